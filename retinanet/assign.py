@@ -1,0 +1,73 @@
+"""Which anchor learns what: anchors x ground truth -> labels and matches (paper section 4, "Anchors"). Pure.
+
+Legend: A anchors, G boxes, C crowd regions, B images, P positive anchors of a batch; boxes in the canvas frame.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from retinanet import boxes
+from retinanet.structures import BACKGROUND, IGNORE, Assignment, Targets
+
+
+class AssignRule(NamedTuple):
+    """Thresholds of the assignment; the fields are those of config `assign`."""
+
+    positive_iou: float
+    negative_iou: float
+    low_quality: bool
+    low_quality_min_iou: float
+    crowd_overlap: float
+
+
+class BatchAssignment(NamedTuple):
+    """Assignments of a batch in the form that the criterion reads."""
+
+    labels_BA: Tensor
+    """(B, A) int64: class index, BACKGROUND or IGNORE."""
+    boxes_P4: Tensor
+    """(P, 4) ground truth of the positives, in the order of nonzero(labels_BA >= 0)."""
+
+    def positives(self) -> Tensor:
+        """(B,) number of positive anchors of each image."""
+        return (self.labels_BA >= 0).sum(dim=1)
+
+
+@torch.no_grad()
+def assign(anchors_A4: Tensor, targets: Targets, rule: AssignRule) -> Assignment:
+    """Label each anchor with the class of its best box, BACKGROUND or IGNORE.
+
+    An anchor is positive from positive_iou, background below negative_iou and ignored between. With low_quality,
+    the anchors (all of a tie) that reach a box's best IoU are positive too, if it is over zero and at least
+    low_quality_min_iou; each still takes the box that it overlaps most (torchvision's and detectron2's rule).
+    A background or ignored anchor that lies in a crowd region by more than crowd_overlap is ignored.
+    """
+    count = len(anchors_A4)
+    labels_A = torch.full((count,), BACKGROUND, dtype=torch.int64, device=anchors_A4.device)
+    matched_A = torch.zeros(count, dtype=torch.int64, device=anchors_A4.device)
+    if len(targets.boxes_G4):
+        iou_GA = boxes.iou(targets.boxes_G4, anchors_A4)
+        best_A, matched_A = iou_GA.max(dim=0)
+        positive_A = best_A >= rule.positive_iou
+        if rule.low_quality:
+            best_G1 = iou_GA.max(dim=1, keepdim=True).values
+            reaches_GA = (iou_GA == best_G1) & (best_G1 > 0) & (best_G1 >= rule.low_quality_min_iou)
+            positive_A |= reaches_GA.any(dim=0)
+        labels_A[best_A >= rule.negative_iou] = IGNORE
+        labels_A = torch.where(positive_A, targets.classes_G[matched_A], labels_A)
+    if len(targets.crowd_C4):
+        in_crowd_A = (boxes.overlap(anchors_A4, targets.crowd_C4) > rule.crowd_overlap).any(dim=1)
+        labels_A[in_crowd_A & (labels_A == BACKGROUND)] = IGNORE
+    return Assignment(labels_A, torch.where(labels_A >= 0, matched_A, 0))
+
+
+def assign_batch(anchors_A4: Tensor, targets: list[Targets], rule: AssignRule) -> BatchAssignment:
+    """Assign each image of a batch; an image without boxes is all background."""
+    labels, matched_boxes = [], []
+    for image_targets in targets:
+        assignment = assign(anchors_A4, image_targets, rule)
+        labels.append(assignment.labels_A)
+        matched_boxes.append(image_targets.boxes_G4[assignment.matched_A[assignment.labels_A >= 0]])
+    return BatchAssignment(torch.stack(labels), torch.cat(matched_boxes))

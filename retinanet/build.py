@@ -1,0 +1,84 @@
+"""From config sections to the values and objects that the layers below work with."""
+
+import os
+
+import torch
+import torch.utils.deterministic
+from torch import nn
+
+from retinanet.assign import AssignRule
+from retinanet.config import Config
+from retinanet.criterion import Criterion
+from retinanet.data.transforms import Augment, Sizing
+from retinanet.evaluate import Detector
+from retinanet.losses.box import build_box_loss
+from retinanet.losses.classification import ClassificationLoss, build_class_loss
+from retinanet.model.retinanet import RetinaNet, build_anchor_spec, build_model
+from retinanet.postprocess import DetectRule
+
+
+def seed_everything(seed: int, threads: int) -> None:
+    """Fix what initial weights are drawn from, ask for deterministic kernels, set the CPU threads (0: leave)."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.backends.cudnn.benchmark = False
+    torch.manual_seed(seed)
+    if threads:
+        torch.set_num_threads(threads)
+
+
+def build_loss_and_model(config: Config, classes: int, load_weights: bool = True) -> tuple[ClassificationLoss, RetinaNet]:
+    """The class loss and the network with the head that it asks for."""
+    loss = build_class_loss(config.loss.classification)
+    bias = loss.prior_bias(config.model.head.prior)
+    return loss, build_model(config.model, loss.head_outputs(classes), bias, load_weights)
+
+
+def build_criterion(config: Config) -> Criterion:
+    """Both losses with their weights."""
+    loss = config.loss
+    return Criterion(
+        build_class_loss(loss.classification), loss.classification.weight, build_box_loss(loss.box), loss.box.weight
+    )
+
+
+def build_assign_rule(config: Config) -> AssignRule:
+    rule = config.assign
+    return AssignRule(
+        rule.positive_iou, rule.negative_iou, rule.low_quality, rule.low_quality_min_iou, rule.crowd_overlap
+    )
+
+
+def build_sizing(config: Config) -> Sizing:
+    data = config.data
+    return Sizing(data.shorter_side, data.longer_side, (data.canvas[0], data.canvas[1]) if data.canvas else None)
+
+
+def build_augment(config: Config) -> Augment:
+    data = config.data
+    return Augment((data.scale_jitter[0], data.scale_jitter[1]), data.color_jitter, data.flip, data.vertical_flip)
+
+
+def precision_dtype(config: Config) -> torch.dtype:
+    match config.precision:
+        case "float32":
+            return torch.float32
+        case "bfloat16":
+            return torch.bfloat16
+        case "float16":
+            return torch.float16
+
+
+def build_detector(config: Config, model: nn.Module, device: torch.device) -> Detector:
+    """`model` with the inference rules of `config`."""
+    rule = config.eval
+    return Detector(
+        model=model,
+        anchors=build_anchor_spec(config.model),
+        scores=build_class_loss(config.loss.classification).scores,
+        rule=DetectRule(rule.score_threshold, rule.topk, rule.nms_iou, rule.detections),
+        device=device,
+        precision=precision_dtype(config),
+        channels_last=config.model.channels_last,
+    )

@@ -1,0 +1,131 @@
+"""Checkpoints: plain data, written atomically, verified before they are used.
+
+A file is torch's zip archive of tensors, numbers, strings, lists and dicts. Every record of the archive carries a
+CRC-32, which torch.load does not look at and `load` does.
+"""
+
+import os
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from retinanet.config import Config
+from retinanet.config_file import config_from_dict, config_to_dict
+from retinanet.errors import CheckpointFault
+from retinanet.structures import Category
+
+FORMAT = "retinanet-1"
+
+
+class Progress(NamedTuple):
+    """How far a run is, beside its weights."""
+
+    step: int
+    best_ap: float
+    best_step: int
+    stale_evaluations: int
+    """Evaluations since the best one."""
+
+    def after_evaluation(self, ap: float, improved: bool) -> "Progress":
+        """The progress once this step has been evaluated."""
+        if improved:
+            return self._replace(best_ap=ap, best_step=self.step, stale_evaluations=0)
+        return self._replace(stale_evaluations=self.stale_evaluations + 1)
+
+
+class Checkpoint(NamedTuple):
+    """What a file holds. `optimizer`, `average` and `scaler` are empty in a file that only serves inference."""
+
+    config: Config
+    categories: tuple[Category, ...]
+    progress: Progress
+    model: dict[str, Tensor]
+    average: dict[str, Any]
+    optimizer: dict[str, Any]
+    scaler: dict[str, Any]
+
+    def weights(self) -> dict[str, Tensor]:
+        """Names and tensors to evaluate with: the moving average where there is one."""
+        prefix = "module."
+        averaged = {k.removeprefix(prefix): v for k, v in self.average.items() if k.startswith(prefix)}
+        return averaged or self.model
+
+
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    """Write `path` so that a reader sees the old file or the whole new one, whenever the process dies."""
+    content = {
+        "format": FORMAT,
+        "config": config_to_dict(checkpoint.config),
+        "categories": [{"id": category.id, "name": category.name} for category in checkpoint.categories],
+        "progress": checkpoint.progress._asdict(),
+        "model": checkpoint.model,
+        "average": checkpoint.average,
+        "optimizer": checkpoint.optimizer,
+        "scaler": checkpoint.scaler,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".partial")
+    with temporary.open("wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def load(path: Path) -> Checkpoint:
+    """Read and verify a checkpoint of ours onto the CPU. CheckpointFault says what is wrong with it."""
+    content = _read(path)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise CheckpointFault(
+            f"{path}: not a checkpoint of this project (no format {FORMAT!r}). "
+            "Give a run's checkpoints/last.pt or checkpoints/best.pt."
+        )
+    try:
+        return Checkpoint(
+            config_from_dict(content["config"], str(path)),
+            tuple(Category(int(c["id"]), str(c["name"])) for c in content["categories"]),
+            Progress(**content["progress"]),
+            content["model"],
+            content["average"],
+            content["optimizer"],
+            content["scaler"],
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointFault(f"{path}: the checkpoint lacks a part or holds one of a wrong kind ({error!r}).") from error
+
+
+def _read(path: Path) -> object:
+    if path.is_dir():
+        raise CheckpointFault(f"{path}: is a folder; give a file such as {path}/checkpoints/best.pt.")
+    if not path.is_file():
+        raise CheckpointFault(f"{path}: no such checkpoint.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, EOFError) as error:
+        raise CheckpointFault(f"{path}: not a checkpoint, or cut short ({error}).") from error
+    if damaged is not None:
+        raise CheckpointFault(f"{path}: damaged: the checksum of its record {damaged} is wrong. Use another checkpoint.")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # an intact zip with foreign content: torch.load raises many kinds
+        raise CheckpointFault(f"{path}: holds something other than plain tensors and numbers ({error!s:.200}).") from error
+
+
+def load_weights(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    """Copy `state` into `model`; missing, extra and misshapen tensors are listed in one CheckpointFault."""
+    own = model.state_dict()
+    faults = [f"missing {name}" for name in own if name not in state]
+    faults += [f"unexpected {name}" for name in state if name not in own]
+    faults += [
+        f"{name} is {tuple(state[name].shape)}, wanted {tuple(value.shape)}"
+        for name, value in own.items()
+        if name in state and state[name].shape != value.shape
+    ]
+    if faults:
+        shown = "; ".join(faults[:8]) + (f"; and {len(faults) - 8} more" if len(faults) > 8 else "")
+        raise CheckpointFault(f"{source}: does not fit the model of its config: {shown}")
+    model.load_state_dict(state)

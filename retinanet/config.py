@@ -1,0 +1,240 @@
+"""The schema of a config: every key, its type, its default (the paper's) and its meaning.
+
+`python tools/train.py CONFIG --print-config` prints a resolved config. Reading YAML strictly is
+`config_file.py`; nothing here touches a file. Only pydantic is imported, so that `--help` is quick.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """Frozen, strictly typed, without unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Backbone(Section):
+    name: Literal[
+        "resnet18", "resnet34", "resnet50", "resnet101", "resnet152",
+        "resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "mobilenet_v2",
+    ] = Field("resnet50", description="Feature extractor, torchvision's definition.")  # fmt: skip
+    weights: str = Field("imagenet", description="`imagenet` (torchvision's download), `none`, or a state-dict file.")
+    norm: Literal["frozen_bn", "bn", "gn"] = Field("frozen_bn", description="Normalisation of the backbone.")
+    frozen_stages: Annotated[int, Field(ge=0, le=5)] = Field(
+        2, description="Leading stages kept fixed: 0 none, 1 the stem, 2 the stem and C2, ... 5 everything."
+    )
+
+
+class Fpn(Section):
+    channels: Count = Field(256, description="Channels of P3 to P7.")
+    p6_source: Literal["c5", "p5"] = Field("c5", description="Input of P6's stride-2 convolution.")
+
+
+class Head(Section):
+    depth: Natural = Field(4, description="3x3 convolutions before the output convolution of each subnet.")
+    channels: Count | None = Field(None, description="Channels of the subnets; null takes fpn.channels.")
+    norm: Literal["none", "gn"] = Field("none", description="Normalisation after each convolution of the subnets.")
+    prior: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.01, description="pi: the score every class starts with (paper section 4.1)."
+    )
+
+
+class Anchors(Section):
+    sizes: Annotated[tuple[Positive, ...], Field(min_length=5, max_length=5)] = Field(
+        (32.0, 64.0, 128.0, 256.0, 512.0), description="Square root of the base area on P3 to P7, pixels."
+    )
+    scales: Annotated[tuple[Positive, ...], Field(min_length=1)] = Field(
+        (1.0, 1.2599210498948732, 1.5874010519681994),
+        description="Multipliers of the size at each cell: 2^(0, 1/3, 2/3).",
+    )
+    aspect_ratios: Annotated[tuple[Positive, ...], Field(min_length=1)] = Field(
+        (0.5, 1.0, 2.0), description="Height over width."
+    )
+    offset: Fraction = Field(
+        0.5, description="Where in its cell an anchor is centred, in strides: 0 corner, 0.5 middle."
+    )
+    rounding: Literal["none", "half_even", "truncate"] = Field(
+        "none",
+        description="Rounding of an anchor's half extents (torchvision: truncates sizes, then rounds half to even).",
+    )
+
+
+class Model(Section):
+    backbone: Backbone = Field(default_factory=Backbone)
+    fpn: Fpn = Field(default_factory=Fpn)
+    head: Head = Field(default_factory=Head)
+    anchors: Anchors = Field(default_factory=Anchors)
+    channels_last: bool = Field(True, description="Keep activations and weights in NHWC memory order (faster).")
+
+
+class Assign(Section):
+    positive_iou: Fraction = Field(0.5, description="IoU with a box from which an anchor is positive.")
+    negative_iou: Fraction = Field(0.4, description="IoU below which an anchor is background; between: ignored.")
+    low_quality: bool = Field(
+        False, description="Also make a box's best anchors positive, whatever their IoU (detectron2, torchvision: on)."
+    )
+    low_quality_min_iou: Fraction = Field(0.0, description="Least IoU of such an anchor (Detectron: 0.4).")
+    crowd_overlap: Fraction = Field(
+        0.5, description="Background anchors with more than this part of their area in a crowd region are ignored."
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Assign":
+        if self.negative_iou > self.positive_iou:
+            raise ValueError("negative_iou must not be above positive_iou")
+        return self
+
+
+class ClassLoss(Section):
+    kind: Literal["focal", "cross_entropy", "balanced_cross_entropy"] = Field("focal", description="Class loss.")
+    alpha: Fraction = Field(
+        0.25, description="Weight of positives, 1 - alpha of negatives (focal, balanced_cross_entropy)."
+    )
+    gamma: NonNegative = Field(2.0, description="Focusing parameter (focal).")
+    weight: NonNegative = Field(1.0, description="Multiplier of the class loss in the total.")
+
+
+class BoxLoss(Section):
+    kind: Literal["l1", "smooth_l1", "giou", "diou", "ciou"] = Field("smooth_l1", description="Box loss of positives.")
+    beta: Positive = Field(
+        0.1111111111111111, description="Where smooth L1 turns from quadratic to linear (Detectron: 1/9)."
+    )
+    weight: NonNegative = Field(1.0, description="Multiplier of the box loss in the total.")
+
+
+class Loss(Section):
+    classification: ClassLoss = Field(default_factory=ClassLoss)
+    box: BoxLoss = Field(default_factory=BoxLoss)
+    normaliser: Literal["batch_positives", "image_positives"] = Field(
+        "batch_positives",
+        description="Divide by the positives of the effective batch (paper), or each image by its own (torchvision).",
+    )
+
+
+class Data(Section):
+    root: str = Field("data/coco", description="Folder that the four paths below start from.")
+    train_annotations: str = Field("annotations/instances_train2017.json", description="COCO-format JSON to train on.")
+    train_images: str = Field("train2017", description="Folder of its images.")
+    val_annotations: str = Field("annotations/instances_val2017.json", description="COCO-format JSON to evaluate on.")
+    val_images: str = Field("val2017", description="Folder of its images.")
+    shorter_side: Annotated[tuple[Count, ...], Field(min_length=1)] = Field(
+        (600,),
+        description="Pixels of the shorter side; of several, each training batch draws one, evaluation takes the last.",
+    )
+    longer_side: Count = Field(1000, description="The longer side is shrunk to at most this many pixels.")
+    canvas: Annotated[tuple[Count, ...], Field(min_length=2, max_length=2)] | None = Field(
+        None,
+        description="[height, width]: fit every image into this one canvas instead of shorter_side and longer_side.",
+    )
+    scale_jitter: Annotated[tuple[Positive, ...], Field(min_length=2, max_length=2)] = Field(
+        (1.0, 1.0), description="[least, most] random zoom at training; what leaves the canvas is cropped."
+    )
+    color_jitter: Fraction = Field(
+        0.0, description="Strength of random brightness, contrast and saturation at training."
+    )
+    flip: Fraction = Field(0.5, description="Probability of a horizontal flip at training.")
+    vertical_flip: Fraction = Field(0.0, description="Probability of a vertical flip at training.")
+    workers: Natural = Field(2, description="Loader processes of each rank; 0 loads in the training process.")
+    check_images: Literal["none", "header", "decode"] = Field(
+        "header",
+        description="What validation opens before training: nothing, each file's header and end, or every pixel.",
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Data":
+        if self.scale_jitter[0] > self.scale_jitter[1]:
+            raise ValueError("scale_jitter is [least, most]: the first must not be above the second")
+        return self
+
+
+class Schedule(Section):
+    epochs: Positive | None = Field(None, description="Length of training in passes over the data; or use iterations.")
+    iterations: Count | None = Field(
+        None, description="Length of training in steps at the reference batch; or use epochs."
+    )
+    batch_size: Count = Field(
+        16, description="Images of one optimizer step, over all ranks and accumulated micro-batches."
+    )
+    reference_batch: Count = Field(
+        16,
+        description="Batch size that lr, warmup and iterations are written for; another batch_size rescales all three.",
+    )
+    accumulation: Count = Field(1, description="Micro-batches that each rank splits its part of a batch into.")
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="Optimizer.")
+    lr: Positive = Field(0.01, description="Peak learning rate at the reference batch.")
+    momentum: Fraction = Field(0.9, description="Momentum of SGD; beta1 of AdamW.")
+    weight_decay: NonNegative = Field(1e-4, description="Weight decay.")
+    norm_decay: bool = Field(True, description="Apply weight decay to normalisation parameters and biases too.")
+    backbone_lr: Positive = Field(1.0, description="Multiplier of the learning rate for the backbone.")
+    warmup: Natural = Field(500, description="Steps (at the reference batch) of linear warmup.")
+    warmup_factor: Fraction = Field(0.001, description="Share of lr that warmup starts from.")
+    shape: Literal["steps", "cosine", "constant"] = Field(
+        "steps", description="What the learning rate does after warmup."
+    )
+    milestones: tuple[Positive, ...] = Field(
+        (), description="Where `steps` multiplies lr by decay, in the unit of the length (epochs or iterations)."
+    )
+    decay: Positive = Field(0.1, description="Factor at each milestone.")
+    final_factor: Fraction = Field(0.0, description="Share of lr that `cosine` ends at.")
+    clip_norm: Positive | None = Field(None, description="Largest gradient norm; null does not clip.")
+    ema: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Decay of the weights' moving average; 0 is off.")
+    early_stop: Count | None = Field(
+        None, description="Stop after so many evaluations without a better AP; null never."
+    )
+
+    @model_validator(mode="after")
+    def _length_and_milestones(self) -> "Schedule":
+        if (self.epochs is None) == (self.iterations is None):
+            raise ValueError("give exactly one of epochs and iterations (the other null)")
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError("milestones must ascend")
+        return self
+
+
+class Eval(Section):
+    every: NonNegative = Field(
+        1.0, description="Evaluate after so many epochs (or steps, in `unit`), and at the end; 0: only at the end."
+    )
+    unit: Literal["epochs", "steps"] = Field("epochs", description="Unit of `every`.")
+    batch_size: Count = Field(8, description="Images of one forward pass on each rank.")
+    score_threshold: Fraction = Field(0.05, description="Detections below are dropped.")
+    topk: Count = Field(1000, description="Best candidates kept on each level before NMS.")
+    nms_iou: Fraction = Field(0.5, description="IoU from which the weaker of two boxes of a class is suppressed.")
+    detections: Count = Field(100, description="Detections kept an image.")
+
+
+class Log(Section):
+    every: Count = Field(20, description="Steps between lines of metrics.jsonl and the console.")
+    save_every: Count = Field(500, description="Steps between saves of checkpoints/last.pt.")
+    pictures: Natural = Field(
+        8, description="Validation images drawn with ground truth and predictions at each evaluation."
+    )
+
+
+class Config(Section):
+    model: Model = Field(default_factory=Model)
+    assign: Assign = Field(default_factory=Assign)
+    loss: Loss = Field(default_factory=Loss)
+    data: Data = Field(default_factory=Data)
+    schedule: Schedule = Field(default_factory=lambda: Schedule(iterations=90_000, milestones=(60_000.0, 80_000.0)))
+    eval: Eval = Field(default_factory=Eval)
+    log: Log = Field(default_factory=Log)
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="Autocast type of the network; losses stay float32."
+    )
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        "auto", description="`auto` takes CUDA, then an Apple GPU, then the CPU."
+    )
+    threads: Natural = Field(0, description="CPU threads of each rank; 0 leaves torch's choice.")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
+        0, description="Every random choice derives from (seed, epoch, image)."
+    )
+    output: str | None = Field(None, description="Run folder; null is runs/<config's name>.")

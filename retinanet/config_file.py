@@ -1,0 +1,322 @@
+"""Configs from YAML files, overrides and checkpoints, and back to text.
+
+Layers, lowest first: the schema's defaults, the chain of `base:` files, the file, the overrides. A later layer
+replaces values key by key; lists are replaced whole; naming one of `schedule.epochs` and `schedule.iterations`
+drops the other one from the layers below.
+"""
+
+import difflib
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel
+
+from retinanet import yaml_strict
+from retinanet.config import Config
+from retinanet.config_faults import Fault, SectionFault, find_faults, words
+from retinanet.errors import ConfigFault, list_faults
+
+LENGTHS = ("epochs", "iterations")
+
+YAML_1_1_WORDS = ("y", "n", "yes", "no", "on", "off", "true", "false", "null")
+"""Words that this or another reader of YAML would not take for text."""
+
+
+class Origin(NamedTuple):
+    """Where a value was written."""
+
+    source: str
+    """A file, `override 'x=y'`, or another name for the whole."""
+    line: int = 0
+    """Line in the file; 0 where there is none."""
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line}" if self.line else self.source
+
+
+class _Layer(NamedTuple):
+    data: dict[str, Any]
+    origins: dict[str, Origin]
+    """Dotted path -> origin, the latest last; "" is the whole."""
+
+
+class _Unread(NamedTuple):
+    """What is wrong with the text of files or overrides."""
+
+    faults: list["_Located"]
+    partial: bool
+    """Some value could not be read, so what a section says as a whole is not known."""
+
+
+class _Located(NamedTuple):
+    """A fault with its place. Sorts by file and line, overrides last."""
+
+    after_files: bool
+    origin: Origin
+    message: str
+
+
+def config_name(path: Path | str) -> str:
+    """Name of an experiment: its file's name without the suffix."""
+    return Path(path).stem
+
+
+def load_config(path: Path | str, overrides: list[str]) -> Config:
+    """Config of a YAML file with its `base:` files and `key.path=value` overrides.
+
+    Raises ConfigFault naming every fault with its file and line or override; OSError when a file that is there
+    cannot be read.
+    """
+    path = Path(path)
+    if not _is_file(path):
+        raise ConfigFault(_missing(path))
+    layers, unread = _read_chain(path)
+    overlay, wrong = _read_overrides(overrides)
+    unread = _Unread(unread.faults + wrong.faults, unread.partial or wrong.partial)
+    return _checked([*layers, overlay], unread, f"cannot use the config {path}")
+
+
+def with_overrides(config: Config, overrides: list[str]) -> Config:
+    """The config with `key.path=value` overrides. Raises ConfigFault naming every fault."""
+    below = _Layer(config_to_dict(config), {"": Origin("the config")})
+    overlay, wrong = _read_overrides(overrides)
+    return _checked([below, overlay], wrong, "cannot use the overrides")
+
+
+def config_from_dict(data: dict[str, Any], source: str) -> Config:
+    """Config of plain data, such as a checkpoint holds; `source` names it in faults. Raises ConfigFault."""
+    if not isinstance(data, dict):
+        raise ConfigFault(f"{source}: the config must be a mapping of keys, but is a {type(data).__name__}")
+    return _checked([_Layer(data, {"": Origin(source)})], _Unread([], False), f"cannot use the config of {source}")
+
+
+def config_to_dict(config: Config) -> dict[str, Any]:
+    """Plain data (dict, list, str, int, float, bool, None) of every key."""
+    return dict(_with_lists(config.model_dump(mode="python")))
+
+
+def dump_config(config: Config, described: bool = False) -> str:
+    """YAML text of every key, which loads back to an equal config; `described` adds each key's meaning."""
+    return "\n".join(_lines(config, described, "")) + "\n"
+
+
+def _checked(layers: list[_Layer], unread: _Unread, title: str) -> Config:
+    """Merge the layers, validate, and raise all faults, those of the texts included."""
+    merged = layers[0]
+    faults = list(unread.faults)
+    for layer in layers[1:]:
+        merged, clash = _stacked(merged, layer)
+        faults += clash
+    data = dict(_with_tuples(_with_length(merged.data)))
+    for fault in find_faults(data):
+        if not (unread.partial and isinstance(fault, SectionFault)):
+            faults.append(_located(_origin(fault, merged.origins), fault.message))
+    if faults:
+        lines = [f"{fault.origin}: {fault.message}" for fault in sorted(set(faults))]
+        raise ConfigFault(list_faults(title, lines))
+    return Config.model_validate(data)
+
+
+def _read_chain(path: Path) -> tuple[list[_Layer], _Unread]:
+    """Layers of a file and the files it is based on, lowest first, with what is wrong with their YAML."""
+    layers: list[_Layer] = []
+    partial = False
+    faults: list[_Located] = []
+    seen: list[Path] = []
+    while True:
+        seen.append(path)
+        parsed = yaml_strict.read(path)
+        partial = partial or parsed.partial
+        faults += [_located(Origin(str(path), line), message) for line, message in parsed.faults]
+        origins = {key: Origin(str(path), line) for key, line in parsed.positions.items()}
+        origins.setdefault("", Origin(str(path), 1))
+        data = dict(parsed.data)
+        layers.insert(0, _Layer(data, origins))
+        if "base" not in data:
+            return layers, _Unread(faults, partial)
+        base = data.pop("base")
+        problem = _base_fault(base, seen)
+        if problem:
+            return layers, _Unread([*faults, _located(origins["base"], f"base: {problem}")], True)
+        path = path.parent / base
+
+
+def _base_fault(base: object, seen: list[Path]) -> str:
+    """Why a `base:` value cannot be followed from the last of the seen files, or nothing."""
+    if not isinstance(base, str):
+        return f"wants the path of one YAML file, relative to this file; got {base!r}"
+    path = seen[-1].parent / base
+    if not _is_file(path):
+        return _missing(path)
+    if any(path.samefile(earlier) for earlier in seen):
+        return "the files go round in a circle: " + " -> ".join(map(str, [*seen, path]))
+    return ""
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        # A name too long, or with a NUL, is the name of no file.
+        return False
+
+
+def _missing(path: Path) -> str:
+    """Message for a config that is not there, with the nearest ones that are."""
+    folder = path.parent
+    if path.is_dir():
+        what, folder = f"{path} is a folder, not a YAML file", path
+    elif not folder.is_dir():
+        return f"there is no config {path}: the folder {folder} does not exist"
+    else:
+        what = f"there is no config {path}"
+    found = {str(file): file.stem for pattern in ("*.y*ml", "*/*.y*ml") for file in sorted(folder.glob(pattern))}
+    if not found:
+        return f"{what}, and no YAML file in {folder}"
+    stems = difflib.get_close_matches(path.stem, sorted(set(found.values())), n=5, cutoff=0.4)
+    near = [file for stem in stems for file in found if found[file] == stem]
+    return f"{what}; the nearest are {', '.join((near or list(found))[:5])}"
+
+
+def _read_overrides(overrides: list[str]) -> tuple[_Layer, _Unread]:
+    """One layer of all overrides; of two for the same key the later one counts."""
+    layer = _Layer({}, {})
+    faults: list[_Located] = []
+    partial = False
+    for word in overrides:
+        origin = Origin(f"override {word!r}")
+        key, equals, text = word.partition("=")
+        parts = key.strip().split(".")
+        if not equals or not all(parts):
+            faults.append(_located(origin, "write it as key.path=value, for example schedule.lr=0.01"))
+            continue
+        if parts[0] == "base":
+            faults.append(_located(origin, "base: only a config file can name its base"))
+            continue
+        parsed = _parse_value(text.strip())
+        if parsed.faults:
+            partial = True
+            faults += [_located(origin, f"{key.strip()}: {message}") for _, message in parsed.faults]
+            continue
+        dotted = ".".join(parts)
+        origins = {".".join(parts[:depth]): origin for depth in range(1, len(parts))}
+        origins |= {f"{dotted}.{path}" if path else dotted: origin for path in parsed.positions}
+        data = parsed.data
+        for part in reversed(parts):
+            data = {part: data}
+        layer = _Layer(_merged(layer.data, data), _later(layer.origins, origins))
+    return layer, _Unread(faults, partial)
+
+
+def _parse_value(text: str) -> yaml_strict.Parsed:
+    """A list, mapping or quoted text in YAML's flow style; anything else is one plain scalar, read verbatim."""
+    if text[:1] in ("[", "{", '"', "'"):
+        return yaml_strict.parse(text)
+    return yaml_strict.Parsed(yaml_strict.scalar(text), {"": 1}, [])
+
+
+def _stacked(below: _Layer, above: _Layer) -> tuple[_Layer, list[_Located]]:
+    """Two layers as one, and the fault of milestones left behind in the other length's unit."""
+    data = dict(below.data)
+    faults: list[_Located] = []
+    lower, upper = data.get("schedule"), above.data.get("schedule")
+    if isinstance(lower, dict) and isinstance(upper, dict):
+        chosen = [length for length in LENGTHS if upper.get(length) is not None]
+        if len(chosen) == 1:
+            other = LENGTHS[1 - LENGTHS.index(chosen[0])]
+            data["schedule"] = {key: value for key, value in lower.items() if key != other}
+            shape = upper.get("shape", lower.get("shape", "steps"))
+            left = lower.get("milestones") if shape == "steps" and "milestones" not in upper else None
+            if left and lower.get(other) is not None:
+                message = (
+                    f"schedule.{chosen[0]}: the milestones {list(left)} below are in {other}: "
+                    f"give schedule.milestones in {chosen[0]} too ([] for none)"
+                )
+                faults.append(_located(above.origins[f"schedule.{chosen[0]}"], message))
+    return _Layer(_merged(data, above.data), _later(below.origins, above.origins)), faults
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Deep merge of mappings; anything else is replaced."""
+    merged = dict(below)
+    for key, value in above.items():
+        lower = below.get(key)
+        merged[key] = _merged(lower, value) if isinstance(lower, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _later(below: dict[str, Origin], above: dict[str, Origin]) -> dict[str, Origin]:
+    return {path: origin for path, origin in below.items() if path not in above} | above
+
+
+def _with_length(data: dict[str, Any]) -> dict[str, Any]:
+    """A schedule that says nothing of its length takes the default one, with its milestones."""
+    schedule = data.get("schedule")
+    if not isinstance(schedule, dict) or any(length in schedule for length in LENGTHS):
+        return data
+    default = Config().schedule
+    length = {"iterations": default.iterations, "milestones": default.milestones}
+    return {**data, "schedule": length | schedule}
+
+
+def _origin(fault: Fault, origins: dict[str, Origin]) -> Origin:
+    """Place of a fault: its key's, or the nearest section's above; for a section, the latest key it speaks of."""
+    path = list(map(str, fault.path))
+    if isinstance(fault, SectionFault):
+        named = words(fault.message)
+        for dotted, origin in reversed(origins.items()):
+            parts = dotted.split(".")
+            if parts[:-1] == path and parts[-1] in named:
+                return origin
+    while path and ".".join(path) not in origins:
+        path.pop()
+    return origins.get(".".join(path), Origin("the config"))
+
+
+def _located(origin: Origin, message: str) -> _Located:
+    return _Located(origin.source.startswith("override "), origin, message)
+
+
+def _with_tuples(value: Any) -> Any:
+    """Lists as tuples, which is what the strict schema takes."""
+    if isinstance(value, dict):
+        return {key: _with_tuples(item) for key, item in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list | tuple) else value
+
+
+def _with_lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_lists(item) for key, item in value.items()}
+    return list(map(_with_lists, value)) if isinstance(value, list | tuple) else value
+
+
+def _lines(section: BaseModel, described: bool, indent: str) -> list[str]:
+    lines = []
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
+            lines += [f"{indent}{name}:", *_lines(value, described, indent + "  ")]
+        else:
+            comment = f"  # {field.description}" if described and field.description else ""
+            lines.append(f"{indent}{name}: {_written(value)}{comment}")
+    return lines
+
+
+def _written(value: Any) -> str:
+    """A value as `yaml_strict` reads it back."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        # YAML 1.1 readers take 1e-05 for text, 1.0e-05 for a number.
+        mantissa, letter, exponent = repr(value).partition("e")
+        return f"{mantissa}{'' if '.' in mantissa or not letter else '.0'}{letter}{exponent}"
+    if isinstance(value, tuple):
+        return "[" + ", ".join(map(_written, value)) + "]"
+    plain = value.isascii() and value.replace("_", "").replace("/", "").replace(".", "").replace("-", "").isalnum()
+    if plain and value[0].isalpha() and value.lower() not in YAML_1_1_WORDS:
+        return str(value)
+    quoted = json.dumps(value, ensure_ascii=False)
+    return "".join(char if char.isprintable() else f"\\U{ord(char):08X}" for char in quoted)

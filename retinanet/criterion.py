@@ -1,0 +1,78 @@
+"""Raw outputs and an assignment -> named losses. The normaliser is an argument, never found out here.
+
+Legend: B images, A anchors, K head outputs, P positive anchors.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from retinanet.assign import BatchAssignment
+from retinanet.losses.box import BoxRegressionLoss
+from retinanet.losses.classification import ClassificationLoss
+from retinanet.structures import HeadOutputs
+
+
+class Losses(NamedTuple):
+    """Losses of one batch, normalised and weighted; all float32, all but the last with gradient."""
+
+    class_B: Tensor
+    """(B,) each image's share of the class loss."""
+    box_B: Tensor
+    """(B,) each image's share of the box loss."""
+    foreground: Tensor
+    """Scalar: the part of class_B.sum() that positive anchors carry, detached."""
+
+    def total(self) -> Tensor:
+        """Scalar to differentiate."""
+        return self.class_B.sum() + self.box_B.sum()
+
+    def sums(self) -> Tensor:
+        """(3,) class loss, box loss and the foreground's part of the class loss, detached."""
+        return torch.stack([self.class_B.detach().sum(), self.box_B.detach().sum(), self.foreground])
+
+    def finite(self) -> Tensor:
+        """(B,) bool: images whose losses are numbers."""
+        return torch.isfinite(self.class_B.detach() + self.box_B.detach())
+
+
+class Criterion(NamedTuple):
+    """The two losses with their weights in the total."""
+
+    class_loss: ClassificationLoss
+    class_weight: float
+    box_loss: BoxRegressionLoss
+    box_weight: float
+
+
+def criterion(
+    outputs: HeadOutputs, assignment: BatchAssignment, anchors_A4: Tensor, parts: Criterion, normaliser_B: Tensor
+) -> Losses:
+    """Sum the class loss over all anchors and the box loss over the positives, divided by normaliser_B (paper 4.1).
+
+    normaliser_B: (B,) float32 > 0. For the paper's rule each entry is the number of positives of the whole
+    effective batch: all ranks, all accumulated micro-batches.
+    """
+    positive_BA = assignment.labels_BA >= 0
+    loss_BA = parts.class_loss.value(outputs.logits_BAK, assignment.labels_BA)
+    loss_BA = loss_BA * (parts.class_weight / normaliser_B)[:, None]
+
+    image_P, anchor_P = positive_BA.nonzero(as_tuple=True)
+    loss_P = parts.box_loss(outputs.deltas_BA4[image_P, anchor_P], assignment.boxes_P4, anchors_A4[anchor_P])
+    loss_P = loss_P * (parts.box_weight / normaliser_B)[image_P]
+    box_B = torch.zeros_like(normaliser_B).index_add(0, image_P, loss_P)
+
+    return Losses(loss_BA.sum(dim=1), box_B, loss_BA.detach()[positive_BA].sum())
+
+
+def normaliser(positives_B: Tensor, total_positives: Tensor, total_images: int, per_image: bool) -> Tensor:
+    """The (B,) float32 divisors of a micro-batch, at least 1.
+
+    positives_B: (B,) positives of these images; total_positives: scalar, positives of the whole effective batch;
+    total_images: images of the whole effective batch. per_image divides each image by its own positives and then
+    averages over images (torchvision's rule).
+    """
+    if per_image:
+        return positives_B.clamp(min=1).float() * total_images
+    return total_positives.clamp(min=1).float().expand(len(positives_B))

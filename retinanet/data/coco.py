@@ -1,0 +1,234 @@
+"""A COCO-format data set, validated as a whole and held as arrays, one record an image.
+
+Legend: I images, N annotations, G objects and C crowd regions of an image, 4 box coordinates.
+Boxes are (x1, y1, x2, y2) float32 in pixels of the image after its EXIF rotation, x2 and y2 exclusive.
+"""
+
+import logging
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retinanet.data.image_files import CheckImages, file_faults
+from retinanet.data.json_file import read_json
+from retinanet.data.validate import validate_ground_truth
+from retinanet.errors import DataFault, list_faults
+from retinanet.structures import Category
+
+_ROUNDING = 0.011  # pixels that x + width may exceed the image by when both were rounded to two decimals
+
+_log = logging.getLogger(__name__)
+
+
+class ImageRecord(NamedTuple):
+    """One image and its ground truth."""
+
+    id: int
+    path: Path
+    height: int
+    width: int
+    boxes_G4: NDArray[np.float32]
+    """(G, 4) xyxy within the image."""
+    classes_G: NDArray[np.int64]
+    """(G,) class index: position in `CocoDataset.categories`."""
+    crowd_C4: NDArray[np.float32]
+    """(C, 4) xyxy of regions marked iscrowd, which are in no other field."""
+
+
+@dataclass(frozen=True, eq=False)
+class CocoDataset:
+    """A validated data set."""
+
+    annotation_file: Path
+    image_folder: Path
+    categories: tuple[Category, ...]
+    """Sorted by id; the position is the class index."""
+    images: tuple[ImageRecord, ...]
+    """In the order of their ids, those without objects too."""
+    dropped: dict[str, int]
+    """Annotations in no record: "zero_area" (width or height not above 0), "outside" (wholly outside the image)."""
+    clipped: int
+    """Boxes that reached over the image's border and were cut there."""
+    notes: tuple[str, ...]
+    """What a user should know and need not mend, a sentence each."""
+    ground_truth: dict
+    """The COCO dict for pycocotools; see `load_ground_truth`. Dropped and clipped boxes are in it as read."""
+
+
+def load_coco(
+    annotation_file: Path, image_folder: Path, check_images: CheckImages = "none", workers: int = 8
+) -> CocoDataset:
+    """Reads and validates an annotation file (.json or .json.gz) and the files of its images.
+
+    Every image must be a file within `image_folder`, symbolic links followed. `check_images`: "header" also
+    compares each file's size after EXIF rotation and looks for its end, "decode" also decodes every pixel;
+    `workers` threads do it. Raises DataFault with every fault of the content and of the files.
+    """
+    data = read_json(annotation_file)
+    faults = validate_ground_truth(data)
+    if isinstance(data, dict) and isinstance(data.get("images"), list):
+        entries = [row for row in data["images"] if isinstance(row, dict) and isinstance(row.get("file_name"), str)]
+        faults += file_faults(entries, image_folder, check_images, workers)
+    if faults or not isinstance(data, dict):
+        raise DataFault(list_faults(f"{annotation_file}: this data set cannot be used", faults))
+    notes = _complete(data)
+    categories = tuple(sorted(Category(row["id"], row["name"]) for row in data["categories"]))
+    rows = sorted(data["images"], key=lambda row: row["id"])
+    arrays = _ImageArrays(rows, data["annotations"], categories)
+    paths = [image_folder / row["file_name"] for row in rows]
+    images = tuple(
+        ImageRecord(row["id"], path, row["height"], row["width"], *truth)
+        for row, path, truth in zip(rows, paths, arrays.by_image())
+    )
+    return CocoDataset(
+        annotation_file,
+        image_folder,
+        categories,
+        images,
+        dropped={"zero_area": int(arrays.zero_area_N.sum()), "outside": int(arrays.outside_N.sum())},
+        clipped=int(arrays.clipped_N.sum()),
+        notes=(*notes, *_category_notes(categories), *arrays.notes(data["annotations"])),
+        ground_truth=data,
+    )
+
+
+def load_ground_truth(path: Path) -> dict:
+    """The COCO dict of an annotation file, validated for scoring; image files and sizes are not needed.
+
+    As read, but for what pycocotools needs: a missing "area" becomes width * height, a missing "iscrowd" 0, missing
+    "info" and "licenses" empty; where an annotation id is missing or 0 all are numbered anew from 1 (said in the
+    log), since pycocotools takes id 0 for "not matched". "segmentation" is left out: scoring boxes does not
+    read it, and it is most of the memory.
+    Raises DataFault with every fault of the file.
+    """
+    data = read_json(path)
+    faults = validate_ground_truth(data, needs_files=False)
+    if faults or not isinstance(data, dict):
+        raise DataFault(list_faults(f"{path}: this ground truth cannot be used", faults))
+    for note in _complete(data):
+        _log.warning("%s: %s", path, note)
+    return data
+
+
+def summary(dataset: CocoDataset) -> str:
+    """A few lines: images, boxes, commonest classes, crowd, empty images, what was dropped or clipped."""
+    counts = Counter[int]()
+    for image in dataset.images:
+        counts.update(image.classes_G.tolist())
+    most = ", ".join(f"{dataset.categories[k].name} {n:,}" for k, n in counts.most_common(8))
+    rest = len(dataset.categories) - 8
+    unused = len(dataset.categories) - len(counts)
+    crowd = sum(len(image.crowd_C4) for image in dataset.images)
+    empty = sum(not len(image.boxes_G4) for image in dataset.images)
+    dropped = ", ".join(f"{number} {kind.replace('_', ' ')}" for kind, number in dataset.dropped.items())
+    return "\n".join(
+        [
+            f"{dataset.annotation_file}: {len(dataset.images):,} images ({empty:,} without objects), "
+            f"{counts.total():,} objects, {crowd:,} crowd regions",
+            f"  {len(dataset.categories)} classes ({unused} without objects): {most}"
+            + (f", and {rest} more" if rest > 0 else ""),
+            f"  dropped: {dropped}; clipped to the image: {dataset.clipped}",
+            *(f"  note: {note}" for note in dataset.notes),
+        ]
+    )
+
+
+class _ImageArrays:
+    """All annotations as arrays, in file order, with what becomes of each."""
+
+    def __init__(self, rows: list[dict], annotations: list[dict], categories: tuple[Category, ...]) -> None:
+        """`rows` are the images sorted by id; everything has passed `validate_ground_truth`."""
+        self.ids_I = np.array([row["id"] for row in rows], dtype=np.int64)
+        sizes_I2 = np.array([(row["width"], row["height"]) for row in rows], dtype=np.float64)
+        image_ids_N = np.array([row["image_id"] for row in annotations], dtype=np.int64)
+        category_ids_N = np.array([row["category_id"] for row in annotations], dtype=np.int64)
+        xywh_N4 = np.array([row["bbox"] for row in annotations], dtype=np.float64).reshape(-1, 4)
+        self.crowd_N = np.array([row["iscrowd"] for row in annotations], dtype=bool)
+        self.image_N = np.searchsorted(self.ids_I, image_ids_N)
+        self.class_N = np.searchsorted(np.array([c.id for c in categories]), category_ids_N)
+
+        limit_N2 = sizes_I2[self.image_N].reshape(-1, 2)
+        with np.errstate(over="ignore"):
+            corners_N22 = np.stack([xywh_N4[:, :2], xywh_N4[:, :2] + xywh_N4[:, 2:]], axis=1)
+        inside_N22 = np.clip(corners_N22, 0.0, limit_N2[:, None])
+        self.boxes_N4 = inside_N22.reshape(-1, 4).astype(np.float32)
+        self.zero_area_N = (xywh_N4[:, 2:] <= 0).any(axis=1)
+        self.outside_N = ~self.zero_area_N & (inside_N22[:, 0] >= inside_N22[:, 1]).any(axis=1)
+        # Boxes too thin for float32 have no area either.
+        thin_N = (self.boxes_N4[:, :2] >= self.boxes_N4[:, 2:]).any(axis=1)
+        self.zero_area_N |= thin_N & ~self.outside_N
+        self.kept_N = ~(self.zero_area_N | self.outside_N)
+        over_N = (np.abs(corners_N22 - inside_N22) > _ROUNDING).any(axis=(1, 2))
+        self.clipped_N = self.kept_N & over_N
+
+    def by_image(self) -> list[tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]]:
+        """I entries (boxes_G4, classes_G, crowd_C4), each in file order."""
+        objects, object_ends = self._sorted_by_image(self.kept_N & ~self.crowd_N)
+        crowds, crowd_ends = self._sorted_by_image(self.kept_N & self.crowd_N)
+        boxes, classes, regions = self.boxes_N4[objects], self.class_N[objects], self.boxes_N4[crowds]
+        return [
+            (boxes[a:b], classes[a:b], regions[c:d])
+            for a, b, c, d in zip(object_ends[:-1], object_ends[1:], crowd_ends[:-1], crowd_ends[1:])
+        ]
+
+    def _sorted_by_image(self, chosen_N: NDArray[np.bool_]) -> tuple[NDArray[np.int64], list[int]]:
+        """Indices of the chosen annotations, image by image, and where each image's begin (I + 1 offsets)."""
+        chosen = np.flatnonzero(chosen_N)
+        chosen = chosen[np.argsort(self.image_N[chosen], kind="stable")]
+        return chosen, np.searchsorted(self.image_N[chosen], np.arange(len(self.ids_I) + 1)).tolist()
+
+    def notes(self, annotations: list[dict]) -> list[str]:
+        """Sentences on what was dropped or clipped, naming the first few."""
+        kinds = (
+            (self.zero_area_N, "without area (width or height not above 0) are dropped"),
+            (self.outside_N, "wholly outside their image are dropped"),
+            (self.clipped_N, "partly outside their image are clipped for training"),
+        )
+        notes = [] if annotations else ["there are no annotations: nothing can be learned from this data set"]
+        for chosen_N, what in kinds:
+            where = np.flatnonzero(chosen_N)
+            if len(where):
+                named = [f"{annotations[i]['id']} of image {annotations[i]['image_id']}" for i in where[:3].tolist()]
+                more = ", ..." if len(where) > 3 else ""
+                notes.append(f"{len(where):,} boxes {what}: annotation {', '.join(named)}{more}")
+        return notes
+
+
+def _category_notes(categories: tuple[Category, ...]) -> list[str]:
+    counts = Counter(category.name for category in categories)
+    return [
+        f"{count} categories are named {name!r}; they stay separate classes, told apart by id"
+        for name, count in counts.items()
+        if count > 1
+    ]
+
+
+def _complete(data: dict) -> list[str]:
+    """Gives a validated dict, in place, what pycocotools needs; see `load_ground_truth`. Returns what was changed."""
+    data.setdefault("info", {})
+    data.setdefault("licenses", [])
+    annotations = data["annotations"]
+    notes = []
+    renumber = not all(row.get("id", 0) for row in annotations)
+    no_area = no_crowd = 0
+    for number, row in enumerate(annotations, start=1):
+        row.pop("segmentation", None)
+        if renumber:
+            row["id"] = number
+        if "area" not in row:
+            no_area += 1
+            row["area"] = max(row["bbox"][2], 0) * max(row["bbox"][3], 0)
+        if "iscrowd" not in row:
+            no_crowd += 1
+            row["iscrowd"] = 0
+    if renumber:
+        notes.append("annotation ids are missing or 0, which pycocotools scores wrongly: all are numbered anew from 1")
+    if no_area:
+        notes.append(f"{no_area:,} annotations have no 'area': width * height is taken")
+    if no_crowd:
+        notes.append(f"{no_crowd:,} annotations have no 'iscrowd': 0 is taken")
+    return notes

@@ -1,0 +1,42 @@
+"""Reading COCO detections, validated so that no defect can make a silently wrong AP."""
+
+from pathlib import Path
+
+from retinanet.data.json_file import read_json
+from retinanet.data.validate import Rows
+from retinanet.errors import DataFault, list_faults
+
+
+def read_results(path: Path, ground_truth: dict) -> list[dict]:
+    """Detections of a .json or .json.gz file, one dict each: image_id, category_id, bbox [x, y, w, h], score.
+
+    `ground_truth` is a COCO dict that has been validated (`load_ground_truth`); it says which ids are known.
+    Other keys are left out, since pycocotools chooses its kind of evaluation by them. An empty list is fine.
+    Raises DataFault with every fault of the file: wrong types or lengths, numbers that are not finite, negative
+    width or height, ids that the ground truth does not have.
+    """
+    content = read_json(path)
+    if not isinstance(content, list):
+        hint = " (is it an annotation file?)" if isinstance(content, dict) and "images" in content else ""
+        raise DataFault(
+            f"{path}: COCO detections are a list of objects with image_id, category_id, bbox and score; "
+            f"this file holds {'an object' if isinstance(content, dict) else 'something else'}{hint}"
+        )
+    faults = validate_results(content, ground_truth)
+    if faults:
+        raise DataFault(list_faults(f"{path}: these detections cannot be scored", faults))
+    return [{key: row[key] for key in ("image_id", "category_id", "bbox", "score")} for row in content]
+
+
+def validate_results(content: list, ground_truth: dict) -> list[str]:
+    """Every fault of a list of detections; an empty list says that it can be scored."""
+    faults: list[str] = []
+    rows = Rows("detections", content, faults)
+    for key, section in (("image_id", "images"), ("category_id", "categories")):
+        ids, good = rows.integers(key)
+        rows.known(key, ids, good, {entry["id"] for entry in ground_truth[section]}, f"the ground truth's {section}")
+    boxes, good = rows.boxes()
+    negative = good & ((boxes[:, 2] < 0) | (boxes[:, 3] < 0))
+    rows.report(negative, lambda i: f"has 'bbox' {boxes[i].tolist()}; width and height cannot be negative")
+    rows.numbers("score")
+    return faults

@@ -1,0 +1,336 @@
+"""The generated data set: textured, cluttered scenes of five shapes, as JPEG files in COCO layout.
+
+A scene is a pure function of (seed, split, index, size): how many are made, and in which order, changes none.
+The bytes are the same on one machine; other releases of numpy or Pillow may draw or encode a pixel differently.
+"""
+
+import json
+import secrets
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+from retinanet.data.shapes_draw import (
+    CLASS_NAMES,
+    RIM_MIN_SIDE,
+    SOLID_DISTRACTORS,
+    STROKE_DISTRACTORS,
+    Array,
+    contrasting_colour,
+    draw_background,
+    draw_coverage,
+    fill_patch,
+    place_outline,
+    unit_outline,
+)
+from retinanet.errors import ConfigFault, DataFault, ResourceFault, list_faults
+
+VERSION = 1
+"""Goes up whenever the pixels or annotations that a seed gives change."""
+
+SPLITS = ("train", "val")
+MANIFEST = "shapes.json"
+SMALLEST_SIDE = 64
+OBJECT_SIDES = (8.0, 200.0)
+MOST_OF_IMAGE = 0.75
+EMPTY_SHARE = 0.03
+MOST_OBJECTS = 8
+LEAST_INSIDE = 0.65
+"""Share of an object that the border leaves: a square cut in half at its corners would be a triangle."""
+LEAST_INSIDE_DISTRACTOR = 0.75
+"""A distractor cut deeper may lose what tells it from a class: an L becomes a square."""
+LEAST_VISIBLE = 0.5
+MOST_OCCLUDED = 0.4
+WHOLLY_INSIDE = 0.85
+JPEG_QUALITY = 90
+
+
+class Scene(NamedTuple):
+    """One picture and what is to be found in it."""
+
+    image: NDArray[np.uint8]
+    """(H, W, 3) RGB."""
+    owners: NDArray[np.int16]
+    """(H, W): 0 where no object is seen, i + 1 where object i is."""
+    classes: list[int]
+    """Class index of each object."""
+
+
+class _Item(NamedTuple):
+    kind: str
+    class_index: int | None
+    side: float
+
+
+class _Canvas:
+    """A picture in the making, with who owns each pixel and how much of each object shows."""
+
+    def __init__(self, ground: Array) -> None:
+        self.picture = ground
+        self.owners: NDArray[np.int16] = np.zeros(ground.shape[:2], np.int16)
+        self.classes: list[int] = []
+        self._visible = np.zeros(1, np.int64)
+        """(1 + objects,) pixels that show; entry 0 stands for everything that is no object."""
+        self._least_visible = np.zeros(1, np.float64)
+        """(1 + objects,) below which `_visible` must not fall."""
+
+    def _crop(self, top: int, left: int, shape: tuple[int, int]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+        """Where a patch at (top, left) meets the picture: in the picture's own and in the patch's pixels."""
+        height, width = self.owners.shape
+        there = np.s_[max(top, 0) : top + shape[0], max(left, 0) : left + shape[1]]
+        return there, np.s_[max(-top, 0) : height - top, max(-left, 0) : width - left]
+
+    def _find_place(
+        self, solid: NDArray[np.bool_], least_inside: float, rng: np.random.Generator
+    ) -> tuple[int, int] | None:
+        """(top, left) that hides no object too far and keeps a share of least_inside, or None after ten tries."""
+        height, width = self.owners.shape
+        h, w = solid.shape
+        full = int(solid.sum())
+        for _ in range(10):
+            if rng.random() < WHOLLY_INSIDE:
+                top, left = int(rng.integers(0, max(height - h, 0) + 1)), int(rng.integers(0, max(width - w, 0) + 1))
+            else:
+                top, left = int(rng.integers(0, height)) - h // 2, int(rng.integers(0, width)) - w // 2
+            there, crop = self._crop(top, left, (h, w))
+            patch = solid[crop]
+            if patch.sum() < max(least_inside * full, 1):
+                continue
+            hidden = np.bincount(self.owners[there][patch], minlength=len(self._visible))
+            hidden[0] = 0
+            if np.all(self._visible - hidden >= self._least_visible):
+                return top, left
+        return None
+
+    def add(self, item: _Item, rng: np.random.Generator) -> None:
+        """Draw `item` somewhere, or nowhere if it would hide too much."""
+        stretch, angle = float(np.exp(rng.uniform(np.log(0.7), np.log(1.4)))), rng.uniform(0, 2 * np.pi)
+        is_stroke = item.kind in STROKE_DISTRACTORS
+        stroke_width = float(np.clip(item.side * rng.uniform(0.03, 0.12), 1.5, 9)) if is_stroke else 0.0
+        outline = place_outline(unit_outline(item.kind, rng), stretch, angle, item.side, stroke_width)
+        style = _draw_style(item.side, is_stroke, rng)
+        rim = max(item.side * rng.uniform(0.04, 0.09), 1.5) if style == "rimmed" else 0.0
+        cover, edge = draw_coverage(outline, (rng.random(), rng.random()), rim)
+        solid = cover >= 128
+        least_inside = LEAST_INSIDE if item.class_index is not None else LEAST_INSIDE_DISTRACTOR
+        place = self._find_place(solid, least_inside, rng)
+        if place is None:
+            return
+        there, crop = self._crop(*place, cover.shape)
+        self._paint(cover[crop], edge[crop], there, style, rng)
+        patch = solid[crop]
+        self._visible -= np.bincount(self.owners[there][patch], minlength=len(self._visible))
+        owner = 0
+        if item.class_index is not None:
+            full, inside = int(solid.sum()), int(patch.sum())
+            self.classes.append(item.class_index)
+            self._visible = np.append(self._visible, inside)
+            self._least_visible = np.append(
+                self._least_visible, max(LEAST_VISIBLE * full, inside - MOST_OCCLUDED * full)
+            )
+            owner = len(self.classes)
+        self._visible[0] = 0
+        self.owners[there][patch] = owner
+
+    def _paint(
+        self,
+        cover: NDArray[np.uint8],
+        edge: NDArray[np.uint8],
+        there: tuple[slice, slice],
+        style: str,
+        rng: np.random.Generator,
+    ) -> None:
+        """Colour the patch `there` where `cover` says, in colours that stand out from what it hides."""
+        below = self.picture[there]
+        alpha = cover.astype(np.float32)[..., None] / np.float32(255)
+        hidden = below[cover >= 128]
+        local = hidden[:: max(len(hidden) // 48, 1)]
+        first = contrasting_colour(rng, local, 75.0)
+        away = np.concatenate([local, np.tile(first, (len(local), 1))]) if style == "rimmed" else local
+        second = contrasting_colour(rng, away, 70.0)
+        colours = fill_patch(style, (cover.shape[0], cover.shape[1]), first, second, rng)
+        if style == "rimmed":
+            colours = colours + (second - colours) * (edge.astype(np.float32)[..., None] / np.float32(255))
+        below += (colours - below) * alpha
+
+
+def _draw_style(side: float, is_stroke: bool, rng: np.random.Generator) -> str:
+    if is_stroke or side < RIM_MIN_SIDE:
+        return "gradient" if rng.random() < 0.2 else "flat"
+    return str(rng.choice(["flat", "gradient", "striped", "dotted", "rimmed"], p=[0.25, 0.25, 0.17, 0.13, 0.2]))
+
+
+def _draw_items(size: tuple[int, int], rng: np.random.Generator) -> list[_Item]:
+    """Objects and distractors of a scene, in drawing order."""
+    most = min(OBJECT_SIDES[1], MOST_OF_IMAGE * min(size))
+    items: list[_Item] = []
+    objects = 0 if rng.random() < EMPTY_SHARE else int(rng.integers(1, MOST_OBJECTS + 1))
+    for _ in range(objects):
+        class_index = int(rng.integers(len(CLASS_NAMES)))
+        side = float(np.exp(rng.uniform(np.log(OBJECT_SIDES[0]), np.log(most))))
+        items.append(_Item(CLASS_NAMES[class_index], class_index, side))
+    for _ in range(int(rng.integers(1, MOST_OBJECTS + 1))):
+        # Solid distractors stay large enough for their form to be read: a hexagon of 10 pixels is a disc.
+        if rng.random() < 0.55:
+            kind, least = str(rng.choice(SOLID_DISTRACTORS)), 24.0
+        else:
+            kind, least = str(rng.choice(STROKE_DISTRACTORS)), 14.0
+        items.append(_Item(kind, None, float(np.exp(rng.uniform(np.log(least), np.log(most))))))
+    return [items[i] for i in rng.permutation(len(items))]
+
+
+def draw_scene(seed: int, split: int, index: int, size: tuple[int, int]) -> Scene:
+    """The scene of `index` (0, 1, ...) in split 0 (train) or 1 (val); size is (height, width)."""
+    rng = np.random.default_rng([seed, split, index])
+    canvas = _Canvas(draw_background(size, rng))
+    for item in _draw_items(size, rng):
+        canvas.add(item, rng)
+    picture = canvas.picture
+    contrast, brightness = rng.uniform(0.8, 1.15), rng.uniform(-18, 18)
+    picture *= np.float32(contrast)
+    picture += np.float32(128 * (1 - contrast) + brightness)
+    if rng.random() < 0.25:
+        picture += rng.standard_normal(picture.shape, np.float32) * np.float32(rng.uniform(2, 8))
+    image = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
+    if rng.random() < 0.25:
+        row = np.array([1.0, rng.uniform(2.5, 12), 1.0])
+        image = image.filter(ImageFilter.Kernel((3, 3), np.outer(row, row).ravel().tolist(), float(row.sum() ** 2)))
+    return Scene(np.asarray(image), canvas.owners, canvas.classes)
+
+
+def scene_annotations(scene: Scene, image_id: int, first_id: int) -> list[dict[str, object]]:
+    """COCO annotations: boxes [x, y, w, h] tight around the visible pixels, area their count, ids from first_id."""
+    annotations: list[dict[str, object]] = []
+    for i, class_index in enumerate(scene.classes):
+        mask = scene.owners == i + 1
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        x, y = int(columns[0]), int(rows[0])
+        annotations.append(
+            {
+                "id": first_id + i,
+                "image_id": image_id,
+                "category_id": class_index + 1,
+                "bbox": [x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y],
+                "area": int(mask.sum()),
+                "iscrowd": 0,
+            }
+        )
+    return annotations
+
+
+def _write_json(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content, indent=None, separators=(",", ":")) + "\n", encoding="utf-8")
+
+
+def _write_split(
+    folder: Path, split: int, count: int, size: tuple[int, int], seed: int, report: Callable[[], None]
+) -> None:
+    (folder / SPLITS[split]).mkdir()
+    images: list[dict[str, object]] = []
+    annotations: list[dict[str, object]] = []
+    for index in range(count):
+        scene = draw_scene(seed, split, index, size)
+        name = f"{index + 1:06d}.jpg"
+        Image.fromarray(scene.image).save(folder / SPLITS[split] / name, quality=JPEG_QUALITY, subsampling=0)
+        images.append({"id": index + 1, "file_name": name, "height": size[0], "width": size[1], "license": 1})
+        annotations += scene_annotations(scene, index + 1, len(annotations) + 1)
+        report()
+    content = {
+        "info": {"description": f"Generated shapes, {SPLITS[split]} split, seed {seed}", "version": str(VERSION)},
+        "licenses": [{"id": 1, "name": "CC0 1.0", "url": "https://creativecommons.org/publicdomain/zero/1.0/"}],
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": i + 1, "name": n, "supercategory": "shape"} for i, n in enumerate(CLASS_NAMES)],
+    }
+    _write_json(folder / "annotations" / f"{SPLITS[split]}.json", content)
+
+
+def _check_arguments(train_images: int, val_images: int, size: tuple[int, int], seed: int) -> None:
+    faults = [
+        f"{name} is {count}; it must be at least 1"
+        for name, count in (("train_images", train_images), ("val_images", val_images))
+        if count < 1
+    ]
+    faults += [
+        f"size {name} is {side}; it must be at least {SMALLEST_SIDE} pixels"
+        for name, side in zip(("height", "width"), size)
+        if side < SMALLEST_SIDE
+    ]
+    if seed < 0:
+        faults.append(f"seed is {seed}; it must not be negative")
+    if faults:
+        raise ConfigFault(list_faults("shapes cannot be generated", faults))
+
+
+def _already_there(folder: Path, manifest: dict[str, object]) -> bool:
+    """Whether `folder` holds the very set that `manifest` asks for. Raises DataFault if it holds anything else."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return False
+    try:
+        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataFault(
+            f"{folder} exists and is no generated data set ({MANIFEST}: {error}); choose another folder"
+        ) from error
+    if found != manifest:
+        raise DataFault(
+            f"{folder} holds shapes made with other parameters; choose another folder, or delete this one.\n"
+            f"  there: {json.dumps(found)}\n  asked: {json.dumps(manifest)}"
+        )
+    return True
+
+
+def _move_into_place(partial: Path, folder: Path, manifest: dict[str, object]) -> None:
+    """Rename the finished `partial` to `folder`, unless another process has just put the same set there."""
+    try:
+        partial.rename(folder)
+    except OSError:
+        if not _already_there(folder, manifest):
+            raise
+
+
+def generate_shapes(
+    folder: Path,
+    *,
+    train_images: int,
+    val_images: int,
+    size: tuple[int, int] = (320, 320),
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Write annotations/{train,val}.json, train/*.jpg, val/*.jpg and shapes.json into `folder`, all or nothing.
+
+    size is (height, width) in pixels; progress is told (images done, images in all). Returns at once if the same
+    set is there. Raises ConfigFault for arguments out of range, DataFault if the folder holds anything else,
+    ResourceFault if it cannot be written.
+    """
+    _check_arguments(train_images, val_images, size, seed)
+    folder = folder.absolute()
+    counts = {"train_images": train_images, "val_images": val_images}
+    manifest: dict[str, object] = {"version": VERSION, "seed": seed, **counts, "size": list(size)}
+    if _already_there(folder, manifest):
+        return
+    partial = folder.parent / f".{folder.name}.{secrets.token_hex(4)}.partial"
+    done = 0
+
+    def report() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, train_images + val_images)
+
+    try:
+        (partial / "annotations").mkdir(parents=True)
+        for split, count in enumerate((train_images, val_images)):
+            _write_split(partial, split, count, size, seed, report)
+        _write_json(partial / MANIFEST, manifest)
+        _move_into_place(partial, folder, manifest)
+    except OSError as error:
+        raise ResourceFault(f"cannot write the shapes to {folder}: {error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

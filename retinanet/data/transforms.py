@@ -1,0 +1,177 @@
+"""From a stored image to a sample on a canvas: resize, zoom, flip, colour; padding; normalisation on the device.
+
+All pixels stay uint8 until `normalise`. Every random choice comes from the generator that is passed in.
+Frames: boxes are (x1, y1, x2, y2) pixels of the image beside them.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
+
+from retinanet.data.coco import ImageRecord
+from retinanet.structures import Batch, Sample, Targets
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+"""ImageNet's channel statistics for images in 0..1 (torchvision's weights expect them)."""
+
+LEAST_VISIBLE = 0.3
+"""A cropped object that keeps less of its area than this becomes a region that training ignores."""
+
+CANVAS_MULTIPLE = 32
+ASPECT_BOUNDS = (1.02, 1.34, 1.51)
+"""Long over short side up to which images share a canvas: square, 4:3, 3:2; the rest use the full longer side."""
+
+
+class Sizing(NamedTuple):
+    """How images are fitted; the fields are those of config `data`."""
+
+    shorter_side: tuple[int, ...]
+    longer_side: int
+    canvas: tuple[int, int] | None
+
+    def fitted(self, height: int, width: int, shorter: int) -> tuple[int, int]:
+        """(height, width) after resizing: into the canvas, or to `shorter` with the longer side bounded."""
+        if self.canvas is not None:
+            factor = min(self.canvas[0] / height, self.canvas[1] / width)
+        else:
+            factor = min(shorter / min(height, width), self.longer_side / max(height, width))
+        return max(1, round(height * factor)), max(1, round(width * factor))
+
+    def shape_group(self, height: int, width: int) -> int:
+        """Images of one group fit one canvas at every `shorter_side`."""
+        if self.canvas is not None:
+            return 0
+        aspect = max(height, width) / min(height, width)
+        bucket = sum(aspect > bound for bound in ASPECT_BOUNDS)
+        return 2 * bucket + (height > width and bucket > 0)
+
+    def group_canvas(self, group: int, shorter: int) -> tuple[int, int]:
+        """(height, width) of a group's canvas, multiples of CANVAS_MULTIPLE."""
+        if self.canvas is not None:
+            return _up(self.canvas[0]), _up(self.canvas[1])
+        bucket, portrait = divmod(group, 2)
+        bounded = bucket < len(ASPECT_BOUNDS)
+        long = min(self.longer_side, round(shorter * ASPECT_BOUNDS[bucket])) if bounded else self.longer_side
+        short, long = _up(min(shorter, self.longer_side)), _up(long)
+        if bucket == 0:
+            return long, long
+        return (long, short) if portrait else (short, long)
+
+
+class Augment(NamedTuple):
+    """Random changes at training; the fields are those of config `data`."""
+
+    scale_jitter: tuple[float, float]
+    color_jitter: float
+    flip: float
+    vertical_flip: float
+
+
+NO_AUGMENT = Augment((1.0, 1.0), 0.0, 0.0, 0.0)
+
+
+def _up(pixels: int) -> int:
+    return -(-pixels // CANVAS_MULTIPLE) * CANVAS_MULTIPLE
+
+
+def make_sample(
+    image: Tensor, record: ImageRecord, fitted: tuple[int, int], canvas: tuple[int, int], augment: Augment, rng: np.random.Generator
+) -> Sample:
+    """Resize `image` (3, h, w) uint8 to `fitted` pixels times a random zoom, crop it to `canvas`, flip, recolour.
+
+    The number of draws from `rng` does not depend on their outcome.
+    """
+    original = (image.shape[-2], image.shape[-1])
+    zoom, flip, vertical_flip, crop_y, crop_x, *colour = rng.random(8)
+    low, high = augment.scale_jitter
+    factor = low * (high / low) ** zoom
+    height, width = max(1, round(fitted[0] * factor)), max(1, round(fitted[1] * factor))
+    if (height, width) != original:
+        image = F.resize(image, [height, width], antialias=True)
+    scale = np.array([width / original[1], height / original[0]] * 2, dtype=np.float32)
+    boxes_G4, classes_G, crowd_C4 = record.boxes_G4 * scale, record.classes_G, record.crowd_C4 * scale
+
+    visible_h, visible_w = min(height, canvas[0]), min(width, canvas[1])
+    if (visible_h, visible_w) != (height, width):
+        top, left = int(crop_y * (height - visible_h + 1)), int(crop_x * (width - visible_w + 1))
+        image = image[:, top : top + visible_h, left : left + visible_w]
+        boxes_G4, classes_G, crowd_C4 = crop_boxes(boxes_G4, classes_G, crowd_C4, (top, left, visible_h, visible_w))
+    if flip < augment.flip:
+        image = F.horizontal_flip(image)
+        boxes_G4, crowd_C4 = (mirror(b, visible_w, axis=0) for b in (boxes_G4, crowd_C4))
+    if vertical_flip < augment.vertical_flip:
+        image = F.vertical_flip(image)
+        boxes_G4, crowd_C4 = (mirror(b, visible_h, axis=1) for b in (boxes_G4, crowd_C4))
+    if augment.color_jitter:
+        strengths = [float(1 + augment.color_jitter * (2 * c - 1)) for c in colour]
+        image = F.adjust_saturation(F.adjust_contrast(F.adjust_brightness(image, strengths[0]), strengths[1]), strengths[2])
+    targets = Targets(
+        torch.from_numpy(np.ascontiguousarray(boxes_G4, dtype=np.float32)),
+        torch.from_numpy(np.ascontiguousarray(classes_G, dtype=np.int64)),
+        torch.from_numpy(np.ascontiguousarray(crowd_C4, dtype=np.float32)),
+    )
+    return Sample(image, targets, record.id, original)
+
+
+def mirror(boxes_N4: np.ndarray, extent: int, axis: int) -> np.ndarray:
+    """Boxes (N, 4) mirrored in a frame `extent` pixels long; axis 0 is x, 1 is y."""
+    mirrored = boxes_N4.copy()
+    mirrored[:, axis], mirrored[:, axis + 2] = extent - boxes_N4[:, axis + 2], extent - boxes_N4[:, axis]
+    return mirrored
+
+
+def crop_boxes(
+    boxes_G4: np.ndarray, classes_G: np.ndarray, crowd_C4: np.ndarray, window: tuple[int, int, int, int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Boxes, classes and crowd regions inside a (top, left, height, width) window, in the window's frame.
+
+    Objects that keep less than LEAST_VISIBLE of their area become crowd regions.
+    """
+    top, left, height, width = window
+
+    def cut(boxes_N4: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        moved = boxes_N4 - np.array([left, top, left, top], dtype=np.float32)
+        inside = np.clip(moved, 0, np.array([width, height, width, height], dtype=np.float32))
+        return inside, (inside[:, 2:] - inside[:, :2]).prod(axis=1)
+
+    boxes, seen = cut(boxes_G4)
+    share = seen / np.maximum((boxes_G4[:, 2:] - boxes_G4[:, :2]).prod(axis=1), 1e-6)
+    crowd, crowd_seen = cut(crowd_C4)
+    kept, fragment = share >= LEAST_VISIBLE, (share < LEAST_VISIBLE) & (seen > 0)
+    return boxes[kept], classes_G[kept], np.concatenate([crowd[crowd_seen > 0], boxes[fragment]])
+
+
+def collate(samples: list[Sample], canvas: tuple[int, int]) -> Batch:
+    """Pad samples at the right and bottom onto one canvas."""
+    images = torch.zeros((len(samples), 3, *canvas), dtype=torch.uint8)
+    for slot, sample in zip(images, samples, strict=True):
+        slot[:, : sample.image.shape[-2], : sample.image.shape[-1]] = sample.image
+    return Batch(
+        images,
+        torch.tensor([sample.image.shape[-2:] for sample in samples]),
+        torch.tensor([sample.original_size for sample in samples]),
+        torch.tensor([sample.image_id for sample in samples]),
+        [sample.targets for sample in samples],
+    )
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch with all its tensors on `device`."""
+    targets = [Targets(*(tensor.to(device, non_blocking=True) for tensor in t)) for t in batch.targets]
+    images, sizes, originals, ids = (t.to(device, non_blocking=True) for t in batch[:4])
+    return Batch(images, sizes, originals, ids, targets)
+
+
+def normalise(images: Tensor, sizes_B2: Tensor, channels_last: bool) -> Tensor:
+    """(B, 3, H, W) uint8 -> float32 with ImageNet's mean and deviation; padding becomes exactly 0 (the mean colour)."""
+    mean = torch.tensor(MEAN, device=images.device).view(1, 3, 1, 1) * 255
+    std = torch.tensor(STD, device=images.device).view(1, 3, 1, 1) * 255
+    rows = torch.arange(images.shape[2], device=images.device)[None, :] < sizes_B2[:, :1]
+    columns = torch.arange(images.shape[3], device=images.device)[None, :] < sizes_B2[:, 1:]
+    inside = (rows[:, :, None] & columns[:, None, :])[:, None]
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return torch.where(inside, (images.float() - mean) / std, 0.0).contiguous(memory_format=layout)

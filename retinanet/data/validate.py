@@ -1,0 +1,224 @@
+"""Checks of COCO-format content: every fault in words, nothing raised, nothing changed.
+
+`Rows` checks a list of JSON objects column by column, fast where all is well, row by row where it is not.
+"""
+
+import reprlib
+from collections.abc import Callable, Collection
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+
+Mask = NDArray[np.bool_]
+
+SAID = 5
+"""Rows named for one kind of fault; the rest are counted, so that other kinds are not crowded out."""
+
+_INT64 = np.iinfo(np.int64)
+_MISSING = object()
+
+
+class Rows:
+    """One list of JSON objects, such as the "images" of a COCO file, and the faults found in it so far."""
+
+    def __init__(self, section: str, rows: list[object], faults: list[str]) -> None:
+        """`section` names the list in faults; `faults` is appended to."""
+        self.section = section
+        self.faults = faults
+        self.is_object = np.fromiter((type(row) is dict for row in rows), bool, len(rows))
+        if self.is_object.all():
+            self.rows: list[dict[str, object]] = rows  # type: ignore[assignment]
+        else:
+            self.rows = [row if isinstance(row, dict) else {} for row in rows]
+            self.report(~self.is_object, lambda i: f"is {show(rows[i])}, not an object", among_objects=False)
+
+    def name(self, i: int) -> str:
+        """How a fault calls row i: its place in the list from 0, and its id where it has one."""
+        row = self.rows[i]
+        return f"{self.section}[{i}]" + (f" (id {show(row['id'])})" if "id" in row else "")
+
+    def report(self, bad: Mask, describe: Callable[[int], str], among_objects: bool = True) -> None:
+        """Adds a fault for each of the first SAID rows in `bad` and one line for the rest."""
+        where = np.flatnonzero(bad & self.is_object if among_objects else bad)
+        self.faults.extend(f"{self.name(i)} {describe(i)}" for i in where[:SAID].tolist())
+        if len(where) > SAID:
+            last = describe(int(where[SAID]))
+            self.faults.append(f"... and {len(where) - SAID:,} more of {self.section} like it, e.g. {last}")
+
+    def integers(self, key: str, least: int | None = None) -> tuple[NDArray[np.int64], Mask]:
+        """(N,) the integers under `key` (0 where faulty) and where they are good."""
+        values = [row.get(key, _MISSING) for row in self.rows]
+        if set(map(type, values)) <= {int} and _fits(values):
+            numbers = np.array(values, dtype=np.int64)
+            good = np.ones(len(values), bool)
+        else:
+            good = np.fromiter((type(v) is int and _INT64.min <= v <= _INT64.max for v in values), bool, len(values))
+            self.report(~good, lambda i: _not_integer(key, values[i]))
+            numbers = np.array([v if g else 0 for v, g in zip(values, good)], dtype=np.int64)
+        if least is not None:
+            low = good & (numbers < least)
+            self.report(low, lambda i: f"has {key!r} {numbers[i]}; at least {least} is needed")
+            good &= ~low
+        return numbers, good
+
+    def numbers(self, key: str, optional: bool = False) -> tuple[NDArray[np.float64], Mask]:
+        """(N,) the finite numbers under `key` (0 where faulty or absent) and where they are good."""
+        values = [row.get(key, _MISSING) for row in self.rows]
+        fast = _all_finite(values)
+        if fast is not None:
+            return fast, np.ones(len(values), bool)
+        present = np.fromiter((v is not _MISSING for v in values), bool, len(values))
+        good = np.fromiter(map(_is_finite, values), bool, len(values))
+        self.report(~good & present, lambda i: f"has {key!r} {show(values[i])}; a finite number is needed")
+        if not optional:
+            self.report(~present, lambda i: f"has no {key!r}")
+        return np.array([v if g else 0.0 for v, g in zip(values, good)], dtype=np.float64), good
+
+    def boxes(self) -> tuple[NDArray[np.float64], Mask]:
+        """(N, 4) float64 [x, y, width, height] under "bbox" (0 where faulty) and where they are good."""
+        values = [row.get("bbox", _MISSING) for row in self.rows]
+        if set(map(type, values)) <= {list} and set(map(len, values)) <= {4}:  # type: ignore[arg-type]
+            fast = _all_finite(list(chain.from_iterable(values)))  # type: ignore[arg-type]
+            if fast is not None:
+                return fast.reshape(-1, 4), np.ones(len(values), bool)
+        good = np.fromiter(map(_is_box, values), bool, len(values))
+        self.report(~good, lambda i: _not_box(values[i]))
+        kept = [v if g else [0.0] * 4 for v, g in zip(values, good)]
+        return np.array(kept, dtype=np.float64).reshape(-1, 4), good
+
+    def texts(self, key: str) -> None:
+        """Reports rows whose `key` is not a text of at least one character."""
+        values = [row.get(key, _MISSING) for row in self.rows]
+        bad = np.fromiter((not (isinstance(v, str) and v.strip()) for v in values), bool, len(values))
+        self.report(bad, lambda i: _said(key, values[i]) + "; a text is needed")
+
+    def unique(self, ids: NDArray[np.int64], good: Mask) -> None:
+        """Reports ids that several rows carry."""
+        where = np.flatnonzero(good)
+        _, first, inverse = np.unique(ids[where], return_index=True, return_inverse=True)
+        owner = np.arange(len(ids))
+        owner[where] = where[first[inverse]]
+        again = owner != np.arange(len(ids))
+        self.report(again, lambda i: f"has the same id as {self.section}[{owner[i]}]; every id must be used once")
+
+    def known(self, key: str, ids: NDArray[np.int64], good: Mask, known: Collection[int], what: str) -> None:
+        """Reports ids under `key` that no entry of `what` has."""
+        unknown = good & ~np.isin(ids, np.fromiter(known, np.int64, len(known)))
+        self.report(unknown, lambda i: f"has {key!r} {ids[i]}, which no entry of {what} has")
+
+
+def validate_ground_truth(data: object, needs_files: bool = True) -> list[str]:
+    """Every fault of the content of a COCO annotation file; an empty list says that it can be used.
+
+    `needs_files`: training needs "file_name", "width" and "height" of each image, scoring does not.
+    """
+    if not isinstance(data, dict):
+        hint = "; is it a detections file? an annotation file is needed" if isinstance(data, list) else ""
+        return [f"the file holds {_kind(data)}, not an object with images, annotations and categories{hint}"]
+    faults: list[str] = []
+    sections: dict[str, Rows] = {}
+    for key in ("images", "categories", "annotations"):
+        rows = data.get(key, _MISSING)
+        if not isinstance(rows, list):
+            faults.append(_said(key, rows, "the file ") + "; a list is needed")
+        elif not rows and key != "annotations":
+            faults.append(f"{key!r} is an empty list; at least one entry is needed")
+        else:
+            sections[key] = Rows(key, rows, faults)
+    known: dict[str, set[int]] = {}
+    for key in ("images", "categories"):
+        if key in sections:
+            ids, good = sections[key].integers("id")
+            sections[key].unique(ids, good)
+            known[key] = set(ids[good].tolist())
+    if "categories" in sections:
+        sections["categories"].texts("name")
+    if "images" in sections and needs_files:
+        sections["images"].texts("file_name")
+        sections["images"].integers("width", least=1)
+        sections["images"].integers("height", least=1)
+    if "annotations" in sections:
+        _validate_annotations(sections["annotations"], known)
+    return faults
+
+
+def _validate_annotations(rows: Rows, known: dict[str, set[int]]) -> None:
+    for key, section in (("image_id", "images"), ("category_id", "categories")):
+        ids, good = rows.integers(key)
+        if section in known:
+            rows.known(key, ids, good, known[section], section)
+    rows.boxes()
+    areas, good = rows.numbers("area", optional=True)
+    rows.report(good & (areas < 0), lambda i: f"has 'area' {areas[i]:g}; an area cannot be negative")
+    crowd = [row.get("iscrowd", 0) for row in rows.rows]
+    odd = np.fromiter((type(value) is not int or value not in (0, 1) for value in crowd), bool, len(crowd))
+    rows.report(odd, lambda i: f"has 'iscrowd' {show(crowd[i])}; 0 or 1 is needed")
+    with_id = np.fromiter(("id" in row for row in rows.rows), bool, len(rows.rows))
+    identified = rows if with_id.all() else _with_id(rows, with_id)
+    ids, good = identified.integers("id")
+    # Rows without an id and with id 0 are renumbered when the file is loaded; only others can clash.
+    identified.unique(ids, good & with_id & (ids != 0))
+
+
+def _with_id(rows: Rows, with_id: Mask) -> Rows:
+    """The same rows under the same names, those without "id" given 0."""
+    filled: list[object] = [row if has else {**row, "id": 0} for row, has in zip(rows.rows, with_id)]
+    return Rows(rows.section, filled, rows.faults)
+
+
+def show(value: object) -> str:
+    """A value in words short enough for one line of a fault."""
+    return reprlib.repr(value)
+
+
+def _said(key: str, value: object, subject: str = "") -> str:
+    return f"{subject}has no {key!r}" if value is _MISSING else f"{subject}has {key!r} {show(value)}"
+
+
+def _kind(value: object) -> str:
+    names = {list: "a list", str: "a text", int: "a number", float: "a number", bool: "true or false"}
+    return names.get(type(value), "null" if value is None else f"a {type(value).__name__}")
+
+
+def _fits(values: list[object]) -> bool:
+    if not values:
+        return True
+    return _INT64.min <= min(values) and max(values) <= _INT64.max  # type: ignore[type-var, operator]
+
+
+def _all_finite(values: list[object]) -> NDArray[np.float64] | None:
+    """(N,) float64, or None where any value is not a finite number (the slow way then finds which)."""
+    kinds = set(map(type, values))
+    if not kinds <= {int, float} or (int in kinds and not _fits(values)):
+        return None
+    numbers = np.array(values, dtype=np.float64)
+    return numbers if np.isfinite(numbers).all() else None
+
+
+def _is_finite(value: object) -> bool:
+    """A JSON number that a float64 holds; true and false are none."""
+    kind = type(value)
+    return (kind is float or kind is int) and -1.7e308 < value < 1.7e308  # type: ignore[operator]
+
+
+def _is_box(value: object) -> bool:
+    return type(value) is list and len(value) == 4 and all(map(_is_finite, value))
+
+
+def _not_integer(key: str, value: object) -> str:
+    mend = "an integer is needed"
+    if isinstance(value, float) and value.is_integer():
+        mend = f"write {int(value)}, an integer"
+    elif isinstance(value, str) and value.strip().isdecimal() and len(value) < 20:
+        mend = f"write {int(value)}, an integer without quotes"
+    return _said(key, value) + f"; {mend}"
+
+
+def _not_box(value: object) -> str:
+    if value is _MISSING:
+        return "has no 'bbox'"
+    reason = "four finite numbers [x, y, width, height] are needed"
+    if isinstance(value, list) and len(value) != 4:
+        reason = f"it has {len(value)} numbers; [x, y, width, height] are needed"
+    return f"has 'bbox' {show(value)}; {reason}"

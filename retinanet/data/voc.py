@@ -1,0 +1,328 @@
+"""Pascal VOC annotations (one XML an image) to COCO-format JSON. Images stay where they are.
+
+Boxes: VOC counts pixels from 1 and includes both corners, so a box of (xmin, ymin, xmax, ymax) becomes
+x = xmin - 1, y = ymin - 1, w = xmax - xmin + 1, h = ymax - ymin + 1. Tools that write corners from 0 with
+the far one excluded need `zero_based`: x = xmin, w = xmax - xmin. Where both corners coincide nothing was
+drawn: such a box is written with zero area, which the reader of a data set drops and counts.
+
+`difficult` objects are written as crowds (iscrowd 1): the evaluation then ignores them and training takes them
+neither as positives nor as plain negatives, which is what VOC's own rules ask for.
+"""
+
+import math
+import shlex
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import defusedxml
+from defusedxml.ElementTree import parse
+
+from retinanet.data.images import image_header
+from retinanet.data.json_file import write_json
+from retinanet.errors import ConfigFault, DataFault, ResourceFault, list_faults
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+MOST_XML_BYTES = 16 << 20
+
+
+class LabeledBox(NamedTuple):
+    """One object of an image."""
+
+    name: str
+    bbox: tuple[float, float, float, float]
+    """(x, y, width, height) in pixels, the corner of the first pixel being (0, 0)."""
+    crowd: bool
+
+
+class LabeledImage(NamedTuple):
+    """One image with its objects."""
+
+    file_name: str
+    """Path below the image folder, with forward slashes."""
+    size: tuple[int, int]
+    """(height, width) in pixels."""
+    boxes: list[LabeledBox]
+
+
+class ConvertedSplit(NamedTuple):
+    """One annotation file that a conversion wrote."""
+
+    name: str
+    annotations: Path
+    images: Path
+    """Folder that the file's image paths start from."""
+    summary: str
+
+
+def convert_voc(
+    folder: Path,
+    output: Path,
+    splits: Mapping[str, Path] | None = None,
+    images: Path | None = None,
+    classes: Sequence[str] | None = None,
+    zero_based: bool = False,
+    *,
+    clip: bool = False,
+    overwrite: bool = False,
+) -> list[ConvertedSplit]:
+    """Write `output`/<split>.json for every split and say what was written.
+
+    `folder` has Annotations/ and JPEGImages/, or the XML files themselves; `images` overrides where the images
+    lie. `splits` maps a name to a file of image names without suffix, one a line; None takes train, val and test
+    (else trainval) of ImageSets/Main, or every XML as one split "all". `classes` fixes the ids 1..K in its order;
+    None takes every name found, sorted. `clip` cuts boxes that cross the border instead of refusing them.
+    Raises DataFault with every fault of the folder in one list.
+    """
+    annotations = folder / "Annotations" if (folder / "Annotations").is_dir() else folder
+    jpeg_images = folder / "JPEGImages" if (folder / "JPEGImages").is_dir() else folder
+    pictures = ImageFolder(images or jpeg_images)
+    faults: list[str] = []
+    names = _split_names(folder, annotations, splits, faults)
+    read: dict[str, LabeledImage] = {}
+    for name in sorted({name for members in names.values() for name in members}):
+        image = _read_image(annotations / f"{name}.xml", pictures, zero_based, clip, faults)
+        if image is not None:
+            read[name] = image
+    found = {box.name for image in read.values() for box in image.boxes}
+    if classes is not None:
+        faults.extend(f"class {name!r} occurs but is not in the given classes" for name in sorted(found - set(classes)))
+    if faults:
+        raise DataFault(list_faults(f"{folder}: cannot be converted from Pascal VOC", faults))
+    order = list(classes) if classes is not None else sorted(found)
+    return write_splits(
+        {split: (pictures.folder, [read[name] for name in members]) for split, members in names.items()},
+        order, output, f"converted from Pascal VOC, folder {folder.name}", overwrite,
+    )  # fmt: skip
+
+
+class ImageFolder:
+    """The image files right in a folder, looked up by name or by stem."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises DataFault if there is no such folder."""
+        if not folder.is_dir():
+            raise DataFault(f"{folder}: no such folder of images")
+        self.folder = folder
+        self.names = {path.name for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES}
+        self.by_stem: dict[str, list[str]] = {}
+        for name in sorted(self.names):
+            self.by_stem.setdefault(Path(name).stem, []).append(name)
+
+    def find(self, stem: str, written: str) -> str:
+        """The file name of the image whose XML is <stem>.xml and says <filename>`written`</filename>.
+
+        The stem decides, as in VOC's own folders; `written` decides between several and where the stem fails.
+        Raises DataFault.
+        """
+        candidates = self.by_stem.get(stem, [])
+        if written in candidates or (not candidates and written in self.names):
+            return written
+        if len(candidates) > 1:
+            raise DataFault(f"several images fit ({', '.join(candidates)}) and <filename> names none of them")
+        if not candidates:
+            raise DataFault(f"no image {stem}.* in {self.folder} (<filename> says {written!r})")
+        return candidates[0]
+
+
+def _split_names(
+    folder: Path, annotations: Path, splits: Mapping[str, Path] | None, faults: list[str]
+) -> dict[str, list[str]]:
+    """Image names (without suffix) of each split."""
+    if not annotations.is_dir():
+        raise DataFault(f"{annotations}: no such folder")
+    if splits is None:
+        sets = folder / "ImageSets" / "Main"
+        splits = {name: sets / f"{name}.txt" for name in ("train", "val", "test") if (sets / f"{name}.txt").is_file()}
+        if "train" not in splits and (sets / "trainval.txt").is_file():
+            splits["trainval"] = sets / "trainval.txt"
+    if not splits:
+        found = sorted(path.stem for path in annotations.glob("*.xml"))
+        if not found:
+            faults.append(f"{annotations} holds no .xml file")
+        return {"all": found}
+    return {name: _read_image_set(path, annotations, faults) for name, path in splits.items()}
+
+
+def _read_image_set(path: Path, annotations: Path, faults: list[str]) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        faults.append(f"{path}: cannot be read ({error})")
+        return []
+    names: dict[str, None] = {}
+    for number, line in enumerate(lines, 1):
+        name = line.strip()
+        if not name:
+            continue
+        if len(name.split()) > 1 and not (annotations / f"{name}.xml").is_file():
+            faults.append(
+                f"{path}:{number}: {name!r}: one image name was expected (lists of a single class do not fit)"
+            )
+        elif Path(name).name != name:
+            faults.append(f"{path}:{number}: {name!r}: a plain name without folder was expected")
+        elif name in names:
+            faults.append(f"{path}:{number}: {name} comes twice")
+        elif not (annotations / f"{name}.xml").is_file():
+            faults.append(f"{path}:{number}: no {name}.xml in {annotations}")
+        else:
+            names[name] = None
+    if not names:
+        faults.append(f"{path}: names no image")
+    return list(names)
+
+
+def _read_image(
+    path: Path, pictures: ImageFolder, zero_based: bool, clip: bool, faults: list[str]
+) -> LabeledImage | None:
+    """One XML with its image's header; every fault is added to `faults`."""
+    try:
+        if path.stat().st_size > MOST_XML_BYTES:
+            raise DataFault(f"larger than {MOST_XML_BYTES >> 20} MiB")
+        root = parse(path, forbid_dtd=True).getroot()
+        if root is None or root.tag != "annotation":
+            raise DataFault("the outermost tag is not <annotation>")
+        file_name = pictures.find(path.stem, (root.findtext("filename") or "").strip())
+        height, width = image_header(pictures.folder / file_name)
+    except defusedxml.DefusedXmlException:
+        faults.append(f"{path}: declares a DTD or entities, which an annotation never needs; remove them")
+        return None
+    except (OSError, DataFault) as error:
+        faults.append(f"{path}: {error}")
+        return None
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        faults.append(f"{path}: malformed XML ({error})")
+        return None
+    if root.find("size") is not None:
+        told = tuple((root.findtext(f"size/{side}") or "nothing").strip() for side in ("height", "width"))
+        if told != (str(height), str(width)):
+            faults.append(f"{path}: says height {told[0]} and width {told[1]}, {file_name} has {height} and {width}")
+    boxes = []
+    for number, element in enumerate(root.findall("object"), 1):
+        try:
+            boxes.append(_read_object(element, height, width, zero_based, clip))
+        except DataFault as fault:
+            faults.append(f"{path}: object {number}: {fault}")
+    return LabeledImage(file_name, (height, width), boxes)
+
+
+def _read_object(element: ElementTree.Element, height: int, width: int, zero_based: bool, clip: bool) -> LabeledBox:
+    """Raises DataFault without the file's name."""
+    name = (element.findtext("name") or "").strip()
+    if not name:
+        raise DataFault("no <name>")
+    corners = []
+    for tag in ("xmin", "ymin", "xmax", "ymax"):
+        text = (element.findtext(f"bndbox/{tag}") or "").strip()
+        try:
+            corners.append(float(text))
+        except ValueError as error:
+            raise DataFault(f"<bndbox> without a number in <{tag}> ({text!r})") from error
+    if not all(math.isfinite(corner) for corner in corners):
+        raise DataFault(f"{name}: box {corners} is not finite")
+    xmin, ymin, xmax, ymax = corners
+    if xmax < xmin or ymax < ymin:
+        raise DataFault(f"{name}: reversed box, xmin {xmin:g} ymin {ymin:g} xmax {xmax:g} ymax {ymax:g}")
+    if not zero_based and (xmin, ymin) != (xmax, ymax):
+        xmin, ymin = xmin - 1, ymin - 1
+    elif not zero_based:
+        xmin, ymin, xmax, ymax = xmin - 1, ymin - 1, xmax - 1, ymax - 1
+    if clip:
+        xmin, xmax = min(max(xmin, 0.0), width), min(max(xmax, 0.0), width)
+        ymin, ymax = min(max(ymin, 0.0), height), min(max(ymax, 0.0), height)
+    elif xmin < 0 or ymin < 0 or xmax > width or ymax > height:
+        raise DataFault(
+            f"{name}: box {[f'{corner:g}' for corner in corners]} leaves the image of {width} x {height}; if the tool "
+            "that wrote it counts from 0 use --zero-based, to cut boxes at the border use --clip"
+        )
+    difficult = (element.findtext("difficult") or "0").strip()
+    if difficult not in ("0", "1"):
+        raise DataFault(f"{name}: <difficult> is {difficult!r}, expected 0 or 1")
+    return LabeledBox(name, (xmin, ymin, xmax - xmin, ymax - ymin), difficult == "1")
+
+
+def write_splits(
+    splits: Mapping[str, tuple[Path, Sequence[LabeledImage]]],
+    classes: Sequence[str],
+    output: Path,
+    description: str,
+    overwrite: bool,
+) -> list[ConvertedSplit]:
+    """Write `output`/<split>.json for each split (image folder, images); category ids are 1..K in the order given.
+
+    Raises DataFault if a file is there and `overwrite` is not set, or if the classes cannot be told apart.
+    """
+    faults = [f"class {name!r} comes twice" for name in sorted({n for n in classes if list(classes).count(n) > 1})]
+    faults.extend(f"split {name!r}: a plain name was expected" for name in splits if Path(name).name != name)
+    if not classes:
+        faults.append("no class at all: not one object is labelled")
+    if not overwrite:
+        files = [output / f"{name}.json" for name in splits]
+        faults.extend(f"{file} is there already; --overwrite replaces it" for file in files if file.exists())
+    if faults:
+        raise DataFault(list_faults(f"{output}: annotations cannot be written", faults))
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResourceFault(f"{output}: cannot be made ({error.strerror}); choose another --output") from error
+    written = []
+    for name, (folder, images) in splits.items():
+        file = output / f"{name}.json"
+        write_json(file, coco_document(images, classes, description))
+        boxes = [box for image in images for box in image.boxes]
+        empty = sum(not image.boxes for image in images)
+        crowds = sum(box.crowd for box in boxes)
+        flat = sum(box.bbox[2] <= 0 or box.bbox[3] <= 0 for box in boxes)
+        summary = (
+            f"{name}: {len(images)} images ({empty} without objects), {len(boxes)} boxes ({crowds} difficult, "
+            f"{flat} of zero area), {len(classes)} classes -> {file}"
+        )
+        written.append(ConvertedSplit(name, file, folder, summary))
+    return written
+
+
+def coco_document(images: Sequence[LabeledImage], classes: Sequence[str], description: str) -> dict[str, object]:
+    """The content of a COCO-format file; image and annotation ids count from 1 in the order given."""
+    ids = {name: number for number, name in enumerate(classes, 1)}
+    labelled = ((number, box) for number, image in enumerate(images, 1) for box in image.boxes)
+    return {
+        "info": {"description": description},
+        "images": [
+            {"id": number, "file_name": image.file_name, "height": image.size[0], "width": image.size[1]}
+            for number, image in enumerate(images, 1)
+        ],
+        "annotations": [
+            {
+                "id": number, "image_id": image_id, "category_id": ids[box.name], "bbox": list(box.bbox),
+                "area": box.bbox[2] * box.bbox[3], "iscrowd": int(box.crowd),
+            }
+            for number, (image_id, box) in enumerate(labelled, 1)
+        ],
+        "categories": [{"id": number, "name": name, "supercategory": ""} for name, number in ids.items()],
+    }  # fmt: skip
+
+
+def split_paths(pairs: Iterable[str]) -> dict[str, Path] | None:
+    """NAME=PATH words as a mapping, None where there are none. Raises ConfigFault."""
+    splits: dict[str, Path] = {}
+    for pair in pairs:
+        name, equals, path = pair.partition("=")
+        if not name or not equals or not path or name in splits:
+            raise ConfigFault(f"--split {pair}: expected NAME=PATH, each name once")
+        splits[name] = Path(path)
+    return splits or None
+
+
+def train_command(written: Iterable[ConvertedSplit], output: Path) -> str:
+    """The command line that trains on what was written, with the split to train on and the one to evaluate on."""
+    splits = {split.name: split for split in written}
+    first = next(iter(splits.values()))
+    train = next((splits[name] for name in ("train", "trainval") if name in splits), first)
+    val = next((splits[name] for name in ("val", "valid", "test") if name in splits), train)
+    pairs = [f"data.root={output}"]
+    for role, split in (("train", train), ("val", val)):
+        inside = split.images.resolve().is_relative_to(output.resolve())
+        images = split.images.resolve().relative_to(output.resolve()) if inside else split.images.resolve()
+        pairs += [f"data.{role}_annotations={split.annotations.name}", f"data.{role}_images={images}"]
+    return shlex.join(["python", "tools/train.py", "configs/bccd.yaml", *pairs])

@@ -1,0 +1,88 @@
+"""What torchrun gives, in one place: who am I, how many are we, and sums over all of us."""
+
+import os
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from retinanet.errors import ConfigFault, ResourceFault
+
+
+class Ranks(NamedTuple):
+    """This process among all of a run."""
+
+    rank: int
+    local_rank: int
+    count: int
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+
+def read_ranks() -> Ranks:
+    """From torchrun's environment variables; one process without them."""
+    return Ranks(
+        int(os.environ.get("RANK", "0")), int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    )
+
+
+def was_restarted() -> bool:
+    """Whether torchrun has restarted this worker group after a failure."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def choose_device(name: str, ranks: Ranks) -> torch.device:
+    """The device of this rank for config `device`. ResourceFault where it is not there."""
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if name == "auto":
+        name = "cuda" if cuda else "mps" if mps and ranks.count == 1 else "cpu"
+    if (name == "cuda" and not cuda) or (name == "mps" and not mps):
+        raise ResourceFault(f"device: {name} is not available on this machine; use device=cpu or device=auto.")
+    if name == "mps" and ranks.count > 1:
+        raise ConfigFault("device: an Apple GPU serves one process; run without torchrun or with device=cpu.")
+    if name == "cuda":
+        if ranks.local_rank >= torch.cuda.device_count():
+            raise ResourceFault(
+                f"torchrun started local rank {ranks.local_rank} but there are {torch.cuda.device_count()} GPUs; "
+                "lower --nproc-per-node."
+            )
+        torch.cuda.set_device(ranks.local_rank)
+        return torch.device("cuda", ranks.local_rank)
+    return torch.device(name)
+
+
+def start(ranks: Ranks, device: torch.device) -> None:
+    """Join the process group of a torchrun run: NCCL on GPUs, gloo elsewhere."""
+    if ranks.count > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+
+def stop() -> None:
+    """Leave the process group, if there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def sum_over_ranks(values: Tensor) -> Tensor:
+    """Elementwise sum over all ranks, in place; the same tensor for a single process."""
+    if dist.is_initialized():
+        dist.all_reduce(values)
+    return values
+
+
+def gather_rows(rows_NF: Tensor) -> Tensor:
+    """Rows (N, F) of every rank, in rank order, on every rank; N may differ between ranks, F and dtype may not."""
+    if not dist.is_initialized():
+        return rows_NF
+    count = torch.tensor([len(rows_NF)], device=rows_NF.device)
+    counts = [torch.zeros_like(count) for _ in range(dist.get_world_size())]
+    dist.all_gather(counts, count)
+    most = int(max(int(c) for c in counts))
+    padded = rows_NF.new_zeros((most, rows_NF.shape[1]))
+    padded[: len(rows_NF)] = rows_NF
+    gathered = [torch.zeros_like(padded) for _ in counts]
+    dist.all_gather(gathered, padded)
+    return torch.cat([rows[: int(c)] for rows, c in zip(gathered, counts, strict=True)])

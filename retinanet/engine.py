@@ -1,0 +1,334 @@
+"""Training: `train` reads as a paragraph, `train_step` is its one important sentence.
+
+Legend: B images of a micro-batch, A anchors, P positive anchors. A step is one optimizer update over the effective
+batch: all ranks, all accumulated micro-batches.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from retinanet import checkpoint as checkpoints
+from retinanet import distributed
+from retinanet.anchors import AnchorSpec, pyramid_anchors
+from retinanet.assign import AssignRule, assign_batch
+from retinanet.build import (
+    build_assign_rule,
+    build_augment,
+    build_criterion,
+    build_detector,
+    build_sizing,
+    precision_dtype,
+    seed_everything,
+)
+from retinanet.config import Config
+from retinanet.config_file import dump_config
+from retinanet.criterion import Criterion, criterion, normaliser
+from retinanet.data.coco import CocoDataset, load_coco, summary
+from retinanet.data.loader import Share, train_batches
+from retinanet.data.transforms import normalise, to_device
+from retinanet.distributed import Ranks
+from retinanet.errors import ConfigFault, DataFault, NumericalFault
+from retinanet.evaluate import evaluate_dataset, write_evaluation
+from retinanet.interrupts import StopRequest, listen
+from retinanet.metrics import MetricsLog
+from retinanet.model.retinanet import build_anchor_spec
+from retinanet.optim import Plan, build_plan, describe_rescaling, lr_at, set_lr
+from retinanet.pictures import draw_evaluation, draw_run_curves
+from retinanet.run_folder import RunFolder, claim, write_text
+from retinanet.step_clock import StepClock
+from retinanet.structures import Batch
+from retinanet.train_state import TrainState, build_state, restore, snapshot
+
+
+class Run(NamedTuple):
+    """What stays fixed while a run trains."""
+
+    config: Config
+    plan: Plan
+    train_set: CocoDataset
+    val_set: CocoDataset
+    folder: RunFolder
+    device: torch.device
+    ranks: Ranks
+
+    def at(self, step: int) -> str:
+        """Where the run stands and how to go on, for a message."""
+        return f"step {step} of {self.plan.total_steps} is saved in {self.folder.last}; continue with --resume."
+
+
+class StepParts(NamedTuple):
+    """What a step needs beside the network and the images."""
+
+    anchors: AnchorSpec
+    rule: AssignRule
+    criterion: Criterion
+    per_image: bool
+    clip_norm: float | None
+    precision: torch.dtype
+    channels_last: bool
+    device: torch.device
+    ranks: Ranks
+
+
+def train(config: Config, output: Path, *, resume: bool = False, overwrite: bool = False) -> None:
+    """Run, or continue, the training that `config` describes in the folder `output`.
+
+    Raises a UserFault for input that cannot be used and Interrupted, after saving, for SIGINT or SIGTERM.
+    """
+    ranks = distributed.read_ranks()
+    device = distributed.choose_device(config.device, ranks)
+    check_batch_divides(config, ranks)
+    resume = resume or distributed.was_restarted()
+    folder, lock = claim(output, resume=resume, overwrite=overwrite) if ranks.is_main else (RunFolder(output), None)
+    train_set, val_set = load_data(config, ranks)
+    distributed.start(ranks, device)
+    seed_everything(config.seed, config.threads)
+    run = Run(config, build_plan(config.schedule, len(train_set.images)), train_set, val_set, folder, device, ranks)
+    resumable = resume and folder.last.exists()
+    state = build_state(config, len(train_set.categories), device, ranks, load_weights=not resumable)
+    if resumable:
+        restore(state, checkpoints.load(folder.last), config, train_set.categories, folder.last)
+    if ranks.is_main:
+        write_text(folder.config, dump_config(config))
+    with listen() as stop, open_log(run, state.progress.step, resume) as log:
+        run_steps(run, state, log, stop)
+    distributed.stop()
+    if lock is not None:
+        lock.close()
+
+
+def run_steps(run: Run, state: TrainState, log: MetricsLog | None, stop: StopRequest) -> None:
+    """Step, log, save and evaluate until the plan or early stopping ends.
+
+    last.pt is written after an update and before that step's evaluation, so a resumed run repeats the evaluation
+    and arrives at the same bytes.
+    """
+    parts = build_step_parts(run)
+    steps = load_steps(run, state.progress.step)
+    clock = StepClock(run.config.schedule.batch_size, run.plan.total_steps)
+    while True:
+        if evaluation_due(run, state.progress.step):
+            evaluate_step(run, state, log, stop)
+        if state.progress.step >= run.plan.total_steps or stopped_early(run, state):
+            break
+        with clock.waiting():
+            micro_batches = next(steps)
+        with clock.working():
+            lr = lr_at(state.progress.step, run.plan)
+            set_lr(state.optimizer, lr)
+            values, stopping = train_step(state, micro_batches, parts, stop)
+        step = state.progress.step + 1
+        state.progress = state.progress._replace(step=step)
+        if log is not None and (step % run.config.log.every == 0 or step in (1, run.plan.total_steps)):
+            epoch = step * run.config.schedule.batch_size / len(run.train_set.images)
+            log.train(step, epoch, {**values, "lr": lr}, clock.read(step, run.device))
+        if run.ranks.is_main and (stopping or step % run.config.log.save_every == 0 or evaluation_due(run, step)):
+            checkpoints.save(run.folder.last, snapshot(state, run.config, run.train_set.categories))
+        if stopping:
+            stop.raise_asked(run.at(step))
+    if run.ranks.is_main:
+        draw_run_curves(run.folder)
+
+
+def train_step(
+    state: TrainState, micro_batches: list[Batch], parts: StepParts, stop: StopRequest
+) -> tuple[dict[str, float], bool]:
+    """One update: assign, forward, criterion, backward, clip, step. Its values, and whether any rank is to stop.
+
+    Targets are assigned before the first forward, so that every micro-batch is divided by the positives of the whole
+    effective batch (paper section 4.1). Raises NumericalFault, before the update, if the loss is not finite.
+    """
+    state.network.train()
+    state.optimizer.zero_grad(set_to_none=True)
+    micro_batches = [to_device(batch, parts.device) for batch in micro_batches]
+    height, width = micro_batches[0].images.shape[2:]
+    anchors_A4 = pyramid_anchors((height, width), parts.anchors, parts.device).boxes_A4
+    assignments = [assign_batch(anchors_A4, batch.targets, parts.rule) for batch in micro_batches]
+    images = sum(len(batch.targets) for batch in micro_batches) * parts.ranks.count
+    positives = [assignment.positives() for assignment in assignments]
+    totals = torch.stack([torch.cat(positives).sum(), torch.tensor(int(stop.signal > 0), device=parts.device)])
+    total_positives, stopping = distributed.sum_over_ranks(totals)
+
+    sums = torch.zeros(3, device=parts.device)
+    bad_images: list[int] = []
+    for index, (batch, assignment) in enumerate(zip(micro_batches, assignments, strict=True)):
+        with gradient_exchange(state.network, now=index == len(micro_batches) - 1):
+            pixels = normalise(batch.images, batch.sizes_B2, parts.channels_last)
+            with torch.autocast(parts.device.type, parts.precision, enabled=parts.precision != torch.float32):
+                outputs = state.network(pixels)
+            divisor_B = normaliser(positives[index], total_positives, images, parts.per_image)
+            losses = criterion(outputs, assignment, anchors_A4, parts.criterion, divisor_B)
+            # DistributedDataParallel averages gradients over ranks, and the divisor already counts all of them.
+            state.scaler.scale(losses.total() * parts.ranks.count).backward()
+        sums += losses.sums()
+        bad_images += batch.image_ids_B[~losses.finite()].tolist()
+
+    loss_class, loss_box, foreground = distributed.sum_over_ranks(sums).tolist()
+    if not torch.isfinite(sums).all():
+        raise NumericalFault(describe_bad_loss(state.progress.step + 1, bad_images, loss_class, loss_box))
+    return {
+        "loss": loss_class + loss_box,
+        "loss_class": loss_class,
+        "loss_box": loss_box,
+        "grad_norm": update(state, parts.clip_norm),
+        "positives_per_image": float(total_positives) / images,
+        "class_loss_foreground_share": foreground / max(loss_class, 1e-12),
+    }, bool(stopping)
+
+
+def update(state: TrainState, clip_norm: float | None) -> float:
+    """Clip and apply the gradients, move the average; returns the gradient norm before clipping.
+
+    Raises NumericalFault, before the update, for a gradient that is not finite, except under float16 loss scaling,
+    which skips such a step and lowers its scale.
+    """
+    state.scaler.unscale_(state.optimizer)
+    parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
+    norm: Tensor = nn.utils.clip_grad_norm_(parameters, float("inf") if clip_norm is None else clip_norm)
+    finite = bool(torch.isfinite(norm))
+    if not finite and not state.scaler.is_enabled():
+        raise NumericalFault(
+            f"step {state.progress.step + 1}: the loss is finite but a gradient is not; lower schedule.lr or set "
+            "schedule.clip_norm. The weights before this step are untouched, the last save is good."
+        )
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    if state.average is not None:
+        state.average.update_parameters(state.model)
+    return float(norm) if finite else 0.0
+
+
+def gradient_exchange(network: nn.Module, now: bool) -> AbstractContextManager[object]:
+    """Under DistributedDataParallel, exchange gradients only in the last micro-batch's backward."""
+    return nullcontext() if now or not isinstance(network, DistributedDataParallel) else network.no_sync()
+
+
+def describe_bad_loss(step: int, image_ids: list[int], loss_class: float, loss_box: float) -> str:
+    images = f"images with id {image_ids}" if image_ids else "images of another rank (see its message)"
+    return (
+        f"step {step}: the loss is not finite (class {loss_class}, box {loss_box}) on {images}. The weights before this "
+        "step are untouched and the last save is good. Lower schedule.lr, lengthen schedule.warmup or set "
+        "schedule.clip_norm, and look at those images' boxes."
+    )
+
+
+def evaluate_step(run: Run, state: TrainState, log: MetricsLog | None, stop: StopRequest) -> None:
+    """Evaluate the current weights on val; log, draw, and keep them as best.pt if their AP is the best so far."""
+    config, progress = run.config, state.progress
+    started = time.monotonic()
+
+    def check_stop(_images: int) -> None:
+        stop.raise_if_asked(run.at(progress.step))
+
+    detector = build_detector(config, state.weights(), run.device)
+    batches = (config.eval.batch_size, config.data.workers)
+    evaluation, results = evaluate_dataset(detector, run.val_set, build_sizing(config), batches, run.ranks, check_stop)
+    ap = evaluation.metrics["AP"]
+    improved = progress.best_step == 0 or ap > progress.best_ap
+    state.progress = progress.after_evaluation(ap, improved)
+    if log is None:
+        return
+    log.evaluation(progress.step, evaluation.metrics, {"time": time.time(), "seconds": time.monotonic() - started})
+    if improved:
+        best = snapshot(state, config, run.train_set.categories, inference_only=True)
+        checkpoints.save(run.folder.best, best)
+        write_evaluation(run.folder.eval, run.folder.detections, evaluation, results, progress.step)
+    draw_evaluation(run.folder, run.val_set, results, config.log.pictures, log, progress.step)
+
+
+def evaluation_due(run: Run, step: int) -> bool:
+    """Whether an evaluation follows the first `step` updates."""
+    if step == 0 or step == run.plan.total_steps:
+        return step > 0
+    every, per_epoch = run.config.eval.every, len(run.train_set.images) / run.config.schedule.batch_size
+    interval = every * per_epoch if run.config.eval.unit == "epochs" else every
+    return interval > 0 and int(step / interval) > int((step - 1) / interval)
+
+
+def stopped_early(run: Run, state: TrainState) -> bool:
+    patience = run.config.schedule.early_stop
+    return patience is not None and state.progress.stale_evaluations >= patience
+
+
+def build_step_parts(run: Run) -> StepParts:
+    """The step's values from the config."""
+    config = run.config
+    return StepParts(
+        anchors=build_anchor_spec(config.model),
+        rule=build_assign_rule(config),
+        criterion=build_criterion(config),
+        per_image=config.loss.normaliser == "image_positives",
+        clip_norm=config.schedule.clip_norm,
+        precision=precision_dtype(config),
+        channels_last=config.model.channels_last,
+        device=run.device,
+        ranks=run.ranks,
+    )
+
+
+def load_steps(run: Run, first_step: int) -> Iterator[list[Batch]]:
+    """This rank's micro-batches of each step from `first_step` on."""
+    config = run.config
+    batches = train_batches(
+        run.train_set,
+        build_sizing(config),
+        build_augment(config),
+        batch_size=config.schedule.batch_size,
+        seed=config.seed,
+        steps=(first_step, run.plan.total_steps),
+        share=Share(run.ranks.rank, run.ranks.count, config.schedule.accumulation),
+        workers=config.data.workers,
+        pin=run.device.type == "cuda",
+    )
+    while group := list(islice(batches, config.schedule.accumulation)):
+        yield group
+
+
+def load_data(config: Config, ranks: Ranks) -> tuple[CocoDataset, CocoDataset]:
+    """Both splits, validated; DataFault where they do not belong together. Only the main rank opens the images."""
+    data, root = config.data, Path(config.data.root)
+    if not root.is_dir():
+        raise DataFault(f"data.root: no folder {root}; give the data set's with data.root=PATH (see data/README.md).")
+    check = data.check_images if ranks.is_main else "none"
+    train_set = load_coco(root / data.train_annotations, root / data.train_images, check)
+    val_set = load_coco(root / data.val_annotations, root / data.val_images, check)
+    if train_set.categories != val_set.categories:
+        raise DataFault(
+            f"{train_set.annotation_file} and {val_set.annotation_file} name different categories: "
+            f"{sorted(set(train_set.categories) ^ set(val_set.categories))[:6]}; both need the same ids and names."
+        )
+    if not any(len(record.boxes_G4) for record in train_set.images):
+        raise DataFault(f"{train_set.annotation_file}: no image has a usable box, so there is nothing to learn.")
+    return train_set, val_set
+
+
+def check_batch_divides(config: Config, ranks: Ranks) -> None:
+    """ConfigFault where the batch cannot be split evenly."""
+    parts = ranks.count * config.schedule.accumulation
+    if config.schedule.batch_size % parts:
+        raise ConfigFault(
+            f"schedule.batch_size: {config.schedule.batch_size} images do not split into {ranks.count} rank(s) x "
+            f"{config.schedule.accumulation} micro-batch(es); use a multiple of {parts}."
+        )
+
+
+def open_log(run: Run, step: int, resume: bool) -> AbstractContextManager[MetricsLog | None]:
+    """The run's log on the main rank, with what is to be known before the first step; nothing elsewhere."""
+    if not run.ranks.is_main:
+        return nullcontext()
+    log = MetricsLog(run.folder.path, resume_step=step if resume else None, total_steps=run.plan.total_steps)
+    log.say(f"train {summary(run.train_set)}\nval   {summary(run.val_set)}")
+    rescaled = describe_rescaling(run.config.schedule, run.plan)
+    if rescaled:
+        log.say(rescaled)
+    ranks = f"{run.ranks.count} process{'es' if run.ranks.count > 1 else ''}"
+    log.say(f"{run.plan.total_steps} steps from step {step} on {run.device}, {ranks}; writing {run.folder.path}")
+    return log

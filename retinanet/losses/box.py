@@ -1,0 +1,58 @@
+"""Box regression losses of positive anchors, each (P, 4), (P, 4), (P, 4) -> (P,) in float32.
+
+Legend: P positive anchors. Deltas are `boxes.encode`'s; boxes and anchors are in the canvas frame.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
+
+from retinanet import boxes
+from retinanet.config import BoxLoss
+
+BoxRegressionLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(deltas_P4, boxes_P4, anchors_P4) -> loss_P."""
+
+
+def l1(deltas_P4: Tensor, boxes_P4: Tensor, anchors_P4: Tensor) -> Tensor:
+    """Sum over the four deltas of |prediction - target|."""
+    return (deltas_P4.float() - boxes.encode(boxes_P4, anchors_P4)).abs().sum(dim=-1)
+
+
+def smooth_l1(deltas_P4: Tensor, boxes_P4: Tensor, anchors_P4: Tensor, beta: float) -> Tensor:
+    """Sum over the four deltas of d^2 / (2 beta) below beta, |d| - beta / 2 from it (arXiv 1504.08083, equation 3)."""
+    target_P4 = boxes.encode(boxes_P4, anchors_P4)
+    return F.smooth_l1_loss(deltas_P4.float(), target_P4, beta=beta, reduction="none").sum(dim=-1)
+
+
+def giou(deltas_P4: Tensor, boxes_P4: Tensor, anchors_P4: Tensor) -> Tensor:
+    """1 - GIoU of the decoded boxes (arXiv 1902.09630)."""
+    return generalized_box_iou_loss(boxes.decode(deltas_P4.float(), anchors_P4), boxes_P4)
+
+
+def diou(deltas_P4: Tensor, boxes_P4: Tensor, anchors_P4: Tensor) -> Tensor:
+    """1 - DIoU of the decoded boxes (arXiv 1911.08287, equation 7)."""
+    return distance_box_iou_loss(boxes.decode(deltas_P4.float(), anchors_P4), boxes_P4)
+
+
+def ciou(deltas_P4: Tensor, boxes_P4: Tensor, anchors_P4: Tensor) -> Tensor:
+    """1 - CIoU of the decoded boxes (arXiv 1911.08287, equation 10)."""
+    return complete_box_iou_loss(boxes.decode(deltas_P4.float(), anchors_P4), boxes_P4)
+
+
+def build_box_loss(config: BoxLoss) -> BoxRegressionLoss:
+    """The loss that config `loss.box` names."""
+    match config.kind:
+        case "l1":
+            return l1
+        case "smooth_l1":
+            return partial(smooth_l1, beta=config.beta)
+        case "giou":
+            return giou
+        case "diou":
+            return diou
+        case "ciou":
+            return ciou

@@ -1,0 +1,172 @@
+"""Torchvision's ResNets, ResNeXts and MobileNetV2 as C3, C4, C5 feature extractors.
+
+Legend: C3, C4, C5 are (B, c, H / 8, W / 8), (B, c, H / 16, W / 16), (B, c, H / 32, W / 32).
+"""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+from urllib.error import URLError
+
+import torch
+from torch import Tensor, nn
+from torchvision import models
+from torchvision.ops import FrozenBatchNorm2d
+
+from retinanet.errors import CheckpointFault
+
+NormLayer = Callable[[int], nn.Module]
+
+IMAGENET_WEIGHTS = {
+    "resnet18": models.ResNet18_Weights.IMAGENET1K_V1,
+    "resnet34": models.ResNet34_Weights.IMAGENET1K_V1,
+    "resnet50": models.ResNet50_Weights.IMAGENET1K_V1,
+    "resnet101": models.ResNet101_Weights.IMAGENET1K_V1,
+    "resnet152": models.ResNet152_Weights.IMAGENET1K_V1,
+    "resnext50_32x4d": models.ResNeXt50_32X4D_Weights.IMAGENET1K_V1,
+    "resnext101_32x8d": models.ResNeXt101_32X8D_Weights.IMAGENET1K_V1,
+    "resnext101_64x4d": models.ResNeXt101_64X4D_Weights.IMAGENET1K_V1,
+    "mobilenet_v2": models.MobileNet_V2_Weights.IMAGENET1K_V1,
+}
+
+
+class Backbone(nn.Module):
+    """Five stages in a row (stem, C2, C3, C4, C5); the first `frozen_stages` never train, in either mode."""
+
+    def __init__(self, stages: list[nn.Module], channels: tuple[int, int, int], frozen_stages: int) -> None:
+        """channels: of C3, C4 and C5."""
+        super().__init__()
+        self.stages = nn.ModuleList(stages)
+        self.channels = channels
+        self.frozen_stages = frozen_stages
+        for stage in self.stages[:frozen_stages]:
+            stage.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "Backbone":
+        super().train(mode)
+        for stage in self.stages[: self.frozen_stages]:
+            stage.eval()
+        return self
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) normalised float -> [C3, C4, C5]."""
+        features = []
+        for stage in self.stages:
+            images = stage(images)
+            features.append(images)
+        return features[2:]
+
+
+def group_norm(channels: int) -> nn.Module:
+    """GroupNorm of 32 groups, or of the largest count that divides both 32 and `channels`."""
+    return nn.GroupNorm(math.gcd(32, channels), channels)
+
+
+def norm_layer(kind: Literal["frozen_bn", "bn", "gn"]) -> NormLayer:
+    match kind:
+        case "frozen_bn":
+            return FrozenBatchNorm2d
+        case "bn":
+            return nn.BatchNorm2d
+        case "gn":
+            return group_norm
+
+
+def _network(name: str, norm: NormLayer) -> nn.Module:
+    match name:
+        case "resnet18":
+            return models.resnet18(norm_layer=norm)
+        case "resnet34":
+            return models.resnet34(norm_layer=norm)
+        case "resnet50":
+            return models.resnet50(norm_layer=norm)
+        case "resnet101":
+            return models.resnet101(norm_layer=norm)
+        case "resnet152":
+            return models.resnet152(norm_layer=norm)
+        case "resnext50_32x4d":
+            return models.resnext50_32x4d(norm_layer=norm)
+        case "resnext101_32x8d":
+            return models.resnext101_32x8d(norm_layer=norm)
+        case "resnext101_64x4d":
+            return models.resnext101_64x4d(norm_layer=norm)
+        case "mobilenet_v2":
+            return models.mobilenet_v2(norm_layer=norm).features
+    raise ValueError(f"no backbone named {name!r}")
+
+
+def build_backbone(name: str, weights: str, norm: Literal["frozen_bn", "bn", "gn"], frozen_stages: int) -> Backbone:
+    """The named network without its classifier.
+
+    weights: `imagenet`, `none`, or a state-dict file with torchvision's names (of the whole network or, for
+    MobileNetV2, of its `features`). Raises CheckpointFault for weights that cannot be had or do not fit.
+    """
+    network = _network(name, norm_layer(norm))
+    if weights != "none":
+        state = _imagenet_state(name) if weights == "imagenet" else read_state(Path(weights))
+        source = f"torchvision's {name}" if weights == "imagenet" else weights
+        load_backbone_state(network, state, source, needs_statistics=norm != "gn")
+    if name == "mobilenet_v2":
+        layers = list(network.children())
+        cuts = ((0, 2), (2, 4), (4, 7), (7, 14), (14, 18))
+        return Backbone([nn.Sequential(*layers[a:b]) for a, b in cuts], (32, 96, 320), frozen_stages)
+    stem = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
+    stages = [stem, network.layer1, network.layer2, network.layer3, network.layer4]
+    widths = (128, 256, 512) if name in ("resnet18", "resnet34") else (512, 1024, 2048)
+    return Backbone(stages, widths, frozen_stages)
+
+
+def _imagenet_state(name: str) -> dict[str, Tensor]:
+    weights = IMAGENET_WEIGHTS[name]
+    file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[1]
+    try:
+        state: dict[str, Tensor] = weights.get_state_dict(progress=True, check_hash=True)
+    except (URLError, OSError, RuntimeError) as error:
+        raise CheckpointFault(
+            f"model.backbone.weights: cannot download torchvision's ImageNet weights ({error}). Put {weights.url} "
+            f"at {file}, or set model.backbone.weights to a file of yours, or to `none` to train from scratch."
+        ) from error
+    return state
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """A state dict from a file of plain tensors; a `state_dict` or `model` wrapper is opened. CheckpointFault else."""
+    if not path.is_file():
+        raise CheckpointFault(f"model.backbone.weights: no file {path}; give a state-dict file, `imagenet` or `none`.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises many kinds for a file that is not a checkpoint
+        raise CheckpointFault(f"{path}: not a file of plain tensors that torch can load safely ({error!s:.200}).") from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    if not isinstance(content, dict) or not any(isinstance(v, Tensor) for v in content.values()):
+        raise CheckpointFault(f"{path}: holds no state dict (a mapping of names to tensors).")
+    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+
+
+def load_backbone_state(network: nn.Module, state: dict[str, Tensor], source: str, needs_statistics: bool) -> None:
+    """Copy `state` into `network`; every missing or misshapen tensor is a fault, classifier tensors are left out.
+
+    With needs_statistics False (GroupNorm), running means and variances of the file are not wanted.
+    """
+    own = network.state_dict()
+    prefix = "features." if any(name.startswith("features.") for name in state) else ""
+    given = {name.removeprefix(prefix): value for name, value in state.items()}
+    dropped = ("fc.", "classifier.", "18.")
+    unneeded = ("num_batches_tracked",) if needs_statistics else ("num_batches_tracked", "running_mean", "running_var")
+    faults = []
+    for name, value in own.items():
+        if name.startswith(dropped) or name.endswith(unneeded):
+            continue
+        if name not in given:
+            faults.append(f"missing {name} {tuple(value.shape)}")
+        elif given[name].shape != value.shape:
+            faults.append(f"{name} is {tuple(given[name].shape)}, wanted {tuple(value.shape)}")
+    extra = [n for n in given if n not in own and not n.startswith(dropped) and not n.endswith(unneeded)]
+    faults += [f"unexpected {name}" for name in extra]
+    if faults:
+        shown = "; ".join(faults[:8]) + (f"; and {len(faults) - 8} more" if len(faults) > 8 else "")
+        raise CheckpointFault(f"{source}: the weights do not fit model.backbone.name: {shown}")
+    network.load_state_dict({name: value for name, value in given.items() if name in own}, strict=False)

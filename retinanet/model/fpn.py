@@ -1,0 +1,33 @@
+"""Feature pyramid P3 to P7 (arXiv 1612.03144, and the RetinaNet paper's section 4, "Feature Pyramid Network")."""
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Fpn(nn.Module):
+    """Lateral 1x1 and output 3x3 convolutions on C3 to C5; P6 and P7 by stride-2 convolutions."""
+
+    def __init__(self, in_channels: tuple[int, int, int], channels: int, p6_source: Literal["c5", "p5"]) -> None:
+        super().__init__()
+        self.lateral = nn.ModuleList(nn.Conv2d(c, channels, 1) for c in in_channels)
+        self.output = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in in_channels)
+        self.p6_source = p6_source
+        self.p6 = nn.Conv2d(in_channels[-1] if p6_source == "c5" else channels, channels, 3, stride=2, padding=1)
+        self.p7 = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_uniform_(layer.weight, a=1)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        """[C3, C4, C5] -> [P3, P4, P5, P6, P7], each (B, channels, h, w) with its level's stride."""
+        merged = [lateral(c) for lateral, c in zip(self.lateral, features, strict=True)]
+        for finer in (1, 0):
+            coarse = F.interpolate(merged[finer + 1], size=merged[finer].shape[-2:], mode="nearest")
+            merged[finer] = merged[finer] + coarse
+        p3, p4, p5 = (output(m) for output, m in zip(self.output, merged, strict=True))
+        p6 = self.p6(features[-1] if self.p6_source == "c5" else p5)
+        return [p3, p4, p5, p6, self.p7(F.relu(p6))]

@@ -1,0 +1,51 @@
+"""The class and box subnets: the same small network on every pyramid level (paper section 4).
+
+Legend: B images, A anchors of all levels, O outputs an anchor.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from retinanet.model.backbone import group_norm
+
+
+class Head(nn.Module):
+    """`depth` 3x3 convolutions with ReLU, then one 3x3 convolution to anchors_per_cell * outputs channels."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        depth: int,
+        norm: Literal["none", "gn"],
+        anchors_per_cell: int,
+        outputs: int,
+        bias: float,
+    ) -> None:
+        """bias: start of the last convolution's bias; all convolutions start Gaussian, sigma 0.01 (paper 4.1)."""
+        super().__init__()
+        layers: list[nn.Module] = []
+        for index in range(depth):
+            layers.append(nn.Conv2d(in_channels if index == 0 else channels, channels, 3, padding=1))
+            if norm == "gn":
+                layers.append(group_norm(channels))
+            layers.append(nn.ReLU(inplace=True))
+        self.tower = nn.Sequential(*layers)
+        self.outputs = outputs
+        self.predict = nn.Conv2d(channels if depth else in_channels, anchors_per_cell * outputs, 3, padding=1)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.normal_(layer.weight, std=0.01)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+        if self.predict.bias is not None:
+            nn.init.constant_(self.predict.bias, bias)
+
+    def forward(self, levels: list[Tensor]) -> Tensor:
+        """[(B, in_channels, h, w)] of every level -> (B, A, outputs), ordered as `anchors.pyramid_anchors`."""
+        return torch.cat([self._level(level) for level in levels], dim=1)
+
+    def _level(self, level: Tensor) -> Tensor:
+        return self.predict(self.tower(level)).permute(0, 2, 3, 1).reshape(level.shape[0], -1, self.outputs)

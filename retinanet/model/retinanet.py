@@ -1,0 +1,58 @@
+"""The whole network: images in, raw class and box outputs out (paper Figure 3)."""
+
+import torch
+from torch import Tensor, nn
+
+from retinanet.anchors import AnchorSpec
+from retinanet.config import Model
+from retinanet.model.backbone import Backbone, build_backbone
+from retinanet.model.fpn import Fpn
+from retinanet.model.heads import Head
+from retinanet.structures import HeadOutputs
+
+
+class RetinaNet(nn.Module):
+    """Backbone, pyramid and two heads. It knows nothing of anchors' boxes, losses or scores."""
+
+    def __init__(self, backbone: Backbone, fpn: Fpn, class_head: Head, box_head: Head) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.fpn = fpn
+        self.class_head = class_head
+        self.box_head = box_head
+
+    def forward(self, images: Tensor) -> HeadOutputs:
+        """(B, 3, H, W) normalised float images of one canvas -> raw outputs, in training and evaluation alike."""
+        levels = self.fpn(self.backbone(images))
+        return HeadOutputs(self.class_head(levels), self.box_head(levels))
+
+
+def build_anchor_spec(config: Model) -> AnchorSpec:
+    """The anchors that config `model.anchors` describes."""
+    anchors = config.anchors
+    return AnchorSpec(anchors.sizes, anchors.scales, anchors.aspect_ratios, anchors.offset, anchors.rounding)
+
+
+def build_model(config: Model, head_outputs: int, prior_bias: float, load_weights: bool = True) -> RetinaNet:
+    """Compose the network of config `model`.
+
+    head_outputs and prior_bias are what the class loss asks for. With load_weights False the backbone's weights
+    are not fetched (a checkpoint will be loaded).
+    """
+    backbone_config, channels = config.backbone, config.fpn.channels
+    per_cell = build_anchor_spec(config).per_cell
+    head = config.head
+    backbone = build_backbone(
+        backbone_config.name,
+        backbone_config.weights if load_weights else "none",
+        backbone_config.norm,
+        backbone_config.frozen_stages,
+    )
+    width = head.channels or channels
+    model = RetinaNet(
+        backbone,
+        Fpn(backbone.channels, channels, config.fpn.p6_source),
+        Head(channels, width, head.depth, head.norm, per_cell, head_outputs, prior_bias),
+        Head(channels, width, head.depth, head.norm, per_cell, 4, 0.0),
+    )
+    return model.to(memory_format=torch.channels_last) if config.channels_last else model

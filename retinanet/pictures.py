@@ -1,0 +1,84 @@
+"""The pictures of a run: ground truth beside predictions on the same images each time, and curves."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retinanet.data.coco import CocoDataset, ImageRecord
+from retinanet.data.images import decode_image
+from retinanet.metrics import MetricsLog
+from retinanet.run_folder import RunFolder
+from retinanet.structures import Category
+from retinanet.visualize import (
+    Boxes,
+    class_colors,
+    contact_sheet,
+    draw_curves,
+    draw_detections,
+    draw_ground_truth_and_predictions,
+    save_picture,
+)
+
+SHOWN_SCORE = 0.3
+"""Detections that score less are left out of pictures; the files of numbers hold them all."""
+
+
+def boxes_of_results(results: Sequence[dict[str, Any]], categories: tuple[Category, ...]) -> Boxes:
+    """COCO results of one image as boxes to draw, in the stored image's frame."""
+    colors = class_colors(len(categories))
+    index = {category.id: k for k, category in enumerate(categories)}
+    classes = [index[result["category_id"]] for result in results]
+    corners = [(x, y, x + w, y + h) for x, y, w, h in (result["bbox"] for result in results)]
+    return Boxes(
+        np.array(corners, dtype=np.float64).reshape(-1, 4),
+        [categories[k].name for k in classes],
+        [colors[k] for k in classes],
+        [result["score"] for result in results],
+    )
+
+
+def draw_results(
+    image_HW3: NDArray[np.uint8], results: Sequence[dict[str, Any]], categories: tuple[Category, ...], least_score: float
+) -> NDArray[np.uint8]:
+    """An image with the results that score at least `least_score`."""
+    shown = [result for result in results if result["score"] >= least_score]
+    return draw_detections(image_HW3, *boxes_of_results(shown, categories))
+
+
+def spread(records: Sequence[ImageRecord], count: int) -> list[ImageRecord]:
+    """`count` records with objects, evenly spread over the data set; the same at every evaluation."""
+    filled = [record for record in records if len(record.boxes_G4)]
+    if len(filled) <= count:
+        return filled
+    return [filled[i * len(filled) // count] for i in range(count)]
+
+
+def draw_evaluation(
+    folder: RunFolder, dataset: CocoDataset, results: list[dict[str, Any]], count: int, log: MetricsLog, step: int
+) -> None:
+    """Write pictures/<image>.jpg and the overview of `count` validation images, and log them to TensorBoard."""
+    records = spread(dataset.images, count)
+    wanted = {record.id: [result for result in results if result["image_id"] == record.id] for record in records}
+    colors = class_colors(len(dataset.categories))
+    panels = []
+    for record in records:
+        classes = record.classes_G.tolist()
+        truth = Boxes(record.boxes_G4, [dataset.categories[k].name for k in classes], [colors[k] for k in classes])
+        found = boxes_of_results(wanted[record.id], dataset.categories)
+        image = decode_image(record.path).permute(1, 2, 0).numpy()
+        panel = draw_ground_truth_and_predictions(
+            image, truth, found, threshold=SHOWN_SCORE, caption=f"{record.path.name}, step {step}"
+        )
+        save_picture(folder.pictures / f"{record.id:012d}.jpg", panel)
+        log.image(step, f"validation/{record.path.stem}", panel)
+        panels.append(panel)
+    if panels:
+        save_picture(folder.pictures / "overview.jpg", contact_sheet(panels, columns=2))
+
+
+def draw_run_curves(folder: RunFolder) -> None:
+    """Write pictures/curves.png from the run's metrics."""
+    draw_curves(Path(folder.metrics), folder.pictures / "curves.png")

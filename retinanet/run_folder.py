@@ -1,0 +1,94 @@
+"""The folder of a run: what lies where, who may write into it, and when it counts as taken."""
+
+import fcntl
+import os
+import shutil
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from retinanet.errors import ConfigFault, ResourceFault
+
+
+class RunFolder(NamedTuple):
+    """Paths of a run. config.yaml, metrics.jsonl, tensorboard/, checkpoints/, eval.json, detections.json, pictures/."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def last(self) -> Path:
+        return self.path / "checkpoints" / "last.pt"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "checkpoints" / "best.pt"
+
+    @property
+    def eval(self) -> Path:
+        return self.path / "eval.json"
+
+    @property
+    def detections(self) -> Path:
+        return self.path / "detections.json"
+
+    @property
+    def pictures(self) -> Path:
+        return self.path / "pictures"
+
+
+def claim(path: Path, *, resume: bool, overwrite: bool) -> tuple[RunFolder, IO[str]]:
+    """Make the folder and take its lock; the returned file holds the lock until it is closed.
+
+    A folder with a run in it is refused unless resume (go on) or overwrite (delete that run first) is told. Raises
+    ConfigFault for a taken folder and ResourceFault where it cannot be written or another process is running in it.
+    """
+    folder = RunFolder(path)
+    if path.exists() and not path.is_dir():
+        raise ConfigFault(f"output: {path} is a file; give another run folder with output=PATH.")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = (path / "run.lock").open("a+", encoding="utf-8")
+    except OSError as error:
+        raise ResourceFault(f"output: cannot write into {path} ({error.strerror}); give another with output=PATH.") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.seek(0)
+        owner = lock.read().strip() or "another process"
+        lock.close()
+        raise ResourceFault(f"output: {path} is in use by {owner}; wait for it or give another output=PATH.") from error
+    if (folder.config.exists() or folder.last.exists()) and not resume:
+        if not overwrite:
+            lock.close()
+            raise ConfigFault(
+                f"output: {path} already holds a run. Continue it with --resume, delete it with --overwrite, "
+                "or choose another folder with output=PATH."
+            )
+        _clear(folder)
+    lock.seek(0)
+    lock.truncate()
+    lock.write(f"process {os.getpid()} on {os.uname().nodename}\n")
+    lock.flush()
+    return folder, lock
+
+
+def _clear(folder: RunFolder) -> None:
+    """Delete what a run of ours wrote and nothing else that may lie there."""
+    for tree in (folder.path / "checkpoints", folder.path / "tensorboard", folder.pictures):
+        shutil.rmtree(tree, ignore_errors=True)
+    for file in (folder.config, folder.metrics, folder.eval, folder.detections):
+        file.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file in one step."""
+    temporary = path.with_name(path.name + ".partial")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

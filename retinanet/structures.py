@@ -1,0 +1,91 @@
+"""Tuples that cross module borders.
+
+Legend of shape suffixes, used through the whole package:
+  B images in a batch, A anchors of a canvas, K classes, G ground-truth boxes of an image,
+  L pyramid levels, D detections of an image, 4 box coordinates or deltas.
+
+Frames: "canvas" is pixels of the padded network input; "original" is pixels of the image as stored
+(after its EXIF rotation). Boxes are (x1, y1, x2, y2) with x2 and y2 exclusive, float32.
+"""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+BACKGROUND = -1
+"""Label of an anchor that must score low for every class."""
+
+IGNORE = -2
+"""Label of an anchor that no loss sees."""
+
+
+class Category(NamedTuple):
+    """One class of a data set: its id in the annotation file and its name."""
+
+    id: int
+    name: str
+
+
+class Targets(NamedTuple):
+    """Ground truth of one image, in the canvas frame."""
+
+    boxes_G4: Tensor
+    """(G, 4) float32, objects that can become positives."""
+    classes_G: Tensor
+    """(G,) int64, class index 0..K-1 (not the category id)."""
+    crowd_C4: Tensor
+    """(C, 4) float32, crowd regions: anchors inside are neither positives nor plain negatives."""
+
+
+class Sample(NamedTuple):
+    """One decoded, resized and augmented image with its ground truth, not yet padded."""
+
+    image: Tensor
+    """(3, h, w) uint8 RGB."""
+    targets: Targets
+    """In pixels of `image`; the canvas frame has the same origin."""
+    image_id: int
+    original_size: tuple[int, int]
+    """(height, width) of the stored image after EXIF rotation."""
+
+
+class Batch(NamedTuple):
+    """Images padded at the right and bottom onto one canvas. A NamedTuple so that pin_memory walks it."""
+
+    images: Tensor
+    """(B, 3, H, W) uint8 RGB."""
+    sizes_B2: Tensor
+    """(B, 2) int64 (height, width) of each image within the canvas."""
+    original_sizes_B2: Tensor
+    """(B, 2) int64 (height, width) of each image as stored."""
+    image_ids_B: Tensor
+    """(B,) int64, ids in the annotation file."""
+    targets: list[Targets]
+    """B entries."""
+
+
+class HeadOutputs(NamedTuple):
+    """Raw outputs of the network over all levels, finest level first."""
+
+    logits_BAK: Tensor
+    deltas_BA4: Tensor
+
+
+class Assignment(NamedTuple):
+    """What each anchor of one image is trained to say."""
+
+    labels_A: Tensor
+    """(A,) int64, class index, BACKGROUND or IGNORE."""
+    matched_A: Tensor
+    """(A,) int64, index into the image's boxes_G4; meaningful where labels_A >= 0, else 0."""
+
+
+class Detections(NamedTuple):
+    """Detections of one image, best first."""
+
+    boxes_D4: Tensor
+    """(D, 4) float32; the frame is said by the function that returns it."""
+    scores_D: Tensor
+    """(D,) float32 in 0..1."""
+    classes_D: Tensor
+    """(D,) int64 class index."""
