@@ -21,14 +21,16 @@ def seed_everything(seed: int, threads: int) -> None:
     """Fix what initial weights are drawn from, ask for deterministic kernels, set the CPU threads (0: leave)."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     torch.manual_seed(seed)
     if threads:
         torch.set_num_threads(threads)
 
 
-def build_loss_and_model(config: Config, classes: int, load_weights: bool = True) -> tuple[ClassificationLoss, RetinaNet]:
+def build_loss_and_model(
+    config: Config, classes: int, load_weights: bool = True
+) -> tuple[ClassificationLoss, RetinaNet]:
     """The class loss and the network with the head that it asks for."""
     loss = build_class_loss(config.loss.classification)
     bias = loss.prior_bias(config.model.head.prior)
@@ -60,8 +62,19 @@ def build_augment(config: Config) -> Augment:
     return Augment((data.scale_jitter[0], data.scale_jitter[1]), data.color_jitter, data.flip, data.vertical_flip)
 
 
-def precision_dtype(config: Config) -> torch.dtype:
+def computes_bfloat16(device: torch.device) -> bool:
+    """Whether `device` has bfloat16 arithmetic of its own, so that it is not slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    features = torch.cpu.get_capabilities()
+    return device.type == "cpu" and bool(features.get("avx512_bf16") or features.get("amx_bf16"))
+
+
+def build_precision(config: Config, device: torch.device) -> torch.dtype:
+    """The autocast type of config `precision` on `device`."""
     match config.precision:
+        case "auto":
+            return torch.bfloat16 if computes_bfloat16(device) else torch.float32
         case "float32":
             return torch.float32
         case "bfloat16":
@@ -79,6 +92,6 @@ def build_detector(config: Config, model: nn.Module, device: torch.device) -> De
         scores=build_class_loss(config.loss.classification).scores,
         rule=DetectRule(rule.score_threshold, rule.topk, rule.nms_iou, rule.detections),
         device=device,
-        precision=precision_dtype(config),
+        precision=build_precision(config, device),
         channels_last=config.model.channels_last,
     )

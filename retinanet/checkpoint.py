@@ -94,7 +94,9 @@ def load(path: Path) -> Checkpoint:
             content["scaler"],
         )
     except (KeyError, TypeError, AttributeError) as error:
-        raise CheckpointFault(f"{path}: the checkpoint lacks a part or holds one of a wrong kind ({error!r}).") from error
+        raise CheckpointFault(
+            f"{path}: the checkpoint lacks a part or holds one of a wrong kind ({error!r})."
+        ) from error
 
 
 def _read(path: Path) -> object:
@@ -108,11 +110,15 @@ def _read(path: Path) -> object:
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, EOFError) as error:
         raise CheckpointFault(f"{path}: not a checkpoint, or cut short ({error}).") from error
     if damaged is not None:
-        raise CheckpointFault(f"{path}: damaged: the checksum of its record {damaged} is wrong. Use another checkpoint.")
+        raise CheckpointFault(
+            f"{path}: damaged: the checksum of its record {damaged} is wrong. Use another checkpoint."
+        )
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # an intact zip with foreign content: torch.load raises many kinds
-        raise CheckpointFault(f"{path}: holds something other than plain tensors and numbers ({error!s:.200}).") from error
+        raise CheckpointFault(
+            f"{path}: holds something other than plain tensors and numbers ({error!s:.200})."
+        ) from error
 
 
 def load_weights(model: nn.Module, state: dict[str, Tensor], source: str) -> None:

@@ -209,6 +209,7 @@ class Eval(Section):
     topk: Count = Field(1000, description="Best candidates kept on each level before NMS.")
     nms_iou: Fraction = Field(0.5, description="IoU from which the weaker of two boxes of a class is suppressed.")
     detections: Count = Field(100, description="Detections kept an image.")
+    shown_score: Fraction = Field(0.3, description="Detections below are left out of pictures; files hold them all.")
 
 
 class Log(Section):

@@ -37,6 +37,8 @@ def find_faults(data: dict[str, Any]) -> list[Fault]:
     without its wrong keys, and a rule that speaks of none of those keys is reported as well.
     """
     first = _errors(data)
+    if not first:
+        return []
     tree = schema_tree()
     wrong = {_keys(error["loc"]) for error in first if error["type"] != "value_error"}
     faults: list[Fault] = [_fault(error, tree) for error in first]
@@ -83,6 +85,11 @@ def leaf_paths(tree: dict[str, Any], prefix: str = "") -> dict[str, str]:
     return paths
 
 
+def _section_paths(tree: dict[str, Any]) -> list[str]:
+    """Dotted paths of the sections, sections within sections included."""
+    return sorted({leaf.rsplit(".", depth)[0] for leaf in leaf_paths(tree) for depth in range(1, leaf.count(".") + 1)})
+
+
 def wanted(node: dict[str, Any]) -> str:
     """What a key takes, for people: `a number above 0`, `one of sgd, adamw`, `a list of 2 whole numbers ...`."""
     if "anyOf" in node:
@@ -121,10 +128,11 @@ def suggestions(path: tuple[str | int, ...], tree: dict[str, Any]) -> str:
     siblings = list(_find(path[:-1], tree).get("properties", {}))
     parent = "".join(f"{part}." for part in path[:-1])
     leaves = leaf_paths(tree)
+    everything = list(leaves) + _section_paths(tree)
     if key in leaves:
         return f"did you mean {key}?"
     meant = [parent + near for near in difflib.get_close_matches(key, siblings, n=1)]
-    meant += [leaf for leaf in leaves if leaf.rsplit(".", 1)[-1] == key]
+    meant += [path for path in everything if path.rsplit(".", 1)[-1] == key]
     if not meant:
         last = key.rsplit(".", 1)[-1]
         names = {leaf.rsplit(".", 1)[-1] for leaf in leaves}

@@ -6,7 +6,9 @@ drops the other one from the layers below.
 """
 
 import difflib
+import errno
 import json
+import stat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,7 +71,7 @@ def load_config(path: Path | str, overrides: list[str]) -> Config:
     cannot be read.
     """
     path = Path(path)
-    if not _is_file(path):
+    if _mode(path) != stat.S_IFREG:
         raise ConfigFault(_missing(path))
     layers, unread = _read_chain(path)
     overlay, wrong = _read_overrides(overrides)
@@ -147,27 +149,32 @@ def _base_fault(base: object, seen: list[Path]) -> str:
     if not isinstance(base, str):
         return f"wants the path of one YAML file, relative to this file; got {base!r}"
     path = seen[-1].parent / base
-    if not _is_file(path):
+    if _mode(path) != stat.S_IFREG:
         return _missing(path)
     if any(path.samefile(earlier) for earlier in seen):
         return "the files go round in a circle: " + " -> ".join(map(str, [*seen, path]))
     return ""
 
 
-def _is_file(path: Path) -> bool:
+def _mode(path: Path) -> int:
+    """Kind of what is at a path (`stat.S_IFREG`, `stat.S_IFDIR`, ...), 0 for nothing."""
     try:
-        return path.is_file()
-    except (OSError, ValueError):
-        # A name too long, or with a NUL, is the name of no file.
-        return False
+        return stat.S_IFMT(path.stat().st_mode)
+    except ValueError:
+        # A name with a NUL.
+        return 0
+    except OSError as fault:
+        if fault.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP):
+            return 0
+        raise
 
 
 def _missing(path: Path) -> str:
     """Message for a config that is not there, with the nearest ones that are."""
     folder = path.parent
-    if path.is_dir():
+    if _mode(path) == stat.S_IFDIR:
         what, folder = f"{path} is a folder, not a YAML file", path
-    elif not folder.is_dir():
+    elif _mode(folder) != stat.S_IFDIR:
         return f"there is no config {path}: the folder {folder} does not exist"
     else:
         what = f"there is no config {path}"

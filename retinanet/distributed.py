@@ -15,7 +15,7 @@ class Ranks(NamedTuple):
 
     rank: int
     local_rank: int
-    count: int
+    size: int
 
     @property
     def is_main(self) -> bool:
@@ -38,10 +38,10 @@ def choose_device(name: str, ranks: Ranks) -> torch.device:
     """The device of this rank for config `device`. ResourceFault where it is not there."""
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
-        name = "cuda" if cuda else "mps" if mps and ranks.count == 1 else "cpu"
+        name = "cuda" if cuda else "mps" if mps and ranks.size == 1 else "cpu"
     if (name == "cuda" and not cuda) or (name == "mps" and not mps):
         raise ResourceFault(f"device: {name} is not available on this machine; use device=cpu or device=auto.")
-    if name == "mps" and ranks.count > 1:
+    if name == "mps" and ranks.size > 1:
         raise ConfigFault("device: an Apple GPU serves one process; run without torchrun or with device=cpu.")
     if name == "cuda":
         if ranks.local_rank >= torch.cuda.device_count():
@@ -56,7 +56,7 @@ def choose_device(name: str, ranks: Ranks) -> torch.device:
 
 def start(ranks: Ranks, device: torch.device) -> None:
     """Join the process group of a torchrun run: NCCL on GPUs, gloo elsewhere."""
-    if ranks.count > 1 and not dist.is_initialized():
+    if ranks.size > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
 

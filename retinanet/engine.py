@@ -24,8 +24,8 @@ from retinanet.build import (
     build_augment,
     build_criterion,
     build_detector,
+    build_precision,
     build_sizing,
-    precision_dtype,
     seed_everything,
 )
 from retinanet.config import Config
@@ -41,7 +41,7 @@ from retinanet.interrupts import StopRequest, listen
 from retinanet.metrics import MetricsLog
 from retinanet.model.retinanet import build_anchor_spec
 from retinanet.optim import Plan, build_plan, describe_rescaling, lr_at, set_lr
-from retinanet.pictures import draw_evaluation, draw_run_curves
+from retinanet.pictures import Look, draw_evaluation, draw_run_curves
 from retinanet.run_folder import RunFolder, claim, write_text
 from retinanet.step_clock import StepClock
 from retinanet.structures import Batch
@@ -152,7 +152,7 @@ def train_step(
     height, width = micro_batches[0].images.shape[2:]
     anchors_A4 = pyramid_anchors((height, width), parts.anchors, parts.device).boxes_A4
     assignments = [assign_batch(anchors_A4, batch.targets, parts.rule) for batch in micro_batches]
-    images = sum(len(batch.targets) for batch in micro_batches) * parts.ranks.count
+    images = sum(len(batch.targets) for batch in micro_batches) * parts.ranks.size
     positives = [assignment.positives() for assignment in assignments]
     totals = torch.stack([torch.cat(positives).sum(), torch.tensor(int(stop.signal > 0), device=parts.device)])
     total_positives, stopping = distributed.sum_over_ranks(totals)
@@ -167,7 +167,7 @@ def train_step(
             divisor_B = normaliser(positives[index], total_positives, images, parts.per_image)
             losses = criterion(outputs, assignment, anchors_A4, parts.criterion, divisor_B)
             # DistributedDataParallel averages gradients over ranks, and the divisor already counts all of them.
-            state.scaler.scale(losses.total() * parts.ranks.count).backward()
+            state.scaler.scale(losses.total() * parts.ranks.size).backward()
         sums += losses.sums()
         bad_images += batch.image_ids_B[~losses.finite()].tolist()
 
@@ -214,8 +214,8 @@ def gradient_exchange(network: nn.Module, now: bool) -> AbstractContextManager[o
 def describe_bad_loss(step: int, image_ids: list[int], loss_class: float, loss_box: float) -> str:
     images = f"images with id {image_ids}" if image_ids else "images of another rank (see its message)"
     return (
-        f"step {step}: the loss is not finite (class {loss_class}, box {loss_box}) on {images}. The weights before this "
-        "step are untouched and the last save is good. Lower schedule.lr, lengthen schedule.warmup or set "
+        f"step {step}: the loss is not finite (class {loss_class}, box {loss_box}) on {images}. The weights before "
+        "this step are untouched and the last save is good. Lower schedule.lr, lengthen schedule.warmup or set "
         "schedule.clip_norm, and look at those images' boxes."
     )
 
@@ -241,7 +241,8 @@ def evaluate_step(run: Run, state: TrainState, log: MetricsLog | None, stop: Sto
         best = snapshot(state, config, run.train_set.categories, inference_only=True)
         checkpoints.save(run.folder.best, best)
         write_evaluation(run.folder.eval, run.folder.detections, evaluation, results, progress.step)
-    draw_evaluation(run.folder, run.val_set, results, config.log.pictures, log, progress.step)
+    look = Look(config.log.pictures, config.eval.shown_score)
+    draw_evaluation(run.folder, run.val_set, results, look, log, progress.step)
 
 
 def evaluation_due(run: Run, step: int) -> bool:
@@ -267,7 +268,7 @@ def build_step_parts(run: Run) -> StepParts:
         criterion=build_criterion(config),
         per_image=config.loss.normaliser == "image_positives",
         clip_norm=config.schedule.clip_norm,
-        precision=precision_dtype(config),
+        precision=build_precision(config, run.device),
         channels_last=config.model.channels_last,
         device=run.device,
         ranks=run.ranks,
@@ -284,7 +285,7 @@ def load_steps(run: Run, first_step: int) -> Iterator[list[Batch]]:
         batch_size=config.schedule.batch_size,
         seed=config.seed,
         steps=(first_step, run.plan.total_steps),
-        share=Share(run.ranks.rank, run.ranks.count, config.schedule.accumulation),
+        share=Share(run.ranks.rank, run.ranks.size, config.schedule.accumulation),
         workers=config.data.workers,
         pin=run.device.type == "cuda",
     )
@@ -312,10 +313,10 @@ def load_data(config: Config, ranks: Ranks) -> tuple[CocoDataset, CocoDataset]:
 
 def check_batch_divides(config: Config, ranks: Ranks) -> None:
     """ConfigFault where the batch cannot be split evenly."""
-    parts = ranks.count * config.schedule.accumulation
+    parts = ranks.size * config.schedule.accumulation
     if config.schedule.batch_size % parts:
         raise ConfigFault(
-            f"schedule.batch_size: {config.schedule.batch_size} images do not split into {ranks.count} rank(s) x "
+            f"schedule.batch_size: {config.schedule.batch_size} images do not split into {ranks.size} rank(s) x "
             f"{config.schedule.accumulation} micro-batch(es); use a multiple of {parts}."
         )
 
@@ -329,6 +330,8 @@ def open_log(run: Run, step: int, resume: bool) -> AbstractContextManager[Metric
     rescaled = describe_rescaling(run.config.schedule, run.plan)
     if rescaled:
         log.say(rescaled)
-    ranks = f"{run.ranks.count} process{'es' if run.ranks.count > 1 else ''}"
-    log.say(f"{run.plan.total_steps} steps from step {step} on {run.device}, {ranks}; writing {run.folder.path}")
+    precision = str(build_precision(run.config, run.device)).removeprefix("torch.")
+    ranks = f"{run.ranks.size} process{'es' if run.ranks.size > 1 else ''}"
+    log.say(f"{run.plan.total_steps} steps from step {step} on {run.device} in {precision}, {ranks}")
+    log.say(f"writing {run.folder.path}")
     return log

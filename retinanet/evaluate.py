@@ -61,7 +61,12 @@ class Detector(NamedTuple):
             outputs = self.model(images)
         pyramid = pyramid_anchors((images.shape[2], images.shape[3]), self.anchors, self.device)
         return detect(
-            self.scores(outputs.logits_BAK), outputs.deltas_BA4, pyramid, batch.sizes_B2, batch.original_sizes_B2, self.rule
+            self.scores(outputs.logits_BAK),
+            outputs.deltas_BA4,
+            pyramid,
+            batch.sizes_B2,
+            batch.original_sizes_B2,
+            self.rule,
         )
 
 
@@ -73,14 +78,17 @@ def detect_all(detector: Detector, batches: Iterator[Batch], on_batch: Callable[
     detector.model.eval()
     rows = [torch.zeros((0, 7), dtype=torch.float64)]
     for batch in batches:
-        for image_id, found in zip(batch.image_ids_B.tolist(), detector(batch), strict=True):
-            boxes_D4 = found.boxes_D4.double().cpu()
-            corner, sides = boxes_D4[:, :2], boxes_D4[:, 2:] - boxes_D4[:, :2]
-            ids = torch.full((len(boxes_D4), 1), image_id, dtype=torch.float64)
-            classes, scores = found.classes_D.double().cpu()[:, None], found.scores_D.double().cpu()[:, None]
-            rows.append(torch.cat([ids, classes, corner, sides, scores], dim=1))
-        on_batch(len(batch.image_ids_B))
+        rows += [result_rows(i, found) for i, found in zip(batch.image_ids_B.tolist(), detector(batch), strict=True)]
+        on_batch(len(batch.targets))
     return torch.cat(rows)
+
+
+def result_rows(image_id: int, found: Detections) -> Tensor:
+    """Detections of one image as rows (D, 7) float64 on the CPU: image id, class index, x, y, w, h, score."""
+    boxes_D4 = found.boxes_D4.double().cpu()
+    ids = torch.full((len(boxes_D4), 1), image_id, dtype=torch.float64)
+    classes, scores = found.classes_D.double().cpu()[:, None], found.scores_D.double().cpu()[:, None]
+    return torch.cat([ids, classes, boxes_D4[:, :2], boxes_D4[:, 2:] - boxes_D4[:, :2], scores], dim=1)
 
 
 def evaluate_dataset(
@@ -98,7 +106,7 @@ def evaluate_dataset(
     batch_size, workers = batches
     pin = detector.device.type == "cuda"
     loader = eval_batches(
-        dataset, sizing, batch_size=batch_size, rank=ranks.rank, ranks=ranks.count, workers=workers, pin=pin
+        dataset, sizing, batch_size=batch_size, rank=ranks.rank, ranks=ranks.size, workers=workers, pin=pin
     )
     rows_N7 = detect_all(detector, loader, on_batch)
     rows_N7 = gather_rows(rows_N7.to(detector.device) if pin else rows_N7).cpu()
@@ -154,7 +162,9 @@ def coco_evaluation(ground_truth: dict[str, Any], results: list[dict[str, Any]])
     )
 
 
-def _per_class(ground_truth: dict[str, Any], category_ids: list[int], precision_TRKAM: np.ndarray) -> list[dict[str, Any]]:
+def _per_class(
+    ground_truth: dict[str, Any], category_ids: list[int], precision_TRKAM: np.ndarray
+) -> list[dict[str, Any]]:
     """AP by class from precision over thresholds T, recalls R, classes K, areas A and detection limits M."""
     instances: dict[int, int] = {}
     for annotation in ground_truth["annotations"]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,12 @@ from retinanet.visualize import (
     save_picture,
 )
 
-SHOWN_SCORE = 0.3
-"""Detections that score less are left out of pictures; the files of numbers hold them all."""
+
+class Look(NamedTuple):
+    """How many validation images are drawn, and the score from which detections are shown."""
+
+    pictures: int
+    shown_score: float
 
 
 def boxes_of_results(results: Sequence[dict[str, Any]], categories: tuple[Category, ...]) -> Boxes:
@@ -41,7 +45,10 @@ def boxes_of_results(results: Sequence[dict[str, Any]], categories: tuple[Catego
 
 
 def draw_results(
-    image_HW3: NDArray[np.uint8], results: Sequence[dict[str, Any]], categories: tuple[Category, ...], least_score: float
+    image_HW3: NDArray[np.uint8],
+    results: Sequence[dict[str, Any]],
+    categories: tuple[Category, ...],
+    least_score: float,
 ) -> NDArray[np.uint8]:
     """An image with the results that score at least `least_score`."""
     shown = [result for result in results if result["score"] >= least_score]
@@ -57,10 +64,10 @@ def spread(records: Sequence[ImageRecord], count: int) -> list[ImageRecord]:
 
 
 def draw_evaluation(
-    folder: RunFolder, dataset: CocoDataset, results: list[dict[str, Any]], count: int, log: MetricsLog, step: int
+    folder: RunFolder, dataset: CocoDataset, results: list[dict[str, Any]], look: Look, log: MetricsLog, step: int
 ) -> None:
-    """Write pictures/<image>.jpg and the overview of `count` validation images, and log them to TensorBoard."""
-    records = spread(dataset.images, count)
+    """Write pictures/<image>.jpg and the overview of some validation images, and log them to TensorBoard."""
+    records = spread(dataset.images, look.pictures)
     wanted = {record.id: [result for result in results if result["image_id"] == record.id] for record in records}
     colors = class_colors(len(dataset.categories))
     panels = []
@@ -70,7 +77,7 @@ def draw_evaluation(
         found = boxes_of_results(wanted[record.id], dataset.categories)
         image = decode_image(record.path).permute(1, 2, 0).numpy()
         panel = draw_ground_truth_and_predictions(
-            image, truth, found, threshold=SHOWN_SCORE, caption=f"{record.path.name}, step {step}"
+            image, truth, found, threshold=look.shown_score, caption=f"{record.path.name}, step {step}"
         )
         save_picture(folder.pictures / f"{record.id:012d}.jpg", panel)
         log.image(step, f"validation/{record.path.stem}", panel)

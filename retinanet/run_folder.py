@@ -56,7 +56,9 @@ def claim(path: Path, *, resume: bool, overwrite: bool) -> tuple[RunFolder, IO[s
         path.mkdir(parents=True, exist_ok=True)
         lock = (path / "run.lock").open("a+", encoding="utf-8")
     except OSError as error:
-        raise ResourceFault(f"output: cannot write into {path} ({error.strerror}); give another with output=PATH.") from error
+        raise ResourceFault(
+            f"output: cannot write into {path} ({error.strerror}); give another with output=PATH."
+        ) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -55,7 +55,9 @@ def warmed_average(decay: float) -> Callable[[Any, Any, Any], None]:
     return update
 
 
-def build_state(config: Config, classes: int, device: torch.device, ranks: Ranks, load_weights: bool = True) -> TrainState:
+def build_state(
+    config: Config, classes: int, device: torch.device, ranks: Ranks, load_weights: bool = True
+) -> TrainState:
     """Network, average, optimizer and loss scaler at step 0, the same on every rank."""
     _, model = build_loss_and_model(config, classes, load_weights)
     model = model.to(device)
@@ -63,7 +65,7 @@ def build_state(config: Config, classes: int, device: torch.device, ranks: Ranks
     if config.schedule.ema:
         average = AveragedModel(model, multi_avg_fn=warmed_average(config.schedule.ema), use_buffers=True)
     network: nn.Module = model
-    if ranks.count > 1:
+    if ranks.size > 1:
         network = DistributedDataParallel(
             model, device_ids=[device.index] if device.type == "cuda" else None, gradient_as_bucket_view=True
         )
@@ -71,7 +73,9 @@ def build_state(config: Config, classes: int, device: torch.device, ranks: Ranks
     return TrainState(model, network, average, build_optimizer(model, config.schedule), scaler, Progress(0, -1.0, 0, 0))
 
 
-def snapshot(state: TrainState, config: Config, categories: tuple[Category, ...], inference_only: bool = False) -> Checkpoint:
+def snapshot(
+    state: TrainState, config: Config, categories: tuple[Category, ...], inference_only: bool = False
+) -> Checkpoint:
     """The state as a checkpoint; with inference_only just the weights to evaluate with."""
     if inference_only:
         return Checkpoint(config, categories, state.progress, state.weights().state_dict(), {}, {}, {})
@@ -87,13 +91,19 @@ def snapshot(state: TrainState, config: Config, categories: tuple[Category, ...]
     )
 
 
-def restore(state: TrainState, saved: Checkpoint, config: Config, categories: tuple[Category, ...], source: Path) -> None:
+def restore(
+    state: TrainState, saved: Checkpoint, config: Config, categories: tuple[Category, ...], source: Path
+) -> None:
     """Continue from `saved`. ConfigFault or CheckpointFault where it belongs to another training."""
     differences = config_differences(config_to_dict(saved.config), config_to_dict(config))
     if differences:
-        raise ConfigFault(list_faults(f"{source} was trained with another config; --resume cannot continue it", differences))
+        raise ConfigFault(
+            list_faults(f"{source} was trained with another config; --resume cannot continue it", differences)
+        )
     if saved.categories != categories:
-        raise CheckpointFault(f"{source}: its categories differ from those of data.train_annotations; --resume cannot go on.")
+        raise CheckpointFault(
+            f"{source}: its categories differ from those of data.train_annotations; --resume cannot go on."
+        )
     if not saved.optimizer:
         raise CheckpointFault(f"{source}: holds no optimizer state, so training cannot continue from it.")
     load_weights(state.model, saved.model, str(source))

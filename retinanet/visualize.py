@@ -45,13 +45,13 @@ class Boxes(NamedTuple):
 def class_colors(count: int) -> list[Color]:
     """Colors of the first `count` classes; the color of a class depends on its index only.
 
-    Hues follow the golden ratio in OKLCH (Ottosson 2020); lightness has four levels and saturation three,
-    numbers that do not divide the steps (21, 34, 55) after which the hues nearly come back.
+    Hues follow the golden ratio in OKLCH (Ottosson 2020); lightness (four levels) and saturation (every
+    fifth is dull) come round in other steps than those (21, 34, 55) after which hues nearly come back.
     """
     golden = (math.sqrt(5) - 1) / 2
-    lightness = (0.70, 0.48, 0.60, 0.84)
-    saturation = (1.0, 1.0, 0.55)
-    return [_srgb(lightness[index % 4], saturation[index % 3], (0.08 + index * golden) % 1) for index in range(count)]
+    lightness = (0.62, 0.52, 0.72, 0.82)
+    saturation = (1.0, 1.0, 1.0, 0.55, 1.0)
+    return [_srgb(lightness[index % 4], saturation[index % 5], (0.1 + index * golden) % 1) for index in range(count)]
 
 
 def _srgb(lightness: float, saturation: float, hue: float) -> Color:
@@ -255,7 +255,7 @@ def place_tags(boxes_D4: NDArray[np.float64], sizes_D2: ArrayLike, canvas: tuple
         candidates = np.concatenate([corners, corners + np.array([tag_width, tag_height])], axis=1)
         on_tags = _overlap(candidates, tags[:index]).sum(axis=1) / (tag_width * tag_height)
         on_boxes = (_overlap(candidates, boxes) / areas).sum(axis=1)
-        tags[index] = candidates[np.argmin(20 * on_tags + on_boxes + 0.01 * np.arange(len(candidates)))]
+        tags[index] = candidates[np.argmin(100 * on_tags + on_boxes + 0.01 * np.arange(len(candidates)))]
     return tags
 
 

@@ -1,8 +1,8 @@
 """YAML read strictly: plain data with line numbers, and every fault of a text together.
 
 Refused: duplicate keys, anchors and aliases, merge keys, tags, keys that are not text, several documents,
-deep nesting, text that is not UTF-8, files over 1 MiB. Plain scalars follow YAML 1.2: `1e-4` is a number,
-`yes`, `no`, `on` and `off` are text, and `010` is ten.
+deep nesting, very many values, text that is not UTF-8, files over 1 MiB. Plain scalars follow YAML 1.2:
+`1e-4` is a number, `yes`, `no`, `on` and `off` are text, and `010` is ten.
 """
 
 import re
@@ -15,6 +15,7 @@ from retinanet.errors import ConfigFault, list_faults
 
 MOST_BYTES = 1 << 20
 MOST_LEVELS = 32
+MOST_VALUES = 20_000
 
 _WHOLE = re.compile(r"[-+]?[0-9]{1,30}")
 _DECIMAL = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
@@ -100,7 +101,7 @@ def parse(text: str) -> Parsed:
 def _scan(text: str) -> tuple[list[tuple[int, str]], bool]:
     """Faults visible in the event stream, and whether the text has one sound document."""
     faults: list[tuple[int, str]] = []
-    documents = level = 0
+    documents = level = values = 0
     line = 1
     try:
         loader = yaml.SafeLoader(text)
@@ -108,12 +109,15 @@ def _scan(text: str) -> tuple[list[tuple[int, str]], bool]:
             while loader.check_event():
                 event = loader.get_event()
                 line = event.start_mark.line + 1
+                values += isinstance(event, yaml.NodeEvent)
                 documents += isinstance(event, yaml.DocumentStartEvent)
                 level += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
                 if documents > 1:
                     return [*faults, (line, "a second document starts here: keep one document a file")], False
                 if level > MOST_LEVELS:
                     return [*faults, (line, f"nested deeper than {MOST_LEVELS} levels")], False
+                if values > MOST_VALUES:
+                    return [*faults, (line, f"more than {MOST_VALUES} keys and values: this cannot be a config")], False
                 if isinstance(event, yaml.NodeEvent):
                     faults += [(line, message) for message in _forbidden(event)]
         finally:

@@ -1,21 +1,12 @@
-"""Reading configs: strict YAML, bases, overrides, every fault at once, and the way back to text."""
+"""Reading configs: bases, overrides and every fault at once."""
 
 import os
 from pathlib import Path
 
 import pytest
-import yaml
 
-from retinanet import yaml_strict
 from retinanet.config import Config
-from retinanet.config_file import (
-    config_from_dict,
-    config_name,
-    config_to_dict,
-    dump_config,
-    load_config,
-    with_overrides,
-)
+from retinanet.config_file import load_config, with_overrides
 from retinanet.errors import ConfigFault
 
 
@@ -31,121 +22,6 @@ def refusal(path: Path, *overrides: str) -> str:
         load_config(path, list(overrides))
     assert caught.value.exit_code == 2
     return str(caught.value)
-
-
-# ---- YAML
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("1e-4", 1e-4),
-        ("1e3", 1000.0),
-        ("1.", 1.0),
-        (".5", 0.5),
-        ("-3", -3),
-        ("+3", 3),
-        ("010", 10),
-        ("yes", "yes"),
-        ("no", "no"),
-        ("on", "on"),
-        ("off", "off"),
-        ("true", True),
-        ("false", False),
-        ("null", None),
-        ("~", None),
-        ("", None),
-        ("12:30", "12:30"),
-        ("2020-01-01", "2020-01-01"),
-        ("1_000", "1_000"),
-        ("'1e3'", "1e3"),
-        ('"true"', "true"),
-        ("[1, a, true]", [1, "a", True]),
-        ("{a: {b: 2}}", {"a": {"b": 2}}),
-    ],
-)
-def test_values_follow_yaml_1_2(tmp_path: Path, text: str, value: object) -> None:
-    data, _ = yaml_strict.load(write(tmp_path, "a.yaml", f"key: {text}\n"))
-    assert data == {"key": value}
-    assert type(data["key"]) is type(value)
-
-
-def test_positions_are_lines_of_dotted_paths(tmp_path: Path) -> None:
-    text = "# a comment\na:\n  b: 1\n  c:\n    - 2\n    - 3\nd: {e: 4}\n"
-    _, positions = yaml_strict.load(write(tmp_path, "a.yaml", text))
-    assert positions["a"] == 2
-    assert positions["a.b"] == 3
-    assert positions["a.c"] == 4
-    assert positions["a.c.1"] == 6
-    assert positions["d.e"] == 7
-
-
-@pytest.mark.parametrize("text", ["", "# nothing but a comment\n", "---\n", "\ufeff"])
-def test_an_empty_file_is_an_empty_mapping(tmp_path: Path, text: str) -> None:
-    assert yaml_strict.load(write(tmp_path, "a.yaml", text))[0] == {}
-
-
-@pytest.mark.parametrize(
-    ("text", "line", "part"),
-    [
-        ("a: 1\nb: 2\na: 3\n", 3, "a: given twice, first in line 1"),
-        ("a:\n  b: 1\n  b: 2\n", 3, "a.b: given twice, first in line 2"),
-        ("a: &x 1\n", 1, "anchor &x"),
-        ("a: &x 1\nb: *x\n", 2, "alias *x"),
-        ("a: *nowhere\n", 1, "alias *nowhere"),
-        ("a:\n  <<: {b: 1}\n", 2, "merge key <<"),
-        ("a: 1\n2: 3\n", 2, "the key 2 is not text"),
-        ("true: 3\n", 1, "the key true is not text"),
-        ("? [a]\n: 3\n", 1, "cannot be a key"),
-        ("a: !new 1\n", 1, "tag !new"),
-        ("a: !!python/object/apply:os.system [ls]\n", 1, "tag tag:yaml.org,2002:python/object/apply:os.system"),
-        ("a: 1\n---\nb: 2\n", 2, "a second document"),
-        ("a:\n\tb: 1\n", 2, "a tab"),
-        ("a: [1, 2\nb: 3\n", 2, "not valid YAML"),
-        ("a: 'open\n", 2, "not valid YAML"),
-        ("a: b: c\n", 1, "not valid YAML"),
-        ('a: "\\UFFFFFFFF"\n', 1, "not valid YAML"),
-        ("a: 1\nb: \x07\n", 2, "not allowed in YAML"),
-        ("- 1\n- 2\n", 1, "must be a mapping"),
-        ("just words\n", 1, "must be a mapping"),
-        ("a: " + "[" * 40 + "]" * 40, 1, "nested deeper"),
-    ],
-)
-def test_refused_yaml_names_file_and_line(tmp_path: Path, text: str, line: int, part: str) -> None:
-    path = write(tmp_path, "a.yaml", text)
-    with pytest.raises(ConfigFault) as caught:
-        yaml_strict.load(path)
-    message = str(caught.value)
-    assert f"{path}:{line}: " in message
-    assert part in message
-
-
-def test_text_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "a.yaml"
-    path.write_bytes(b"a: 1\nb: caf\xe9\n")
-    with pytest.raises(ConfigFault, match=r"a\.yaml:2: byte 11 is not UTF-8"):
-        yaml_strict.load(path)
-
-
-def test_a_huge_file_is_refused(tmp_path: Path) -> None:
-    path = write(tmp_path, "a.yaml", "#" * (1 << 20) + "\n")
-    with pytest.raises(ConfigFault, match="larger than"):
-        yaml_strict.load(path)
-
-
-def test_an_alias_bomb_is_refused_quickly(tmp_path: Path) -> None:
-    lines = ["a0: &a0 [1, 1]"] + [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 40)]
-    with pytest.raises(ConfigFault, match="alias"):
-        yaml_strict.load(write(tmp_path, "a.yaml", "\n".join(lines)))
-
-
-def test_all_yaml_faults_come_together(tmp_path: Path) -> None:
-    path = write(tmp_path, "a.yaml", "a: 1\na: 2\nb: &x 3\nc: *x\n4: d\ne: !t 1\n")
-    with pytest.raises(ConfigFault) as caught:
-        yaml_strict.load(path)
-    message = str(caught.value)
-    assert "(5 faults)" in message
-    assert [f"a.yaml:{line}:" in message for line in (2, 3, 4, 5, 6)] == [True] * 5
 
 
 # ---- schema
@@ -238,7 +114,7 @@ def test_yaml_and_schema_faults_come_together(tmp_path: Path) -> None:
         ("batch_size", "schedule.batch_size or eval.batch_size"),
         ("num_workers", "data.workers"),
         ("model.loss", "loss"),
-        ("backbone", "model.backbone"),
+        ("backbone", "model.backbone?"),
         ("sede", "seed"),
     ],
 )
@@ -442,75 +318,3 @@ def test_milestones_in_the_other_unit_are_refused(tmp_path: Path) -> None:
     assert load_config(path, ["schedule.iterations=100", "schedule.milestones=[60]"]).schedule.milestones == (60.0,)
     assert length(load_config(path, ["schedule.iterations=100", "schedule.shape=cosine"])) == (None, 100)
     assert length(load_config(path, ["schedule.epochs=1"])) == (1.0, None)
-
-
-# ---- back to text and plain data
-
-MODIFICATIONS: list[list[str]] = [
-    [],
-    ["schedule.epochs=0.5", "schedule.milestones=[]", "schedule.weight_decay=1e-5", "schedule.lr=1e22"],
-    ["schedule.weight_decay=3e-310", "loss.box.beta=1.5e-7", "seed=9223372036854775807"],
-    ["data.canvas=[64, 96]", "data.shorter_side=[1, 2, 3]", "model.anchors.scales=[1]", "data.color_jitter=1"],
-    ["model.head.channels=32", "schedule.clip_norm=10", "eval.every=0", "model.channels_last=false"],
-    *[
-        [f"output={text}"]
-        for text in (
-            '"1e-4"', "'null'", "'~'", "''", "no", "'true'", "'0x1f'", "'2020-01-01'", "a: b", "a #b", "- a", "*a", "&a",
-            "!a", "%a", "@a", "`a`", "'[a]'", "'{a}'", "a'b\"c", "C:\\runs\\new", "caf\u00e9", "\U0001f600", "' a '",
-            '"a\\nb\\tc\\0"', "\u2028", "\x7f", "\x85", "\udcff", "<<", "?", "runs/a.b-c_d", "yes", "1_0", "1:2", "'#'",
-        )
-    ],
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("words", MODIFICATIONS, ids=[str(number) for number in range(len(MODIFICATIONS))])
-@pytest.mark.parametrize("described", [False, True])
-def test_a_dumped_config_loads_back_equal(tmp_path: Path, words: list[str], described: bool) -> None:
-    config = with_overrides(Config(), words)
-    text = dump_config(config, described)
-    assert load_config(write(tmp_path, "a.yaml", text), []) == config
-    assert config_from_dict(yaml.safe_load(text), "another reader") == config
-    assert config_from_dict(config_to_dict(config), "a checkpoint") == config
-
-
-def test_the_round_trip_keeps_what_was_set() -> None:
-    assert with_overrides(Config(), ['output="1e-4"']).output == "1e-4"
-    assert with_overrides(Config(), ['output="a\\nb\\tc\\0"']).output == "a\nb\tc\0"
-
-
-def test_a_described_dump_explains_every_key() -> None:
-    lines = dump_config(Config(), described=True).splitlines()
-    assert [line for line in lines if not line.endswith(":") and "  # " not in line] == []
-    assert "  lr: 0.01  # Peak learning rate at the reference batch." in lines
-    assert "#" not in dump_config(Config())
-
-
-def test_a_dict_is_plain_data() -> None:
-    def kinds(value: object) -> set[type]:
-        if isinstance(value, dict):
-            return set().union(*map(kinds, value.values())) | {dict} | {type(key) for key in value}
-        return set().union(*map(kinds, value)) | {list} if isinstance(value, list) else {type(value)}
-
-    assert kinds(config_to_dict(Config())) <= {dict, list, str, int, float, bool, type(None)}
-
-
-def test_a_wrong_dict_names_its_source() -> None:
-    with pytest.raises(ConfigFault) as caught:
-        config_from_dict({"schedule": {"lr": "x", "ephocs": 3}, "seed": -1}, "last.pt")
-    message = str(caught.value)
-    assert "last.pt: schedule.lr: wants a number" in message
-    assert "last.pt: schedule.ephocs: unknown key; did you mean schedule.epochs?" in message
-    assert "last.pt: seed: wants" in message
-    with pytest.raises(ConfigFault, match=r"last\.pt: the config must be a mapping"):
-        config_from_dict([1], "last.pt")  # type: ignore[arg-type]
-    with pytest.raises(ConfigFault, match="keys must be text"):
-        config_from_dict({"log": {3: 4}}, "last.pt")
-
-
-def test_wrong_overrides_of_a_config_are_located() -> None:
-    with pytest.raises(ConfigFault, match="override 'eval.topk=0': eval.topk: wants a whole number of at least 1"):
-        with_overrides(Config(), ["eval.topk=0"])
-
-
-def test_the_name_is_the_stem() -> None:
-    assert config_name("configs/coco/r50_1x.yaml") == "r50_1x"

@@ -5,8 +5,6 @@ from pathlib import Path
 
 from retinanet.cli import run
 
-SPLIT_HELP = "a split: a text file of its image names (for yolo also a folder); may be repeated"
-
 
 def main() -> None:
     options = _parser().parse_args()
@@ -26,9 +24,11 @@ def main() -> None:
         from retinanet.data.yolo import convert_yolo
 
         given = options.folder, options.output, split_paths(options.split)
-        own = options.images, options.classes, options.zero_based
         flags = {"clip": options.clip, "overwrite": options.overwrite}
-        written = convert_yolo(*given, **flags) if options.command == "yolo" else convert_voc(*given, *own, **flags)
+        if options.command == "yolo":
+            written = convert_yolo(*given, **flags)
+        else:
+            written = convert_voc(*given, options.images, options.classes, options.zero_based, **flags)
         print(*(split.summary for split in written), "", train_command(written, options.output), sep="\n")
 
 
@@ -50,9 +50,9 @@ def _parser() -> argparse.ArgumentParser:
     for converter in (voc, commands.add_parser("yolo", help="YOLO text labels to COCO JSON")):
         converter.add_argument("folder", type=Path)
         converter.add_argument("--output", type=Path, required=True, help="folder for the annotation files")
-        converter.add_argument("--split", action="append", default=[], metavar="NAME=PATH", help=SPLIT_HELP)
-        converter.add_argument("--clip", action="store_true", help="cut boxes that cross the border")
-        converter.add_argument("--overwrite", action="store_true", help="replace annotation files that are there")
+        converter.add_argument("--split", action="append", default=[], metavar="NAME=PATH", help="list of its images")
+        for flag, meaning in (("clip", "cut boxes that cross the border"), ("overwrite", "replace what is there")):
+            converter.add_argument(f"--{flag}", action="store_true", help=meaning)
     return parser
 
 

@@ -13,7 +13,7 @@ def parse_arguments() -> argparse.Namespace:
         epilog="Example: python tools/train.py configs/quickstart.yaml schedule.lr=0.005 output=runs/slow",
     )
     parser.add_argument("config", type=Path, help="a config, such as configs/quickstart.yaml")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="config keys to change, such as data.root=PATH")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="config keys to change, as data.root=PATH")
     parser.add_argument("--resume", action="store_true", help="continue the run in the output folder, if there is one")
     parser.add_argument("--overwrite", action="store_true", help="delete the run in the output folder and start anew")
     parser.add_argument("--print-config", action="store_true", help="print the resolved config and stop")

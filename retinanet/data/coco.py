@@ -68,7 +68,7 @@ def load_coco(
     compares each file's size after EXIF rotation and looks for its end, "decode" also decodes every pixel;
     `workers` threads do it. Raises DataFault with every fault of the content and of the files.
     """
-    data = read_json(annotation_file)
+    data = read_json(annotation_file, leave_out="segmentation")
     faults = validate_ground_truth(data)
     if isinstance(data, dict) and isinstance(data.get("images"), list):
         entries = [row for row in data["images"] if isinstance(row, dict) and isinstance(row.get("file_name"), str)]
@@ -105,7 +105,7 @@ def load_ground_truth(path: Path) -> dict:
     read it, and it is most of the memory.
     Raises DataFault with every fault of the file.
     """
-    data = read_json(path)
+    data = read_json(path, leave_out="segmentation")
     faults = validate_ground_truth(data, needs_files=False)
     if faults or not isinstance(data, dict):
         raise DataFault(list_faults(f"{path}: this ground truth cannot be used", faults))
@@ -216,7 +216,6 @@ def _complete(data: dict) -> list[str]:
     renumber = not all(row.get("id", 0) for row in annotations)
     no_area = no_crowd = 0
     for number, row in enumerate(annotations, start=1):
-        row.pop("segmentation", None)
         if renumber:
             row["id"] = number
         if "area" not in row:

@@ -77,15 +77,20 @@ def fetch_coco(root: Path, splits: Sequence[str], archives: Mapping[str, Archive
     missing = [name for name in wanted if not _is_unpacked(places[name], root, wanted[name].md5)]
     needed = 0
     for name in missing:
-        held = places[name] if places[name].exists() else _part_of(places[name])
-        arrived = held.stat().st_size if held.exists() else 0
+        held = next((file for file in (places[name], _part_of(places[name])) if file.exists()), None)
+        arrived = held.stat().st_size if held else 0
         needed += wanted[name].unpacked + max(0, wanted[name].size - arrived)
     _require_space(root, needed)
     for name in wanted:
         if name not in missing:
             print(f"{places[name].name}: already unpacked in {root}")
             continue
-        fetch_archive(wanted[name].url, places[name], wanted[name].md5, wanted[name].size)
+        try:
+            fetch_archive(wanted[name].url, places[name], wanted[name].md5, wanted[name].size)
+        except ResourceFault as fault:
+            later = [other for other in missing[missing.index(name) + 1 :] if not places[other].exists()]
+            others = (_by_hand(wanted[other].url, places[other], *wanted[other][1:3]) for other in later)
+            raise ResourceFault("\n".join((str(fault), *others))) from fault
         listing = extract_archive(places[name], root)
         write_json(_record_of(places[name]), {"md5": wanted[name].md5, "files": listing})
 
@@ -152,10 +157,8 @@ def _verify_existing(destination: Path, md5: str, size: int) -> None:
 
 
 def _by_hand(url: str, destination: Path, md5: str, size: int) -> str:
-    return (
-        f"To go on without this machine's network: fetch {url}\n({size} bytes, MD5 {md5}) on another machine, "
-        f"put it at\n  {destination.resolve()}\nand run the same command again; it verifies and uses that file."
-    )
+    how = f"Without this machine's network: fetch {url} ({size} bytes, MD5 {md5}) on another"
+    return f"{how}, put it at\n  {destination.resolve()}\nand run the same command again; it verifies and uses it."
 
 
 def _download(url: str, part: Path, size: int, attempts: int, pause: float, by_hand: str) -> None:
@@ -189,7 +192,7 @@ def _one_connection(url: str, part: Path, size: int, start: int, report: Callabl
             raise ResourceFault(f"{url}: the server answered {error.code} {error.reason}.\n{by_hand}") from error
         return f"the server answered {error.code} {error.reason}"
     except (OSError, http.client.HTTPException) as error:
-        return str(error) or type(error).__name__
+        return str(getattr(error, "reason", error)) or type(error).__name__
     with response:
         total = response.headers.get("Content-Length", "")
         if response.status == 206:

@@ -23,7 +23,7 @@ from retinanet.errors import DataFault
 MAX_PIXELS = 89_478_485
 """Most pixels of one image, Pillow's own limit against decompression bombs (256 MiB as RGB bytes)."""
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "TGA")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "TGA")
 """Formats that are tried; others (EPS runs an interpreter) are refused."""
 
 _ORIENTATION_TAG = 0x0112

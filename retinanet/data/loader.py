@@ -5,7 +5,7 @@ Order and pixels depend on (seed, epoch, image index) alone: not on workers, ran
 
 import signal
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ class Key(NamedTuple):
     """One image to load: all that its pixels depend on, beside the seed."""
 
     epoch: int
-    index: int
+    image: int
     group: int
     shorter_side: int
 
@@ -88,17 +88,18 @@ class Images(Dataset[Sample | str]):
         self.coco, self.sizing, self.augment, self.seed = coco, sizing, augment, seed
 
     def __getitem__(self, key: Key) -> Sample | str:
-        record = self.coco.images[key.index]
+        record = self.coco.images[key.image]
         try:
             image = decode_image(record.path)
         except DataFault as fault:
             return str(fault)
         if image.shape[-2:] != (record.height, record.width):
             return (
-                f"{record.path}: is {image.shape[-2]}x{image.shape[-1]} (height x width) but {self.coco.annotation_file} "
-                f"says {record.height}x{record.width}; correct the annotation of image id {record.id}."
+                f"{record.path}: is {image.shape[-2]}x{image.shape[-1]} (height x width) but "
+                f"{self.coco.annotation_file} says {record.height}x{record.width}; correct the annotation "
+                f"of image id {record.id}."
             )
-        rng = np.random.default_rng([self.seed, key.epoch, key.index])
+        rng = np.random.default_rng([self.seed, key.epoch, key.image])
         fitted = self.sizing.fitted(record.height, record.width, key.shorter_side)
         canvas = self.sizing.group_canvas(key.group, key.shorter_side)
         return make_sample(image, record, fitted, canvas, self.augment, rng)
@@ -108,7 +109,8 @@ class Images(Dataset[Sample | str]):
         return self.sizing.group_canvas(keys[0].group, keys[0].shorter_side), [self[key] for key in keys]
 
 
-def _collate(loaded: tuple[tuple[int, int], list[Sample | str]]) -> Batch | str:
+def _collate(loaded: Any) -> Batch | str:
+    """What `Images.__getitems__` gives, as a batch, or as the faults of the files that could not be read."""
     canvas, samples = loaded
     faults = [sample for sample in samples if isinstance(sample, str)]
     return "\n".join(faults) if faults else collate([s for s in samples if not isinstance(s, str)], canvas)

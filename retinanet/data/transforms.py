@@ -79,7 +79,12 @@ def _up(pixels: int) -> int:
 
 
 def make_sample(
-    image: Tensor, record: ImageRecord, fitted: tuple[int, int], canvas: tuple[int, int], augment: Augment, rng: np.random.Generator
+    image: Tensor,
+    record: ImageRecord,
+    fitted: tuple[int, int],
+    canvas: tuple[int, int],
+    augment: Augment,
+    rng: np.random.Generator,
 ) -> Sample:
     """Resize `image` (3, h, w) uint8 to `fitted` pixels times a random zoom, crop it to `canvas`, flip, recolour.
 
@@ -108,7 +113,9 @@ def make_sample(
         boxes_G4, crowd_C4 = (mirror(b, visible_h, axis=1) for b in (boxes_G4, crowd_C4))
     if augment.color_jitter:
         strengths = [float(1 + augment.color_jitter * (2 * c - 1)) for c in colour]
-        image = F.adjust_saturation(F.adjust_contrast(F.adjust_brightness(image, strengths[0]), strengths[1]), strengths[2])
+        image = F.adjust_saturation(
+            F.adjust_contrast(F.adjust_brightness(image, strengths[0]), strengths[1]), strengths[2]
+        )
     targets = Targets(
         torch.from_numpy(np.ascontiguousarray(boxes_G4, dtype=np.float32)),
         torch.from_numpy(np.ascontiguousarray(classes_G, dtype=np.int64)),

@@ -75,6 +75,8 @@ def convert_voc(
     None takes every name found, sorted. `clip` cuts boxes that cross the border instead of refusing them.
     Raises DataFault with every fault of the folder in one list.
     """
+    if not folder.is_dir():
+        raise DataFault(f"{folder}: no such folder")
     annotations = folder / "Annotations" if (folder / "Annotations").is_dir() else folder
     jpeg_images = folder / "JPEGImages" if (folder / "JPEGImages").is_dir() else folder
     pictures = ImageFolder(images or jpeg_images)
@@ -130,8 +132,6 @@ def _split_names(
     folder: Path, annotations: Path, splits: Mapping[str, Path] | None, faults: list[str]
 ) -> dict[str, list[str]]:
     """Image names (without suffix) of each split."""
-    if not annotations.is_dir():
-        raise DataFault(f"{annotations}: no such folder")
     if splits is None:
         sets = folder / "ImageSets" / "Main"
         splits = {name: sets / f"{name}.txt" for name in ("train", "val", "test") if (sets / f"{name}.txt").is_file()}

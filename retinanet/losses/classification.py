@@ -49,6 +49,4 @@ def build_class_loss(config: ClassLoss) -> ClassificationLoss:
             value = partial(balanced_cross_entropy, alpha=config.alpha)
         case "cross_entropy":
             value = partial(cross_entropy)
-    return ClassificationLoss(
-        head_outputs=int, prior_bias=sigmoid_prior_bias, scores=sigmoid_scores, value=value
-    )
+    return ClassificationLoss(head_outputs=int, prior_bias=sigmoid_prior_bias, scores=sigmoid_scores, value=value)

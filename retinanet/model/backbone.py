@@ -108,11 +108,12 @@ def build_backbone(name: str, weights: str, norm: Literal["frozen_bn", "bn", "gn
         source = f"torchvision's {name}" if weights == "imagenet" else weights
         load_backbone_state(network, state, source, needs_statistics=norm != "gn")
     if name == "mobilenet_v2":
-        layers = list(network.children())
+        blocks = list(network.children())
         cuts = ((0, 2), (2, 4), (4, 7), (7, 14), (14, 18))
-        return Backbone([nn.Sequential(*layers[a:b]) for a, b in cuts], (32, 96, 320), frozen_stages)
-    stem = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
-    stages = [stem, network.layer1, network.layer2, network.layer3, network.layer4]
+        return Backbone([nn.Sequential(*blocks[a:b]) for a, b in cuts], (32, 96, 320), frozen_stages)
+    layers = dict(network.named_children())
+    stem = nn.Sequential(*(layers[name] for name in ("conv1", "bn1", "relu", "maxpool")))
+    stages = [stem, *(layers[name] for name in ("layer1", "layer2", "layer3", "layer4"))]
     widths = (128, 256, 512) if name in ("resnet18", "resnet34") else (512, 1024, 2048)
     return Backbone(stages, widths, frozen_stages)
 
@@ -137,7 +138,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many kinds for a file that is not a checkpoint
-        raise CheckpointFault(f"{path}: not a file of plain tensors that torch can load safely ({error!s:.200}).") from error
+        raise CheckpointFault(
+            f"{path}: not a file of plain tensors that torch can load safely ({error!s:.200})."
+        ) from error
     for wrapper in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]

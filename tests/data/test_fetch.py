@@ -47,8 +47,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         else:
             self.wfile.write(body[start:])
 
-    def log_message(self, format: str, *args: object) -> None:
-        """Keeps the test's output clean."""
+    def log_message(self, format: str, *args: object) -> None: ...
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -114,6 +113,7 @@ def test_a_server_that_ignores_ranges_starts_the_file_again(server: Server, tmp_
     (tmp_path / "a.zip.part").write_bytes(BODY[:7000])
     get(server, tmp_path / "a.zip")
     assert (tmp_path / "a.zip").read_bytes() == BODY
+    assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("held", [b"x" * 7000, b"x" * len(BODY), b"x" * (len(BODY) + 1)])
@@ -133,11 +133,10 @@ def test_cuts_without_end_keep_what_arrived_and_say_what_to_do(server: Server, t
     assert (tmp_path / "a.zip.part").read_bytes() == BODY[:3000]
 
 
-def test_offline_says_which_file_to_put_where(tmp_path: Path, server: Server) -> None:
-    closed = Server()
-    url = closed.url("/a.zip")
-    closed.server_close()
-    with pytest.raises(ResourceFault, match="on another machine") as caught:
+def test_offline_says_which_file_to_put_where(tmp_path: Path) -> None:
+    with Server() as closed:
+        url = closed.url("/a.zip")
+    with pytest.raises(ResourceFault, match="Without this machine's network") as caught:
         fetch_archive(url, tmp_path / "a.zip", MD5, len(BODY), attempts=2, pause=0.0)
     assert url in str(caught.value)
     assert str((tmp_path / "a.zip").resolve()) in str(caught.value)
@@ -225,6 +224,18 @@ def test_coco_continues_with_a_zip_that_a_user_put_there(server: Server, tmp_pat
     assert (tmp_path / "val2017/1.jpg").is_file()
 
 
+def test_offline_names_every_archive_that_is_still_to_come(server: Server, tmp_path: Path) -> None:
+    archives = small_coco(server)
+    server.files.clear()
+    (tmp_path / "downloads").mkdir()
+    (tmp_path / "downloads/val.zip").write_bytes(b"brought by hand")
+    with pytest.raises(ResourceFault) as caught:
+        fetch_coco(tmp_path, ["train", "val"], archives)
+    for name, told in (("annotations", True), ("train", True), ("val", False)):
+        assert (str((tmp_path / f"downloads/{name}.zip").resolve()) in str(caught.value)) is told
+        assert (archives[name].md5 in str(caught.value)) is told
+
+
 def test_a_file_lost_after_unpacking_is_brought_back(server: Server, tmp_path: Path) -> None:
     archives = small_coco(server)
     fetch_coco(tmp_path, ["val"], archives)
@@ -240,9 +251,8 @@ def test_unknown_splits_are_refused(tmp_path: Path, splits: list[str]) -> None:
 
 
 def saved(tmp_path: Path, data: bytes) -> Path:
-    archive = tmp_path / "a.zip"
-    archive.write_bytes(data)
-    return archive
+    (tmp_path / "a.zip").write_bytes(data)
+    return tmp_path / "a.zip"
 
 
 def test_unpacking_keeps_what_is_there_with_the_right_size(tmp_path: Path) -> None:

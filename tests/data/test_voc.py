@@ -150,7 +150,10 @@ ENTITIES = '<!DOCTYPE a [<!ENTITY e "x"><!ENTITY f "&e;&e;&e;">]><annotation><fi
 OUTER = '<!DOCTYPE a [<!ENTITY e SYSTEM "file:///etc/hostname">]><annotation><filename>&e;</filename></annotation>'
 
 
-@pytest.mark.parametrize("text", [ENTITIES, OUTER])
+BARE_DTD = '<!DOCTYPE annotation SYSTEM "voc.dtd"><annotation/>'
+
+
+@pytest.mark.parametrize("text", [ENTITIES, OUTER, BARE_DTD])
 def test_entities_are_refused(voc: Callable[..., Path], tmp_path: Path, text: str) -> None:
     with pytest.raises(DataFault, match="DTD or entities"):
         convert_voc(voc({"p": text}), tmp_path / "out")

@@ -1,5 +1,6 @@
 """YOLO folders on disk, converted."""
 
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from retinanet.data.json_file import read_json
 from retinanet.data.yolo import convert_yolo
 from retinanet.errors import DataFault
 
+TOOL = Path(__file__).parents[2] / "tools" / "prepare_data.py"
 YAML = "path: .\ntrain: images/train\nval: images/val\nnames:\n  0: ant\n  1: bee\n"
 
 
@@ -132,10 +134,10 @@ def test_a_split_without_any_label_file_is_a_fault(tmp_path: Path) -> None:
         ("names: [ant, bee]\ntrain: 7", "expected a path, found 7"),
         ("names: [ant, bee\n", "cannot be read as YAML"),
         ("names: !!python/object/apply:os.getcwd []\n", "cannot be read as YAML"),
-        ("a: &a [x]\nnames: *a\ntrain: images/train", "no aliases"),
+        ("a: &a [x]\nnames: *a\ntrain: images/train", "without aliases"),
         ("? [a, b]\n: c\nnames: [ant, bee]\ntrain: images/train", "cannot be read as YAML"),
         ("names: [ant, ant]\ntrain: images/train", "class 'ant' comes twice"),
-        ("just text", "expected at most"),
+        ("just text", "expected keys"),
         ("[" * 100_000, "nested at most"),
         ("names: [ant, 2024-13-45]\ntrain: images/train", "cannot be read as YAML"),
     ],
@@ -187,3 +189,23 @@ def test_a_folder_without_class_names_is_a_fault(tmp_path: Path) -> None:
         convert_yolo(build(tmp_path / "set", {"a.jpg": ""}), tmp_path / "out")
     with pytest.raises(DataFault, match="no such folder"):
         convert_yolo(tmp_path / "nowhere", tmp_path / "out")
+
+
+def test_the_command_line_converts_and_prints_how_to_train(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = small(tmp_path / "set", "0 0 0.5 0.5 0.5")
+
+    def run(*words: str) -> tuple[object, str, str]:
+        monkeypatch.setattr("sys.argv", [str(TOOL), "yolo", str(folder), "--output", str(tmp_path / "out"), *words])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(TOOL), run_name="__main__")
+        return ended.value.code, *capsys.readouterr()
+
+    code, out, err = run()
+    assert (code, out) == (3, "")
+    assert err.startswith(f"error: {folder}: cannot be converted from YOLO (1 fault)")
+    code, out, err = run("--clip")
+    assert (code, err) == (0, "")
+    assert out.startswith("train: 1 images (0 without objects), 1 boxes")
+    assert out.splitlines()[-1].startswith("python tools/train.py configs/bccd.yaml data.root=")

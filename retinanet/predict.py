@@ -1,0 +1,105 @@
+"""A saved detector on images of any origin: pictures to look at and COCO-style results."""
+
+import glob
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from retinanet.build import build_sizing
+from retinanet.data.coco import ImageRecord
+from retinanet.data.images import decode_image
+from retinanet.data.json_file import write_json
+from retinanet.data.transforms import NO_AUGMENT, Sizing, collate, make_sample
+from retinanet.errors import DataFault, list_faults
+from retinanet.evaluate import result_rows, to_results
+from retinanet.inference import load_detector
+from retinanet.pictures import draw_results
+from retinanet.progress import image_progress
+from retinanet.structures import Batch
+from retinanet.visualize import save_picture
+
+
+def find_images(inputs: list[str]) -> list[Path]:
+    """The images that files, folders (their images, not of subfolders) and glob patterns name, each once, in order.
+
+    DataFault lists every input that names nothing.
+    """
+    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    found: dict[Path, None] = {}
+    faults = []
+    for word in inputs:
+        path = Path(word)
+        if path.is_dir():
+            matches = sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes and p.is_file())
+        elif path.is_file():
+            matches = [path]
+        else:
+            matches = sorted(Path(p) for p in glob.glob(word, recursive=True) if Path(p).is_file())  # noqa: PTH207
+        if not matches:
+            faults.append(
+                f"{word}: {'no image in this folder' if path.is_dir() else 'no such file, folder or pattern'}"
+            )
+        found.update(dict.fromkeys(matches))
+    if faults:
+        raise DataFault(list_faults("nothing to predict on", faults))
+    return list(found)
+
+
+def one_image(path: Path, image_id: int, sizing: Sizing) -> tuple[torch.Tensor, Batch]:
+    """The stored image, (3, h, w) uint8, and a batch of it alone. DataFault for a file that is no whole image."""
+    image = decode_image(path)
+    height, width = int(image.shape[-2]), int(image.shape[-1])
+    no_boxes = np.zeros((0, 4), dtype=np.float32)
+    record = ImageRecord(image_id, path, height, width, no_boxes, np.zeros(0, dtype=np.int64), no_boxes)
+    shorter = sizing.shorter_side[-1]
+    canvas = sizing.group_canvas(sizing.shape_group(height, width), shorter)
+    fitted = sizing.fitted(height, width, shorter)
+    sample = make_sample(image, record, fitted, canvas, NO_AUGMENT, np.random.default_rng(0))
+    return image, collate([sample], canvas)
+
+
+def predict(checkpoint: Path, inputs: list[str], overrides: list[str], output: Path) -> None:
+    """Detect on every input image; write output/<name>.jpg with boxes and output/detections.json.
+
+    detections.json holds COCO results with file_name and category_name beside the ids; image_id counts from 1 in
+    input order. Images that cannot be read are left out and told in one DataFault at the end.
+    """
+    paths = find_images(inputs)
+    saved = load_detector(checkpoint, overrides)
+    sizing = build_sizing(saved.config)
+    names = {category.id: category.name for category in saved.categories}
+    rows: list[dict[str, Any]] = []
+    faults: list[str] = []
+    pictures = dict(zip(paths, unique_names(paths), strict=True))
+    with image_progress("predicting", len(paths)) as report:
+        for image_id, path in enumerate(paths, start=1):
+            report(1)
+            try:
+                image, batch = one_image(path, image_id, sizing)
+            except DataFault as fault:
+                faults.append(str(fault))
+                continue
+            results = to_results(result_rows(image_id, saved.detector(batch)[0]), saved.categories)
+            least = saved.config.eval.shown_score
+            drawn = draw_results(image.permute(1, 2, 0).numpy(), results, saved.categories, least)
+            save_picture(output / pictures[path], drawn)
+            counts = Counter(names[r["category_id"]] for r in results if r["score"] >= least)
+            print(f"{path}: {', '.join(f'{count} {name}' for name, count in counts.most_common()) or 'nothing'}")
+            rows += [{**r, "file_name": str(path), "category_name": names[r["category_id"]]} for r in results]
+    write_json(output / "detections.json", rows)
+    print(f"{len(paths) - len(faults)} pictures and detections.json written to {output}/")
+    if faults:
+        raise DataFault(list_faults("images left out", faults))
+
+
+def unique_names(paths: list[Path]) -> Iterator[str]:
+    """A .jpg name for each path; of paths with one stem, the second is stem_2 and so on."""
+    seen: Counter[str] = Counter()
+    for path in paths:
+        seen[path.stem] += 1
+        yield f"{path.stem}{f'_{seen[path.stem]}' if seen[path.stem] > 1 else ''}.jpg"

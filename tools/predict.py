@@ -1,0 +1,29 @@
+"""Detect on images: pictures with boxes, and COCO-style results."""
+
+import argparse
+from pathlib import Path
+
+from retinanet.cli import run, split_overrides
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Run a checkpoint on images, folders of images or glob patterns.",
+        epilog="Example: python tools/predict.py runs/quickstart/checkpoints/best.pt photos/ eval.shown_score=0.5",
+    )
+    parser.add_argument("checkpoint", type=Path, help="such as runs/NAME/checkpoints/best.pt")
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="image, folder, pattern, or a key=value")
+    parser.add_argument("--output", type=Path, default=Path("predictions"), help="folder for the results")
+    return parser.parse_intermixed_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    overrides, inputs = split_overrides(arguments.inputs)
+    from retinanet.predict import predict
+
+    predict(arguments.checkpoint, inputs, overrides, arguments.output)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))
