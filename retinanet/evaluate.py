@@ -85,9 +85,9 @@ def detect_all(detector: Detector, batches: Iterator[Batch], on_batch: Callable[
 
 def result_rows(image_id: int, found: Detections) -> Tensor:
     """Detections of one image as rows (D, 7) float64 on the CPU: image id, class index, x, y, w, h, score."""
-    boxes_D4 = found.boxes_D4.double().cpu()
+    boxes_D4 = found.boxes_D4.cpu().double()
     ids = torch.full((len(boxes_D4), 1), image_id, dtype=torch.float64)
-    classes, scores = found.classes_D.double().cpu()[:, None], found.scores_D.double().cpu()[:, None]
+    classes, scores = found.classes_D.cpu().double()[:, None], found.scores_D.cpu().double()[:, None]
     return torch.cat([ids, classes, boxes_D4[:, :2], boxes_D4[:, 2:] - boxes_D4[:, :2], scores], dim=1)
 
 
