@@ -73,6 +73,16 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     return values
 
 
+def agree(answer: bool, disagreement: str, device: torch.device) -> bool:
+    """The answer that all ranks give; ResourceFault with `disagreement` where they differ."""
+    if not dist.is_initialized():
+        return answer
+    yes = int(sum_over_ranks(torch.tensor(int(answer), device=device)))
+    if yes not in (0, dist.get_world_size()):
+        raise ResourceFault(f"{disagreement}; all nodes of a run need one shared file system.")
+    return answer
+
+
 def gather_rows(rows_NF: Tensor) -> Tensor:
     """Rows (N, F) of every rank, in rank order, on every rank; N may differ between ranks, F and dtype may not."""
     if not dist.is_initialized():

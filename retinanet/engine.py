@@ -92,7 +92,9 @@ def train(config: Config, output: Path, *, resume: bool = False, overwrite: bool
     distributed.start(ranks, device)
     seed_everything(config.seed, config.threads)
     run = Run(config, build_plan(config.schedule, len(train_set.images)), train_set, val_set, folder, device, ranks)
-    resumable = resume and folder.last.exists()
+    resumable = distributed.agree(
+        resume and folder.last.exists(), f"output: only some ranks can read {folder.last}", device
+    )
     state = build_state(config, len(train_set.categories), device, ranks, load_weights=not resumable)
     if resumable:
         restore(state, checkpoints.load(folder.last), config, train_set.categories, folder.last)

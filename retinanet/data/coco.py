@@ -71,8 +71,7 @@ def load_coco(
     data = read_json(annotation_file, leave_out="segmentation")
     faults = validate_ground_truth(data)
     if isinstance(data, dict) and isinstance(data.get("images"), list):
-        entries = [row for row in data["images"] if isinstance(row, dict) and isinstance(row.get("file_name"), str)]
-        faults += file_faults(entries, image_folder, check_images, workers)
+        faults += file_faults(data["images"], image_folder, check_images, workers)
     if faults or not isinstance(data, dict):
         raise DataFault(list_faults(f"{annotation_file}: this data set cannot be used", faults))
     notes = _complete(data)

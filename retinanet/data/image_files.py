@@ -23,11 +23,12 @@ class _FileFault(NamedTuple):
     text: str
 
 
-def file_faults(entries: list[dict], folder: Path, check: CheckImages, workers: int) -> list[str]:
-    """Faults of the files of image entries that have a text as file name; other keys may be faulty."""
+def file_faults(rows: list[object], folder: Path, check: CheckImages, workers: int) -> list[str]:
+    """Faults of the files that the rows of a COCO file's "images" name; rows without a file name are passed over."""
     if not folder.is_dir():
         return [f"{folder}: the image folder does not exist; check the path"]
     root = os.path.realpath(folder)
+    entries = [row for row in rows if isinstance(row, dict) and _has_name(row)]
     step = max(1, len(entries) // (8 * max(workers, 1)))
     slices = [entries[i : i + step] for i in range(0, len(entries), step)]
     with ThreadPoolExecutor(max_workers=max(workers, 1)) as pool:
@@ -39,6 +40,11 @@ def file_faults(entries: list[dict], folder: Path, check: CheckImages, workers: 
         if len(of_kind) > _SAID:
             texts.append(f"... and {len(of_kind) - _SAID:,} more images like it")
     return texts
+
+
+def _has_name(row: dict) -> bool:
+    name = row.get("file_name")
+    return isinstance(name, str) and bool(name.strip())
 
 
 def _check_slice(root: str, check: CheckImages, entries: list[dict]) -> list[_FileFault]:

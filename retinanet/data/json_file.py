@@ -1,5 +1,6 @@
 """JSON files, read strictly and written whole or not at all."""
 
+import contextlib
 import gzip
 import json
 import os
@@ -65,7 +66,8 @@ def write_json(path: Path, content: object, indent: int | None = None) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise ResourceFault(
             f"{path}: cannot be written ({error.strerror or error}); check the folder, its permissions and free space"
         ) from error

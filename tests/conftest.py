@@ -1,0 +1,106 @@
+"""Shared fixtures: a tiny generated data set, a config that trains on it in seconds, and the command lines."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from retinanet.config import Config
+from retinanet.config_file import load_config
+from retinanet.data.shapes import generate_shapes
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+TINY_YAML = """
+data:
+  root: {root}
+  train_annotations: annotations/train.json
+  train_images: train
+  val_annotations: annotations/val.json
+  val_images: val
+  canvas: [64, 64]
+  workers: 0
+model:
+  backbone: {{name: resnet18, weights: none, norm: gn, frozen_stages: 0}}
+  fpn: {{channels: 16}}
+  head: {{depth: 1, norm: gn}}
+  anchors: {{sizes: [8, 16, 32, 64, 128]}}
+schedule:
+  iterations: 6
+  batch_size: 4
+  reference_batch: 4
+  optimizer: sgd
+  lr: 0.01
+  warmup: 2
+  shape: constant
+eval: {{every: 0, score_threshold: 0.0, detections: 20, topk: 100}}
+log: {{every: 1, save_every: 100, pictures: 1}}
+device: cpu
+threads: 1
+"""
+
+RunTool = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """12 training and 6 validation scenes of 64 x 64 pixels; read only."""
+    folder = tmp_path_factory.mktemp("data") / "shapes"
+    generate_shapes(folder, train_images=12, val_images=6, size=(64, 64), seed=3)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_yaml(shapes: Path) -> Path:
+    """A config file that trains six steps of a small network on `shapes` in about two seconds."""
+    path = shapes.parent / "tiny.yaml"
+    path.write_text(TINY_YAML.format(root=shapes), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_yaml: Path) -> Callable[..., Config]:
+    """tiny("key=value", ...) is the tiny config with overrides."""
+    return lambda *overrides: load_config(tiny_yaml, list(overrides))
+
+
+@pytest.fixture(scope="session")
+def tool_environment() -> dict[str, str]:
+    """What a tool's process sees: one thread, and this source tree, from whatever folder it runs in."""
+    inherited = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    return {**inherited, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT), "COLUMNS": "120"}
+
+
+@pytest.fixture(scope="session")
+def run_tool(tool_environment: dict[str, str]) -> RunTool:
+    """run_tool("train.py", argument, ..., cwd=folder) runs tools/train.py to its end."""
+
+    def run(tool: str, *arguments: object, cwd: Path = PROJECT) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(PROJECT / "tools" / tool), *map(str, arguments)]
+        return subprocess.run(
+            command, cwd=cwd, env=tool_environment, capture_output=True, text=True, timeout=120, check=False
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def start_tool(tool_environment: dict[str, str]) -> Callable[..., subprocess.Popen[str]]:
+    """As `run_tool`, but returns the running process, the leader of its own process group."""
+
+    def start(tool: str, *arguments: object) -> subprocess.Popen[str]:
+        command = [sys.executable, str(PROJECT / "tools" / tool), *map(str, arguments)]
+        return subprocess.Popen(
+            command,
+            cwd=PROJECT,
+            env=tool_environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    return start

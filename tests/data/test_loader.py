@@ -1,0 +1,192 @@
+"""Which images make which batch, and that nothing but (seed, epoch, image) decides their pixels."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from retinanet.data.coco import CocoDataset, load_coco
+from retinanet.data.loader import GlobalBatches, Key, MicroBatches, Share, eval_batches, train_batches
+from retinanet.data.transforms import Augment, Sizing
+from retinanet.errors import DataFault
+from retinanet.structures import Batch
+
+SIZING = Sizing((48, 64), 96, None)
+JITTER = Augment((0.7, 1.4), 0.3, 0.5, 0.5)
+SIZES = [(40, 60), (60, 40), (50, 50), (40, 60), (30, 90), (60, 40), (40, 61), (50, 50), (48, 64), (41, 60)]
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> CocoDataset:
+    """Ten images of several shapes, a box in each."""
+    folder = tmp_path_factory.mktemp("mixed")
+    return write_data_set(folder, SIZES)
+
+
+def write_data_set(folder: Path, sizes: list[tuple[int, int]]) -> CocoDataset:
+    rng = np.random.default_rng(0)
+    images, annotations = [], []
+    for index, (height, width) in enumerate(sizes, start=1):
+        Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(folder / f"{index}.png")
+        images.append({"id": index, "file_name": f"{index}.png", "height": height, "width": width})
+        annotations.append({"id": index, "image_id": index, "category_id": 1, "bbox": [5, 5, 20, 15]})
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "thing"}]}
+    (folder / "all.json").write_text(json.dumps(content), encoding="utf-8")
+    return load_coco(folder / "all.json", folder)
+
+
+def batches_of(
+    coco: CocoDataset, *, steps: tuple[int, int] = (0, 12), share: Share = Share(0, 1, 1), workers: int = 0
+) -> Iterator[Batch]:
+    return train_batches(
+        coco, SIZING, JITTER, batch_size=4, seed=11, steps=steps, share=share, workers=workers, pin=False
+    )
+
+
+def same(a: Batch, b: Batch) -> bool:
+    tensors = zip([*a[:4], *(t for x in a.targets for t in x)], [*b[:4], *(t for x in b.targets for t in x)])
+    return len(a.targets) == len(b.targets) and all(x.shape == y.shape and torch.equal(x, y) for x, y in tensors)
+
+
+def keys_by_epoch(batches: GlobalBatches, count: int) -> dict[int, list[int]]:
+    epochs: dict[int, list[int]] = {}
+    for key in (key for batch in islice(batches, count) for key in batch):
+        epochs.setdefault(key.epoch, []).append(key.image)
+    return epochs
+
+
+def test_every_epoch_is_a_permutation_and_differs_from_the_last() -> None:
+    epochs = keys_by_epoch(GlobalBatches([0] * 30, 5, (600,), seed=1), 24)
+    assert all(sorted(images) == list(range(30)) for images in list(epochs.values())[:4])
+    assert len({tuple(images) for images in epochs.values()}) == len(epochs)
+    assert keys_by_epoch(GlobalBatches([0] * 30, 5, (600,), seed=2), 24) != epochs
+
+
+def test_over_many_epochs_each_image_is_seen_equally_often_but_for_what_still_queues() -> None:
+    groups = [0] * 37 + [1] * 11 + [2] * 2 + [3] * 1
+    seen: Counter[int] = Counter()
+    batches = list(islice(GlobalBatches(groups, 8, (600,), seed=5), 640))
+    seen.update((key.epoch, key.image) for batch in batches for key in batch)
+    assert max(seen.values()) == 1, "no image comes twice in one epoch"
+    last = max(epoch for epoch, _ in seen)
+    times = Counter(image for _, image in seen)
+    # A queue holds at most 7 images: those of a group of one wait 7 epochs at most.
+    assert min(times[image] for image in range(len(groups))) >= last - 7
+    assert max(times.values()) <= last + 1
+    assert len({image for batch in batches for image in [key.image for key in batch]}) == len(groups)
+
+
+def test_what_an_epoch_leaves_opens_the_next_batch() -> None:
+    batches = list(islice(GlobalBatches([0] * 6, 4, (600,), seed=0), 3))
+    assert [[key.epoch for key in batch] for batch in batches] == [[0] * 4, [0, 0, 1, 1], [1] * 4]
+
+
+def test_a_batch_has_one_group_and_one_shorter_side() -> None:
+    groups = [0, 1, 2, 0, 1, 2, 0, 1, 1, 1, 2, 0]
+    for batch in islice(GlobalBatches(groups, 3, (400, 500, 600), seed=3), 60):
+        assert len({key.group for key in batch}) == 1
+        assert len({key.shorter_side for key in batch}) == 1
+        assert all(groups[key.image] == key.group for key in batch)
+    sides = {key.shorter_side for batch in islice(GlobalBatches(groups, 3, (400, 500, 600), 3), 60) for key in batch}
+    assert sides == {400, 500, 600}
+
+
+@pytest.mark.parametrize(("ranks", "accumulation"), [(1, 1), (2, 1), (1, 4), (2, 2), (4, 1), (4, 2)])
+def test_ranks_and_micro_batches_tile_the_global_batch(ranks: int, accumulation: int) -> None:
+    batches = GlobalBatches([0, 1] * 20, 8, (600,), seed=4)
+    shares = [list(MicroBatches(batches, 0, 10, rank, ranks, accumulation)) for rank in range(ranks)]
+    samplers = [MicroBatches(batches, 0, 10, rank, ranks, accumulation) for rank in range(ranks)]
+    assert [len(sampler) for sampler in samplers] == [len(share) for share in shares] == [10 * accumulation] * ranks
+    for step, whole in enumerate(islice(batches, 10)):
+        tiles: list[Key] = []
+        for micro in range(accumulation):
+            for share in shares:
+                tile = share[step * accumulation + micro]
+                assert len(tile) == 8 // (ranks * accumulation)
+                tiles += tile
+        assert tiles == whole
+
+
+def test_starting_in_the_middle_is_the_same_as_skipping() -> None:
+    batches = GlobalBatches([0, 1, 0] * 7, 4, (500, 600), seed=9)
+    whole = list(MicroBatches(batches, 0, 12, 1, 2, 2))
+    for first in (1, 5, 11, 12):
+        assert list(MicroBatches(batches, first, 12, 1, 2, 2)) == whole[first * 2 :]
+
+
+def test_loaded_batches_are_of_one_canvas_and_hold_their_images(mixed: CocoDataset) -> None:
+    seen = set()
+    for batch in batches_of(mixed):
+        assert batch.images.shape[0] == 4
+        assert batch.images.shape[2] % 32 == batch.images.shape[3] % 32 == 0
+        assert (batch.sizes_B2 <= torch.tensor(batch.images.shape[2:])).all()
+        originals = [SIZES[i - 1] for i in batch.image_ids_B.tolist()]
+        assert batch.original_sizes_B2.tolist() == [list(size) for size in originals]
+        seen |= set(batch.image_ids_B.tolist())
+    assert {1, 2, 4, 6, 7, 9, 10} <= seen
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_pixels_and_boxes_do_not_depend_on_workers(mixed: CocoDataset, workers: int) -> None:
+    alone, together = list(batches_of(mixed)), list(batches_of(mixed, workers=workers))
+    assert len(alone) == len(together) == 12
+    assert all(same(a, b) for a, b in zip(alone, together))
+    assert not same(alone[0], alone[1])
+
+
+def test_pixels_do_not_depend_on_where_loading_starts(mixed: CocoDataset) -> None:
+    whole = list(batches_of(mixed))
+    assert all(same(a, b) for a, b in zip(whole[7:], batches_of(mixed, steps=(7, 12)), strict=True))
+
+
+def test_pixels_do_not_depend_on_ranks_and_accumulation(mixed: CocoDataset) -> None:
+    whole = list(batches_of(mixed, steps=(0, 6)))
+    shares = [list(batches_of(mixed, steps=(0, 6), share=Share(rank, 2, 2))) for rank in (0, 1)]
+    for step, batch in enumerate(whole):
+        tiles = [shares[rank][2 * step + micro] for micro in (0, 1) for rank in (0, 1)]
+        assert torch.equal(batch.images, torch.cat([tile.images for tile in tiles]))
+        assert batch.image_ids_B.tolist() == [i for tile in tiles for i in tile.image_ids_B.tolist()]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_evaluation_sees_every_image_once(mixed: CocoDataset, ranks: int) -> None:
+    ids = []
+    for rank in range(ranks):
+        for batch in eval_batches(mixed, SIZING, batch_size=2, rank=rank, ranks=ranks, workers=0, pin=False):
+            assert len(batch.targets) <= 2
+            ids += batch.image_ids_B.tolist()
+    assert sorted(ids) == list(range(1, 11))
+
+
+def test_evaluation_takes_the_last_shorter_side_and_changes_no_pixel(tmp_path: Path) -> None:
+    coco = write_data_set(tmp_path, [(64, 80)])
+    (batch,) = eval_batches(coco, SIZING, batch_size=4, rank=0, ranks=1, workers=0, pin=False)
+    stored = torch.from_numpy(np.array(Image.open(tmp_path / "1.png"))).permute(2, 0, 1)
+    assert batch.sizes_B2.tolist() == [[64, 80]]
+    assert torch.equal(batch.images[0, :, :64, :80], stored)
+    assert batch.targets[0].boxes_G4.tolist() == [[5, 5, 25, 20]]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_files_that_cannot_be_read_are_named_together(tmp_path: Path, workers: int) -> None:
+    coco = write_data_set(tmp_path, [(40, 60)] * 4)
+    whole = (tmp_path / "2.png").read_bytes()
+    (tmp_path / "2.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "3.png").unlink()
+    with pytest.raises(DataFault) as caught:
+        list(batches_of(coco, workers=workers))
+    assert str(tmp_path / "2.png") in str(caught.value)
+    assert str(tmp_path / "3.png") in str(caught.value)
+
+
+def test_an_image_that_changed_its_size_is_named_with_both_sizes(tmp_path: Path) -> None:
+    coco = write_data_set(tmp_path, [(40, 60)] * 4)
+    Image.new("RGB", (30, 20)).save(tmp_path / "4.png")
+    with pytest.raises(DataFault, match=r"4\.png: is 20x30 \(height x width\).*all\.json says 40x60.*image id 4"):
+        list(batches_of(coco))

@@ -1,0 +1,168 @@
+"""Reading detections: nothing that would make a silently wrong AP passes; JSON is read strictly, written whole."""
+
+import contextlib
+import gzip
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from retinanet.data.coco import load_ground_truth
+from retinanet.data.json_file import read_json, write_json
+from retinanet.data.results import read_results
+from retinanet.errors import DataFault, ResourceFault
+
+SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
+
+GROUND_TRUTH = {"images": [{"id": 1}, {"id": 2}], "categories": [{"id": 5, "name": "cat"}], "annotations": []}
+
+
+def detection(**changed: object) -> dict:
+    return {"image_id": 1, "category_id": 5, "bbox": [1.5, 2, 3, 4], "score": 0.5, **changed}
+
+
+def read(tmp_path: Path, content: object) -> list[dict]:
+    path = tmp_path / "detections.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return read_results(path, GROUND_TRUTH)
+
+
+def test_good_detections_come_back_with_their_four_keys(tmp_path: Path) -> None:
+    rows = [detection(), detection(), detection(image_id=2, score=1, bbox=[-3, -4, 0, 0])]
+    assert read(tmp_path, [{**row, "caption": "x", "segmentation": []} for row in rows]) == rows
+
+
+def test_no_detections_are_fine(tmp_path: Path) -> None:
+    assert read(tmp_path, []) == []
+
+
+def test_gzip(tmp_path: Path) -> None:
+    path = tmp_path / "detections.json.gz"
+    path.write_bytes(gzip.compress(json.dumps([detection()]).encode()))
+    assert read_results(path, GROUND_TRUTH) == [detection()]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"image_id": 3}, "'image_id' 3, which no entry of the ground truth's images has"),
+        ({"category_id": 1}, "'category_id' 1, which no entry of the ground truth's categories has"),
+        ({"image_id": "1"}, "'image_id' '1'; write 1, an integer without quotes"),
+        ({"image_id": 1.0}, "'image_id' 1.0; write 1, an integer"),
+        ({"image_id": True}, "'image_id' True; an integer is needed"),
+        ({"image_id": None}, "'image_id' None; an integer is needed"),
+        ({"bbox": [1, 2, 3]}, "it has 3 numbers"),
+        ({"bbox": [1, 2, 3, 4, 5]}, "it has 5 numbers"),
+        ({"bbox": {"x": 1}}, "four finite numbers"),
+        ({"bbox": [1, 2, "3", 4]}, "four finite numbers"),
+        ({"bbox": [1, 2, -3, 4]}, "width and height cannot be negative"),
+        ({"score": "0.5"}, "'score' '0.5'; a finite number is needed"),
+        ({"score": None}, "'score' None; a finite number is needed"),
+        ({"score": True}, "'score' True; a finite number is needed"),
+    ],
+)
+def test_a_faulty_value_is_named_with_its_mend(tmp_path: Path, changed: dict, said: str) -> None:
+    with pytest.raises(DataFault) as caught:
+        read(tmp_path, [detection(), detection(**changed)])
+    assert "detections.json" in str(caught.value)
+    assert "(1 fault)" in str(caught.value)
+    assert "detections[1]" in str(caught.value)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["image_id", "category_id", "bbox", "score"])
+def test_a_missing_key_is_named(tmp_path: Path, key: str) -> None:
+    row = detection()
+    del row[key]
+    with pytest.raises(DataFault, match=rf"detections\[0\] has no '{key}'"):
+        read(tmp_path, [row])
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_numbers_that_json_does_not_know(tmp_path: Path, number: str) -> None:
+    for place in ("0.5", "1.5"):
+        with pytest.raises(DataFault, match=rf"line 1, column \d+: {number} is not JSON"):
+            read(tmp_path, json.dumps([detection()]).replace(place, number))
+
+
+def test_overflowing_score(tmp_path: Path) -> None:
+    with pytest.raises(DataFault, match="'score' inf; a finite number"):
+        read(tmp_path, json.dumps([detection()]).replace("0.5", "1e999"))
+
+
+def test_all_faults_at_once_and_many_are_counted(tmp_path: Path) -> None:
+    rows = [detection(image_id=9) for _ in range(100)] + [detection(score="a"), detection(bbox=[]), 7]
+    with pytest.raises(DataFault) as caught:
+        read(tmp_path, rows)
+    for said in (
+        "and 95 more of detections",
+        "detections[100] has 'score'",
+        "it has 0 numbers",
+        "detections[102] is 7",
+    ):
+        assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [{"images": []}, "5", '"text"', "null"])
+def test_content_that_is_no_list(tmp_path: Path, content: object) -> None:
+    with pytest.raises(DataFault, match="COCO detections are a list"):
+        read(tmp_path, content)
+
+
+def test_write_json_reads_back_and_leaves_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "eval.json"
+    for content in ({"AP": 0.1 + 0.2, "name": "größe 犬"}, [1, 2]):
+        write_json(path, content, indent=2)
+        assert read_json(path) == content
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_write_json_keeps_the_old_file_where_it_fails(tmp_path: Path) -> None:
+    path = tmp_path / "eval.json"
+    write_json(path, {"AP": 0.5})
+    with pytest.raises(ValueError, match="Out of range float"):
+        write_json(path, {"AP": float("nan")})
+    assert read_json(path) == {"AP": 0.5}
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ResourceFault, match="cannot be written"):
+        write_json(tmp_path / "folder", {})
+    with pytest.raises(ResourceFault, match=r"none.*cannot be written"):
+        write_json(tmp_path / "none" / "eval.json", {})
+    with pytest.raises(ResourceFault, match="cannot be written"):
+        write_json(path / "below-a-file.json", {})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["eval.json", "folder"]
+
+
+def test_a_key_can_be_left_out_while_reading(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"a": [{"big": [1], "small": 2}], "big": 3})
+    assert read_json(path, leave_out="big") == {"a": [{"small": 2}]}
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="no shared data folder beside the checkout")
+@pytest.mark.parametrize("pair", ["voc2007_yolov2", "coco_val_subset_fastestdet"])
+def test_real_pairs_pass(pair: str) -> None:
+    folder = SHARED / "eval_pairs"
+    files = json.loads((folder / "expected_stats.json").read_text(encoding="utf-8"))[pair]
+    ground_truth = load_ground_truth(folder / files["gt"])
+    assert read_results(folder / files["detections"], ground_truth) == read_json(folder / files["detections"])
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="no shared data folder beside the checkout")
+def test_a_validated_pair_scores_exactly_as_pycocotools_alone() -> None:
+    coco = pytest.importorskip("pycocotools.coco")
+    cocoeval = pytest.importorskip("pycocotools.cocoeval")
+    folder = SHARED / "eval_pairs"
+    expected = json.loads((folder / "expected_stats.json").read_text(encoding="utf-8"))["cocoapi_val2014_100_fake"]
+    ground_truth = load_ground_truth(folder / expected["gt"])
+    results = read_results(folder / expected["detections"], ground_truth)
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = coco.COCO()
+        truth.dataset = ground_truth
+        truth.createIndex()
+        evaluation = cocoeval.COCOeval(truth, truth.loadRes(results), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    assert evaluation.stats.tolist() == expected["stats"]

@@ -1,0 +1,262 @@
+"""Resizing, canvases, augmentation and normalisation: pixels and boxes must tell the same story."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from retinanet.data.coco import ImageRecord
+from retinanet.data.transforms import (
+    CANVAS_MULTIPLE,
+    LEAST_VISIBLE,
+    MEAN,
+    NO_AUGMENT,
+    STD,
+    Augment,
+    Sizing,
+    collate,
+    crop_boxes,
+    make_sample,
+    mirror,
+    normalise,
+)
+from retinanet.structures import Sample
+
+NO_BOXES = np.zeros((0, 4), np.float32)
+ALWAYS_FLIP = Augment((1.0, 1.0), 0.0, 1.0, 0.0)
+ALWAYS_FLIP_VERTICALLY = Augment((1.0, 1.0), 0.0, 0.0, 1.0)
+
+
+def rectangle_image(height: int, width: int, box: tuple[int, int, int, int]) -> Tensor:
+    """Black with one white rectangle, (3, height, width) uint8."""
+    image = torch.zeros((3, height, width), dtype=torch.uint8)
+    x1, y1, x2, y2 = box
+    image[:, y1:y2, x1:x2] = 255
+    return image
+
+
+def record_of(image: Tensor, boxes: list[tuple[int, ...]], crowd: list[tuple[int, ...]] | None = None) -> ImageRecord:
+    arrays = [np.array(b, np.float32).reshape(-1, 4) for b in (boxes, crowd or [])]
+    return ImageRecord(7, Path("x.png"), image.shape[1], image.shape[2], arrays[0], np.arange(len(boxes)), arrays[1])
+
+
+def bright_box(image: Tensor) -> list[int]:
+    """Bounds (x1, y1, x2, y2) of what is brighter than half."""
+    rows = (image[0] > 127).any(dim=1).nonzero().flatten()
+    columns = (image[0] > 127).any(dim=0).nonzero().flatten()
+    return [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]
+
+
+def sample_of(
+    image: Tensor,
+    record: ImageRecord,
+    fitted: tuple[int, int],
+    canvas: tuple[int, int],
+    augment: Augment,
+    seed: int = 0,
+) -> Sample:
+    return make_sample(image, record, fitted, canvas, augment, np.random.default_rng(seed))
+
+
+SIDES = [1, 2, 31, 33, 97, 300, 333, 427, 480, 499, 500, 512, 640, 1000, 1333, 2048]
+SHAPES = [(h, w) for h in SIDES for w in SIDES] + [
+    (round(480 * aspect) + extra, 480)[:: 1 if tall else -1]
+    for aspect in (1.0, 1.02, 1.34, 1.5, 1.51, 1.78)
+    for extra in (-2, -1, 0, 1, 2)
+    for tall in (True, False)
+]
+
+
+@pytest.mark.parametrize(
+    ("shorter_sides", "longer"),
+    [
+        ((600,), 1000),
+        ((800,), 1333),
+        ((640, 672, 704, 736, 768, 800), 1333),
+        ((96,), 100),
+        ((200,), 100),
+        ((31,), 4000),
+    ],
+)
+def test_a_groups_canvas_holds_every_image_of_the_group(shorter_sides: tuple[int, ...], longer: int) -> None:
+    sizing = Sizing(shorter_sides, longer, None)
+    canvases = set()
+    for height, width in SHAPES:
+        group = sizing.shape_group(height, width)
+        for shorter in shorter_sides:
+            fitted, canvas = sizing.fitted(height, width, shorter), sizing.group_canvas(group, shorter)
+            assert fitted[0] <= canvas[0], (height, width, shorter)
+            assert fitted[1] <= canvas[1], (height, width, shorter)
+            assert canvas[0] % CANVAS_MULTIPLE == canvas[1] % CANVAS_MULTIPLE == 0
+            canvases.add((shorter, canvas))
+    assert len(canvases) <= 7 * len(shorter_sides), "few canvases, so that shapes repeat"
+
+
+def test_common_photographs_waste_little_of_their_canvas() -> None:
+    sizing = Sizing((800,), 1333, None)
+    for height, width in ((480, 640), (640, 480), (427, 640), (640, 427), (500, 500)):
+        fitted = sizing.fitted(height, width, 800)
+        canvas = sizing.group_canvas(sizing.shape_group(height, width), 800)
+        assert fitted[0] * fitted[1] > 0.9 * canvas[0] * canvas[1], (height, width)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "expected"),
+    [
+        (480, 640, (600, 800)),
+        (640, 480, (800, 600)),
+        (500, 500, (600, 600)),
+        (300, 900, (333, 1000)),
+        (600, 1000, (600, 1000)),
+        (1, 5000, (1, 1000)),
+    ],
+)
+def test_the_shorter_side_is_reached_unless_the_longer_would_exceed(
+    height: int, width: int, expected: tuple[int, int]
+) -> None:
+    assert Sizing((600,), 1000, None).fitted(height, width, 600) == expected
+
+
+def test_a_fixed_canvas_takes_every_shape_into_one_group() -> None:
+    sizing = Sizing((600,), 1000, (250, 320))
+    assert {sizing.shape_group(h, w) for h, w in SHAPES} == {0}
+    assert sizing.group_canvas(0, 600) == (256, 320)
+    for height, width in SHAPES:
+        fitted = sizing.fitted(height, width, 600)
+        assert fitted[0] <= 250
+        assert fitted[1] <= 320
+        assert fitted[0] == 250 or fitted[1] == 320
+
+
+def test_without_augmentation_and_resizing_nothing_changes() -> None:
+    image = torch.randint(0, 256, (3, 40, 56), dtype=torch.uint8)
+    record = record_of(image, [(3, 4, 20, 30), (0, 0, 56, 40)], crowd=[(10, 10, 50, 39)])
+    sample = sample_of(image, record, (40, 56), (64, 64), NO_AUGMENT)
+    assert torch.equal(sample.image, image)
+    assert torch.equal(sample.targets.boxes_G4, torch.from_numpy(record.boxes_G4))
+    assert torch.equal(sample.targets.crowd_C4, torch.from_numpy(record.crowd_C4))
+    assert sample.targets.classes_G.tolist() == [0, 1]
+    assert (sample.image_id, sample.original_size) == (7, (40, 56))
+
+
+@pytest.mark.parametrize("fitted", [(40, 80), (160, 120), (31, 97)])
+@pytest.mark.parametrize("augment", [NO_AUGMENT, ALWAYS_FLIP, ALWAYS_FLIP_VERTICALLY])
+def test_the_box_still_bounds_its_rectangle_after_resize_and_flips(fitted: tuple[int, int], augment: Augment) -> None:
+    image = rectangle_image(80, 80, box=(8, 16, 40, 72))
+    sample = sample_of(image, record_of(image, [(8, 16, 40, 72)]), fitted, (160, 160), augment)
+    assert sample.image.shape == (3, *fitted)
+    assert sample.image.dtype == torch.uint8
+    assert sample.targets.boxes_G4[0].tolist() == pytest.approx(bright_box(sample.image), abs=1.01)
+
+
+def test_an_exact_flip_moves_the_box_exactly() -> None:
+    image = rectangle_image(50, 60, box=(5, 10, 25, 45))
+    record = record_of(image, [(5, 10, 25, 45)], crowd=[(5, 10, 25, 45)])
+    for augment, expected in ((ALWAYS_FLIP, [35, 10, 55, 45]), (ALWAYS_FLIP_VERTICALLY, [5, 5, 25, 40])):
+        sample = sample_of(image, record, (50, 60), (64, 64), augment)
+        assert bright_box(sample.image) == expected
+        assert sample.targets.boxes_G4.tolist() == [expected]
+        assert sample.targets.crowd_C4.tolist() == [expected]
+    assert mirror(mirror(record.boxes_G4, 60, 0), 60, 0).tolist() == record.boxes_G4.tolist()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_zoom_and_crop_keep_the_box_on_its_rectangle(seed: int) -> None:
+    image = rectangle_image(96, 64, box=(20, 30, 44, 66))
+    record = record_of(image, [(20, 30, 44, 66)])
+    sample = sample_of(image, record, (96, 64), (96, 64), Augment((0.5, 2.0), 0.0, 0.5, 0.5), seed)
+    assert sample.image.shape[1] <= 96
+    assert sample.image.shape[2] <= 64
+    box = torch.cat([sample.targets.boxes_G4, sample.targets.crowd_C4])[0].tolist()
+    assert box == pytest.approx(bright_box(sample.image), abs=1.01)
+
+
+def test_zoom_spans_its_range_evenly_in_the_logarithm() -> None:
+    image = torch.zeros((3, 100, 100), dtype=torch.uint8)
+    augment = Augment((0.25, 1.0), 0.0, 0.0, 0.0)
+    sides = [
+        sample_of(image, record_of(image, []), (100, 100), (128, 128), augment, seed).image.shape[1]
+        for seed in range(400)
+    ]
+    assert 25 <= min(sides) < 28
+    assert 93 < max(sides) <= 100
+    assert np.median(sides) == pytest.approx(50, abs=5)
+
+
+def test_flip_and_zoom_do_not_change_which_other_choices_are_made() -> None:
+    """The number of draws is fixed, so switching one augmentation on leaves the others as they were."""
+    image = torch.arange(3 * 64 * 64).reshape(3, 64, 64).to(torch.uint8)
+    record = record_of(image, [])
+    for seed in range(5):
+        plain = sample_of(image, record, (64, 64), (64, 64), Augment((1.0, 1.0), 0.3, 0.0, 0.0), seed)
+        flipped = sample_of(image, record, (64, 64), (64, 64), Augment((1.0, 1.0), 0.3, 1.0, 0.0), seed)
+        difference = (plain.image.flip(2).int() - flipped.image.int()).abs()
+        assert difference.max() <= 1
+
+
+def test_a_fragment_of_an_object_becomes_a_region_to_ignore() -> None:
+    boxes = np.array([[0, 0, 20, 20], [30, 30, 50, 50], [90, 90, 110, 110], [45, 10, 65, 20]], np.float32)
+    crowd = np.array([[0, 0, 100, 10], [80, 80, 99, 99]], np.float32)
+    kept, classes, ignored = crop_boxes(boxes, np.array([5, 6, 7, 8]), crowd, (5, 15, 40, 40))
+    # Window x 15..55, y 5..45: the first keeps 5x15 of 400, the second all but a corner, the last half.
+    assert classes.tolist() == [6, 8]
+    assert kept.tolist() == [[15, 25, 35, 40], [30, 5, 40, 15]]
+    assert ignored.tolist() == [[0, 0, 40, 5], [0, 0, 5, 15]]
+
+
+def test_the_share_that_makes_a_fragment_is_as_documented() -> None:
+    boxes = np.array([[0, 0, 10, 10]], np.float32)
+    wide = round(10 * LEAST_VISIBLE)
+    assert len(crop_boxes(boxes, np.array([0]), NO_BOXES, (0, 10 - wide, 10, 50))[0]) == 1
+    assert len(crop_boxes(boxes, np.array([0]), NO_BOXES, (0, 11 - wide, 10, 50))[0]) == 0
+
+
+def test_colour_jitter_changes_pixels_within_uint8_and_nothing_else() -> None:
+    image = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8)
+    record = record_of(image, [(1, 2, 3, 4)])
+    seen = [sample_of(image, record, (32, 32), (32, 32), Augment((1.0, 1.0), 0.9, 0.0, 0.0), s) for s in range(6)]
+    assert all(sample.image.dtype == torch.uint8 for sample in seen)
+    assert all(not torch.equal(sample.image, image) for sample in seen)
+    assert all(sample.targets.boxes_G4.tolist() == [[1, 2, 3, 4]] for sample in seen)
+    assert not torch.equal(seen[0].image, seen[1].image)
+
+
+def test_equal_generators_give_equal_samples() -> None:
+    image = torch.randint(0, 256, (3, 48, 48), dtype=torch.uint8)
+    record = record_of(image, [(1, 2, 30, 40)])
+    augment = Augment((0.5, 2.0), 0.4, 0.5, 0.5)
+    first, again, other = (sample_of(image, record, (48, 48), (64, 64), augment, seed) for seed in (4, 4, 5))
+    assert torch.equal(first.image, again.image)
+    assert torch.equal(first.targets.boxes_G4, again.targets.boxes_G4)
+    assert first.image.shape != other.image.shape or not torch.equal(first.image, other.image)
+
+
+def test_samples_are_padded_at_the_right_and_bottom() -> None:
+    images = [torch.full((3, h, w), 200, dtype=torch.uint8) for h, w in ((20, 32), (32, 10))]
+    samples = [sample_of(i, record_of(i, [(0, 0, 5, 5)]), tuple(i.shape[1:]), (32, 32), NO_AUGMENT) for i in images]
+    batch = collate(samples, (32, 32))
+    assert batch.images.shape == (2, 3, 32, 32)
+    assert batch.images.dtype == torch.uint8
+    assert batch.sizes_B2.tolist() == [[20, 32], [32, 10]]
+    assert batch.original_sizes_B2.tolist() == [[20, 32], [32, 10]]
+    assert batch.image_ids_B.tolist() == [7, 7]
+    assert (batch.images[0, :, :20] == 200).all()
+    assert (batch.images[0, :, 20:] == 0).all()
+    assert (batch.images[1, :, :, 10:] == 0).all()
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_normalisation_is_in_closed_form_and_exactly_zero_in_the_padding(channels_last: bool) -> None:
+    images = torch.randint(0, 256, (2, 3, 8, 12), dtype=torch.uint8)
+    normal = normalise(images, torch.tensor([[8, 12], [5, 7]]), channels_last)
+    assert normal.dtype == torch.float32
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    assert normal.is_contiguous(memory_format=layout)
+    for channel in range(3):
+        expected = (images[0, channel].double() / 255 - MEAN[channel]) / STD[channel]
+        torch.testing.assert_close(normal[0, channel].double(), expected, atol=1e-5, rtol=1e-5)
+    assert (normal[1, :, 5:] == 0).all()
+    assert (normal[1, :, :, 7:] == 0).all()
+    torch.testing.assert_close(normal[1, :, :5, :7], normalise(images[1:, :, :5, :7], torch.tensor([[5, 7]]), False)[0])

@@ -1,0 +1,147 @@
+"""Assignment: hand-made cases of each rule, and torchvision's Matcher as oracle."""
+
+import pytest
+import torch
+from torch import Tensor
+from torchvision.models.detection._utils import Matcher
+from torchvision.ops import box_iou
+
+from retinanet.assign import AssignRule, BatchAssignment, assign, assign_batch
+from retinanet.structures import BACKGROUND, IGNORE, Targets
+
+PAPER = AssignRule(positive_iou=0.5, negative_iou=0.4, low_quality=False, low_quality_min_iou=0.0, crowd_overlap=0.5)
+LOW = PAPER._replace(low_quality=True)
+NONE = torch.zeros((0, 4))
+
+
+def column(*heights: float) -> Tensor:
+    """Anchors 10 wide that share the corner (0, 0): IoU with the box (0, 0, 10, 10) is height / 10 up to 10."""
+    return torch.tensor([[0.0, 0.0, 10.0, height] for height in heights])
+
+
+def targets(boxes: list[list[float]], classes: list[int], crowd: list[list[float]] | None = None) -> Targets:
+    as_boxes = [torch.tensor(b, dtype=torch.float32).reshape(-1, 4) for b in (boxes, crowd or [])]
+    return Targets(as_boxes[0], torch.tensor(classes, dtype=torch.int64), as_boxes[1])
+
+
+ONE = targets([[0, 0, 10, 10]], [7])
+
+
+def test_positive_ignored_and_background_with_thresholds_hit_exactly() -> None:
+    heights = (10, 5.1, 5, 4.99, 4.5, 4, 3.99, 1)
+    expected = [7, 7, 7, IGNORE, IGNORE, IGNORE, BACKGROUND, BACKGROUND]
+    assert assign(column(*heights), ONE, PAPER).labels_A.tolist() == expected
+
+
+def test_equal_thresholds_leave_no_ignored_band() -> None:
+    rule = PAPER._replace(negative_iou=0.5)
+    assert assign(column(6, 5, 4.9), ONE, rule).labels_A.tolist() == [7, 7, BACKGROUND]
+
+
+def test_an_anchor_takes_the_box_it_overlaps_most() -> None:
+    two = targets([[0, 0, 10, 6], [0, 0, 10, 9], [50, 50, 60, 60]], [1, 2, 0])
+    found = assign(torch.cat([column(10, 6, 5), torch.tensor([[50.0, 50, 60, 60]])]), two, PAPER)
+    assert found.labels_A.tolist() == [2, 1, 1, 0]
+    assert found.matched_A.tolist() == [1, 0, 0, 2]
+    assert found.labels_A.dtype == found.matched_A.dtype == torch.int64
+
+
+def test_a_tie_between_boxes_gives_one_of_them_consistently() -> None:
+    twins = targets([[0, 0, 10, 10], [0, 0, 10, 10]], [3, 4])
+    found = assign(column(10, 8), twins, PAPER)
+    assert found.labels_A.tolist() == twins.classes_G[found.matched_A].tolist()
+    assert found.matched_A.tolist() == [0, 0]
+
+
+def test_without_boxes_all_is_background() -> None:
+    found = assign(column(10, 5), targets([], []), LOW)
+    assert found.labels_A.tolist() == [BACKGROUND, BACKGROUND]
+    assert found.matched_A.tolist() == [0, 0]
+
+
+def test_no_anchor_reaches_the_threshold() -> None:
+    assert assign(column(3, 2), ONE, PAPER).labels_A.tolist() == [BACKGROUND, BACKGROUND]
+
+
+def test_match_is_zero_where_it_means_nothing() -> None:
+    two = targets([[50, 50, 60, 60], [0, 0, 10, 10]], [1, 2])
+    assert assign(column(10, 4.5, 1), two, PAPER).matched_A.tolist() == [1, 0, 0]
+
+
+def test_low_quality_makes_the_best_anchors_of_a_box_positive_with_ties() -> None:
+    anchors = column(3, 2, 3)
+    assert assign(anchors, ONE, LOW).labels_A.tolist() == [7, BACKGROUND, 7]
+    assert assign(anchors, ONE, PAPER).labels_A.tolist() == [BACKGROUND] * 3
+
+
+@pytest.mark.parametrize(("least", "expected"), [(0.2, 7), (0.25, 7), (0.26, BACKGROUND)])
+def test_low_quality_min_iou(least: float, expected: int) -> None:
+    rule = LOW._replace(low_quality_min_iou=least)
+    assert assign(column(2.5, 1), ONE, rule).labels_A.tolist() == [expected, BACKGROUND]
+
+
+def test_low_quality_lifts_an_ignored_anchor_too() -> None:
+    assert assign(column(4.5, 4.2), ONE, LOW).labels_A.tolist() == [7, IGNORE]
+
+
+def test_a_box_that_no_anchor_touches_makes_nothing_positive() -> None:
+    assert assign(column(10, 3), targets([[80, 80, 90, 90]], [1]), LOW).labels_A.tolist() == [BACKGROUND] * 2
+
+
+def test_a_low_quality_anchor_still_takes_its_own_best_box() -> None:
+    """The one anchor is the best of both boxes; it learns the one that it overlaps by 0.6, not by 0.2."""
+    both = targets([[0, 0, 10, 2], [0, 0, 10, 6]], [1, 2])
+    found = assign(column(10), both, LOW)
+    assert (found.labels_A.tolist(), found.matched_A.tolist()) == ([2], [1])
+
+
+def test_crowd_turns_background_into_ignored_and_leaves_positives() -> None:
+    anchors = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 3], [50, 50, 60, 60], [45, 50, 55, 60], [44, 50, 54, 60]])
+    with_crowd = targets([[0, 0, 10, 10]], [5], crowd=[[50, 0, 100, 100], [0, 0, 20, 20]])
+    expected = [5, IGNORE, IGNORE, BACKGROUND, BACKGROUND]
+    assert assign(anchors, with_crowd, PAPER).labels_A.tolist() == expected
+    looser = PAPER._replace(crowd_overlap=0.45)
+    assert assign(anchors, with_crowd, looser).labels_A.tolist() == [5, IGNORE, IGNORE, IGNORE, BACKGROUND]
+
+
+def test_crowd_without_boxes() -> None:
+    only_crowd = targets([], [], crowd=[[0, 0, 10, 10]])
+    assert assign(column(10, 30), only_crowd, PAPER).labels_A.tolist() == [IGNORE, BACKGROUND]
+
+
+@pytest.mark.parametrize("low_quality", [False, True])
+def test_equals_torchvisions_matcher(low_quality: bool) -> None:
+    matcher = Matcher(0.5, 0.4, allow_low_quality_matches=low_quality)
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.arange(0, 40, 4.0)
+    y, x = torch.meshgrid(rows, rows, indexing="ij")
+    corner = torch.stack([x, y], dim=-1).reshape(-1, 2)
+    anchors = torch.cat([torch.cat([corner, corner + side], dim=1) for side in (8, 16)])
+    kinds: set[int] = set()
+    for _ in range(50):
+        count = int(torch.randint(1, 8, (), generator=generator))
+        low = torch.randint(0, 30, (count, 2), generator=generator).float()
+        gt = torch.cat([low, low + torch.randint(3, 18, (count, 2), generator=generator)], dim=1)
+        classes = torch.randint(0, 5, (count,), generator=generator)
+        oracle = matcher(box_iou(gt, anchors))
+        found = assign(anchors, Targets(gt, classes, NONE), PAPER._replace(low_quality=low_quality))
+        expected = torch.where(oracle >= 0, classes[oracle.clamp(min=0)], oracle)
+        assert torch.equal(found.labels_A, expected)
+        assert torch.equal(found.matched_A, oracle.clamp(min=0))
+        kinds |= set(expected.tolist())
+    assert kinds == {BACKGROUND, IGNORE, 0, 1, 2, 3, 4}
+
+
+def test_a_batch_lists_the_boxes_of_its_positives_in_order() -> None:
+    anchors = column(10, 1, 6)
+    batch = assign_batch(anchors, [targets([[0, 0, 10, 6], [0, 0, 10, 10]], [1, 2]), targets([], []), ONE], PAPER)
+    assert batch.labels_BA.tolist() == [[2, -1, 1], [-1, -1, -1], [7, -1, 7]]
+    assert batch.boxes_P4.tolist() == [[0, 0, 10, 10], [0, 0, 10, 6], [0, 0, 10, 10], [0, 0, 10, 10]]
+    assert batch.positives().tolist() == [2, 0, 2]
+
+
+def test_a_batch_without_any_box() -> None:
+    batch = assign_batch(column(10, 5), [targets([], [])] * 2, PAPER)
+    assert isinstance(batch, BatchAssignment)
+    assert batch.boxes_P4.shape == (0, 4)
+    assert batch.positives().tolist() == [0, 0]
