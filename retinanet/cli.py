@@ -52,6 +52,9 @@ class Verdict(NamedTuple):
 
 def run(main: Callable[[], None]) -> int:
     """Run a tool's main and return its exit code, with any fault told on stderr. SystemExit passes through."""
+    # CPU threads that spin while they wait starve each other as soon as anything else runs: on two shared cores a
+    # training step took nine times as long. Read when torch is imported, which is later.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     border = _Border()
     with border:
         main()

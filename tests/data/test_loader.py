@@ -19,6 +19,7 @@ from retinanet.structures import Batch
 
 SIZING = Sizing((48, 64), 96, None)
 JITTER = Augment((0.7, 1.4), 0.3, 0.5, 0.5)
+ALONE = Share(0, 1, 1)
 SIZES = [(40, 60), (60, 40), (50, 50), (40, 60), (30, 90), (60, 40), (40, 61), (50, 50), (48, 64), (41, 60)]
 
 
@@ -42,7 +43,7 @@ def write_data_set(folder: Path, sizes: list[tuple[int, int]]) -> CocoDataset:
 
 
 def batches_of(
-    coco: CocoDataset, *, steps: tuple[int, int] = (0, 12), share: Share = Share(0, 1, 1), workers: int = 0
+    coco: CocoDataset, *, steps: tuple[int, int] = (0, 12), share: Share = ALONE, workers: int = 0
 ) -> Iterator[Batch]:
     return train_batches(
         coco, SIZING, JITTER, batch_size=4, seed=11, steps=steps, share=share, workers=workers, pin=False
