@@ -125,6 +125,9 @@ class Data(Section):
     train_images: str = Field("train2017", description="Folder of its images.")
     val_annotations: str = Field("annotations/instances_val2017.json", description="COCO-format JSON to evaluate on.")
     val_images: str = Field("val2017", description="Folder of its images.")
+    limit: Count | None = Field(
+        None, description="Use only the first so many images of each split, to see whether a model can fit them at all."
+    )
     shorter_side: Annotated[tuple[Count, ...], Field(min_length=1)] = Field(
         (600,),
         description="Pixels of the shorter side; of several, each training batch draws one, evaluation takes the last.",
@@ -170,7 +173,7 @@ class Schedule(Section):
     accumulation: Count = Field(1, description="Micro-batches that each rank splits its part of a batch into.")
     optimizer: Literal["sgd", "adamw"] = Field("sgd", description="Optimizer.")
     lr: Positive = Field(0.01, description="Peak learning rate at the reference batch.")
-    momentum: Fraction = Field(0.9, description="Momentum of SGD; beta1 of AdamW.")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="Momentum of SGD; beta1 of AdamW.")
     weight_decay: NonNegative = Field(1e-4, description="Weight decay.")
     norm_decay: bool = Field(True, description="Apply weight decay to normalisation parameters and biases too.")
     backbone_lr: Positive = Field(1.0, description="Multiplier of the learning rate for the backbone.")
@@ -228,8 +231,9 @@ class Config(Section):
     schedule: Schedule = Field(default_factory=lambda: Schedule(iterations=90_000, milestones=(60_000.0, 80_000.0)))
     eval: Eval = Field(default_factory=Eval)
     log: Log = Field(default_factory=Log)
-    precision: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32", description="Autocast type of the network; losses stay float32."
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "float32",
+        description="Autocast type of the network, losses stay float32; `auto`: bfloat16 where the device computes in it.",
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         "auto", description="`auto` takes CUDA, then an Apple GPU, then the CPU."

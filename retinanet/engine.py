@@ -31,7 +31,7 @@ from retinanet.build import (
 from retinanet.config import Config
 from retinanet.config_file import dump_config
 from retinanet.criterion import Criterion, criterion, normaliser
-from retinanet.data.coco import CocoDataset, load_coco, summary
+from retinanet.data.coco import CocoDataset, first_images, load_coco, summary
 from retinanet.data.loader import Share, train_batches
 from retinanet.data.transforms import normalise, to_device
 from retinanet.distributed import Ranks
@@ -87,7 +87,13 @@ def train(config: Config, output: Path, *, resume: bool = False, overwrite: bool
     device = distributed.choose_device(config.device, ranks)
     check_batch_divides(config, ranks)
     resume = resume or distributed.was_restarted()
-    folder, lock = claim(output, resume=resume, overwrite=overwrite) if ranks.is_main else (RunFolder(output), None)
+    claimed = claim(output, resume=resume, overwrite=overwrite) if ranks.is_main else nullcontext(RunFolder(output))
+    with claimed as folder:
+        train_in(folder, config, ranks, device, resume)
+
+
+def train_in(folder: RunFolder, config: Config, ranks: Ranks, device: torch.device, resume: bool) -> None:
+    """`train` in a folder that is ours."""
     train_set, val_set = load_data(config, ranks)
     distributed.start(ranks, device)
     seed_everything(config.seed, config.threads)
@@ -103,8 +109,6 @@ def train(config: Config, output: Path, *, resume: bool = False, overwrite: bool
     with listen() as stop, open_log(run, state.progress.step, resume) as log:
         run_steps(run, state, log, stop)
     distributed.stop()
-    if lock is not None:
-        lock.close()
 
 
 def run_steps(run: Run, state: TrainState, log: MetricsLog | None, stop: StopRequest) -> None:
@@ -119,7 +123,7 @@ def run_steps(run: Run, state: TrainState, log: MetricsLog | None, stop: StopReq
     while True:
         if evaluation_due(run, state.progress.step):
             evaluate_step(run, state, log, stop)
-        if state.progress.step >= run.plan.total_steps or stopped_early(run, state):
+        if state.progress.step >= run.plan.total_steps or stopped_early(run, state, log):
             break
         with clock.waiting():
             micro_batches = next(steps)
@@ -256,9 +260,15 @@ def evaluation_due(run: Run, step: int) -> bool:
     return interval > 0 and int(step / interval) > int((step - 1) / interval)
 
 
-def stopped_early(run: Run, state: TrainState) -> bool:
-    patience = run.config.schedule.early_stop
-    return patience is not None and state.progress.stale_evaluations >= patience
+def stopped_early(run: Run, state: TrainState, log: MetricsLog | None) -> bool:
+    """Whether the evaluations have stopped getting better; noted in the log if so."""
+    patience, progress = run.config.schedule.early_stop, state.progress
+    if patience is None or progress.stale_evaluations < patience:
+        return False
+    if log is not None:
+        best = f"AP {progress.best_ap:.4f} of step {progress.best_step}"
+        log.note(progress.step, f"stopped early: {patience} evaluations without a better one than {best}")
+    return True
 
 
 def build_step_parts(run: Run) -> StepParts:
@@ -310,7 +320,7 @@ def load_data(config: Config, ranks: Ranks) -> tuple[CocoDataset, CocoDataset]:
         )
     if not any(len(record.boxes_G4) for record in train_set.images):
         raise DataFault(f"{train_set.annotation_file}: no image has a usable box, so there is nothing to learn.")
-    return train_set, val_set
+    return first_images(train_set, data.limit), first_images(val_set, data.limit)
 
 
 def check_batch_divides(config: Config, ranks: Ranks) -> None:

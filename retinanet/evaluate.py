@@ -149,7 +149,8 @@ def coco_evaluation(ground_truth: dict[str, Any], results: list[dict[str, Any]])
     ground_truth: a validated COCO dict; results: validated COCO results, an empty list allowed. Neither is changed.
     """
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = _index(ground_truth)
+        # COCOeval writes "ignore" and "_ignore" into the annotations that it is given.
+        truth = _index({**ground_truth, "annotations": [dict(row) for row in ground_truth["annotations"]]})
         empty = {"images": ground_truth["images"], "categories": ground_truth["categories"], "annotations": []}
         found = truth.loadRes([dict(result) for result in results]) if results else _index(empty)
         evaluation = COCOeval(truth, found, "bbox")

@@ -12,12 +12,13 @@ from retinanet.checkpoint import load_weights
 from retinanet.config import Config
 from retinanet.config_file import with_overrides
 from retinanet.console import evaluation_table
-from retinanet.data.coco import CocoDataset, load_coco, load_ground_truth
+from retinanet.data.coco import CocoDataset, first_images, load_coco, load_ground_truth
 from retinanet.data.json_file import write_json
 from retinanet.data.results import read_results
 from retinanet.errors import DataFault
 from retinanet.evaluate import Detector, Evaluation, coco_evaluation, evaluate_dataset, write_evaluation
 from retinanet.progress import image_progress
+from retinanet.run_folder import make_folder
 from retinanet.structures import Category
 
 
@@ -51,8 +52,14 @@ def evaluate_checkpoint(path: Path, overrides: list[str], output: Path | None) -
     saved = load_detector(path, overrides)
     data = saved.config.data
     root = Path(data.root)
-    dataset = load_coco(root / data.val_annotations, root / data.val_images, data.check_images)
+    dataset = first_images(
+        load_coco(root / data.val_annotations, root / data.val_images, data.check_images), data.limit
+    )
     check_categories(saved.categories, dataset, path)
+    home = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+    folder = output or home / f"eval-{path.stem}-{Path(data.val_annotations).stem}"
+    if ranks.is_main:
+        make_folder(folder)
     distributed.start(ranks, saved.detector.device)
     with image_progress("evaluating", -(-len(dataset.images) // ranks.size)) as report:
         batches = (saved.config.eval.batch_size, data.workers)
@@ -60,8 +67,6 @@ def evaluate_checkpoint(path: Path, overrides: list[str], output: Path | None) -
         evaluation, results = evaluate_dataset(saved.detector, dataset, sizing, batches, ranks, report)
     distributed.stop()
     if ranks.is_main:
-        home = path.parent.parent if path.parent.name == "checkpoints" else path.parent
-        folder = output or home / f"eval-{path.stem}-{Path(data.val_annotations).stem}"
         write_evaluation(folder / "eval.json", folder / "detections.json", evaluation, results, saved.step)
         show(evaluation, folder)
 
@@ -69,8 +74,10 @@ def evaluate_checkpoint(path: Path, overrides: list[str], output: Path | None) -
 def evaluate_files(ground_truth: Path, detections: Path, output: Path | None) -> None:
     """COCO numbers of a results file against an annotation file, both JSON, gzipped or not."""
     truth = load_ground_truth(ground_truth)
-    evaluation = coco_evaluation(truth, read_results(detections, truth))
+    results = read_results(detections, truth)
     folder = output or Path("runs") / f"eval-{detections.name.split('.')[0]}"
+    make_folder(folder)
+    evaluation = coco_evaluation(truth, results)
     write_json(folder / "eval.json", evaluation.as_dict(), indent=1)
     show(evaluation, folder)
 

@@ -3,8 +3,10 @@
 import fcntl
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 from retinanet.errors import ConfigFault, ResourceFault
 
@@ -43,8 +45,17 @@ class RunFolder(NamedTuple):
         return self.path / "pictures"
 
 
-def claim(path: Path, *, resume: bool, overwrite: bool) -> tuple[RunFolder, IO[str]]:
-    """Make the folder and take its lock; the returned file holds the lock until it is closed.
+def make_folder(path: Path) -> None:
+    """Make a folder for results, with its parents. ResourceFault where that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResourceFault(f"output: cannot make the folder {path} ({error.strerror}); give another.") from error
+
+
+@contextmanager
+def claim(path: Path, *, resume: bool, overwrite: bool) -> Iterator[RunFolder]:
+    """Make the folder and hold its lock within this context.
 
     A folder with a run in it is refused unless resume (go on) or overwrite (delete that run first) is told. Raises
     ConfigFault for a taken folder and ResourceFault where it cannot be written or another process is running in it.
@@ -59,26 +70,28 @@ def claim(path: Path, *, resume: bool, overwrite: bool) -> tuple[RunFolder, IO[s
         raise ResourceFault(
             f"output: cannot write into {path} ({error.strerror}); give another with output=PATH."
         ) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    with lock:
+        try:
+            # Not flock: loader processes would inherit that, and hold it for seconds after a killed run.
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.seek(0)
+            owner = lock.read().strip() or "another process"
+            raise ResourceFault(
+                f"output: {path} is in use by {owner}; wait for it or give another output=PATH."
+            ) from error
+        if (folder.config.exists() or folder.last.exists()) and not resume:
+            if not overwrite:
+                raise ConfigFault(
+                    f"output: {path} already holds a run. Continue it with --resume, delete it with --overwrite, "
+                    "or choose another folder with output=PATH."
+                )
+            _clear(folder)
         lock.seek(0)
-        owner = lock.read().strip() or "another process"
-        lock.close()
-        raise ResourceFault(f"output: {path} is in use by {owner}; wait for it or give another output=PATH.") from error
-    if (folder.config.exists() or folder.last.exists()) and not resume:
-        if not overwrite:
-            lock.close()
-            raise ConfigFault(
-                f"output: {path} already holds a run. Continue it with --resume, delete it with --overwrite, "
-                "or choose another folder with output=PATH."
-            )
-        _clear(folder)
-    lock.seek(0)
-    lock.truncate()
-    lock.write(f"process {os.getpid()} on {os.uname().nodename}\n")
-    lock.flush()
-    return folder, lock
+        lock.truncate()
+        lock.write(f"process {os.getpid()} on {os.uname().nodename}\n")
+        lock.flush()
+        yield folder
 
 
 def _clear(folder: RunFolder) -> None:

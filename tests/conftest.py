@@ -25,7 +25,7 @@ data:
   workers: 0
 model:
   backbone: {{name: resnet18, weights: none, norm: gn, frozen_stages: 0}}
-  fpn: {{channels: 16}}
+  fpn: {{channels: 64}}
   head: {{depth: 1, norm: gn}}
   anchors: {{sizes: [8, 16, 32, 64, 128]}}
 schedule:

@@ -6,7 +6,7 @@ Boxes are (x1, y1, x2, y2) float32 in pixels of the image after its EXIF rotatio
 
 import logging
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -93,6 +93,21 @@ def load_coco(
         notes=(*notes, *_category_notes(categories), *arrays.notes(data["annotations"])),
         ground_truth=data,
     )
+
+
+def first_images(dataset: CocoDataset, count: int | None) -> CocoDataset:
+    """The data set of the first `count` images only, all categories kept; None changes nothing."""
+    if count is None or count >= len(dataset.images):
+        return dataset
+    images = dataset.images[:count]
+    kept = {image.id for image in images}
+    truth = {
+        **dataset.ground_truth,
+        "images": [row for row in dataset.ground_truth["images"] if row["id"] in kept],
+        "annotations": [row for row in dataset.ground_truth["annotations"] if row["image_id"] in kept],
+    }
+    notes = (*dataset.notes, f"only the first {count} of {len(dataset.images):,} images are used")
+    return replace(dataset, images=images, ground_truth=truth, notes=notes)
 
 
 def load_ground_truth(path: Path) -> dict:

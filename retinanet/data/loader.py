@@ -5,6 +5,7 @@ Order and pixels depend on (seed, epoch, image index) alone: not on workers, ran
 
 import signal
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -116,9 +117,17 @@ def _collate(loaded: Any) -> Batch | str:
     return "\n".join(faults) if faults else collate([s for s in samples if not isinstance(s, str)], canvas)
 
 
-def _ignore_interrupts(_worker: int) -> None:
-    """Ctrl-C reaches every process of the terminal; only the training process answers it."""
+def _leave_signals_to_the_parent(_worker: int) -> None:
+    """Ctrl-C, and SIGTERM from a batch system, reach every process of a group; only the training process answers.
+
+    A second SIGTERM ends the worker: that is how Python clears away workers that do not leave by themselves.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _heed_the_next)
+
+
+def _heed_the_next(number: int, _frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)
 
 
 def _batches(images: Images, sampler: Sampler[list[Key]] | list[list[Key]], workers: int, pin: bool) -> Iterator[Batch]:
@@ -128,7 +137,7 @@ def _batches(images: Images, sampler: Sampler[list[Key]] | list[list[Key]], work
         num_workers=workers,
         collate_fn=_collate,
         pin_memory=pin,
-        worker_init_fn=_ignore_interrupts if workers else None,
+        worker_init_fn=_leave_signals_to_the_parent if workers else None,
         generator=torch.Generator().manual_seed(0),
         prefetch_factor=4 if workers else None,
     )

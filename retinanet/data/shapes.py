@@ -30,7 +30,7 @@ from retinanet.data.shapes_draw import (
 )
 from retinanet.errors import ConfigFault, DataFault, ResourceFault, list_faults
 
-VERSION = 1
+VERSION = 2
 """Goes up whenever the pixels or annotations that a seed gives change."""
 
 SPLITS = ("train", "val")
@@ -39,7 +39,15 @@ SMALLEST_SIDE = 64
 OBJECT_SIDES = (8.0, 200.0)
 MOST_OF_IMAGE = 0.75
 EMPTY_SHARE = 0.03
-MOST_OBJECTS = 8
+OBJECTS = (3, 14)
+DISTRACTORS = (1, 8)
+COMMONEST_SIDE = 32.0
+TYPICAL_HUE = 0.85
+"""Share of objects in their class's own range of hues; the others, and half of the distractors, are of any hue."""
+TYPICAL_HUE_DISTRACTOR = 0.5
+"""Share of distractors in the hues of some class, so that colour alone finds nothing."""
+TILT = np.pi / 7
+"""Objects stand within this angle of upright; distractors at any."""
 LEAST_INSIDE = 0.65
 """Share of an object that the border leaves: a square cut in half at its corners would be a triangle."""
 LEAST_INSIDE_DISTRACTOR = 0.75
@@ -65,6 +73,8 @@ class _Item(NamedTuple):
     kind: str
     class_index: int | None
     side: float
+    hue: float | None
+    """Of its main colour, 0..1; None is any."""
 
 
 class _Canvas:
@@ -109,7 +119,9 @@ class _Canvas:
 
     def add(self, item: _Item, rng: np.random.Generator) -> None:
         """Draw `item` somewhere, or nowhere if it would hide too much."""
-        stretch, angle = float(np.exp(rng.uniform(np.log(0.7), np.log(1.4)))), rng.uniform(0, 2 * np.pi)
+        stretch, angle = float(np.exp(rng.uniform(np.log(0.7), np.log(1.4)))), rng.uniform(-np.pi, np.pi)
+        if item.class_index is not None:
+            angle *= TILT / np.pi
         is_stroke = item.kind in STROKE_DISTRACTORS
         stroke_width = float(np.clip(item.side * rng.uniform(0.03, 0.12), 1.5, 9)) if is_stroke else 0.0
         outline = place_outline(unit_outline(item.kind, rng), stretch, angle, item.side, stroke_width)
@@ -122,7 +134,7 @@ class _Canvas:
         if place is None:
             return
         there, crop = self._crop(*place, cover.shape)
-        self._paint(cover[crop], edge[crop], there, style, rng)
+        self._paint(cover[crop], edge[crop], there, style, item.hue, rng)
         patch = solid[crop]
         self._visible -= np.bincount(self.owners[there][patch], minlength=len(self._visible))
         owner = 0
@@ -143,6 +155,7 @@ class _Canvas:
         edge: NDArray[np.uint8],
         there: tuple[slice, slice],
         style: str,
+        hue: float | None,
         rng: np.random.Generator,
     ) -> None:
         """Colour the patch `there` where `cover` says, in colours that stand out from what it hides."""
@@ -150,7 +163,7 @@ class _Canvas:
         alpha = cover.astype(np.float32)[..., None] / np.float32(255)
         hidden = below[cover >= 128]
         local = hidden[:: max(len(hidden) // 48, 1)]
-        first = contrasting_colour(rng, local, 75.0)
+        first = contrasting_colour(rng, local, 75.0, hue)
         away = np.concatenate([local, np.tile(first, (len(local), 1))]) if style == "rimmed" else local
         second = contrasting_colour(rng, away, 70.0)
         colours = fill_patch(style, (cover.shape[0], cover.shape[1]), first, second, rng)
@@ -162,25 +175,27 @@ class _Canvas:
 def _draw_style(side: float, is_stroke: bool, rng: np.random.Generator) -> str:
     if is_stroke or side < RIM_MIN_SIDE:
         return "gradient" if rng.random() < 0.2 else "flat"
-    return str(rng.choice(["flat", "gradient", "striped", "dotted", "rimmed"], p=[0.25, 0.25, 0.17, 0.13, 0.2]))
+    return str(rng.choice(["flat", "gradient", "striped", "dotted", "rimmed"], p=[0.4, 0.3, 0.1, 0.08, 0.12]))
 
 
 def _draw_items(size: tuple[int, int], rng: np.random.Generator) -> list[_Item]:
     """Objects and distractors of a scene, in drawing order."""
     most = min(OBJECT_SIDES[1], MOST_OF_IMAGE * min(size))
     items: list[_Item] = []
-    objects = 0 if rng.random() < EMPTY_SHARE else int(rng.integers(1, MOST_OBJECTS + 1))
+    objects = 0 if rng.random() < EMPTY_SHARE else int(rng.integers(OBJECTS[0], OBJECTS[1] + 1))
     for _ in range(objects):
         class_index = int(rng.integers(len(CLASS_NAMES)))
-        side = float(np.exp(rng.uniform(np.log(OBJECT_SIDES[0]), np.log(most))))
-        items.append(_Item(CLASS_NAMES[class_index], class_index, side))
-    for _ in range(int(rng.integers(1, MOST_OBJECTS + 1))):
+        side = float(np.exp(rng.triangular(np.log(OBJECT_SIDES[0]), np.log(COMMONEST_SIDE), np.log(most))))
+        hue = class_index / len(CLASS_NAMES) if rng.random() < TYPICAL_HUE else None
+        items.append(_Item(CLASS_NAMES[class_index], class_index, side, hue))
+    for _ in range(int(rng.integers(DISTRACTORS[0], DISTRACTORS[1] + 1))):
         # Solid distractors stay large enough for their form to be read: a hexagon of 10 pixels is a disc.
         if rng.random() < 0.55:
             kind, least = str(rng.choice(SOLID_DISTRACTORS)), 24.0
         else:
             kind, least = str(rng.choice(STROKE_DISTRACTORS)), 14.0
-        items.append(_Item(kind, None, float(np.exp(rng.uniform(np.log(least), np.log(most))))))
+        hue = int(rng.integers(len(CLASS_NAMES))) / len(CLASS_NAMES) if rng.random() < TYPICAL_HUE_DISTRACTOR else None
+        items.append(_Item(kind, None, float(np.exp(rng.uniform(np.log(least), np.log(most)))), hue))
     return [items[i] for i in rng.permutation(len(items))]
 
 

@@ -6,12 +6,16 @@ Legend: P positive anchors. Deltas are `boxes.encode`'s; boxes and anchors are i
 from collections.abc import Callable
 from functools import partial
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 
 from retinanet import boxes
 from retinanet.config import BoxLoss
+
+MIN_LOG_SCALE = -8.0
+"""Smallest dw or dh that CIoU decodes: a side that vanishes in float32 has no aspect ratio (0 / 0)."""
 
 BoxRegressionLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(deltas_P4, boxes_P4, anchors_P4) -> loss_P."""
@@ -39,8 +43,10 @@ def diou(deltas_P4: Tensor, boxes_P4: Tensor, anchors_P4: Tensor) -> Tensor:
 
 
 def ciou(deltas_P4: Tensor, boxes_P4: Tensor, anchors_P4: Tensor) -> Tensor:
-    """1 - CIoU of the decoded boxes (arXiv 1911.08287, equation 10)."""
-    return complete_box_iou_loss(boxes.decode(deltas_P4.float(), anchors_P4), boxes_P4)
+    """1 - CIoU of the decoded boxes (arXiv 1911.08287, equation 10); dw and dh are cut at MIN_LOG_SCALE."""
+    centre_P2, scale_P2 = deltas_P4.float().split(2, dim=-1)
+    deltas_P4 = torch.cat([centre_P2, scale_P2.clamp(min=MIN_LOG_SCALE)], dim=-1)
+    return complete_box_iou_loss(boxes.decode(deltas_P4, anchors_P4), boxes_P4)
 
 
 def build_box_loss(config: BoxLoss) -> BoxRegressionLoss:

@@ -121,6 +121,8 @@ def build_backbone(name: str, weights: str, norm: Literal["frozen_bn", "bn", "gn
 def _imagenet_state(name: str) -> dict[str, Tensor]:
     weights = IMAGENET_WEIGHTS[name]
     file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[1]
+    if file.is_file():
+        return read_state(file)
     try:
         state: dict[str, Tensor] = weights.get_state_dict(progress=True, check_hash=True)
     except (URLError, OSError, RuntimeError) as error:
@@ -172,4 +174,5 @@ def load_backbone_state(network: nn.Module, state: dict[str, Tensor], source: st
     if faults:
         shown = "; ".join(faults[:8]) + (f"; and {len(faults) - 8} more" if len(faults) > 8 else "")
         raise CheckpointFault(f"{source}: the weights do not fit model.backbone.name: {shown}")
-    network.load_state_dict({name: value for name, value in given.items() if name in own}, strict=False)
+    wanted = {name: value for name, value in given.items() if name in own and not name.startswith(dropped)}
+    network.load_state_dict(wanted, strict=False)

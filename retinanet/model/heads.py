@@ -33,15 +33,13 @@ class Head(nn.Module):
                 layers.append(group_norm(channels))
             layers.append(nn.ReLU(inplace=True))
         self.tower = nn.Sequential(*layers)
+        for layer in layers:
+            if isinstance(layer, nn.Conv2d):
+                _start(layer, 0.0)
+        # Made and drawn last: heads with other numbers of outputs start with the same tower.
         self.outputs = outputs
         self.predict = nn.Conv2d(channels if depth else in_channels, anchors_per_cell * outputs, 3, padding=1)
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d):
-                nn.init.normal_(layer.weight, std=0.01)
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
-        if self.predict.bias is not None:
-            nn.init.constant_(self.predict.bias, bias)
+        _start(self.predict, bias)
 
     def forward(self, levels: list[Tensor]) -> Tensor:
         """[(B, in_channels, h, w)] of every level -> (B, A, outputs), ordered as `anchors.pyramid_anchors`."""
@@ -49,3 +47,9 @@ class Head(nn.Module):
 
     def _level(self, level: Tensor) -> Tensor:
         return self.predict(self.tower(level)).permute(0, 2, 3, 1).reshape(level.shape[0], -1, self.outputs)
+
+
+def _start(layer: nn.Conv2d, bias: float) -> None:
+    nn.init.normal_(layer.weight, std=0.01)
+    if layer.bias is not None:
+        nn.init.constant_(layer.bias, bias)

@@ -49,10 +49,9 @@ def build_model(config: Model, head_outputs: int, prior_bias: float, load_weight
         backbone_config.frozen_stages,
     )
     width = head.channels or channels
-    model = RetinaNet(
-        backbone,
-        Fpn(backbone.channels, channels, config.fpn.p6_source),
-        Head(channels, width, head.depth, head.norm, per_cell, head_outputs, prior_bias),
-        Head(channels, width, head.depth, head.norm, per_cell, 4, 0.0),
-    )
+    fpn = Fpn(backbone.channels, channels, config.fpn.p6_source)
+    # The box head is drawn first: class losses that ask for other outputs share every other initial weight.
+    box_head = Head(channels, width, head.depth, head.norm, per_cell, 4, 0.0)
+    class_head = Head(channels, width, head.depth, head.norm, per_cell, head_outputs, prior_bias)
+    model = RetinaNet(backbone, fpn, class_head, box_head)
     return model.to(memory_format=torch.channels_last) if config.channels_last else model

@@ -1,0 +1,266 @@
+"""Backbones: strides, frozen stages, normalisation layers, and weight files good and bad."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, get_args
+from urllib.error import URLError
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision import models
+from torchvision.ops import FrozenBatchNorm2d
+
+from retinanet.config import Backbone as BackboneConfig
+from retinanet.errors import CheckpointFault
+from retinanet.model.backbone import IMAGENET_WEIGHTS, Backbone, build_backbone, group_norm, read_state
+
+NAMES = get_args(BackboneConfig.model_fields["name"].annotation)
+MOBILENET_FILE = Path(__file__).parents[2] / "../shared/data/weights/mobilenet_v2_imagenet_features.pth"
+Norm = Literal["frozen_bn", "bn", "gn"]
+
+
+@pytest.fixture
+def resnet18_state() -> dict[str, Tensor]:
+    """A whole torchvision ResNet-18 of random weights and statistics."""
+    torch.manual_seed(0)
+    network = models.resnet18()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean, -0.1, 0.1)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+    return network.state_dict()
+
+
+def save(content: object, path: Path) -> Path:
+    torch.save(content, path)
+    return path
+
+
+def torchvision_features(state: dict[str, Tensor], images: Tensor) -> list[Tensor]:
+    network = models.resnet18().eval()
+    network.load_state_dict(state)
+    x = network.maxpool(network.relu(network.bn1(network.conv1(images))))
+    c2 = network.layer1(x)
+    c3 = network.layer2(c2)
+    c4 = network.layer3(c3)
+    return [c3, c4, network.layer4(c4)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_backbone_of_the_schema_builds_with_strides_8_16_32(name: str) -> None:
+    assert name in IMAGENET_WEIGHTS
+    with torch.device("meta"):
+        backbone = build_backbone(name, "none", "frozen_bn", 0)
+        features = backbone(torch.zeros(1, 3, 96, 65))
+    expected = [(1, width, -(-96 // s), -(-65 // s)) for width, s in zip(backbone.channels, (8, 16, 32), strict=True)]
+    assert [tuple(f.shape) for f in features] == expected
+    assert len(backbone.stages) == 5
+
+
+@pytest.mark.parametrize(
+    ("norm", "kind"), [("frozen_bn", FrozenBatchNorm2d), ("bn", nn.BatchNorm2d), ("gn", nn.GroupNorm)]
+)
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
+def test_the_norm_is_the_one_asked_for_everywhere(name: str, norm: Norm, kind: type[nn.Module]) -> None:
+    backbone = build_backbone(name, "none", norm, 0)
+    kinds = (FrozenBatchNorm2d, nn.BatchNorm2d, nn.GroupNorm)
+    found = {type(module) for module in backbone.modules() if isinstance(module, kinds)}
+    assert found == {kind}
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(256, 32), (64, 32), (24, 8), (96, 32), (16, 16)])
+def test_group_norm_has_a_group_count_that_divides(channels: int, groups: int) -> None:
+    norm = group_norm(channels)
+    assert isinstance(norm, nn.GroupNorm)
+    assert norm.num_groups == groups
+
+
+@pytest.mark.parametrize(("norm", "frozen"), [("bn", 0), ("bn", 2), ("gn", 2), ("frozen_bn", 1), ("bn", 5)])
+def test_frozen_stages_do_not_change_in_a_training_step_and_the_others_do(norm: Norm, frozen: int) -> None:
+    torch.manual_seed(0)
+    backbone = build_backbone("resnet18", "none", norm, frozen).train()
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    trained = [p for p in backbone.parameters() if p.requires_grad]
+    features = backbone(torch.randn(2, 3, 64, 32))
+    if trained:
+        torch.stack([f.square().mean() for f in features]).sum().backward()
+        torch.optim.SGD(trained, lr=0.1, weight_decay=0.1).step()
+    changed = {name for name, value in backbone.state_dict().items() if not torch.equal(value, before[name])}
+    assert all(int(name.split(".")[1]) >= frozen for name in changed)
+    for name, value in before.items():
+        if int(name.split(".")[1]) >= frozen and (norm != "frozen_bn" or value.ndim == 4):
+            assert name in changed
+
+
+def test_train_mode_reaches_only_the_stages_that_train() -> None:
+    backbone = build_backbone("mobilenet_v2", "none", "bn", 3)
+    assert backbone.train() is backbone
+    assert [stage.training for stage in backbone.stages] == [False, False, False, True, True]
+    assert not any(module.training for module in backbone.eval().modules())
+
+
+def test_frozen_bn_statistics_stay_while_the_stage_trains() -> None:
+    backbone = build_backbone("resnet18", "none", "frozen_bn", 0).train()
+    before = {name: value.clone() for name, value in backbone.named_buffers()}
+    backbone(torch.randn(2, 3, 32, 32))[-1].sum().backward()
+    assert before
+    assert all(torch.equal(value, before[name]) for name, value in backbone.named_buffers())
+
+
+@pytest.mark.parametrize(
+    ("norm", "wrapper"), [("frozen_bn", None), ("bn", None), ("bn", "state_dict"), ("frozen_bn", "model")]
+)
+def test_a_torchvision_state_dict_gives_torchvisions_features(
+    tmp_path: Path, resnet18_state: dict[str, Tensor], norm: Norm, wrapper: str | None
+) -> None:
+    content = {wrapper: resnet18_state, "epoch": 3} if wrapper else resnet18_state
+    backbone = build_backbone("resnet18", str(save(content, tmp_path / "weights.pth")), norm, 2).eval()
+    images = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        for ours, oracle in zip(backbone(images), torchvision_features(resnet18_state, images), strict=True):
+            torch.testing.assert_close(ours, oracle, rtol=1e-4, atol=1e-4)
+
+
+def test_a_classifier_of_another_size_does_not_matter(tmp_path: Path, resnet18_state: dict[str, Tensor]) -> None:
+    fine_tuned = {**resnet18_state, "fc.weight": torch.zeros(7, 512), "fc.bias": torch.zeros(7)}
+    backbone = build_backbone("resnet18", str(save(fine_tuned, tmp_path / "seven.pth")), "bn", 0)
+    assert torch.equal(backbone.state_dict()["stages.0.0.weight"], resnet18_state["conv1.weight"])
+
+
+def test_without_a_classifier_the_file_is_as_good(tmp_path: Path, resnet18_state: dict[str, Tensor]) -> None:
+    body = {name: value for name, value in resnet18_state.items() if not name.startswith("fc.")}
+    backbone = build_backbone("resnet18", str(save(body, tmp_path / "body.pth")), "frozen_bn", 0)
+    assert torch.equal(backbone.state_dict()["stages.4.1.conv2.weight"], body["layer4.1.conv2.weight"])
+
+
+def test_group_norm_takes_a_batch_norm_files_convolutions(tmp_path: Path, resnet18_state: dict[str, Tensor]) -> None:
+    backbone = build_backbone("resnet18", str(save(resnet18_state, tmp_path / "bn.pth")), "gn", 0)
+    assert torch.equal(backbone.state_dict()["stages.2.0.conv1.weight"], resnet18_state["layer2.0.conv1.weight"])
+
+
+def test_missing_misshapen_and_unexpected_tensors_are_listed_together(
+    tmp_path: Path, resnet18_state: dict[str, Tensor]
+) -> None:
+    state = dict(resnet18_state)
+    del state["layer1.0.conv1.weight"], state["bn1.running_mean"]
+    state["conv1.weight"] = torch.zeros(64, 3, 3, 3)
+    state["neck.weight"] = torch.zeros(2)
+    path = save(state, tmp_path / "broken.pth")
+    with pytest.raises(CheckpointFault) as caught:
+        build_backbone("resnet18", str(path), "frozen_bn", 0)
+    message = str(caught.value)
+    for part in (
+        str(path),
+        "missing layer1.0.conv1.weight (64, 64, 3, 3)",
+        "missing bn1.running_mean (64,)",
+        "conv1.weight is (64, 3, 3, 3), wanted (64, 3, 7, 7)",
+        "unexpected neck.weight",
+    ):
+        assert part in message
+
+
+def test_weights_of_another_network_do_not_flood_the_message(tmp_path: Path, resnet18_state: dict[str, Tensor]) -> None:
+    with pytest.raises(CheckpointFault, match=r"do not fit model\.backbone\.name.*and \d+ more"):
+        build_backbone("mobilenet_v2", str(save(resnet18_state, tmp_path / "r18.pth")), "frozen_bn", 0)
+
+
+@pytest.mark.parametrize(
+    "content", [b"plain text", b"", b"PK\x03\x04 half a zip"], ids=["text", "empty", "truncated zip"]
+)
+def test_a_file_that_is_no_checkpoint(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "weights.pth"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointFault, match=r"weights\.pth: not a file of plain tensors"):
+        read_state(path)
+
+
+@pytest.mark.parametrize("content", [[torch.zeros(2)], {"epoch": 3}, {}, torch.zeros(3)])
+def test_a_checkpoint_without_a_state_dict(tmp_path: Path, content: object) -> None:
+    with pytest.raises(CheckpointFault, match="holds no state dict"):
+        read_state(save(content, tmp_path / "odd.pth"))
+
+
+def test_a_pickled_module_is_refused_and_not_run(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointFault, match="not a file of plain tensors"):
+        read_state(save(nn.Linear(2, 2), tmp_path / "module.pth"))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointFault, match=r"model\.backbone\.weights: no file .*gone\.pth"):
+        build_backbone("resnet18", str(tmp_path / "gone.pth"), "frozen_bn", 0)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty cache of torch's downloads, and no network."""
+
+    def unreachable(*_: object, **__: object) -> None:
+        raise URLError("no network in this test")
+
+    before = torch.hub.get_dir()
+    torch.hub.set_dir(tmp_path)
+    monkeypatch.setattr(torch.hub, "urlopen", unreachable)
+    yield tmp_path / "checkpoints"
+    torch.hub.set_dir(before)
+
+
+def test_imagenet_weights_offline_say_what_to_put_where(hub: Path) -> None:
+    with pytest.raises(CheckpointFault) as caught:
+        build_backbone("resnet18", "imagenet", "frozen_bn", 2)
+    url = models.ResNet18_Weights.IMAGENET1K_V1.url
+    message = str(caught.value)
+    for part in ("model.backbone.weights", url, str(hub / url.rsplit("/", 1)[1]), "no network in this test", "`none`"):
+        assert part in message
+
+
+def test_imagenet_weights_put_there_by_hand_are_taken(hub: Path, resnet18_state: dict[str, Tensor]) -> None:
+    hub.mkdir()
+    save(resnet18_state, hub / models.ResNet18_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[1])
+    backbone = build_backbone("resnet18", "imagenet", "frozen_bn", 2)
+    assert torch.equal(backbone.state_dict()["stages.0.0.weight"], resnet18_state["conv1.weight"])
+
+
+def test_a_damaged_imagenet_file_is_a_fault_that_names_it(hub: Path) -> None:
+    hub.mkdir()
+    file = hub / models.ResNet18_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[1]
+    file.write_text("<html>proxy error</html>", encoding="utf-8")
+    with pytest.raises(CheckpointFault) as caught:
+        build_backbone("resnet18", "imagenet", "frozen_bn", 2)
+    assert str(file) in str(caught.value)
+
+
+def mobilenet_features(features: nn.Sequential, images: Tensor) -> list[Tensor]:
+    found = []
+    for index, block in enumerate(features):
+        images = block(images)
+        if index in (6, 13, 17):
+            found.append(images)
+    return found
+
+
+@pytest.mark.parametrize("prefix", ["", "features."])
+def test_mobilenet_files_of_the_features_and_of_the_whole_network(tmp_path: Path, prefix: str) -> None:
+    torch.manual_seed(0)
+    network = models.mobilenet_v2().eval()
+    state = network.state_dict() if prefix else network.features.state_dict()
+    backbone = build_backbone("mobilenet_v2", str(save(state, tmp_path / "m.pth")), "frozen_bn", 2).eval()
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        for ours, oracle in zip(backbone(images), mobilenet_features(network.features, images), strict=True):
+            torch.testing.assert_close(ours, oracle, rtol=1e-4, atol=1e-5)
+
+
+def test_the_real_mobilenet_file_gives_torchvisions_features() -> None:
+    if not MOBILENET_FILE.is_file():
+        pytest.skip(f"no real weights at {MOBILENET_FILE}")
+    network = models.mobilenet_v2().features.eval()
+    state = torch.load(MOBILENET_FILE, weights_only=True)
+    network.load_state_dict({name.removeprefix("features."): value for name, value in state.items()})
+    backbone: Backbone = build_backbone("mobilenet_v2", str(MOBILENET_FILE), "frozen_bn", 2).eval()
+    images = torch.randn(1, 3, 96, 128, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for ours, oracle in zip(backbone(images), mobilenet_features(network, images), strict=True):
+            assert ours.std().item() > 0.1
+            torch.testing.assert_close(ours, oracle, rtol=1e-4, atol=1e-4)

@@ -1,0 +1,128 @@
+"""The pyramid's wiring and sizes, the subnets' order of outputs and their initialisation."""
+
+import math
+from typing import Literal
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from retinanet.anchors import STRIDES, AnchorSpec, pyramid_anchors
+from retinanet.model.fpn import Fpn
+from retinanet.model.heads import Head
+
+CPU = torch.device("cpu")
+
+
+def features(canvas: tuple[int, int], channels: tuple[int, int, int] = (4, 6, 8)) -> list[Tensor]:
+    """Random C3, C4, C5 of a canvas."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = [[-(-side // stride) for side in canvas] for stride in STRIDES[:3]]
+    return [torch.randn((2, c, *size), generator=generator) for c, size in zip(channels, sizes, strict=True)]
+
+
+@pytest.mark.parametrize("canvas", [(64, 96), (97, 131), (33, 200), (8, 8)])
+@pytest.mark.parametrize("source", ["c5", "p5"])
+def test_levels_have_the_cells_of_the_anchors(canvas: tuple[int, int], source: Literal["c5", "p5"]) -> None:
+    levels = Fpn((4, 6, 8), 5, source)(features(canvas))
+    spec = AnchorSpec((32.0, 64.0, 128.0, 256.0, 512.0), (1.0,), (1.0,), 0.5, "none")
+    assert tuple(level.shape[2] * level.shape[3] for level in levels) == pyramid_anchors(canvas, spec, CPU).level_sizes
+    assert all(level.shape[:2] == (2, 5) for level in levels)
+
+
+def test_the_pyramid_is_top_down_sums_of_laterals() -> None:
+    c3, c4, c5 = features((97, 131))
+    fpn = Fpn((4, 6, 8), 5, "p5")
+    m5 = fpn.lateral[2](c5)
+    m4 = fpn.lateral[1](c4) + F.interpolate(m5, size=c4.shape[-2:], mode="nearest")
+    m3 = fpn.lateral[0](c3) + F.interpolate(m4, size=c3.shape[-2:], mode="nearest")
+    p3, p4, p5, p6, p7 = fpn([c3, c4, c5])
+    for level, output, merged in zip((p3, p4, p5), fpn.output, (m3, m4, m5), strict=True):
+        torch.testing.assert_close(level, output(merged))
+    torch.testing.assert_close(p6, fpn.p6(p5))
+    torch.testing.assert_close(p7, fpn.p7(p6.relu()))
+    assert (p6 < 0).any()
+
+
+@pytest.mark.parametrize(("source", "reaches_output"), [("c5", False), ("p5", True)])
+def test_p6_comes_from_its_source(source: Literal["c5", "p5"], reaches_output: bool) -> None:
+    fpn = Fpn((4, 6, 8), 5, source)
+    maps = features((128, 128))
+    before = fpn(maps)
+    with torch.no_grad():
+        fpn.output[2].weight.mul_(2.0)
+    after = fpn(maps)
+    assert fpn.p6.in_channels == (5 if reaches_output else 8)
+    assert not torch.equal(before[2], after[2])
+    assert torch.equal(before[3], after[3]) is not reaches_output
+    torch.testing.assert_close(after[3], fpn.p6(after[2] if reaches_output else maps[2]))
+
+
+def test_fpn_biases_start_at_zero() -> None:
+    biases = [module.bias for module in Fpn((4, 6, 8), 5, "c5").modules() if isinstance(module, nn.Conv2d)]
+    assert len(biases) == 8
+    assert all(bias is not None and not bias.any() for bias in biases)
+
+
+def test_outputs_are_ordered_as_the_anchors() -> None:
+    """Levels that hold their cells' centres and a bias of each cell anchor's shape give the anchors themselves."""
+    canvas = (150, 220)
+    spec = AnchorSpec((16.0, 32.0, 64.0, 128.0, 256.0), (1.0, 1.5), (0.5, 1.0, 2.0), 0.5, "none")
+    pyramid = pyramid_anchors(canvas, spec, CPU)
+    centres = []
+    for stride in STRIDES:
+        rows, columns = (-(-side // stride) for side in canvas)
+        y, x = torch.meshgrid(
+            (torch.arange(rows) + 0.5) * stride, (torch.arange(columns) + 0.5) * stride, indexing="ij"
+        )
+        centres.append(torch.stack([x, y])[None].repeat(2, 1, 1, 1))
+    head = Head(2, 2, 0, "none", spec.per_cell, 4, 0.0)
+    shapes = [(scale / math.sqrt(ratio), scale * math.sqrt(ratio)) for ratio in (0.5, 1.0, 2.0) for scale in (1.0, 1.5)]
+    with torch.no_grad():
+        head.predict.weight.zero_()
+        for anchor, (width, height) in enumerate(shapes):
+            head.predict.weight[4 * anchor, 0, 1, 1] = 1.0
+            head.predict.weight[4 * anchor + 1, 1, 1, 1] = 1.0
+            head.predict.bias[4 * anchor + 2] = width
+            head.predict.bias[4 * anchor + 3] = height
+        outputs = head(centres)
+    size_A = torch.cat([torch.full((n,), size) for n, size in zip(pyramid.level_sizes, spec.sizes, strict=True)])
+    low, high = pyramid.boxes_A4[:, :2], pyramid.boxes_A4[:, 2:]
+    expected = torch.cat([(low + high) / 2, (high - low) / size_A[:, None]], dim=1)
+    assert outputs.shape == (2, len(expected), 4)
+    for image in outputs:
+        torch.testing.assert_close(image, expected, rtol=1e-5, atol=1e-4)
+
+
+def test_outputs_of_images_do_not_mix() -> None:
+    torch.manual_seed(0)
+    head = Head(3, 4, 2, "none", 2, 5, 0.0)
+    levels = [torch.randn(3, 3, 6, 7), torch.randn(3, 3, 3, 4)]
+    together = head(levels)
+    for index in range(3):
+        torch.testing.assert_close(together[index : index + 1], head([level[index : index + 1] for level in levels]))
+
+
+@pytest.mark.parametrize("depth", [0, 1, 4])
+@pytest.mark.parametrize("norm", ["none", "gn"])
+def test_depth_norm_and_width(depth: int, norm: Literal["none", "gn"]) -> None:
+    head = Head(8, 16, depth, norm, 3, 2, 0.0)
+    convolutions = [module for module in head.modules() if isinstance(module, nn.Conv2d)]
+    norms = [module for module in head.modules() if isinstance(module, nn.GroupNorm)]
+    assert len(convolutions) == depth + 1
+    assert len(norms) == (depth if norm == "gn" else 0)
+    assert convolutions[0].in_channels == 8
+    assert head.predict.in_channels == (16 if depth else 8)
+    assert head([torch.randn(1, 8, 5, 4)]).shape == (1, 5 * 4 * 3, 2)
+
+
+def test_weights_start_gaussian_and_biases_at_zero_or_the_prior() -> None:
+    torch.manual_seed(0)
+    head = Head(128, 128, 4, "none", 9, 20, -4.595)
+    for module in head.modules():
+        if isinstance(module, nn.Conv2d):
+            assert module.weight.std().item() == pytest.approx(0.01, rel=0.02)
+            assert abs(module.weight.mean().item()) < 1e-4
+            assert module.bias is not None
+            assert module.bias.unique().tolist() == pytest.approx([-4.595 if module is head.predict else 0.0])

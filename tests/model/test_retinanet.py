@@ -1,0 +1,136 @@
+"""The whole network: shapes, agreement with the anchors, start of training as the paper says."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from retinanet.anchors import pyramid_anchors
+from retinanet.assign import AssignRule, assign_batch
+from retinanet.config import BoxLoss, ClassLoss, Model
+from retinanet.criterion import Criterion, criterion
+from retinanet.losses.box import build_box_loss
+from retinanet.losses.classification import build_class_loss
+from retinanet.model.retinanet import RetinaNet, build_anchor_spec, build_model
+from retinanet.structures import HeadOutputs, Targets
+
+CPU = torch.device("cpu")
+
+
+def small(**sections: dict[str, Any]) -> Model:
+    """A ResNet-18 with GroupNorm and 32 channels; `sections` replace keys."""
+    tree: dict[str, dict[str, Any]] = {
+        "backbone": {"name": "resnet18", "weights": "none", "norm": "gn", "frozen_stages": 0},
+        "fpn": {"channels": 32},
+        "head": {"depth": 2},
+    }
+    for name, keys in sections.items():
+        tree[name] = {**tree.get(name, {}), **keys}
+    return Model.model_validate(tree)
+
+
+def build(config: Model, outputs: int = 3, bias: float = -4.595) -> RetinaNet:
+    torch.manual_seed(0)
+    return build_model(config, outputs, bias)
+
+
+@pytest.mark.parametrize("canvas", [(64, 96), (97, 131)])
+def test_outputs_agree_with_the_anchors_in_training_and_evaluation(canvas: tuple[int, int]) -> None:
+    config = small()
+    model = build(config)
+    pyramid = pyramid_anchors(canvas, build_anchor_spec(config), CPU)
+    images = torch.randn(2, 3, *canvas)
+    with torch.no_grad():
+        trained, evaluated = model.train()(images), model.eval()(images)
+    for outputs in (trained, evaluated):
+        assert isinstance(outputs, HeadOutputs)
+        assert outputs.logits_BAK.shape == (2, len(pyramid.boxes_A4), 3)
+        assert outputs.deltas_BA4.shape == (2, len(pyramid.boxes_A4), 4)
+    assert torch.equal(trained.logits_BAK, evaluated.logits_BAK)
+
+
+def test_a_single_anchor_a_cell_and_another_head_width() -> None:
+    config = small(anchors={"scales": (1.0,), "aspect_ratios": (1.0,)}, head={"depth": 1, "channels": 8})
+    model = build(config)
+    assert model.class_head.predict.out_channels == 3
+    assert model.box_head.predict.out_channels == 4
+    assert model.box_head.predict.in_channels == 8
+    with torch.no_grad():
+        assert model(torch.zeros(1, 3, 64, 64)).deltas_BA4.shape == (1, 64 + 16 + 4 + 1 + 1, 4)
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_memory_format_is_the_configs_and_changes_no_output(channels_last: bool) -> None:
+    config = small()
+    model = build(config.model_copy(update={"channels_last": channels_last})).eval()
+    weight = model.fpn.output[0].weight
+    assert weight.is_contiguous(memory_format=torch.channels_last) is channels_last
+    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        outputs, oracle = model(images), build(config).eval()(images)
+    torch.testing.assert_close(outputs.logits_BAK, oracle.logits_BAK, rtol=1e-4, atol=1e-5)
+
+
+def test_without_load_weights_the_weights_file_is_not_read() -> None:
+    config = small(backbone={"weights": "/nowhere/weights.pth"})
+    assert isinstance(build_model(config, 3, 0.0, load_weights=False), RetinaNet)
+
+
+def test_the_same_seed_gives_the_same_backbone_and_pyramid_whatever_the_class_count() -> None:
+    few, many = build(small(), 1).state_dict(), build(small(), 9).state_dict()
+    shared = [name for name in few if name.startswith(("backbone.", "fpn."))]
+    assert len(shared) > 60
+    assert all(torch.equal(few[name], many[name]) for name in shared)
+
+
+def background_loss(model: RetinaNet, config: Model, images: Tensor) -> float:
+    """Focal loss of an empty image, normaliser 1."""
+    anchors_A4 = pyramid_anchors((images.shape[2], images.shape[3]), build_anchor_spec(config), CPU).boxes_A4
+    empty = Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4))
+    assignment = assign_batch(anchors_A4, [empty], AssignRule(0.5, 0.4, False, 0.0, 0.5))
+    parts = Criterion(build_class_loss(ClassLoss()), 1.0, build_box_loss(BoxLoss()), 1.0)
+    with torch.no_grad():
+        return criterion(model(images), assignment, anchors_A4, parts, torch.ones(1)).class_B.item()
+
+
+def test_the_prior_bounds_the_initial_class_loss() -> None:
+    """Section 4.1: each output starts at pi, so an empty image costs A K 0.75 pi^2 (-log(1 - pi)), not A K 0.13."""
+    config, pi, classes = small(), 0.01, 5
+    bias = build_class_loss(ClassLoss()).prior_bias(pi)
+    images = torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    outputs = classes * len(pyramid_anchors((96, 96), build_anchor_spec(config), CPU).boxes_A4)
+    model = build(config, classes, bias)
+    expected = outputs * 0.75 * pi**2 * -math.log(1 - pi)
+    assert background_loss(model, config, images) == pytest.approx(expected, rel=0.05)
+    assert build_class_loss(ClassLoss()).scores(model(images).logits_BAK).mean().item() == pytest.approx(pi, rel=0.02)
+    even = background_loss(build(config, classes, 0.0), config, images)
+    assert even == pytest.approx(outputs * 0.75 * 0.25 * math.log(2), rel=0.05)
+
+
+def test_the_deltas_start_near_zero() -> None:
+    model = build(small())
+    with torch.no_grad():
+        assert model(torch.randn(1, 3, 64, 64)).deltas_BA4.abs().max().item() < 0.1
+
+
+def test_bfloat16_autocast_runs_and_stays_close() -> None:
+    model = build(small(), bias=0.0).eval()
+    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        exact = model(images)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            rough = model(images)
+    assert rough.logits_BAK.dtype == torch.bfloat16
+    assert (rough.logits_BAK.float() - exact.logits_BAK).abs().max().item() < 0.02
+
+
+def test_every_trainable_parameter_gets_a_gradient() -> None:
+    model = build(small(backbone={"frozen_stages": 2}))
+    outputs = model(torch.randn(1, 3, 64, 64))
+    (outputs.logits_BAK.square().sum() + outputs.deltas_BA4.square().sum()).backward()
+    for name, parameter in model.named_parameters():
+        frozen = name.startswith(("backbone.stages.0.", "backbone.stages.1."))
+        assert (parameter.grad is None) is frozen, name
+        assert parameter.requires_grad is not frozen, name

@@ -1,0 +1,118 @@
+"""From config sections to values: every field arrives where it belongs."""
+
+import random
+from typing import Any
+
+import pytest
+import torch
+
+from retinanet.build import (
+    build_assign_rule,
+    build_augment,
+    build_criterion,
+    build_detector,
+    build_loss_and_model,
+    build_precision,
+    build_sizing,
+    computes_bfloat16,
+    seed_everything,
+)
+from retinanet.config import Config
+from retinanet.losses.box import giou
+from retinanet.losses.focal import focal
+
+CPU = torch.device("cpu")
+SMALL: dict[str, Any] = {
+    "backbone": {"name": "resnet18", "weights": "none", "frozen_stages": 0},
+    "fpn": {"channels": 8},
+    "head": {"depth": 1, "prior": 0.2},
+    "anchors": {"scales": (1.0,), "offset": 0.0, "rounding": "truncate"},
+}
+
+
+def config(**sections: Any) -> Config:
+    return Config.model_validate({"model": SMALL, **sections})
+
+
+def test_assign_rule() -> None:
+    keys = {"positive_iou": 0.7, "negative_iou": 0.3, "low_quality": True, "low_quality_min_iou": 0.1}
+    assert tuple(build_assign_rule(config(assign={**keys, "crowd_overlap": 0.9}))) == (0.7, 0.3, True, 0.1, 0.9)
+
+
+def test_the_defaults_are_the_papers_assignment() -> None:
+    assert build_assign_rule(Config())[:3] == (0.5, 0.4, False)
+
+
+def test_criterion() -> None:
+    parts = build_criterion(
+        config(
+            loss={
+                "classification": {"kind": "focal", "alpha": 0.4, "gamma": 3.0, "weight": 2.0},
+                "box": {"kind": "giou", "weight": 0.5},
+            }
+        )
+    )
+    logits, labels = torch.randn(6, 3), torch.tensor([0, 1, 2, -1, -2, 0])
+    assert (parts.class_weight, parts.box_weight) == (2.0, 0.5)
+    assert torch.equal(parts.class_loss.value(logits, labels), focal(logits, labels, 0.4, 3.0))
+    assert parts.box_loss is giou
+
+
+def test_loss_and_model_fit_together() -> None:
+    torch.manual_seed(0)
+    loss, model = build_loss_and_model(config(), classes=4)
+    assert model.class_head.outputs == loss.head_outputs(4) == 4
+    assert model.box_head.outputs == 4
+    bias = model.class_head.predict.bias
+    assert bias is not None
+    assert loss.scores(bias).tolist() == pytest.approx([0.2] * 12)
+
+
+def test_sizing_and_augment() -> None:
+    data = {"shorter_side": (480, 600), "longer_side": 900, "scale_jitter": (0.5, 1.5), "color_jitter": 0.3}
+    built = config(data={**data, "flip": 0.25, "vertical_flip": 0.125})
+    assert tuple(build_sizing(built)) == ((480, 600), 900, None)
+    assert tuple(build_augment(built)) == ((0.5, 1.5), 0.3, 0.25, 0.125)
+    assert build_sizing(config(data={"canvas": (320, 256)})).canvas == (320, 256)
+
+
+def test_detector() -> None:
+    keys = {"score_threshold": 0.1, "topk": 50, "nms_iou": 0.6, "detections": 7}
+    built = config(eval=keys, precision="bfloat16")
+    _, model = build_loss_and_model(built, classes=2)
+    detector = build_detector(built, model, CPU)
+    assert tuple(detector.rule) == (0.1, 50, 0.6, 7)
+    assert tuple(detector.anchors)[1:] == ((1.0,), (0.5, 1.0, 2.0), 0.0, "truncate")
+    assert detector.model is model
+    assert detector.precision == torch.bfloat16
+    assert detector.scores(torch.zeros(1, 2)).tolist() == [[0.5, 0.5]]
+
+
+@pytest.mark.parametrize("name", ["float32", "bfloat16", "float16"])
+def test_precision(name: str) -> None:
+    assert build_precision(config(precision=name), CPU) == getattr(torch, name)
+
+
+def test_bfloat16_of_the_cpu_follows_its_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
+    for features, expected in (({}, False), ({"avx2": True}, False), ({"avx512_bf16": True}, True)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda features=features: features)
+        assert computes_bfloat16(CPU) is expected
+    assert computes_bfloat16(torch.device("mps")) is False
+
+
+def test_the_same_seed_builds_the_same_network_whatever_was_drawn_before() -> None:
+    deterministic, threads = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
+    states = []
+    try:
+        for draws in (0, 7):
+            torch.rand(draws)
+            random.random()
+            seed_everything(5, 0)
+            states.append(build_loss_and_model(config(), classes=3)[1].state_dict())
+        seed_everything(6, 0)
+        other = build_loss_and_model(config(), classes=3)[1].state_dict()
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.use_deterministic_algorithms(deterministic)
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    assert not torch.equal(other["fpn.p6.weight"], states[0]["fpn.p6.weight"])

@@ -1,0 +1,195 @@
+"""The criterion against a slow loop over anchors, torchvision's heads, and the meaning of the normaliser."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torchvision.models.detection.retinanet import RetinaNetClassificationHead, RetinaNetRegressionHead
+
+from retinanet import boxes
+from retinanet.anchors import AnchorSpec, pyramid_anchors
+from retinanet.assign import AssignRule, BatchAssignment, assign, assign_batch
+from retinanet.config import BoxLoss, ClassLoss
+from retinanet.criterion import Criterion, Losses, criterion, normaliser
+from retinanet.losses.box import build_box_loss
+from retinanet.losses.classification import build_class_loss
+from retinanet.structures import BACKGROUND, IGNORE, HeadOutputs, Targets
+
+CLASSES = 3
+SPEC = AnchorSpec((16.0, 32.0, 64.0, 128.0, 256.0), (1.0,), (0.5, 1.0, 2.0), 0.5, "none")
+ANCHORS = pyramid_anchors((64, 80), SPEC, torch.device("cpu")).boxes_A4
+RULE = AssignRule(0.5, 0.4, low_quality=True, low_quality_min_iou=0.0, crowd_overlap=0.5)
+NO_CROWD = torch.zeros((0, 4))
+
+
+def parts(kind: str = "smooth_l1", class_weight: float = 1.0, box_weight: float = 1.0) -> Criterion:
+    box_loss = build_box_loss(BoxLoss.model_validate({"kind": kind}))
+    return Criterion(build_class_loss(ClassLoss()), class_weight, box_loss, box_weight)
+
+
+def image(*objects: tuple[float, float, float, float, int]) -> Targets:
+    found = torch.tensor([o[:4] for o in objects]).reshape(-1, 4)
+    return Targets(found, torch.tensor([o[4] for o in objects], dtype=torch.int64), NO_CROWD)
+
+
+TARGETS = [
+    image((4, 6, 22, 25, 0), (30, 8, 62, 36, 2)),
+    image(),
+    image((10, 20, 40, 60, 1)),
+    image((50, 40, 66, 57, 1), (0, 0, 70, 60, 0)),
+]
+
+
+def case(targets: list[Targets] = TARGETS, seed: int = 0) -> tuple[HeadOutputs, BatchAssignment]:
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn((len(targets), len(ANCHORS), CLASSES), generator=generator) * 2 - 2
+    deltas = torch.randn((len(targets), len(ANCHORS), 4), generator=generator) * 0.3
+    return HeadOutputs(logits.requires_grad_(), deltas.requires_grad_()), assign_batch(ANCHORS, targets, RULE)
+
+
+def gradients(losses: Losses, outputs: HeadOutputs) -> tuple[Tensor, ...]:
+    return torch.autograd.grad(losses.total(), outputs)
+
+
+def loop(outputs: HeadOutputs, targets: list[Targets], divisors: list[float]) -> tuple[list[float], list[float], float]:
+    """Class loss and box loss of each image, and the foreground's class loss: focal (0.25, 2), smooth L1 (1/9)."""
+    class_B, box_B, foreground = [], [], 0.0
+    for b, image_targets in enumerate(targets):
+        found = assign(ANCHORS, image_targets, RULE)
+        class_sum = box_sum = 0.0
+        for a, label in enumerate(found.labels_A.tolist()):
+            if label == IGNORE:
+                continue
+            anchor_loss = 0.0
+            for k, x in enumerate(outputs.logits_BAK[b, a].tolist()):
+                p = 1 / (1 + math.exp(-x))
+                p_t, alpha_t = (p, 0.25) if k == label else (1 - p, 0.75)
+                anchor_loss -= alpha_t * (1 - p_t) ** 2 * math.log(p_t)
+            class_sum += anchor_loss
+            if label == BACKGROUND:
+                continue
+            foreground += anchor_loss / divisors[b]
+            box = image_targets.boxes_G4[found.matched_A[a]]
+            wanted = boxes.encode(box[None].double(), ANCHORS[a][None].double())[0].tolist()
+            for x, t in zip(outputs.deltas_BA4[b, a].tolist(), wanted, strict=True):
+                d = abs(x - t)
+                box_sum += d * d * 4.5 if d < 1 / 9 else d - 1 / 18
+        class_B.append(class_sum / divisors[b])
+        box_B.append(box_sum / divisors[b])
+    return class_B, box_B, foreground
+
+
+def test_the_case_holds_every_kind_of_anchor() -> None:
+    _, assignment = case()
+    assert set(assignment.labels_BA.unique().tolist()) == {IGNORE, BACKGROUND, 0, 1, 2}
+    assert assignment.positives().tolist()[1] == 0
+    assert (assignment.positives()[[0, 2, 3]] > 0).all()
+
+
+@pytest.mark.parametrize("divisors", [[7.0] * 4, [1.0, 2.0, 3.0, 4.0]])
+def test_equals_a_loop_over_anchors(divisors: list[float]) -> None:
+    outputs, assignment = case()
+    losses = criterion(outputs, assignment, ANCHORS, parts(), torch.tensor(divisors))
+    class_B, box_B, foreground = loop(outputs, TARGETS, divisors)
+    assert losses.class_B.tolist() == pytest.approx(class_B, rel=1e-5)
+    assert losses.box_B.tolist() == pytest.approx(box_B, rel=1e-5)
+    assert losses.foreground.item() == pytest.approx(foreground, rel=1e-5)
+    assert losses.total().item() == pytest.approx(sum(class_B) + sum(box_B), rel=1e-5)
+    assert losses.sums().tolist() == pytest.approx([sum(class_B), sum(box_B), foreground], rel=1e-5)
+    assert not losses.sums().requires_grad
+    assert not losses.foreground.requires_grad
+    assert losses.finite().tolist() == [True] * 4
+
+
+def test_weights_multiply_each_loss_and_its_foreground() -> None:
+    outputs, assignment = case()
+    plain = criterion(outputs, assignment, ANCHORS, parts(), torch.full((4,), 5.0))
+    weighted = criterion(outputs, assignment, ANCHORS, parts("smooth_l1", 3.0, 0.5), torch.full((4,), 5.0))
+    torch.testing.assert_close(weighted.class_B, 3 * plain.class_B)
+    torch.testing.assert_close(weighted.box_B, 0.5 * plain.box_B)
+    torch.testing.assert_close(weighted.foreground, 3 * plain.foreground)
+    assert criterion(outputs, assignment, ANCHORS, parts("l1", 0.0, 0.0), torch.ones(4)).total().item() == 0
+
+
+def test_micro_batches_with_the_shared_total_equal_one_batch() -> None:
+    outputs, assignment = case()
+    total = assignment.positives().sum()
+    whole = criterion(outputs, assignment, ANCHORS, parts(), normaliser(assignment.positives(), total, 4, False))
+    summed = 0.0
+    micro_gradients: list[tuple[Tensor, ...]] = []
+    for start, stop in ((0, 1), (1, 4)):
+        some, found = case(TARGETS)
+        some = HeadOutputs(*(o.detach()[start:stop].clone().requires_grad_() for o in some))
+        found = assign_batch(ANCHORS, TARGETS[start:stop], RULE)
+        losses = criterion(some, found, ANCHORS, parts(), normaliser(found.positives(), total, 4, False))
+        summed += losses.total().item()
+        micro_gradients.append(gradients(losses, some))
+    assert summed == pytest.approx(whole.total().item(), rel=1e-6)
+    for ours, pieces in zip(gradients(whole, outputs), zip(*micro_gradients, strict=True), strict=True):
+        torch.testing.assert_close(torch.cat(pieces), ours, rtol=1e-6, atol=1e-9)
+
+
+def test_per_image_is_the_mean_over_images_of_torchvisions_heads() -> None:
+    outputs, assignment = case()
+    divisor_B = normaliser(assignment.positives(), assignment.positives().sum(), 4, per_image=True)
+    losses = criterion(outputs, assignment, ANCHORS, parts("l1"), divisor_B)
+    matched = []
+    for image_targets in TARGETS:
+        found = assign(ANCHORS, image_targets, RULE)
+        matched.append(torch.where(found.labels_A >= 0, found.matched_A, found.labels_A))
+    oracle_targets = [{"boxes": t.boxes_G4, "labels": t.classes_G} for t in TARGETS]
+    oracle_outputs = {"cls_logits": outputs.logits_BAK, "bbox_regression": outputs.deltas_BA4}
+    class_oracle = RetinaNetClassificationHead(4, 3, CLASSES).compute_loss(oracle_targets, oracle_outputs, matched)
+    box_oracle = RetinaNetRegressionHead(4, 3).compute_loss(oracle_targets, oracle_outputs, [ANCHORS] * 4, matched)
+    torch.testing.assert_close(losses.class_B.sum(), class_oracle)
+    torch.testing.assert_close(losses.box_B.sum(), box_oracle)
+    oracle_gradients = torch.autograd.grad(class_oracle + box_oracle, outputs)
+    for ours, oracle in zip(gradients(losses, outputs), oracle_gradients, strict=True):
+        torch.testing.assert_close(ours, oracle, rtol=1e-5, atol=1e-9)
+
+
+def test_normaliser_by_hand() -> None:
+    positives_B = torch.tensor([3, 0, 5])
+    batch = normaliser(positives_B, torch.tensor(20), 16, per_image=False)
+    image_wise = normaliser(positives_B, torch.tensor(20), 16, per_image=True)
+    assert batch.tolist() == [20, 20, 20]
+    assert image_wise.tolist() == [48, 16, 80]
+    assert normaliser(torch.tensor([0, 0]), torch.tensor(0), 2, per_image=False).tolist() == [1, 1]
+    assert batch.dtype == image_wise.dtype == torch.float32
+
+
+@pytest.mark.parametrize("per_image", [False, True])
+@pytest.mark.parametrize("kind", ["l1", "smooth_l1", "giou", "diou", "ciou"])
+def test_without_positives_only_the_class_loss_counts(kind: str, per_image: bool) -> None:
+    outputs, assignment = case([image(), image()])
+    positives_B = assignment.positives()
+    losses = criterion(
+        outputs, assignment, ANCHORS, parts(kind), normaliser(positives_B, positives_B.sum(), 2, per_image)
+    )
+    assert torch.isfinite(losses.class_B).all()
+    assert (losses.class_B > 0).all()
+    assert losses.box_B.tolist() == [0.0, 0.0]
+    assert losses.foreground.item() == 0
+    logit_gradient, delta_gradient = gradients(losses, outputs)
+    assert logit_gradient.abs().sum().item() > 0
+    assert delta_gradient.abs().sum().item() == 0
+
+
+def test_an_image_with_a_nan_is_named() -> None:
+    outputs, assignment = case()
+    logits = outputs.logits_BAK.detach().clone()
+    logits[2, 5, 1] = math.nan
+    losses = criterion(HeadOutputs(logits, outputs.deltas_BA4), assignment, ANCHORS, parts(), torch.full((4,), 5.0))
+    assert losses.finite().tolist() == [True, True, False, True]
+
+
+def test_half_precision_outputs_under_autocast_give_float32_losses() -> None:
+    outputs, assignment = case()
+    half = HeadOutputs(*(o.detach().bfloat16() for o in outputs))
+    expected = criterion(HeadOutputs(*(o.float() for o in half)), assignment, ANCHORS, parts(), torch.full((4,), 5.0))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = criterion(half, assignment, ANCHORS, parts(), torch.full((4,), 5.0))
+    for ours, wanted in zip(losses, expected, strict=True):
+        assert ours.dtype == torch.float32
+        assert torch.equal(ours, wanted)

@@ -1,0 +1,118 @@
+"""Ranks from torchrun's variables, the choice of device, and two real gloo processes."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as multiprocessing
+
+from retinanet.distributed import (
+    Ranks,
+    choose_device,
+    gather_rows,
+    read_ranks,
+    start,
+    stop,
+    sum_over_ranks,
+    was_restarted,
+)
+from retinanet.errors import ConfigFault, ResourceFault
+
+VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "TORCHELASTIC_RESTART_COUNT")
+ROWS = ([3, 0], [0, 2], [0, 0], [1, 1])
+"""Row counts of rank 0 and rank 1 in each round."""
+
+
+def rows_of(rank: int, count: int, dtype: torch.dtype) -> torch.Tensor:
+    return (torch.arange(count * 2).reshape(count, 2) + 100 * rank + 2**40).to(dtype)
+
+
+@pytest.fixture
+def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("one_process")
+def test_one_process_without_torchrun() -> None:
+    assert read_ranks() == Ranks(rank=0, local_rank=0, size=1)
+    assert read_ranks().is_main
+    assert not was_restarted()
+    start(read_ranks(), torch.device("cpu"))
+    assert not dist.is_initialized()
+    stop()
+
+
+def test_ranks_are_torchruns(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in zip(VARIABLES, ("5", "1", "8", "2"), strict=True):
+        monkeypatch.setenv(name, value)
+    assert read_ranks() == Ranks(rank=5, local_rank=1, size=8)
+    assert not read_ranks().is_main
+    assert was_restarted()
+
+
+def test_one_process_sums_and_gathers_its_own() -> None:
+    values, rows = torch.tensor([1.0, 2.0]), torch.rand(3, 2)
+    assert sum_over_ranks(values) is values
+    assert gather_rows(rows) is rows
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_the_cpu_is_always_there(size: int) -> None:
+    assert choose_device("cpu", Ranks(0, 0, size)) == torch.device("cpu")
+
+
+def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert choose_device("auto", Ranks(0, 0, 1)) == torch.device("cpu")
+    for name in ("cuda", "mps"):
+        with pytest.raises(ResourceFault, match=f"device: {name} is not available"):
+            choose_device(name, Ranks(0, 0, 1))
+
+
+def test_an_apple_gpu_serves_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert choose_device("auto", Ranks(0, 0, 1)).type == "mps"
+    assert choose_device("auto", Ranks(0, 0, 2)).type == "cpu"
+    with pytest.raises(ConfigFault, match="one process"):
+        choose_device("mps", Ranks(0, 0, 2))
+
+
+def test_more_local_ranks_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ResourceFault, match="local rank 2 but there are 2 GPUs"):
+        choose_device("cuda", Ranks(2, 2, 3))
+
+
+def rank_main(rank: int, folder: str) -> None:
+    """One of two processes: every collective of the module, results saved to `folder`."""
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=timedelta(seconds=60)
+    )
+    start(Ranks(rank, rank, 2), torch.device("cpu"))
+    results = [sum_over_ranks(torch.tensor([1.0 + rank, 10.0]))]
+    for counts in ROWS:
+        results += [gather_rows(rows_of(rank, counts[rank], dtype)) for dtype in (torch.float64, torch.int64)]
+    stop()
+    torch.save({"results": results, "left": not dist.is_initialized()}, Path(folder) / f"{rank}.pt")
+
+
+@pytest.mark.slow
+def test_two_processes_gather_uneven_rows_in_rank_order(tmp_path: Path) -> None:
+    multiprocessing.spawn(rank_main, args=(str(tmp_path),), nprocs=2)
+    expected = [torch.tensor([3.0, 20.0])]
+    for counts in ROWS:
+        for dtype in (torch.float64, torch.int64):
+            expected.append(torch.cat([rows_of(rank, count, dtype) for rank, count in enumerate(counts)]))
+    for rank in range(2):
+        saved = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert saved["left"]
+        for found, wanted in zip(saved["results"], expected, strict=True):
+            assert found.dtype == wanted.dtype
+            assert torch.equal(found, wanted)

@@ -1,0 +1,156 @@
+"""Detections against torchvision's own post-processing, and hand cases of each rule."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import RetinaNet as TorchvisionRetinaNet
+
+from retinanet import boxes
+from retinanet.anchors import AnchorSpec, Pyramid, pyramid_anchors
+from retinanet.postprocess import DetectRule, candidates, detect
+from retinanet.structures import Detections
+
+SPEC = AnchorSpec((16.0, 32.0, 64.0, 128.0, 256.0), (1.0, 1.4), (0.5, 1.0, 2.0), 0.5, "none")
+RULE = DetectRule(score_threshold=0.05, topk=1000, nms_iou=0.5, detections=100)
+
+
+def boxes_as_anchors(levels: list[list[list[float]]]) -> Pyramid:
+    """A pyramid whose anchors are the boxes themselves, so that zero deltas predict them."""
+    flat = [box for level in levels for box in level]
+    return Pyramid(torch.tensor(flat), tuple(len(level) for level in levels))
+
+
+def detect_one(
+    scores_AK: list[list[float]],
+    pyramid: Pyramid,
+    rule: DetectRule = RULE,
+    size: tuple[int, int] = (100, 100),
+    original: tuple[int, int] | None = None,
+) -> Detections:
+    deltas = torch.zeros((1, len(pyramid.boxes_A4), 4))
+    sizes, originals = torch.tensor([size]), torch.tensor([original or size])
+    return detect(torch.tensor([scores_AK]), deltas, pyramid, sizes, originals, rule)[0]
+
+
+@pytest.mark.parametrize(
+    "rule", [RULE, DetectRule(0.2, 50, 0.3, 10), DetectRule(0.0, 7, 0.9, 300)], ids=["usual", "strict", "all"]
+)
+def test_equals_torchvision(rule: DetectRule) -> None:
+    canvas, sizes, classes = (96, 128), [(96, 128), (80, 101)], 3
+    pyramid = pyramid_anchors(canvas, SPEC, torch.device("cpu"))
+    generator = torch.Generator().manual_seed(1)
+    count = len(pyramid.boxes_A4)
+    logits = torch.randn((2, count, classes), generator=generator) * 2 - 3
+    deltas = torch.randn((2, count, 4), generator=generator) * 0.4
+    body = nn.Identity()
+    body.out_channels = 4
+    oracle_model = TorchvisionRetinaNet(
+        body,
+        classes,
+        score_thresh=rule.score_threshold,
+        nms_thresh=rule.nms_iou,
+        detections_per_img=rule.detections,
+        topk_candidates=rule.topk,
+    )
+    level_sizes = list(pyramid.level_sizes)
+    oracle = oracle_model.postprocess_detections(
+        {"cls_logits": list(logits.split(level_sizes, 1)), "bbox_regression": list(deltas.split(level_sizes, 1))},
+        [list(pyramid.boxes_A4.split(level_sizes))] * 2,
+        sizes,
+    )
+    both = torch.tensor(sizes)
+    found = detect(logits.sigmoid(), deltas, pyramid, both, both, rule)
+    for ours, wanted in zip(found, oracle, strict=True):
+        assert len(ours.scores_D) > 5
+        torch.testing.assert_close(ours.boxes_D4, wanted["boxes"], rtol=1e-5, atol=1e-3)
+        torch.testing.assert_close(ours.scores_D, wanted["scores"])
+        assert torch.equal(ours.classes_D, wanted["labels"])
+
+
+def test_nms_suppresses_within_a_class_only() -> None:
+    pyramid = boxes_as_anchors([[[0.0, 0, 40, 40], [0, 0, 40, 38], [60, 60, 80, 80]], [[0, 0, 40, 39]]])
+    found = detect_one([[0.9, 0.0], [0.8, 0.7], [0.6, 0.0], [0.85, 0.75]], pyramid)
+    assert found.classes_D.tolist() == [0, 1, 0]
+    assert found.scores_D.tolist() == pytest.approx([0.9, 0.75, 0.6])
+    assert found.boxes_D4.tolist() == [[0, 0, 40, 40], [0, 0, 40, 39], [60, 60, 80, 80]]
+
+
+def test_nms_keeps_boxes_whose_iou_is_not_above_the_threshold() -> None:
+    pyramid = boxes_as_anchors([[[0.0, 0, 40, 40], [0, 0, 40, 20], [0, 0, 40, 21]]])
+    assert len(detect_one([[0.9], [0.8], [0.0]], pyramid).scores_D) == 2
+    assert len(detect_one([[0.9], [0.0], [0.8]], pyramid).scores_D) == 1
+
+
+def test_a_pair_is_found_at_its_own_anchor_and_class() -> None:
+    """Flat index 7 of (anchor, class) with three classes is anchor 2, class 1; on the second level it starts anew."""
+    pyramid = boxes_as_anchors(
+        [[[0.0, 0, 5, 5], [10, 0, 15, 5], [20, 0, 25, 5]], [[30, 0, 45, 15], [50, 0, 65, 15], [70, 0, 85, 15]]]
+    )
+    scores = torch.zeros(6, 3)
+    scores[2, 1], scores[4, 2] = 0.9, 0.8
+    found = detect_one(scores.tolist(), pyramid)
+    assert found.classes_D.tolist() == [1, 2]
+    assert found.boxes_D4.tolist() == [[20, 0, 25, 5], [50, 0, 65, 15]]
+
+
+def row(count: int, y: float) -> list[list[float]]:
+    return [[10.0 * i, y, 10.0 * i + 5, y + 5] for i in range(count)]
+
+
+def test_topk_counts_on_each_level_over_all_classes() -> None:
+    pyramid = boxes_as_anchors([row(5, 0), row(5, 20), row(1, 40)])
+    scores = torch.linspace(0.9, 0.1, 22).reshape(11, 2)
+    found = candidates(scores, torch.zeros(11, 4), pyramid, RULE._replace(topk=3))
+    assert found.scores_D.tolist() == scores.flatten()[[0, 1, 2, 10, 11, 12, 20, 21]].tolist()
+    assert found.classes_D.tolist() == [0, 1, 0, 0, 1, 0, 0, 1]
+    assert found.boxes_D4[:, 1].tolist() == [0, 0, 0, 20, 20, 20, 40, 40]
+
+
+def test_at_most_so_many_detections_the_best_of_all_levels() -> None:
+    pyramid = boxes_as_anchors([row(4, 0), row(4, 20)])
+    found = detect_one([[s] for s in (0.2, 0.9, 0.3, 0.4, 0.8, 0.1, 0.5, 0.6)], pyramid, RULE._replace(detections=3))
+    assert found.scores_D.tolist() == pytest.approx([0.9, 0.8, 0.6])
+    assert found.boxes_D4[:, 1].tolist() == [0, 20, 20]
+
+
+def test_boxes_are_clipped_to_the_image_not_the_canvas() -> None:
+    pyramid = boxes_as_anchors([[[-10.0, -20, 90, 80]]])
+    assert detect_one([[0.9]], pyramid, size=(50, 70)).boxes_D4.tolist() == [[0, 0, 70, 50]]
+
+
+def test_clipping_comes_before_nms() -> None:
+    """Two boxes that differ only outside the image are one object inside it."""
+    pyramid = boxes_as_anchors([[[0.0, 0, 30, 30], [0, 0, 30, 100]]])
+    assert len(detect_one([[0.9], [0.8]], pyramid, size=(30, 30)).scores_D) == 1
+    assert len(detect_one([[0.9], [0.8]], pyramid, size=(100, 100)).scores_D) == 2
+
+
+def test_boxes_return_to_the_original_frame_with_a_factor_for_each_axis() -> None:
+    pyramid = boxes_as_anchors([[[10.0, 20, 30, 60]]])
+    found = detect_one([[0.9]], pyramid, size=(100, 50), original=(300, 100))
+    assert found.boxes_D4.tolist() == [[20, 60, 60, 180]]
+
+
+def test_nothing_above_the_threshold_gives_empty_tensors_of_the_right_shapes() -> None:
+    pyramid = boxes_as_anchors([row(3, 0), row(2, 20)])
+    found = detect_one([[0.05, 0.01]] * 5, pyramid)
+    assert (found.boxes_D4.shape, found.scores_D.shape, found.classes_D.shape) == ((0, 4), (0,), (0,))
+    assert (found.boxes_D4.dtype, found.classes_D.dtype) == (torch.float32, torch.int64)
+
+
+def test_each_image_has_its_own_size_and_results() -> None:
+    pyramid = boxes_as_anchors([[[0.0, 0, 100, 100]]])
+    scores = torch.tensor([[[0.9]], [[0.0]], [[0.7]]])
+    sizes = torch.tensor([[100, 50], [40, 40], [20, 80]])
+    found = detect(scores, torch.zeros(3, 1, 4), pyramid, sizes, sizes * 2, RULE)
+    assert [d.boxes_D4.tolist() for d in found] == [[[0, 0, 100, 200]], [], [[0, 0, 160, 40]]]
+
+
+def test_deltas_are_decoded_against_their_anchor_also_in_half_precision() -> None:
+    pyramid = boxes_as_anchors([[[10.0, 10, 30, 50]]])
+    deltas = torch.tensor([[[0.25, -0.125, 0.5, -0.25]]], dtype=torch.bfloat16)
+    size = torch.tensor([[100, 100]])
+    found = detect(torch.tensor([[[0.9]]]), deltas, pyramid, size, size, RULE)[0]
+    expected: Tensor = boxes.decode(deltas[0].float(), pyramid.boxes_A4)
+    assert found.boxes_D4.dtype == torch.float32
+    torch.testing.assert_close(found.boxes_D4, expected)
