@@ -233,7 +233,7 @@ class Config(Section):
     log: Log = Field(default_factory=Log)
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "float32",
-        description="Autocast type of the network, losses stay float32; `auto`: bfloat16 where the device computes in it.",
+        description="Autocast type of the network, not of losses; `auto`: bfloat16 where the device computes in it.",
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         "auto", description="`auto` takes CUDA, then an Apple GPU, then the CPU."

@@ -2,7 +2,6 @@
 
 import glob
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,15 @@ from PIL import Image
 
 from retinanet.build import build_sizing
 from retinanet.data.coco import ImageRecord
-from retinanet.data.images import decode_image
+from retinanet.data.images import FORMATS, decode_image
 from retinanet.data.json_file import write_json
 from retinanet.data.transforms import NO_AUGMENT, Sizing, collate, make_sample
-from retinanet.errors import DataFault, list_faults
+from retinanet.errors import ConfigFault, DataFault, list_faults
 from retinanet.evaluate import result_rows, to_results
 from retinanet.inference import load_detector
 from retinanet.pictures import draw_results
 from retinanet.progress import image_progress
+from retinanet.run_folder import make_folder
 from retinanet.structures import Batch
 from retinanet.visualize import save_picture
 
@@ -29,7 +29,7 @@ def find_images(inputs: list[str]) -> list[Path]:
 
     DataFault lists every input that names nothing.
     """
-    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS}
     found: dict[Path, None] = {}
     faults = []
     for word in inputs:
@@ -70,12 +70,13 @@ def predict(checkpoint: Path, inputs: list[str], overrides: list[str], output: P
     input order. Images that cannot be read are left out and told in one DataFault at the end.
     """
     paths = find_images(inputs)
+    pictures = picture_files(paths, output)
     saved = load_detector(checkpoint, overrides)
+    make_folder(output)
     sizing = build_sizing(saved.config)
     names = {category.id: category.name for category in saved.categories}
     rows: list[dict[str, Any]] = []
     faults: list[str] = []
-    pictures = dict(zip(paths, unique_names(paths), strict=True))
     with image_progress("predicting", len(paths)) as report:
         for image_id, path in enumerate(paths, start=1):
             report(1)
@@ -87,7 +88,7 @@ def predict(checkpoint: Path, inputs: list[str], overrides: list[str], output: P
             results = to_results(result_rows(image_id, saved.detector(batch)[0]), saved.categories)
             least = saved.config.eval.shown_score
             drawn = draw_results(image.permute(1, 2, 0).numpy(), results, saved.categories, least)
-            save_picture(output / pictures[path], drawn)
+            save_picture(pictures[path], drawn)
             counts = Counter(names[r["category_id"]] for r in results if r["score"] >= least)
             print(f"{path}: {', '.join(f'{count} {name}' for name, count in counts.most_common()) or 'nothing'}")
             rows += [{**r, "file_name": str(path), "category_name": names[r["category_id"]]} for r in results]
@@ -97,9 +98,23 @@ def predict(checkpoint: Path, inputs: list[str], overrides: list[str], output: P
         raise DataFault(list_faults("images left out", faults))
 
 
-def unique_names(paths: list[Path]) -> Iterator[str]:
-    """A .jpg name for each path; of paths with one stem, the second is stem_2 and so on."""
-    seen: Counter[str] = Counter()
+def picture_files(paths: list[Path], output: Path) -> dict[Path, Path]:
+    """Where each image's picture goes: stem.jpg in `output`, or stem_2.jpg and so on where that name is taken.
+
+    ConfigFault where a picture would replace one of the images themselves.
+    """
+    taken: set[str] = set()
+    repeats: Counter[str] = Counter()
+    pictures: dict[Path, Path] = {}
     for path in paths:
-        seen[path.stem] += 1
-        yield f"{path.stem}{f'_{seen[path.stem]}' if seen[path.stem] > 1 else ''}.jpg"
+        name = path.stem
+        while name.lower() in taken:  # file systems that ignore case would take A.jpg for a.jpg
+            repeats[path.stem] += 1
+            name = f"{path.stem}_{repeats[path.stem] + 1}"
+        taken.add(name.lower())
+        pictures[path] = output / f"{name}.jpg"
+    images = {path.resolve() for path in paths}
+    replaced = [str(picture) for picture in pictures.values() if picture.resolve() in images]
+    if replaced:
+        raise ConfigFault(list_faults("--output: choose another folder; pictures would replace input images", replaced))
+    return pictures

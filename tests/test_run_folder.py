@@ -17,7 +17,7 @@ from pathlib import Path
 from retinanet.run_folder import claim
 with claim(Path(sys.argv[1]), resume=True, overwrite=False):
     if os.fork() == 0:  # as a loader process, which outlives a killed run by seconds
-        time.sleep(30)
+        time.sleep(3)
         os._exit(0)
     print("held", flush=True)
     sys.stdin.read()

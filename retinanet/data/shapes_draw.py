@@ -174,7 +174,9 @@ def draw_coverage(outline: Outline, shift: tuple[float, float], rim: float) -> t
 
 def random_colours(rng: np.random.Generator, count: int, hue: float | None = None) -> Array:
     """(count, 3) RGB colours: of any hue, saturation and value in 0.1..1; or near `hue` (0..1) and not pale."""
-    spread, least = ((1.0, 0.9, 0.9), (0.0, 0.1, 0.1)) if hue is None else ((0.1, 0.5, 0.6), (hue - 0.05, 0.5, 0.4))
+    spread, least = (1.0, 0.9, 0.9), (0.0, 0.1, 0.1)
+    if hue is not None:
+        spread, least = (0.1, 0.5, 0.6), (hue - 0.05, 0.5, 0.4)
     hues, saturation, value = np.split(rng.random((count, 3)) * spread + least, 3, axis=1)
     sector = (np.array([5.0, 3.0, 1.0]) + hues * 6) % 6
     rgb = value - value * saturation * np.clip(np.minimum(sector, 4 - sector), 0, 1)
@@ -182,8 +184,9 @@ def random_colours(rng: np.random.Generator, count: int, hue: float | None = Non
 
 
 def contrasting_colour(rng: np.random.Generator, local: Array, least: float, hue: float | None = None) -> Array:
-    """The first of 16 random colours (near `hue`, if given) that stands out from `local` (n, 3), or the one that does so most.
+    """The first of 16 random colours that stands out from `local` (n, 3), or the one that does so most.
 
+    hue: see `random_colours`.
     To stand out is to lie at least `least` (root mean square over RGB) from four fifths of the n colours.
     """
     colours = random_colours(rng, 16, hue)
