@@ -5,8 +5,8 @@ batch: all ranks, all accumulated micro-batches.
 """
 
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Generator
+from contextlib import AbstractContextManager, closing, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -118,28 +118,28 @@ def run_steps(run: Run, state: TrainState, log: MetricsLog | None, stop: StopReq
     and arrives at the same bytes.
     """
     parts = build_step_parts(run)
-    steps = load_steps(run, state.progress.step)
     clock = StepClock(run.config.schedule.batch_size, run.plan.total_steps)
-    while True:
-        if evaluation_due(run, state.progress.step):
-            evaluate_step(run, state, log, stop)
-        if state.progress.step >= run.plan.total_steps or stopped_early(run, state, log):
-            break
-        with clock.waiting():
-            micro_batches = next(steps)
-        with clock.working():
-            lr = lr_at(state.progress.step, run.plan)
-            set_lr(state.optimizer, lr)
-            values, stopping = train_step(state, micro_batches, parts, stop)
-        step = state.progress.step + 1
-        state.progress = state.progress._replace(step=step)
-        if log is not None and (step % run.config.log.every == 0 or step in (1, run.plan.total_steps)):
-            epoch = step * run.config.schedule.batch_size / len(run.train_set.images)
-            log.train(step, epoch, {**values, "lr": lr}, clock.read(step, run.device))
-        if run.ranks.is_main and (stopping or step % run.config.log.save_every == 0 or evaluation_due(run, step)):
-            checkpoints.save(run.folder.last, snapshot(state, run.config, run.train_set.categories))
-        if stopping:
-            stop.raise_asked(run.at(step))
+    with closing(load_steps(run, state.progress.step)) as steps:
+        while True:
+            if evaluation_due(run, state.progress.step):
+                evaluate_step(run, state, log, stop)
+            if state.progress.step >= run.plan.total_steps or stopped_early(run, state, log):
+                break
+            with clock.waiting():
+                micro_batches = next(steps)
+            with clock.working():
+                lr = lr_at(state.progress.step, run.plan)
+                set_lr(state.optimizer, lr)
+                values, stopping = train_step(state, micro_batches, parts, stop)
+            step = state.progress.step + 1
+            state.progress = state.progress._replace(step=step)
+            if log is not None and (step % run.config.log.every == 0 or step in (1, run.plan.total_steps)):
+                epoch = step * run.config.schedule.batch_size / len(run.train_set.images)
+                log.train(step, epoch, {**values, "lr": lr}, clock.read(step, run.device))
+            if run.ranks.is_main and (stopping or step % run.config.log.save_every == 0 or evaluation_due(run, step)):
+                checkpoints.save(run.folder.last, snapshot(state, run.config, run.train_set.categories))
+            if stopping:
+                stop.raise_asked(run.at(step))
     if run.ranks.is_main:
         draw_run_curves(run.folder)
 
@@ -287,7 +287,7 @@ def build_step_parts(run: Run) -> StepParts:
     )
 
 
-def load_steps(run: Run, first_step: int) -> Iterator[list[Batch]]:
+def load_steps(run: Run, first_step: int) -> Generator[list[Batch], None, None]:
     """This rank's micro-batches of each step from `first_step` on."""
     config = run.config
     batches = train_batches(

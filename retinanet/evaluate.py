@@ -108,7 +108,8 @@ def evaluate_dataset(
     loader = eval_batches(
         dataset, sizing, batch_size=batch_size, rank=ranks.rank, ranks=ranks.size, workers=workers, pin=pin
     )
-    rows_N7 = detect_all(detector, loader, on_batch)
+    with contextlib.closing(loader):
+        rows_N7 = detect_all(detector, loader, on_batch)
     rows_N7 = gather_rows(rows_N7.to(detector.device) if pin else rows_N7).cpu()
     results = to_results(rows_N7, dataset.categories)
     return coco_evaluation(dataset.ground_truth, results), results

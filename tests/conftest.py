@@ -1,10 +1,12 @@
 """Shared fixtures: a tiny generated data set, a config that trains on it in seconds, and the command lines."""
 
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -42,6 +44,15 @@ device: cpu
 threads: 1
 """
 
+
+class Outcome(NamedTuple):
+    """What a command line gave back."""
+
+    code: int
+    out: str
+    err: str
+
+
 RunTool = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -65,6 +76,32 @@ def tiny_yaml(shapes: Path) -> Path:
 def tiny(tiny_yaml: Path) -> Callable[..., Config]:
     """tiny("key=value", ...) is the tiny config with overrides."""
     return lambda *overrides: load_config(tiny_yaml, list(overrides))
+
+
+@pytest.fixture(scope="session")
+def trained(tiny: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of two steps with a moving average; read only."""
+    from retinanet.engine import train  # here, so that tests without torch stay quick
+
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    train(tiny("schedule.iterations=2", "schedule.ema=0.9"), folder)
+    return folder
+
+
+@pytest.fixture
+def tool(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """tool("train.py", argument, ...) runs a command line within this process, which saves importing torch."""
+
+    def call(name: str, *arguments: object) -> Outcome:
+        path = PROJECT / "tools" / name
+        monkeypatch.setattr(sys, "argv", [str(path), *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(path), run_name="__main__")
+        out, err = capsys.readouterr()
+        return Outcome(int(ended.value.code or 0), out, err)
+
+    return call
 
 
 @pytest.fixture(scope="session")

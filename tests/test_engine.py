@@ -124,16 +124,16 @@ def test_a_run_does_not_depend_on_loader_workers(finished: Path, tiny: Tiny, tmp
     assert (tmp_path / "detections.json").read_bytes() == (finished / "detections.json").read_bytes()
 
 
-@pytest.mark.parametrize("normaliser", ["batch_positives", "image_positives"])
-def test_accumulation_changes_nothing(tiny: Tiny, tmp_path: Path, normaliser: str) -> None:
+@pytest.mark.parametrize(("normaliser", "parts"), [("batch_positives", (2, 4)), ("image_positives", (4,))])
+def test_accumulation_changes_nothing(tiny: Tiny, tmp_path: Path, normaliser: str, parts: tuple[int, ...]) -> None:
     told = ("schedule.iterations=4", f"loss.normaliser={normaliser}", "log.pictures=0")
-    for accumulation in (1, 2, 4):
+    for accumulation in (1, *parts):
         train(tiny(f"schedule.accumulation={accumulation}", *told), tmp_path / str(accumulation))
-    whole, *parts = (
-        [row for row in read_rows(tmp_path / str(n) / "metrics.jsonl") if row["kind"] == "train"] for n in (1, 2, 4)
+    whole, *split = (
+        [row for row in read_rows(tmp_path / str(n) / "metrics.jsonl") if row["kind"] == "train"] for n in (1, *parts)
     )
     assert len(whole) == 4
-    for rows in parts:
+    for rows in split:
         for row, expected in zip(rows, whole, strict=True):
             for name in ("loss", "loss_class", "loss_box", "positives_per_image", "class_loss_foreground_share"):
                 assert row[name] == pytest.approx(expected[name], abs=1e-5), (row["step"], name)

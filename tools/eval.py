@@ -8,6 +8,7 @@ from retinanet.cli import run
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         description="COCO numbers of a checkpoint on its val split, or of a results file against ground truth.",
         epilog="Examples: python tools/eval.py runs/quickstart/checkpoints/best.pt data.root=data/shapes\n"
         "          python tools/eval.py --ground-truth GT.json --detections DT.json.gz",

@@ -8,6 +8,7 @@ from retinanet.cli import run, split_overrides
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         description="Run a checkpoint on images, folders of images or glob patterns.",
         epilog="Example: python tools/predict.py runs/quickstart/checkpoints/best.pt photos/ eval.shown_score=0.5",
     )

@@ -9,6 +9,7 @@ from retinanet.cli import run
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         description="Train a RetinaNet that a YAML config describes.",
         epilog="Example: python tools/train.py configs/quickstart.yaml schedule.lr=0.005 output=runs/slow",
     )

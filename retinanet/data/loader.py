@@ -3,8 +3,9 @@
 Order and pixels depend on (seed, epoch, image index) alone: not on workers, ranks, accumulation or interruptions.
 """
 
+import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -17,6 +18,9 @@ from retinanet.data.images import decode_image
 from retinanet.data.transforms import NO_AUGMENT, Augment, Sizing, collate, make_sample
 from retinanet.errors import DataFault
 from retinanet.structures import Batch, Sample
+
+GRACE_SECONDS = 120
+"""How long a worker goes on after SIGTERM."""
 
 
 class Key(NamedTuple):
@@ -118,19 +122,25 @@ def _collate(loaded: Any) -> Batch | str:
 
 
 def _leave_signals_to_the_parent(_worker: int) -> None:
-    """Ctrl-C, and SIGTERM from a batch system, reach every process of a group; only the training process answers.
-
-    A second SIGTERM ends the worker: that is how Python clears away workers that do not leave by themselves.
-    """
+    """Ctrl-C, and SIGTERM from a batch system, reach every process of a group; only the training process answers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _heed_the_next)
+    signal.signal(signal.SIGTERM, _leave_later)
+    signal.signal(signal.SIGALRM, _leave)
 
 
-def _heed_the_next(number: int, _frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_DFL)
+def _leave_later(_number: int, _frame: FrameType | None) -> None:
+    """Time for the training process to finish its step, save and end this worker itself."""
+    signal.alarm(GRACE_SECONDS)
 
 
-def _batches(images: Images, sampler: Sampler[list[Key]] | list[list[Key]], workers: int, pin: bool) -> Iterator[Batch]:
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    os._exit(0)
+
+
+def _batches(
+    images: Images, sampler: Sampler[list[Key]] | list[list[Key]], workers: int, pin: bool
+) -> Generator[Batch, None, None]:
+    """The batches of `sampler`. To be closed: that, unlike leaving it to the collector, ends the workers at once."""
     loader: DataLoader[Batch | str] = DataLoader(
         images,  # type: ignore[arg-type]
         batch_sampler=sampler,
@@ -166,7 +176,7 @@ def train_batches(
     share: Share,
     workers: int,
     pin: bool,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """This rank's micro-batches for the steps [first, last): `accumulation` of them a step.
 
     batch_size: images of a step over all ranks; a multiple of ranks * accumulation. Raises DataFault, while
@@ -180,7 +190,7 @@ def train_batches(
 
 def eval_batches(
     coco: CocoDataset, sizing: Sizing, *, batch_size: int, rank: int, ranks: int, workers: int, pin: bool
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """This rank's share of all images, once each, unaugmented, grouped by shape, at the last shorter side."""
     by_group: dict[int, list[Key]] = {}
     for index, record in enumerate(coco.images):

@@ -30,7 +30,7 @@ from retinanet.data.shapes_draw import (
 )
 from retinanet.errors import ConfigFault, DataFault, ResourceFault, list_faults
 
-VERSION = 2
+VERSION = 4
 """Goes up whenever the pixels or annotations that a seed gives change."""
 
 SPLITS = ("train", "val")
@@ -39,10 +39,10 @@ SMALLEST_SIDE = 64
 OBJECT_SIDES = (8.0, 200.0)
 MOST_OF_IMAGE = 0.75
 EMPTY_SHARE = 0.03
-OBJECTS = (3, 14)
-DISTRACTORS = (1, 8)
-COMMONEST_SIDE = 32.0
-TYPICAL_HUE = 0.85
+OBJECTS = (2, 11)
+DISTRACTORS = (1, 6)
+COMMONEST_SIDE = 48.0
+TYPICAL_HUE = 0.9
 """Share of objects in their class's own range of hues; the others, and half of the distractors, are of any hue."""
 TYPICAL_HUE_DISTRACTOR = 0.5
 """Share of distractors in the hues of some class, so that colour alone finds nothing."""

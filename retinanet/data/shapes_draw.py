@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 Array = NDArray[np.float32]
 Coverage = NDArray[np.uint8]
 
-CLASS_NAMES = ("disc", "square", "triangle", "star", "ring")
+CLASS_NAMES = ("disc", "square", "triangle")
 SOLID_DISTRACTORS = (
     "half_disc", "quarter_disc", "pentagon", "hexagon", "cross", "ell", "arrow", "parallelogram", "crescent", "blob",
 )  # fmt: skip
@@ -256,7 +256,7 @@ def _pattern(size: tuple[int, int], rng: np.random.Generator) -> Array:
 
 
 def draw_background(size: tuple[int, int], rng: np.random.Generator) -> Array:
-    """(H, W, 3) busy ground: smooth colour noise of two scales, patches of pattern, grain."""
+    """(H, W, 3) busy ground of muted colours: smooth noise of two scales, patches of pattern, grain."""
     canvas = _smooth_noise(size, int(rng.integers(2, 7)), 3, rng.uniform(40, 150), rng)
     canvas += random_colours(rng, 1)[0] * np.float32(0.6) + np.float32(50)
     grey = _smooth_noise(size, int(rng.integers(12, 48)), 1, rng.uniform(0, 70), rng)
@@ -266,4 +266,7 @@ def draw_background(size: tuple[int, int], rng: np.random.Generator) -> Array:
         where = np.clip(_smooth_noise(size, int(rng.integers(3, 6)), 1, 4.0, rng), 0, 1)
         tint = (random_colours(rng, 1)[0] - np.float32(128)) * np.float32(rng.uniform(0.15, 0.4))
         canvas += (_pattern(size, rng) * where) * tint
+    light = canvas.mean(axis=-1, keepdims=True)
+    canvas = light + (canvas - light) * np.float32(rng.uniform(0.1, 0.5))
+    canvas = light.mean() + (canvas - light.mean()) * np.float32(rng.uniform(0.4, 0.9))
     return np.clip(canvas, 0, 255, out=canvas)

@@ -73,24 +73,25 @@ def norm_layer(kind: Literal["frozen_bn", "bn", "gn"]) -> NormLayer:
             return group_norm
 
 
-def _network(name: str, norm: NormLayer) -> nn.Module:
+def _network(name: str, norm: NormLayer, from_scratch: bool) -> nn.Module:
+    """torchvision's network; from_scratch starts each residual branch at zero (arXiv 1706.02677, section 5.1)."""
     match name:
         case "resnet18":
-            return models.resnet18(norm_layer=norm)
+            return models.resnet18(norm_layer=norm, zero_init_residual=from_scratch)
         case "resnet34":
-            return models.resnet34(norm_layer=norm)
+            return models.resnet34(norm_layer=norm, zero_init_residual=from_scratch)
         case "resnet50":
-            return models.resnet50(norm_layer=norm)
+            return models.resnet50(norm_layer=norm, zero_init_residual=from_scratch)
         case "resnet101":
-            return models.resnet101(norm_layer=norm)
+            return models.resnet101(norm_layer=norm, zero_init_residual=from_scratch)
         case "resnet152":
-            return models.resnet152(norm_layer=norm)
+            return models.resnet152(norm_layer=norm, zero_init_residual=from_scratch)
         case "resnext50_32x4d":
-            return models.resnext50_32x4d(norm_layer=norm)
+            return models.resnext50_32x4d(norm_layer=norm, zero_init_residual=from_scratch)
         case "resnext101_32x8d":
-            return models.resnext101_32x8d(norm_layer=norm)
+            return models.resnext101_32x8d(norm_layer=norm, zero_init_residual=from_scratch)
         case "resnext101_64x4d":
-            return models.resnext101_64x4d(norm_layer=norm)
+            return models.resnext101_64x4d(norm_layer=norm, zero_init_residual=from_scratch)
         case "mobilenet_v2":
             return models.mobilenet_v2(norm_layer=norm).features
     raise ValueError(f"no backbone named {name!r}")
@@ -102,7 +103,7 @@ def build_backbone(name: str, weights: str, norm: Literal["frozen_bn", "bn", "gn
     weights: `imagenet`, `none`, or a state-dict file with torchvision's names (of the whole network or, for
     MobileNetV2, of its `features`). Raises CheckpointFault for weights that cannot be had or do not fit.
     """
-    network = _network(name, norm_layer(norm))
+    network = _network(name, norm_layer(norm), from_scratch=weights == "none" and norm != "frozen_bn")
     if weights != "none":
         state = _imagenet_state(name) if weights == "imagenet" else read_state(Path(weights))
         source = f"torchvision's {name}" if weights == "imagenet" else weights

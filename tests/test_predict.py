@@ -1,0 +1,119 @@
+"""Detecting on files, folders and patterns: what is found, what is written, what is never overwritten."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from retinanet.errors import ConfigFault, DataFault
+from retinanet.predict import find_images, picture_files, predict
+
+
+def make_images(folder: Path, *names: str) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        Image.new("RGB", (40, 30), (90, 120, 30)).save(folder / name)
+    return [folder / name for name in names]
+
+
+def test_files_folders_and_patterns_are_each_found_once_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b, c = make_images(tmp_path / "photos", "a.jpg", "b.PNG", "c.jpeg")
+    make_images(tmp_path / "photos" / "below", "d.jpg")
+    (tmp_path / "photos" / "notes.txt").write_text("no image", encoding="utf-8")
+    (tmp_path / "photos" / "script.eps").write_text("%!PS", encoding="utf-8")
+    assert find_images([str(tmp_path / "photos")]) == [a, b, c]
+    assert find_images([str(c), str(tmp_path / "photos"), str(a)]) == [c, a, b]
+    assert find_images([str(tmp_path / "photos" / "*.jp*g")]) == [a, c]
+    assert [p.name for p in find_images([str(tmp_path / "**" / "*.jpg")])] == ["a.jpg", "d.jpg"]
+    monkeypatch.chdir(tmp_path)
+    assert find_images(["photos/a.jpg", "./photos/../photos/b.PNG"])[0] == Path("photos/a.jpg")
+    odd = make_images(tmp_path / "photos", "x[1].jpg")
+    assert find_images([str(odd[0])]) == odd, "a file's name is no pattern"
+
+
+def test_all_inputs_that_name_nothing_are_told_together(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (good,) = make_images(tmp_path, "a.jpg")
+    with pytest.raises(DataFault, match=r"nothing to predict on \(3 faults\)") as caught:
+        find_images([str(good), str(tmp_path / "empty"), str(tmp_path / "*.gif"), str(tmp_path / "none.jpg")])
+    for word in ("no image in this folder", "*.gif: no such", "none.jpg: no such"):
+        assert word in str(caught.value)
+
+
+def test_pictures_of_one_stem_get_names_of_their_own(tmp_path: Path) -> None:
+    paths = [Path(p) for p in ("x/a.jpg", "y/a.png", "z/a_2.jpg", "z/A.jpg", "w/a.jpg", "w/b.jpg")]
+    names = [picture.name for picture in picture_files(paths, tmp_path).values()]
+    assert names[:2] == ["a.jpg", "a_2.jpg"]
+    assert names[-1] == "b.jpg"
+    assert len({name.lower() for name in names}) == len(paths)
+
+
+def test_no_picture_replaces_an_input_image(tmp_path: Path) -> None:
+    a, b = make_images(tmp_path, "a.jpg", "b.png")
+    (tmp_path / "link").symlink_to(tmp_path)
+    for output in (tmp_path, tmp_path / "link", tmp_path / "nowhere" / ".."):
+        with pytest.raises(ConfigFault, match=r"choose another folder.*\(1 fault\)"):
+            picture_files([a, b], output)
+    assert picture_files([b], tmp_path) == {b: tmp_path / "b.jpg"}
+
+
+def test_results_and_pictures_are_written(trained: Path, shapes: Path, tmp_path: Path) -> None:
+    wide = tmp_path / "in" / "wide.png"
+    wide.parent.mkdir()
+    Image.new("L", (200, 50), 140).save(wide)
+    inputs = [str(shapes / "val" / "*.jpg"), str(wide)]
+    predict(trained / "checkpoints" / "best.pt", inputs, ["eval.detections=5"], tmp_path / "new" / "out")
+    paths = find_images(inputs)
+    rows = json.loads((tmp_path / "new/out/detections.json").read_text(encoding="utf-8"))
+    assert {row["image_id"] for row in rows} == set(range(1, len(paths) + 1))
+    names = {c["id"]: c["name"] for c in json.loads((shapes / "annotations/val.json").read_text())["categories"]}
+    for row in rows:
+        assert set(row) == {"image_id", "category_id", "bbox", "score", "file_name", "category_name"}
+        assert row["file_name"] == str(paths[row["image_id"] - 1])
+        assert row["category_name"] == names[row["category_id"]]
+        assert 0 < row["score"] <= 1
+        x, y, w, h = row["bbox"]
+        width, height = (200, 50) if row["file_name"] == str(wide) else (64, 64)
+        assert min(x, y, w, h) >= 0
+        assert x + w <= width + 0.01
+        assert y + h <= height + 0.01
+    counts = [sum(row["image_id"] == i for row in rows) for i in range(1, len(paths) + 1)]
+    assert counts == [5] * len(paths)
+    with Image.open(tmp_path / "new/out/wide.jpg") as picture:
+        assert picture.width >= 200
+    assert len(list((tmp_path / "new/out").iterdir())) == len(paths) + 1
+
+
+def test_prediction_and_evaluation_detect_the_same(trained: Path, shapes: Path, tmp_path: Path) -> None:
+    predict(trained / "checkpoints" / "best.pt", [str(shapes / "val")], [], tmp_path)
+    ours = json.loads((tmp_path / "detections.json").read_text(encoding="utf-8"))
+    theirs = json.loads((trained / "detections.json").read_text(encoding="utf-8"))
+    assert len(ours) == len(theirs) > 0
+    for image_id in {row["image_id"] for row in theirs}:
+        scores = [sorted(row["score"] for row in rows if row["image_id"] == image_id) for rows in (ours, theirs)]
+        assert scores[0] == pytest.approx(scores[1], abs=1e-4)
+
+
+def test_broken_images_are_left_out_and_told_at_the_end(
+    trained: Path, shapes: Path, tmp_path: Path, tool: Callable[..., tuple[int, str, str]]
+) -> None:
+    photos = tmp_path / "photos"
+    shutil.copytree(shapes / "val", photos)
+    first, second, *rest = sorted(photos.iterdir())
+    first.write_bytes(first.read_bytes()[:400])
+    second.write_text("not an image", encoding="utf-8")
+    code, out, err = tool("predict.py", trained / "checkpoints/best.pt", photos, "--output", tmp_path / "out")
+    assert code == 3
+    assert "Traceback" not in err
+    assert "images left out (2 faults)" in err
+    assert first.name in err
+    assert second.name in err
+    assert f"{len(rest)} pictures" in out
+    rows = json.loads((tmp_path / "out/detections.json").read_text(encoding="utf-8"))
+    assert {Path(row["file_name"]).name for row in rows} == {path.name for path in rest}
+    assert {path.name for path in (tmp_path / "out").glob("*.jpg")} == {path.name for path in rest}

@@ -1,0 +1,174 @@
+"""A run that was killed, interrupted and resumed is bit for bit the run that was not."""
+
+import hashlib
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from retinanet import checkpoint as checkpoints
+from retinanet.config import Config
+from retinanet.engine import train
+from retinanet.errors import ConfigFault
+from retinanet.metrics import read_rows, without_clock
+
+STEPS = 14
+TOLD = (
+    f"schedule.iterations={STEPS}",
+    *("schedule.ema=0.9", "schedule.optimizer=adamw", "schedule.lr=0.001", "model.backbone.norm=bn"),
+    *("log.save_every=2", "eval.every=5", "eval.unit=steps", "data.color_jitter=0.2", "data.scale_jitter=[0.8, 1.2]"),
+)
+Start = Callable[..., subprocess.Popen[str]]
+
+
+def run_hash(folder: Path) -> dict[str, str]:
+    """SHA-256 of all that must not depend on interruptions."""
+    found = {}
+    for name in ("last", "best"):
+        saved = checkpoints.load(folder / "checkpoints" / f"{name}.pt")
+        parts: list[bytes] = []
+        for part in (saved.model, saved.average, saved.optimizer, saved.progress._asdict()):
+            collect(part, parts)
+        found[name] = hashlib.sha256(b"|".join(parts)).hexdigest()
+    found["metrics"] = hashlib.sha256(without_clock(folder / "metrics.jsonl")).hexdigest()
+    for name in ("eval.json", "detections.json"):
+        found[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    return found
+
+
+def collect(value: object, parts: list[bytes]) -> None:
+    """Bytes of every tensor and plain value, in a fixed order."""
+    if isinstance(value, torch.Tensor):
+        parts += [str((value.dtype, tuple(value.shape))).encode(), value.contiguous().numpy().tobytes()]
+    elif isinstance(value, dict):
+        for key in value:
+            parts.append(repr(key).encode())
+            collect(value[key], parts)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            collect(item, parts)
+    else:
+        parts.append(repr(value).encode())
+
+
+def last_step(folder: Path) -> int:
+    """Step of the last training row, 0 while there is none."""
+    file = folder / "metrics.jsonl"
+    rows = re.findall(rb'"kind": "train", "step": (\d+)', file.read_bytes()) if file.exists() else []
+    return int(rows[-1]) if rows else 0
+
+
+def wait_for_step(process: subprocess.Popen[str], folder: Path, step: int) -> None:
+    """Until the run has logged `step`, or for step 0 has begun its folder."""
+    deadline = time.monotonic() + 60
+    while last_step(folder) < step or not (folder / "config.yaml").exists():
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            raise AssertionError(f"ended before step {step}: {process.communicate()}")
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tiny: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("unbroken") / "run"
+    train(tiny(*TOLD), folder)
+    return folder
+
+
+@pytest.mark.slow
+def test_a_run_killed_five_times_and_interrupted_twice_ends_as_the_unbroken_one(
+    unbroken: Path, tiny_yaml: Path, start_tool: Start, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    delays = random.Random(7)
+    arguments = (tiny_yaml, *TOLD, f"output={run}", "data.workers=1", "--resume")
+    for step, number in (
+        *((0, signal.SIGKILL), (1, signal.SIGKILL), (4, signal.SIGKILL), (6, signal.SIGTERM), (7, signal.SIGKILL)),
+        *((9, signal.SIGINT), (11, signal.SIGKILL)),
+    ):
+        process = start_tool("train.py", *arguments)
+        wait_for_step(process, run, step)
+        time.sleep(delays.uniform(0, 0.25))
+        if number == signal.SIGKILL:
+            process.kill()
+            process.communicate(timeout=30)
+            continue
+        # To the whole process group, loader included, as a terminal and batch systems do.
+        seen = last_step(run)
+        os.killpg(process.pid, number)
+        _, err = process.communicate(timeout=30)
+        assert process.returncode == 128 + number, err
+        assert "Traceback" not in err
+        told = re.search(rf"stopped by {number.name}: step (\d+) of {STEPS} is saved in .*last\.pt.*--resume", err)
+        assert told is not None, err
+        saved = checkpoints.load(run / "checkpoints" / "last.pt").progress.step
+        assert saved == int(told[1]) == last_step(run)
+        assert seen <= saved <= seen + 2
+    process = start_tool("train.py", *arguments)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert f"{STEPS} steps from step" in out
+    assert run_hash(run) == run_hash(unbroken)
+    assert [row["step"] for row in read_rows(run / "metrics.jsonl") if row["kind"] == "train"] == [*range(1, STEPS + 1)]
+
+
+def test_the_hash_notices_one_changed_bit(unbroken: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "run"
+    for name in ("metrics.jsonl", "eval.json", "detections.json", "checkpoints/last.pt", "checkpoints/best.pt"):
+        (copied / name).parent.mkdir(parents=True, exist_ok=True)
+        (copied / name).write_bytes((unbroken / name).read_bytes())
+    assert run_hash(copied) == run_hash(unbroken)
+    last = checkpoints.load(copied / "checkpoints/last.pt")
+    moment = next(iter(last.optimizer["state"].values()))["exp_avg"]
+    first = (0,) * moment.ndim
+    moment[first] = torch.nextafter(moment[first], torch.tensor(10.0))
+    checkpoints.save(copied / "checkpoints/last.pt", last)
+    differs = [name for name, value in run_hash(copied).items() if value != run_hash(unbroken)[name]]
+    assert differs == ["last"]
+
+
+def test_resuming_a_finished_run_changes_nothing(unbroken: Path, tiny: Callable[..., Config]) -> None:
+    before = run_hash(unbroken)
+    train(tiny(*TOLD), unbroken, resume=True)
+    assert run_hash(unbroken) == before
+
+
+def test_resuming_where_nothing_is_starts_anew(tiny: Callable[..., Config], tmp_path: Path) -> None:
+    train(tiny("schedule.iterations=1"), tmp_path / "run", resume=True)
+    assert last_step(tmp_path / "run") == 1
+
+
+def test_resuming_with_another_config_lists_what_differs(unbroken: Path, tiny: Callable[..., Config]) -> None:
+    before = run_hash(unbroken)
+    config_text = (unbroken / "config.yaml").read_text(encoding="utf-8")
+    with pytest.raises(ConfigFault) as caught:
+        train(tiny(*TOLD, "schedule.lr=0.5", "data.flip=0.25", "log.every=1", "data.workers=1"), unbroken, resume=True)
+    message = str(caught.value)
+    assert "schedule.lr: was 0.001, now 0.5" in message
+    assert "data.flip: was 0.5, now 0.25" in message
+    assert "workers" not in message
+    assert "2 faults" in message
+    assert run_hash(unbroken) == before
+    assert (unbroken / "config.yaml").read_text(encoding="utf-8") == config_text
+
+
+def test_a_damaged_last_checkpoint_is_refused_and_nothing_lost(
+    unbroken: Path, tiny: Callable[..., Config], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "metrics.jsonl").write_bytes((unbroken / "metrics.jsonl").read_bytes())
+    whole = (unbroken / "checkpoints/last.pt").read_bytes()
+    (run / "checkpoints/last.pt").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"last\.pt: not a checkpoint, or cut short"):
+        train(tiny(*TOLD), run, resume=True)
+    assert (run / "metrics.jsonl").read_bytes() == (unbroken / "metrics.jsonl").read_bytes()
+    assert json.loads((unbroken / "eval.json").read_text(encoding="utf-8"))["step"] > 0
