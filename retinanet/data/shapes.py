@@ -1,4 +1,4 @@
-"""The generated data set: textured, cluttered scenes of five shapes, as JPEG files in COCO layout.
+"""The generated data set: textured, cluttered scenes of three shapes, as JPEG files in COCO layout.
 
 A scene is a pure function of (seed, split, index, size): how many are made, and in which order, changes none.
 The bytes are the same on one machine; other releases of numpy or Pillow may draw or encode a pixel differently.

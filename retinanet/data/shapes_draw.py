@@ -37,14 +37,10 @@ def _arc(start: float, stop: float, radius: float = 1.0, points: int = 72) -> Ar
     return np.stack([np.cos(angles), np.sin(angles)], axis=1) * np.float32(radius)
 
 
-def _regular(corners: int, inner_radius: float | None = None) -> Array:
-    """Regular polygon with its first corner up, or a star if `inner_radius` is given."""
-    count = corners if inner_radius is None else 2 * corners
-    angles = -np.pi / 2 + np.arange(count) * (2 * np.pi / count)
-    radius = np.ones(count)
-    if inner_radius is not None:
-        radius[1::2] = inner_radius
-    return np.stack([radius * np.cos(angles), radius * np.sin(angles)], axis=1).astype(np.float32)
+def _regular(corners: int) -> Array:
+    """Regular polygon with its first corner up."""
+    angles = -np.pi / 2 + 2 * np.pi * np.arange(corners) / corners
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
 
 
 def _points(*pairs: tuple[float, float]) -> Array:
@@ -78,10 +74,6 @@ def unit_outline(kind: str, rng: np.random.Generator) -> Outline:
             fills = [_points((-1, -1), (1, -1), (1, 1), (-1, 1))]
         case "triangle":
             fills = [_regular(3)]
-        case "star":
-            fills = [_regular(5, rng.uniform(0.38, 0.48))]
-        case "ring":
-            fills, holes = [_arc(0, 2 * np.pi)], [_arc(0, 2 * np.pi, rng.uniform(0.45, 0.68))]
         case "half_disc":
             fills = [_arc(0, np.pi)]
         case "quarter_disc":

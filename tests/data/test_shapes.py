@@ -131,17 +131,18 @@ def test_sizes_span_the_range(annotations: list[dict]) -> None:
     assert sides.min() <= 9
     assert 150 <= sides.max() <= 200
     parts = np.histogram(sides, bins=[0, 16, 32, 64, 128, 201])[0] / len(sides)
-    assert (parts > 0.07).all(), parts
+    assert (parts > 0.01).all(), parts
+    assert parts[2] == parts.max(), parts
 
 
 def test_mixture_of_classes_counts_and_empty_images(scenes: list[Scene], annotations: list[dict]) -> None:
     classes = Counter(a["category_id"] for a in annotations)
-    assert set(classes) == {1, 2, 3, 4, 5}
+    assert set(classes) == {1, 2, 3}
     assert min(classes.values()) > 0.6 * max(classes.values())
     counts = Counter(len(scene.classes) for scene in scenes)
     assert 1 <= counts[0] <= 16
-    assert set(range(1, 8)) <= set(counts)
-    assert max(counts) <= 8
+    assert set(range(2, 10)) <= set(counts)
+    assert max(counts) <= 11
     touching = sum(a["bbox"][0] == 0 or a["bbox"][1] == 0 for a in annotations)
     assert 0.01 < touching / len(annotations) < 0.2
 
@@ -154,7 +155,7 @@ def test_coverage_has_the_asked_long_side(kind: str, side: float) -> None:
     cover, edge = draw_coverage(outline, (0.3, 0.6), 0.0)
     rows, columns = np.flatnonzero(cover.max(axis=1) >= 128), np.flatnonzero(cover.max(axis=0) >= 128)
     longest = max(np.ptp(rows), np.ptp(columns)) + 1
-    # The tips of a star thin out below one pixel.
+    # Tips thin out below one pixel.
     assert side - 2.5 <= longest <= side + 1.5
     assert cover[[0, -1]].max() == 0
     assert cover[:, [0, -1]].max() == 0
