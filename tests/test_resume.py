@@ -23,7 +23,8 @@ from retinanet.metrics import read_rows, without_clock
 STEPS = 14
 TOLD = (
     f"schedule.iterations={STEPS}",
-    *("schedule.ema=0.9", "schedule.optimizer=adamw", "schedule.lr=0.001", "model.backbone.norm=bn"),
+    *("schedule.ema=0.9", "schedule.optimizer=adamw", "schedule.lr=0.001", "model.backbone.name=mobilenet_v2"),
+    *("model.backbone.norm=bn", "model.fpn.channels=32", "model.head.norm=none"),
     *("log.save_every=2", "eval.every=5", "eval.unit=steps", "data.color_jitter=0.2", "data.scale_jitter=[0.8, 1.2]"),
 )
 Start = Callable[..., subprocess.Popen[str]]
