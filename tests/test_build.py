@@ -116,3 +116,9 @@ def test_the_same_seed_builds_the_same_network_whatever_was_drawn_before() -> No
         torch.use_deterministic_algorithms(deterministic)
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
     assert not torch.equal(other["fpn.p6.weight"], states[0]["fpn.p6.weight"])
+
+
+def test_automatic_precision_is_bfloat16_exactly_where_the_device_computes_in_it() -> None:
+    expected = torch.bfloat16 if computes_bfloat16(CPU) else torch.float32
+    assert build_precision(config(precision="auto"), CPU) == expected
+    assert build_precision(config(precision="auto"), torch.device("mps")) == torch.float32

@@ -20,7 +20,7 @@ from retinanet.engine import train
 from retinanet.errors import ConfigFault
 from retinanet.metrics import read_rows, without_clock
 
-STEPS = 14
+STEPS = 18
 TOLD = (
     f"schedule.iterations={STEPS}",
     *("schedule.ema=0.9", "schedule.optimizer=adamw", "schedule.lr=0.001", "model.backbone.name=mobilenet_v2"),
@@ -67,14 +67,20 @@ def last_step(folder: Path) -> int:
     return int(rows[-1]) if rows else 0
 
 
-def wait_for_step(process: subprocess.Popen[str], folder: Path, step: int) -> None:
-    """Until the run has logged `step`, or for step 0 has begun its folder."""
+def log_inode(folder: Path) -> int:
+    """Changes when a process takes the run over, since that replaces its metrics.jsonl; 0 while there is none."""
+    file = folder / "metrics.jsonl"
+    return file.stat().st_ino if file.exists() else 0
+
+
+def wait_for_step(process: subprocess.Popen[str], folder: Path, step: int, inode_before: int) -> None:
+    """Until this process, not one before it, has taken the run over and `step` is logged."""
     deadline = time.monotonic() + 60
-    while last_step(folder) < step or not (folder / "config.yaml").exists():
+    while log_inode(folder) == inode_before or last_step(folder) < step:
         if process.poll() is not None or time.monotonic() > deadline:
             process.kill()
             raise AssertionError(f"ended before step {step}: {process.communicate()}")
-        time.sleep(0.01)
+        time.sleep(0.005)
 
 
 @pytest.fixture(scope="module")
@@ -95,10 +101,11 @@ def test_a_run_killed_five_times_and_interrupted_twice_ends_as_the_unbroken_one(
         *((0, signal.SIGKILL), (1, signal.SIGKILL), (4, signal.SIGKILL), (6, signal.SIGTERM), (7, signal.SIGKILL)),
         *((9, signal.SIGINT), (11, signal.SIGKILL)),
     ):
+        before = log_inode(run)
         process = start_tool("train.py", *arguments)
-        wait_for_step(process, run, step)
-        time.sleep(delays.uniform(0, 0.25))
+        wait_for_step(process, run, step, before)
         if number == signal.SIGKILL:
+            time.sleep(delays.uniform(0, 0.25))
             process.kill()
             process.communicate(timeout=30)
             continue

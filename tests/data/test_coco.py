@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retinanet.data.coco import CocoDataset, load_coco, load_ground_truth, summary
+from retinanet.data.coco import CocoDataset, first_images, load_coco, load_ground_truth, summary
 from retinanet.errors import DataFault
 
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
@@ -400,3 +400,15 @@ def test_real_data_sets_load_unaltered(name: str, folder: str, counts: tuple[int
     crowd = sum(len(image.crowd_C4) for image in dataset.images)
     assert (len(dataset.images), boxes, crowd, dataset.dropped["zero_area"]) == counts
     assert dataset.dropped["outside"] == dataset.clipped == 0
+
+
+def test_the_first_images_only(place: Place) -> None:
+    whole = place.load(good())
+    part = first_images(whole, 1)
+    assert part.images == whole.images[:1]
+    assert [row["id"] for row in part.ground_truth["images"]] == [whole.images[0].id]
+    assert {row["image_id"] for row in part.ground_truth["annotations"]} <= {whole.images[0].id}
+    assert part.categories == whole.categories
+    assert any("only the first 1 of" in note for note in part.notes)
+    assert first_images(whole, None) is whole
+    assert first_images(whole, len(whole.images)) is whole

@@ -1,8 +1,11 @@
 """Which images make which batch, and that nothing but (seed, epoch, image) decides their pixels."""
 
 import json
+import multiprocessing
+import os
+import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from itertools import islice
 from pathlib import Path
 
@@ -44,7 +47,7 @@ def write_data_set(folder: Path, sizes: list[tuple[int, int]]) -> CocoDataset:
 
 def batches_of(
     coco: CocoDataset, *, steps: tuple[int, int] = (0, 12), share: Share = ALONE, workers: int = 0
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     return train_batches(
         coco, SIZING, JITTER, batch_size=4, seed=11, steps=steps, share=share, workers=workers, pin=False
     )
@@ -139,6 +142,25 @@ def test_pixels_and_boxes_do_not_depend_on_workers(mixed: CocoDataset, workers: 
     assert len(alone) == len(together) == 12
     assert all(same(a, b) for a, b in zip(alone, together))
     assert not same(alone[0], alone[1])
+
+
+def test_closing_ends_the_workers_at_once(mixed: CocoDataset) -> None:
+    loader = batches_of(mixed, workers=2)
+    next(loader)
+    assert len(multiprocessing.active_children()) == 2
+    loader.close()
+    assert multiprocessing.active_children() == []
+
+
+def test_workers_leave_signals_to_the_training_process(mixed: CocoDataset) -> None:
+    """Batch systems and terminals signal the whole process group; the step in progress still needs its data."""
+    loader = batches_of(mixed, workers=2)
+    first = next(loader)
+    for worker in multiprocessing.active_children():
+        assert worker.pid is not None
+        for number in (signal.SIGTERM, signal.SIGINT):
+            os.kill(worker.pid, number)
+    assert len([first, *loader]) == 12
 
 
 def test_pixels_do_not_depend_on_where_loading_starts(mixed: CocoDataset) -> None:

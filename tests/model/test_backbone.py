@@ -264,3 +264,18 @@ def test_the_real_mobilenet_file_gives_torchvisions_features() -> None:
         for ours, oracle in zip(backbone(images), mobilenet_features(network, images), strict=True):
             assert ours.std().item() > 0.1
             torch.testing.assert_close(ours, oracle, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("norm", ["bn", "gn"])
+def test_residual_branches_start_at_zero_from_scratch(norm: Norm) -> None:
+    block = build_backbone("resnet18", "none", norm, 0).stages[2][1]
+    assert block.bn2.weight.abs().max() == 0
+    assert block.bn1.weight.min() == 1
+
+
+def test_residual_branches_of_weights_or_frozen_norms_do_not(tmp_path: Path, resnet18_state: dict[str, Tensor]) -> None:
+    state = {name: torch.ones_like(v) if name.endswith("bn2.weight") else v for name, v in resnet18_state.items()}
+    loaded = build_backbone("resnet18", str(save(state, tmp_path / "w.pth")), "bn", 0)
+    frozen = build_backbone("resnet18", "none", "frozen_bn", 0)
+    for backbone in (loaded, frozen):
+        assert backbone.stages[2][1].bn2.weight.min() == 1
