@@ -30,7 +30,7 @@ from retinanet.data.shapes_draw import (
 )
 from retinanet.errors import ConfigFault, DataFault, ResourceFault, list_faults
 
-VERSION = 4
+VERSION = 1
 """Goes up whenever the pixels or annotations that a seed gives change."""
 
 SPLITS = ("train", "val")
@@ -52,8 +52,7 @@ LEAST_INSIDE = 0.65
 """Share of an object that the border leaves: a square cut in half at its corners would be a triangle."""
 LEAST_INSIDE_DISTRACTOR = 0.75
 """A distractor cut deeper may lose what tells it from a class: an L becomes a square."""
-LEAST_VISIBLE = 0.5
-MOST_OCCLUDED = 0.4
+LEAST_VISIBLE, MOST_OCCLUDED = 0.5, 0.4
 WHOLLY_INSIDE = 0.85
 JPEG_QUALITY = 90
 

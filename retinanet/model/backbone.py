@@ -59,8 +59,12 @@ class Backbone(nn.Module):
 
 
 def group_norm(channels: int) -> nn.Module:
-    """GroupNorm of 32 groups, or of the largest count that divides both 32 and `channels`."""
-    return nn.GroupNorm(math.gcd(32, channels), channels)
+    """GroupNorm of 32 groups, or of the largest count that divides 32 and leaves each group two channels.
+
+    A group of one channel has nothing to normalise over on a 1x1 map, such as a small canvas's P7.
+    """
+    groups = math.gcd(32, channels)
+    return nn.GroupNorm(groups if groups < channels else max(channels // 2, 1), channels)
 
 
 def norm_layer(kind: Literal["frozen_bn", "bn", "gn"]) -> NormLayer:

@@ -70,11 +70,13 @@ def test_the_norm_is_the_one_asked_for_everywhere(name: str, norm: Norm, kind: t
     assert found == {kind}
 
 
-@pytest.mark.parametrize(("channels", "groups"), [(256, 32), (64, 32), (24, 8), (96, 32), (16, 16)])
+@pytest.mark.parametrize(("channels", "groups"), [(256, 32), (64, 32), (24, 8), (96, 32), (16, 8), (1, 1)])
 def test_group_norm_has_a_group_count_that_divides(channels: int, groups: int) -> None:
     norm = group_norm(channels)
     assert isinstance(norm, nn.GroupNorm)
     assert norm.num_groups == groups
+    if channels > 1:
+        assert torch.isfinite(norm.train()(torch.zeros(1, channels, 1, 1))).all()
 
 
 @pytest.mark.parametrize(("norm", "frozen"), [("bn", 0), ("bn", 2), ("gn", 2), ("frozen_bn", 1), ("bn", 5)])
