@@ -52,9 +52,10 @@ class Verdict(NamedTuple):
 
 def run(main: Callable[[], None]) -> int:
     """Run a tool's main and return its exit code, with any fault told on stderr. SystemExit passes through."""
-    # CPU threads that spin while they wait starve each other as soon as anything else runs: on two shared cores a
-    # training step took nine times as long. Read when torch is imported, which is later.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # CPU threads that spin for long while they wait starve each other as soon as anything else runs: beside one busy
+    # process a training step took nine times as long. Some tens of microseconds keep the speed of an idle machine.
+    # GNU OpenMP reads this when torch is imported, which is later.
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     border = _Border()
     with border:
         main()

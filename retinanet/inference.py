@@ -86,7 +86,7 @@ def show(evaluation: Evaluation, folder: Path) -> None:
     """The table on the terminal, and where the files are."""
     console = Console()
     console.print(evaluation_table(evaluation.metrics, evaluation.per_class))
-    console.print(f"written to {folder}/", markup=False, highlight=False)
+    console.print(f"written to {folder}/", markup=False, highlight=False, soft_wrap=True)
 
 
 def check_categories(known: tuple[Category, ...], dataset: CocoDataset, source: Path) -> None:

@@ -58,7 +58,7 @@ assign: {negative_iou: 0.6, colour: red}
 
 def test_every_fault_at_once_with_its_line(tmp_path: Path) -> None:
     path = write(tmp_path, "a.yaml", BAD)
-    message = refusal(path, "schedule.momentum=2", "junk", "data.flip=[1", "modle.fpn=1")
+    message = refusal(path, "data.vertical_flip=2", "junk", "data.flip=[1", "modle.fpn=1")
     expected = [
         f"{path}:3: model.backbone.nam: unknown key; did you mean model.backbone.name?",
         f"{path}:4: model.backbone.frozen_stages: wants a whole number from 0 to 5, got 7",
@@ -75,7 +75,7 @@ def test_every_fault_at_once_with_its_line(tmp_path: Path) -> None:
         f"{path}:13: eval.score_threshold: wants a number from 0 to 1, got nan",
         f"{path}:14: output: wants text or null, got 2024: put it in quotes",
         f"{path}:15: assign.colour: unknown key; the keys of assign are positive_iou, negative_iou",
-        "override 'schedule.momentum=2': schedule.momentum: wants a number from 0 to 1, got 2",
+        "override 'data.vertical_flip=2': data.vertical_flip: wants a number from 0 to 1, got 2",
         "override 'junk': write it as key.path=value",
         "override 'data.flip=[1': data.flip: not valid YAML",
         "override 'modle.fpn=1': modle: unknown key; did you mean model?",
