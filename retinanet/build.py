@@ -33,8 +33,8 @@ def build_loss_and_model(
 ) -> tuple[ClassificationLoss, RetinaNet]:
     """The class loss and the network with the head that it asks for."""
     loss = build_class_loss(config.loss.classification)
-    bias = loss.prior_bias(config.model.head.prior)
-    return loss, build_model(config.model, loss.head_outputs(classes), bias, load_weights)
+    biases = loss.prior_bias(config.model.head.prior, classes)
+    return loss, build_model(config.model, classes, biases, load_weights)
 
 
 def build_criterion(config: Config) -> Criterion:

@@ -1,24 +1,17 @@
 """The schema of a config: every key, its type, its default (the paper's) and its meaning.
 
 `python tools/train.py CONFIG --print-config` prints a resolved config. Reading YAML strictly is
-`config_file.py`; nothing here touches a file. Only pydantic is imported, so that `--help` is quick.
+`config_file.py`; nothing here touches a file. The keys of each loss stand in the loss's own file.
 """
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-Natural = Annotated[int, Field(ge=0)]
-
-
-class Section(BaseModel):
-    """Frozen, strictly typed, without unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+from retinanet.losses.box import BoxLoss
+from retinanet.losses.classification import ClassLoss
+from retinanet.losses.focal import Focal
+from retinanet.section import Count, Fraction, Natural, NonNegative, Positive, Section
 
 
 class Backbone(Section):
@@ -93,25 +86,8 @@ class Assign(Section):
         return self
 
 
-class ClassLoss(Section):
-    kind: Literal["focal", "cross_entropy", "balanced_cross_entropy"] = Field("focal", description="Class loss.")
-    alpha: Fraction = Field(
-        0.25, description="Weight of positives, 1 - alpha of negatives (focal, balanced_cross_entropy)."
-    )
-    gamma: NonNegative = Field(2.0, description="Focusing parameter (focal).")
-    weight: NonNegative = Field(1.0, description="Multiplier of the class loss in the total.")
-
-
-class BoxLoss(Section):
-    kind: Literal["l1", "smooth_l1", "giou", "diou", "ciou"] = Field("smooth_l1", description="Box loss of positives.")
-    beta: Positive = Field(
-        0.1111111111111111, description="Where smooth L1 turns from quadratic to linear (Detectron: 1/9)."
-    )
-    weight: NonNegative = Field(1.0, description="Multiplier of the box loss in the total.")
-
-
 class Loss(Section):
-    classification: ClassLoss = Field(default_factory=ClassLoss)
+    classification: ClassLoss = Field(default_factory=Focal)
     box: BoxLoss = Field(default_factory=BoxLoss)
     normaliser: Literal["batch_positives", "image_positives"] = Field(
         "batch_positives",

@@ -36,15 +36,15 @@ def find_faults(data: dict[str, Any]) -> list[Fault]:
     A section's own rule is only checked by pydantic once all its keys are right; so the data is checked again
     without its wrong keys, and a rule that speaks of none of those keys is reported as well.
     """
-    first = _errors(data)
+    tree = schema_tree(data)
+    first = _errors(data, tree)
     if not first:
         return []
-    tree = schema_tree()
     wrong = {_keys(error["loc"]) for error in first if error["type"] != "value_error"}
     faults: list[Fault] = [_fault(error, tree) for error in first]
     if not wrong:
         return faults
-    for error in _errors(_without(data, wrong)):
+    for error in _errors(_without(data, wrong), tree):
         section = _keys(error["loc"])
         fault = _fault(error, tree)
         gone = {str(path[-1]) for path in wrong if path[:-1] == section}
@@ -57,8 +57,11 @@ def words(message: str) -> set[str]:
     return set(re.findall(r"\w+", message))
 
 
-def schema_tree() -> dict[str, Any]:
-    """The JSON schema of `Config` with its references put in place; sections have "properties"."""
+def schema_tree(data: dict[str, Any]) -> dict[str, Any]:
+    """The JSON schema of `Config` with its references put in place; sections have "properties".
+
+    Of a section that comes in kinds it is the one whose kind the data names, else the first; "kinds" has them all.
+    """
     schema = Config.model_json_schema()
     definitions = schema.get("$defs", {})
 
@@ -71,7 +74,22 @@ def schema_tree() -> dict[str, Any]:
             return resolved(definitions[node["$ref"].rsplit("/", 1)[-1]])
         return {key: resolved(value) for key, value in node.items() if key != "$defs"}
 
-    return dict(resolved(schema))
+    return dict(_chosen(resolved(schema), data))
+
+
+def _chosen(node: dict[str, Any], data: Any) -> dict[str, Any]:
+    """A schema node for this data: every section of kinds is narrowed to one."""
+    if "oneOf" in node:
+        kinds = {option["properties"]["kind"]["const"]: option for option in node["oneOf"]}
+        named = data.get("kind") if isinstance(data, dict) else None
+        option = kinds.get(str(named), node["oneOf"][0])
+        kind = {"enum": list(kinds), "description": option["properties"]["kind"]["description"]}
+        return {**option, "properties": {**option["properties"], "kind": kind}, "kinds": kinds}
+    below = {
+        key: _chosen(child, data.get(key) if isinstance(data, dict) else None)
+        for key, child in node.get("properties", {}).items()
+    }
+    return {**node, "properties": below} if below else node
 
 
 def leaf_paths(tree: dict[str, Any], prefix: str = "") -> dict[str, str]:
@@ -129,6 +147,9 @@ def suggestions(path: tuple[str | int, ...], tree: dict[str, Any]) -> str:
     parent = "".join(f"{part}." for part in path[:-1])
     leaves = leaf_paths(tree)
     everything = list(leaves) + _section_paths(tree)
+    kinds = [kind for kind, option in _find(path[:-1], tree).get("kinds", {}).items() if key in option["properties"]]
+    if kinds:
+        return f"it is a key of kind {', '.join(kinds)}, and the keys of this kind are {', '.join(siblings)}"
     if key in leaves:
         return f"did you mean {key}?"
     meant = [parent + near for near in difflib.get_close_matches(key, siblings, n=1)]
@@ -147,12 +168,23 @@ def suggestions(path: tuple[str | int, ...], tree: dict[str, Any]) -> str:
     return f"the keys of {parent[:-1] or 'a config'} are {', '.join(siblings)}"
 
 
-def _errors(data: dict[str, Any]) -> list[Any]:
+def _errors(data: dict[str, Any], tree: dict[str, Any]) -> list[Any]:
     try:
         Config.model_validate(data)
     except ValidationError as fault:
-        return list(fault.errors(include_url=False))
+        return [_without_kind(dict(error), tree) for error in fault.errors(include_url=False)]
     return []
+
+
+def _without_kind(error: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
+    """The error at the path that the user wrote: pydantic adds the name of a section's kind, or leaves out `kind`."""
+    loc = tuple(error["loc"])
+    if error["type"] == "union_tag_invalid":
+        return {**error, "loc": (*loc, "kind"), "input": error["input"].get("kind")}
+    for index in range(1, len(loc)):
+        if loc[index] in _find(loc[:index], tree).get("kinds", {}):
+            return {**error, "loc": loc[:index] + loc[index + 1 :]}
+    return error
 
 
 def _fault(error: dict[str, Any], tree: dict[str, Any]) -> Fault:

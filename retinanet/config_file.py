@@ -2,7 +2,8 @@
 
 Layers, lowest first: the schema's defaults, the chain of `base:` files, the file, the overrides. A later layer
 replaces values key by key; lists are replaced whole; naming one of `schedule.epochs` and `schedule.iterations`
-drops the other one from the layers below.
+drops the other one from the layers below, and naming another kind of `loss.classification` drops the keys that
+were meant for the kind below, all but `weight`.
 """
 
 import difflib
@@ -18,6 +19,7 @@ from retinanet import yaml_strict
 from retinanet.config import Config
 from retinanet.config_faults import Fault, SectionFault, find_faults, words
 from retinanet.errors import ConfigFault, list_faults
+from retinanet.losses.classification import kind_of
 
 LENGTHS = ("epochs", "iterations")
 
@@ -225,7 +227,7 @@ def _parse_value(text: str) -> yaml_strict.Parsed:
 
 def _stacked(below: _Layer, above: _Layer) -> tuple[_Layer, list[_Located]]:
     """Two layers as one, and the fault of milestones left behind in the other length's unit."""
-    data = dict(below.data)
+    data = _without_other_kind(below.data, above.data)
     faults: list[_Located] = []
     lower, upper = data.get("schedule"), above.data.get("schedule")
     if isinstance(lower, dict) and isinstance(upper, dict):
@@ -242,6 +244,17 @@ def _stacked(below: _Layer, above: _Layer) -> tuple[_Layer, list[_Located]]:
                 )
                 faults.append(_located(above.origins[f"schedule.{chosen[0]}"], message))
     return _Layer(_merged(data, above.data), _later(below.origins, above.origins)), faults
+
+
+def _without_other_kind(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """The layer below without the keys of a class loss whose kind the layer above replaces."""
+    losses = [layer.get("loss") for layer in (below, above)]
+    sections = [loss.get("classification") if isinstance(loss, dict) else None for loss in losses]
+    lower, upper = sections
+    if not (isinstance(lower, dict) and isinstance(upper, dict)) or kind_of(lower) == upper.get("kind", kind_of(lower)):
+        return dict(below)
+    kept = {key: value for key, value in lower.items() if key == "weight"}
+    return {**below, "loss": {**below["loss"], "classification": kept}}
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

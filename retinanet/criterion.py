@@ -5,13 +5,14 @@ Legend: B images, A anchors, K head outputs, P positive anchors.
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from retinanet.assign import BatchAssignment
 from retinanet.losses.box import BoxRegressionLoss
 from retinanet.losses.classification import ClassificationLoss
-from retinanet.structures import HeadOutputs
+from retinanet.structures import ClassTargets, HeadOutputs
 
 
 class Losses(NamedTuple):
@@ -46,23 +47,45 @@ class Criterion(NamedTuple):
     box_weight: float
 
 
-def criterion(
-    outputs: HeadOutputs, assignment: BatchAssignment, anchors_A4: Tensor, parts: Criterion, normaliser_B: Tensor
-) -> Losses:
-    """Sum the class loss over all anchors and the box loss over the positives, divided by normaliser_B (paper 4.1).
+class Divisor(NamedTuple):
+    """By what the losses of a micro-batch are divided."""
 
-    normaliser_B: (B,) float32 > 0. For the paper's rule each entry is the number of positives of the whole
-    effective batch: all ranks, all accumulated micro-batches.
+    normaliser_B: Tensor
+    """(B,) float32 > 0. For the paper's rule each entry is the number of positives of the whole effective batch: all
+    ranks, all accumulated micro-batches."""
+    images: int
+    """Images of the whole effective batch."""
+
+
+def criterion(
+    outputs: HeadOutputs,
+    assignment: BatchAssignment,
+    anchors_A4: Tensor,
+    parts: Criterion,
+    divisor: Divisor,
+    seeds_B: Tensor,
+) -> Losses:
+    """Sum the class loss over all anchors and the box loss over the positives, each divided as it asks (paper 4.1).
+
+    seeds_B: (B,) int64 on the CPU, for class losses that draw anchors at random.
     """
     positive_BA = assignment.labels_BA >= 0
-    loss_BA = parts.class_loss.value(outputs.logits_BAK, assignment.labels_BA)
-    loss_BA = loss_BA * (parts.class_weight / normaliser_B)[:, None]
-
     image_P, anchor_P = positive_BA.nonzero(as_tuple=True)
-    loss_P = parts.box_loss(outputs.deltas_BA4[image_P, anchor_P], assignment.boxes_P4, anchors_A4[anchor_P])
-    loss_P = loss_P * (parts.box_weight / normaliser_B)[image_P]
-    box_B = torch.zeros_like(normaliser_B).index_add(0, image_P, loss_P)
+    box_P = parts.box_loss(outputs.deltas_BA4[image_P, anchor_P], assignment.boxes_P4, anchors_A4[anchor_P])
+    box_P = box_P * parts.box_weight
+    box_B = torch.zeros_like(divisor.normaliser_B).index_add(0, image_P, box_P / divisor.normaliser_B[image_P])
 
+    targets = ClassTargets(
+        assignment.labels_BA,
+        divisor.normaliser_B,
+        divisor.images,
+        seeds_B,
+        anchors_A4,
+        outputs.deltas_BA4.detach(),
+        assignment.boxes_P4,
+        box_P.detach(),
+    )
+    loss_BA = parts.class_loss.value(outputs.logits_BAK, targets) * parts.class_weight
     return Losses(loss_BA.sum(dim=1), box_B, loss_BA.detach()[positive_BA].sum())
 
 
@@ -76,3 +99,11 @@ def normaliser(positives_B: Tensor, total_positives: Tensor, total_images: int, 
     if per_image:
         return positives_B.clamp(min=1).float() * total_images
     return total_positives.clamp(min=1).float().expand(len(positives_B))
+
+
+def draw_seeds(seed: int, step: int, image_ids: list[int]) -> Tensor:
+    """(B,) int64 on the CPU, one for each image, the same on whatever rank or in whatever micro-batch it falls."""
+    states = [
+        np.random.SeedSequence([seed, step, image_id % 2**64]).generate_state(1, np.uint64)[0] for image_id in image_ids
+    ]
+    return torch.tensor([int(state >> np.uint64(1)) for state in states], dtype=torch.int64)

@@ -5,9 +5,7 @@ batch: all ranks, all accumulated micro-batches.
 """
 
 import time
-from collections.abc import Generator
 from contextlib import AbstractContextManager, closing, nullcontext
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +19,6 @@ from retinanet.anchors import AnchorSpec, pyramid_anchors
 from retinanet.assign import AssignRule, assign_batch
 from retinanet.build import (
     build_assign_rule,
-    build_augment,
     build_criterion,
     build_detector,
     build_precision,
@@ -30,12 +27,11 @@ from retinanet.build import (
 )
 from retinanet.config import Config
 from retinanet.config_file import dump_config
-from retinanet.criterion import Criterion, criterion, normaliser
-from retinanet.data.coco import CocoDataset, first_images, load_coco, summary
-from retinanet.data.loader import Share, train_batches
+from retinanet.criterion import Criterion, Divisor, criterion, draw_seeds, normaliser
+from retinanet.data.coco import CocoDataset, summary
 from retinanet.data.transforms import normalise, to_device
 from retinanet.distributed import Ranks
-from retinanet.errors import ConfigFault, DataFault, NumericalFault
+from retinanet.errors import NumericalFault
 from retinanet.evaluate import evaluate_dataset, write_evaluation
 from retinanet.interrupts import StopRequest, listen
 from retinanet.metrics import MetricsLog
@@ -45,6 +41,7 @@ from retinanet.pictures import Look, draw_evaluation, draw_run_curves
 from retinanet.run_folder import RunFolder, claim, write_text
 from retinanet.step_clock import StepClock
 from retinanet.structures import Batch
+from retinanet.train_data import check_batch_divides, load_data, load_steps
 from retinanet.train_state import TrainState, build_state, restore, snapshot
 
 
@@ -74,6 +71,7 @@ class StepParts(NamedTuple):
     clip_norm: float | None
     precision: torch.dtype
     channels_last: bool
+    seed: int
     device: torch.device
     ranks: Ranks
 
@@ -119,7 +117,8 @@ def run_steps(run: Run, state: TrainState, log: MetricsLog | None, stop: StopReq
     """
     parts = build_step_parts(run)
     clock = StepClock(run.config.schedule.batch_size, run.plan.total_steps)
-    with closing(load_steps(run, state.progress.step)) as steps:
+    span, pin = (state.progress.step, run.plan.total_steps), run.device.type == "cuda"
+    with closing(load_steps(run.config, run.train_set, span, run.ranks, pin)) as steps:
         while True:
             if evaluation_due(run, state.progress.step):
                 evaluate_step(run, state, log, stop)
@@ -154,6 +153,7 @@ def train_step(
     """
     state.network.train()
     state.optimizer.zero_grad(set_to_none=True)
+    seeds = [draw_seeds(parts.seed, state.progress.step, batch.image_ids_B.tolist()) for batch in micro_batches]
     micro_batches = [to_device(batch, parts.device) for batch in micro_batches]
     height, width = micro_batches[0].images.shape[2:]
     anchors_A4 = pyramid_anchors((height, width), parts.anchors, parts.device).boxes_A4
@@ -170,8 +170,8 @@ def train_step(
             pixels = normalise(batch.images, batch.sizes_B2, parts.channels_last)
             with torch.autocast(parts.device.type, parts.precision, enabled=parts.precision != torch.float32):
                 outputs = state.network(pixels)
-            divisor_B = normaliser(positives[index], total_positives, images, parts.per_image)
-            losses = criterion(outputs, assignment, anchors_A4, parts.criterion, divisor_B)
+            divisor = Divisor(normaliser(positives[index], total_positives, images, parts.per_image), images)
+            losses = criterion(outputs, assignment, anchors_A4, parts.criterion, divisor, seeds[index])
             # DistributedDataParallel averages gradients over ranks, and the divisor already counts all of them.
             state.scaler.scale(losses.total() * parts.ranks.size).backward()
         sums += losses.sums()
@@ -282,55 +282,10 @@ def build_step_parts(run: Run) -> StepParts:
         clip_norm=config.schedule.clip_norm,
         precision=build_precision(config, run.device),
         channels_last=config.model.channels_last,
+        seed=config.seed,
         device=run.device,
         ranks=run.ranks,
     )
-
-
-def load_steps(run: Run, first_step: int) -> Generator[list[Batch], None, None]:
-    """This rank's micro-batches of each step from `first_step` on."""
-    config = run.config
-    batches = train_batches(
-        run.train_set,
-        build_sizing(config),
-        build_augment(config),
-        batch_size=config.schedule.batch_size,
-        seed=config.seed,
-        steps=(first_step, run.plan.total_steps),
-        share=Share(run.ranks.rank, run.ranks.size, config.schedule.accumulation),
-        workers=config.data.workers,
-        pin=run.device.type == "cuda",
-    )
-    while group := list(islice(batches, config.schedule.accumulation)):
-        yield group
-
-
-def load_data(config: Config, ranks: Ranks) -> tuple[CocoDataset, CocoDataset]:
-    """Both splits, validated; DataFault where they do not belong together. Only the main rank opens the images."""
-    data, root = config.data, Path(config.data.root)
-    if not root.is_dir():
-        raise DataFault(f"data.root: no folder {root}; give the data set's with data.root=PATH (see data/README.md).")
-    check = data.check_images if ranks.is_main else "none"
-    train_set = load_coco(root / data.train_annotations, root / data.train_images, check)
-    val_set = load_coco(root / data.val_annotations, root / data.val_images, check)
-    if train_set.categories != val_set.categories:
-        raise DataFault(
-            f"{train_set.annotation_file} and {val_set.annotation_file} name different categories: "
-            f"{sorted(set(train_set.categories) ^ set(val_set.categories))[:6]}; both need the same ids and names."
-        )
-    if not any(len(record.boxes_G4) for record in train_set.images):
-        raise DataFault(f"{train_set.annotation_file}: no image has a usable box, so there is nothing to learn.")
-    return first_images(train_set, data.limit), first_images(val_set, data.limit)
-
-
-def check_batch_divides(config: Config, ranks: Ranks) -> None:
-    """ConfigFault where the batch cannot be split evenly."""
-    parts = ranks.size * config.schedule.accumulation
-    if config.schedule.batch_size % parts:
-        raise ConfigFault(
-            f"schedule.batch_size: {config.schedule.batch_size} images do not split into {ranks.size} rank(s) x "
-            f"{config.schedule.accumulation} micro-batch(es); use a multiple of {parts}."
-        )
 
 
 def open_log(run: Run, step: int, resume: bool) -> AbstractContextManager[MetricsLog | None]:

@@ -80,6 +80,27 @@ class Assignment(NamedTuple):
     """(A,) int64, index into the image's boxes_G4; meaningful where labels_A >= 0, else 0."""
 
 
+class ClassTargets(NamedTuple):
+    """All that a class loss may look at beside the head's outputs. Nothing in it carries a gradient."""
+
+    labels_BA: Tensor
+    """(B, A) int64: class index, BACKGROUND or IGNORE."""
+    normaliser_B: Tensor
+    """(B,) float32 > 0: what a sum over an image's anchors is divided by (paper section 4.1: the positives)."""
+    images: int
+    """Images of the whole effective batch: a loss with a normaliser of its own gives each image 1 / images."""
+    seeds_B: Tensor
+    """(B,) int64 on the CPU: what any random choice in this image and step derives from."""
+    anchors_A4: Tensor
+    """(A, 4) float32, canvas frame."""
+    deltas_BA4: Tensor
+    """(B, A, 4) predicted deltas, detached."""
+    boxes_P4: Tensor
+    """(P, 4) float32, ground truth of the positives, in the order of nonzero(labels_BA >= 0)."""
+    box_loss_P: Tensor
+    """(P,) float32, the positives' box loss, weighted but not normalised, detached."""
+
+
 class Detections(NamedTuple):
     """Detections of one image, best first."""
 

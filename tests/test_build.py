@@ -20,6 +20,7 @@ from retinanet.build import (
 from retinanet.config import Config
 from retinanet.losses.box import giou
 from retinanet.losses.focal import focal
+from retinanet.structures import ClassTargets
 
 CPU = torch.device("cpu")
 SMALL: dict[str, Any] = {
@@ -52,16 +53,18 @@ def test_criterion() -> None:
             }
         )
     )
-    logits, labels = torch.randn(6, 3), torch.tensor([0, 1, 2, -1, -2, 0])
+    logits, labels = torch.randn(1, 6, 3), torch.tensor([[0, 1, 2, -1, -2, 0]])
+    seeds, anchors, deltas = torch.zeros(1, dtype=torch.int64), torch.zeros(6, 4), torch.zeros(1, 6, 4)
+    targets = ClassTargets(labels, torch.tensor([4.0]), 1, seeds, anchors, deltas, torch.zeros(4, 4), torch.zeros(4))
     assert (parts.class_weight, parts.box_weight) == (2.0, 0.5)
-    assert torch.equal(parts.class_loss.value(logits, labels), focal(logits, labels, 0.4, 3.0))
+    assert torch.equal(parts.class_loss.value(logits, targets), focal(logits, labels, 0.4, 3.0) / 4)
     assert parts.box_loss is giou
 
 
 def test_loss_and_model_fit_together() -> None:
     torch.manual_seed(0)
     loss, model = build_loss_and_model(config(), classes=4)
-    assert model.class_head.outputs == loss.head_outputs(4) == 4
+    assert model.class_head.outputs == len(loss.prior_bias(0.01, 4)) == 4
     assert model.box_head.outputs == 4
     bias = model.class_head.predict.bias
     assert bias is not None

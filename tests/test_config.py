@@ -318,3 +318,36 @@ def test_milestones_in_the_other_unit_are_refused(tmp_path: Path) -> None:
     assert load_config(path, ["schedule.iterations=100", "schedule.milestones=[60]"]).schedule.milestones == (60.0,)
     assert length(load_config(path, ["schedule.iterations=100", "schedule.shape=cosine"])) == (None, 100)
     assert length(load_config(path, ["schedule.epochs=1"])) == (1.0, None)
+
+
+def class_loss(path: Path, *overrides: str) -> dict[str, object]:
+    return load_config(path, list(overrides)).loss.classification.model_dump()
+
+
+def test_another_kind_of_class_loss_drops_the_keys_of_the_kind_below(tmp_path: Path) -> None:
+    """Else the focal loss's alpha .25 would turn a study's balanced cross entropy into the paper's 10.8 AP row."""
+    path = write(tmp_path, "a.yaml", "loss: {classification: {kind: focal, alpha: 0.25, gamma: 1.0, weight: 3.0}}")
+    assert class_loss(path, "loss.classification.kind=balanced_cross_entropy") == {
+        "kind": "balanced_cross_entropy",
+        "weight": 3.0,
+        "alpha": 0.75,
+    }
+    assert class_loss(path, "loss.classification.gamma=0.5")["alpha"] == 0.25
+    assert class_loss(path, "loss.classification.kind=focal")["gamma"] == 1.0
+    other = "loss.classification={kind: balanced_cross_entropy, alpha: 0.9}"
+    assert class_loss(path, other)["alpha"] == 0.9
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("loss.classification={kind: cross_entropy, alpha: 0.5}", "it is a key of kind focal"),
+        ("loss.classification.gamme=2", "did you mean loss.classification.gamma?"),
+        ("loss.classification.kind=fokal", "loss.classification.kind: wants one of focal, "),
+        ("loss.classification.kind=fokal", "did you mean focal?"),
+        ("loss.classification=focal", "loss.classification: wants a section of keys, got the text 'focal'"),
+        ("loss.classification.gamma=-1", "loss.classification.gamma: wants a number of at least 0, got -1"),
+    ],
+)
+def test_faults_of_a_class_loss_are_told_for_its_kind(tmp_path: Path, override: str, told: str) -> None:
+    assert told in refusal(write(tmp_path, "a.yaml", "seed: 1"), override)

@@ -10,11 +10,11 @@ from torchvision.models.detection.retinanet import RetinaNetClassificationHead, 
 from retinanet import boxes
 from retinanet.anchors import AnchorSpec, pyramid_anchors
 from retinanet.assign import AssignRule, BatchAssignment, assign, assign_batch
-from retinanet.config import BoxLoss, ClassLoss
-from retinanet.criterion import Criterion, Losses, criterion, normaliser
-from retinanet.losses.box import build_box_loss
-from retinanet.losses.classification import build_class_loss
-from retinanet.structures import BACKGROUND, IGNORE, HeadOutputs, Targets
+from retinanet.criterion import Criterion, Divisor, Losses, criterion, draw_seeds, normaliser
+from retinanet.losses.box import BoxLoss, build_box_loss
+from retinanet.losses.classification import ClassificationLoss, build_class_loss
+from retinanet.losses.focal import Focal
+from retinanet.structures import BACKGROUND, IGNORE, ClassTargets, HeadOutputs, Targets
 
 CLASSES = 3
 SPEC = AnchorSpec((16.0, 32.0, 64.0, 128.0, 256.0), (1.0,), (0.5, 1.0, 2.0), 0.5, "none")
@@ -25,7 +25,13 @@ NO_CROWD = torch.zeros((0, 4))
 
 def parts(kind: str = "smooth_l1", class_weight: float = 1.0, box_weight: float = 1.0) -> Criterion:
     box_loss = build_box_loss(BoxLoss.model_validate({"kind": kind}))
-    return Criterion(build_class_loss(ClassLoss()), class_weight, box_loss, box_weight)
+    return Criterion(build_class_loss(Focal()), class_weight, box_loss, box_weight)
+
+
+def losses_of(outputs: HeadOutputs, assignment: BatchAssignment, chosen: Criterion, normaliser_B: Tensor) -> Losses:
+    """The criterion with ANCHORS, and seeds that no loss here uses."""
+    seeds_B = torch.zeros(len(normaliser_B), dtype=torch.int64)
+    return criterion(outputs, assignment, ANCHORS, chosen, Divisor(normaliser_B, len(normaliser_B)), seeds_B)
 
 
 def image(*objects: tuple[float, float, float, float, int]) -> Targets:
@@ -90,7 +96,7 @@ def test_the_case_holds_every_kind_of_anchor() -> None:
 @pytest.mark.parametrize("divisors", [[7.0] * 4, [1.0, 2.0, 3.0, 4.0]])
 def test_equals_a_loop_over_anchors(divisors: list[float]) -> None:
     outputs, assignment = case()
-    losses = criterion(outputs, assignment, ANCHORS, parts(), torch.tensor(divisors))
+    losses = losses_of(outputs, assignment, parts(), torch.tensor(divisors))
     class_B, box_B, foreground = loop(outputs, TARGETS, divisors)
     assert losses.class_B.tolist() == pytest.approx(class_B, rel=1e-5)
     assert losses.box_B.tolist() == pytest.approx(box_B, rel=1e-5)
@@ -104,25 +110,25 @@ def test_equals_a_loop_over_anchors(divisors: list[float]) -> None:
 
 def test_weights_multiply_each_loss_and_its_foreground() -> None:
     outputs, assignment = case()
-    plain = criterion(outputs, assignment, ANCHORS, parts(), torch.full((4,), 5.0))
-    weighted = criterion(outputs, assignment, ANCHORS, parts("smooth_l1", 3.0, 0.5), torch.full((4,), 5.0))
+    plain = losses_of(outputs, assignment, parts(), torch.full((4,), 5.0))
+    weighted = losses_of(outputs, assignment, parts("smooth_l1", 3.0, 0.5), torch.full((4,), 5.0))
     torch.testing.assert_close(weighted.class_B, 3 * plain.class_B)
     torch.testing.assert_close(weighted.box_B, 0.5 * plain.box_B)
     torch.testing.assert_close(weighted.foreground, 3 * plain.foreground)
-    assert criterion(outputs, assignment, ANCHORS, parts("l1", 0.0, 0.0), torch.ones(4)).total().item() == 0
+    assert losses_of(outputs, assignment, parts("l1", 0.0, 0.0), torch.ones(4)).total().item() == 0
 
 
 def test_micro_batches_with_the_shared_total_equal_one_batch() -> None:
     outputs, assignment = case()
     total = assignment.positives().sum()
-    whole = criterion(outputs, assignment, ANCHORS, parts(), normaliser(assignment.positives(), total, 4, False))
+    whole = losses_of(outputs, assignment, parts(), normaliser(assignment.positives(), total, 4, False))
     summed = 0.0
     micro_gradients: list[tuple[Tensor, ...]] = []
     for start, stop in ((0, 1), (1, 4)):
         some, found = case(TARGETS)
         some = HeadOutputs(*(o.detach()[start:stop].clone().requires_grad_() for o in some))
         found = assign_batch(ANCHORS, TARGETS[start:stop], RULE)
-        losses = criterion(some, found, ANCHORS, parts(), normaliser(found.positives(), total, 4, False))
+        losses = losses_of(some, found, parts(), normaliser(found.positives(), total, 4, False))
         summed += losses.total().item()
         micro_gradients.append(gradients(losses, some))
     assert summed == pytest.approx(whole.total().item(), rel=1e-6)
@@ -133,7 +139,7 @@ def test_micro_batches_with_the_shared_total_equal_one_batch() -> None:
 def test_per_image_is_the_mean_over_images_of_torchvisions_heads() -> None:
     outputs, assignment = case()
     divisor_B = normaliser(assignment.positives(), assignment.positives().sum(), 4, per_image=True)
-    losses = criterion(outputs, assignment, ANCHORS, parts("l1"), divisor_B)
+    losses = losses_of(outputs, assignment, parts("l1"), divisor_B)
     matched = []
     for image_targets in TARGETS:
         found = assign(ANCHORS, image_targets, RULE)
@@ -164,9 +170,7 @@ def test_normaliser_by_hand() -> None:
 def test_without_positives_only_the_class_loss_counts(kind: str, per_image: bool) -> None:
     outputs, assignment = case([image(), image()])
     positives_B = assignment.positives()
-    losses = criterion(
-        outputs, assignment, ANCHORS, parts(kind), normaliser(positives_B, positives_B.sum(), 2, per_image)
-    )
+    losses = losses_of(outputs, assignment, parts(kind), normaliser(positives_B, positives_B.sum(), 2, per_image))
     assert torch.isfinite(losses.class_B).all()
     assert (losses.class_B > 0).all()
     assert losses.box_B.tolist() == [0.0, 0.0]
@@ -180,16 +184,45 @@ def test_an_image_with_a_nan_is_named() -> None:
     outputs, assignment = case()
     logits = outputs.logits_BAK.detach().clone()
     logits[2, 5, 1] = math.nan
-    losses = criterion(HeadOutputs(logits, outputs.deltas_BA4), assignment, ANCHORS, parts(), torch.full((4,), 5.0))
+    losses = losses_of(HeadOutputs(logits, outputs.deltas_BA4), assignment, parts(), torch.full((4,), 5.0))
     assert losses.finite().tolist() == [True, True, False, True]
 
 
 def test_half_precision_outputs_under_autocast_give_float32_losses() -> None:
     outputs, assignment = case()
     half = HeadOutputs(*(o.detach().bfloat16() for o in outputs))
-    expected = criterion(HeadOutputs(*(o.float() for o in half)), assignment, ANCHORS, parts(), torch.full((4,), 5.0))
+    expected = losses_of(HeadOutputs(*(o.float() for o in half)), assignment, parts(), torch.full((4,), 5.0))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        losses = criterion(half, assignment, ANCHORS, parts(), torch.full((4,), 5.0))
+        losses = losses_of(half, assignment, parts(), torch.full((4,), 5.0))
     for ours, wanted in zip(losses, expected, strict=True):
         assert ours.dtype == torch.float32
         assert torch.equal(ours, wanted)
+
+
+def test_seeds_differ_by_seed_step_and_image_and_not_by_company() -> None:
+    together = draw_seeds(0, 7, [5, 9, -1])
+    assert together.dtype == torch.int64
+    assert (together >= 0).all()
+    assert torch.equal(together[1:2], draw_seeds(0, 7, [9]))
+    others = [draw_seeds(1, 7, [5]), draw_seeds(0, 8, [5]), draw_seeds(0, 7, [6]), together[1:2], together[2:]]
+    assert len({together[0].item(), *(int(other) for other in others)}) == 6
+
+
+def test_class_losses_see_boxes_without_gradient() -> None:
+    """What the class loss is shown beside the logits: detached deltas and box losses, in the order of positives."""
+    outputs, assignment = case()
+    seen: list[ClassTargets] = []
+
+    def value(logits_BAK: Tensor, targets: ClassTargets) -> Tensor:
+        seen.append(targets)
+        return logits_BAK.sum(dim=2) * 0
+
+    chosen = parts(box_weight=3.0)._replace(class_loss=ClassificationLoss(value))
+    losses = losses_of(outputs, assignment, chosen, torch.full((4,), 5.0))
+    (targets,) = seen
+    assert not any(field.requires_grad for field in targets if isinstance(field, Tensor))
+    assert torch.equal(targets.deltas_BA4, outputs.deltas_BA4)
+    assert targets.images == 4
+    image_P = (targets.labels_BA >= 0).nonzero()[:, 0]
+    summed = torch.zeros(4).index_add(0, image_P, targets.box_loss_P) / 5
+    torch.testing.assert_close(summed, losses.box_B.detach())

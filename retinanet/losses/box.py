@@ -5,14 +5,27 @@ Legend: P positive anchors. Deltas are `boxes.encode`'s; boxes and anchors are i
 
 from collections.abc import Callable
 from functools import partial
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 
 from retinanet import boxes
-from retinanet.config import BoxLoss
+from retinanet.section import NonNegative, Positive, Section
+
+
+class BoxLoss(Section):
+    """Keys of `loss.box`."""
+
+    kind: Literal["l1", "smooth_l1", "giou", "diou", "ciou"] = Field("smooth_l1", description="Box loss of positives.")
+    beta: Positive = Field(
+        0.1111111111111111, description="Where smooth L1 turns from quadratic to linear (Detectron: 1/9)."
+    )
+    weight: NonNegative = Field(1.0, description="Multiplier of the box loss in the total.")
+
 
 MIN_LOG_SCALE = -8.0
 """Smallest dw or dh that CIoU decodes: a side that vanishes in float32 has no aspect ratio (0 / 0)."""

@@ -1,33 +1,39 @@
 """The ablation's axis: what a classification loss is, and the one place where a kind is chosen.
 
-A new kind is one function in its family's file, one case here and one test.
+A new kind is one file with its keys and its function, its line and its case here, and a test.
+
+Legend: B images, A anchors, K classes, O outputs of the class head for an anchor.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
+from typing import Annotated, Any, NamedTuple
 
 import torch
+from pydantic import Discriminator, Tag
 from torch import Tensor
 
-from retinanet.config import ClassLoss
-from retinanet.losses.cross_entropy import balanced_cross_entropy, cross_entropy
-from retinanet.losses.focal import focal
+from retinanet.losses.cross_entropy import BalancedCrossEntropy, CrossEntropy, balanced_cross_entropy, cross_entropy
+from retinanet.losses.focal import Focal, focal
+from retinanet.section import ClassLossSection
+from retinanet.structures import ClassTargets
 
 
-@dataclass(frozen=True)
-class ClassificationLoss:
-    """All that the rest of the project may know of a classification loss."""
+def kind_of(options: Any) -> str | None:
+    """Which kind a `loss.classification` means: focal unless it says another; None for what is no section."""
+    if isinstance(options, dict):
+        return str(options.get("kind", "focal"))
+    return options.kind if isinstance(options, ClassLossSection) else None
 
-    head_outputs: Callable[[int], int]
-    """Outputs an anchor that the class head needs for K classes."""
-    prior_bias: Callable[[float], float]
-    """Bias of the head's last convolution at which every class starts with score pi (paper section 4.1)."""
-    scores: Callable[[Tensor], Tensor]
-    """Head outputs (..., head_outputs) -> class scores (..., K) in 0..1, float32."""
-    value: Callable[[Tensor, Tensor], Tensor]
-    """Head outputs (..., head_outputs), labels (...) -> loss of each anchor (...), float32, 0 where IGNORE."""
+
+ClassLoss = Annotated[
+    Annotated[Focal, Tag("focal")]
+    | Annotated[CrossEntropy, Tag("cross_entropy")]
+    | Annotated[BalancedCrossEntropy, Tag("balanced_cross_entropy")],
+    Discriminator(kind_of),
+]
+"""Config `loss.classification`: the keys of one kind."""
 
 
 def sigmoid_scores(logits_K: Tensor) -> Tensor:
@@ -35,18 +41,39 @@ def sigmoid_scores(logits_K: Tensor) -> Tensor:
     return torch.sigmoid(logits_K.float())
 
 
-def sigmoid_prior_bias(prior: float) -> float:
-    """b with sigmoid(b) = prior: -log((1 - pi) / pi)."""
-    return -math.log((1.0 - prior) / prior)
+def sigmoid_prior_bias(prior: float, classes: int) -> list[float]:
+    """b with sigmoid(b) = prior for every class: -log((1 - pi) / pi)."""
+    return [-math.log((1.0 - prior) / prior)] * classes
 
 
-def build_class_loss(config: ClassLoss) -> ClassificationLoss:
-    """The loss that config `loss.classification` names."""
-    match config.kind:
-        case "focal":
-            value = partial(focal, alpha=config.alpha, gamma=config.gamma)
-        case "balanced_cross_entropy":
-            value = partial(balanced_cross_entropy, alpha=config.alpha)
-        case "cross_entropy":
-            value = partial(cross_entropy)
-    return ClassificationLoss(head_outputs=int, prior_bias=sigmoid_prior_bias, scores=sigmoid_scores, value=value)
+class ClassificationLoss(NamedTuple):
+    """All that the rest of the project may know of a classification loss."""
+
+    value: Callable[[Tensor, ClassTargets], Tensor]
+    """Head outputs (B, A, O) and targets -> (B, A) float32: what each anchor adds to the loss, normalised."""
+    prior_bias: Callable[[float, int], list[float]] = sigmoid_prior_bias
+    """(pi, K) -> bias of each of the O outputs of an anchor at the start (paper section 4.1); their number is O.
+
+    The first K outputs are the classes' own."""
+    scores: Callable[[Tensor], Tensor] = sigmoid_scores
+    """Head outputs (..., O) -> class scores (..., K) in 0..1, float32."""
+
+
+def over_positives(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, ClassTargets], Tensor]:
+    """A loss of (outputs, labels) over all anchors, divided by the normaliser (paper section 4.1)."""
+
+    def value(logits_BAO: Tensor, targets: ClassTargets) -> Tensor:
+        return loss(logits_BAO, targets.labels_BA) / targets.normaliser_B[:, None]
+
+    return value
+
+
+def build_class_loss(options: ClassLoss) -> ClassificationLoss:
+    """The loss that config `loss.classification` describes."""
+    match options:
+        case Focal(alpha=alpha, gamma=gamma):
+            return ClassificationLoss(over_positives(partial(focal, alpha=alpha, gamma=gamma)))
+        case CrossEntropy():
+            return ClassificationLoss(over_positives(cross_entropy))
+        case BalancedCrossEntropy(alpha=alpha):
+            return ClassificationLoss(over_positives(partial(balanced_cross_entropy, alpha=alpha)))

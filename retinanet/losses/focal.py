@@ -3,11 +3,23 @@
 Legend: (...) any leading shape, usually (B, A); K classes.
 """
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
 from retinanet.losses.cross_entropy import drop_ignored, signed_logits
+from retinanet.section import ClassLossSection, Fraction, NonNegative
+
+
+class Focal(ClassLossSection):
+    """Keys of `loss.classification` with kind focal."""
+
+    kind: Literal["focal"] = Field("focal", description="Class loss.")
+    alpha: Fraction = Field(0.25, description="Weight of positives, 1 - alpha of negatives.")
+    gamma: NonNegative = Field(2.0, description="Focusing parameter: 0 is balanced cross entropy.")
 
 
 def focal(logits_K: Tensor, labels: Tensor, alpha: float, gamma: float) -> Tensor:

@@ -21,10 +21,14 @@ class Head(nn.Module):
         depth: int,
         norm: Literal["none", "gn"],
         anchors_per_cell: int,
-        outputs: int,
-        bias: float,
+        biases: list[float],
+        shared_outputs: int,
     ) -> None:
-        """bias: start of the last convolution's bias; all convolutions start Gaussian, sigma 0.01 (paper 4.1)."""
+        """All convolutions start Gaussian, sigma 0.01 (paper section 4.1).
+
+        biases: start of the last convolution's bias for each output of an anchor; their number is that of the
+        outputs. shared_outputs: so many of them, the first, start with weights that do not depend on the others.
+        """
         super().__init__()
         layers: list[nn.Module] = []
         for index in range(depth):
@@ -35,11 +39,20 @@ class Head(nn.Module):
         self.tower = nn.Sequential(*layers)
         for layer in layers:
             if isinstance(layer, nn.Conv2d):
-                _start(layer, 0.0)
-        # Made and drawn last: heads with other numbers of outputs start with the same tower.
-        self.outputs = outputs
-        self.predict = nn.Conv2d(channels if depth else in_channels, anchors_per_cell * outputs, 3, padding=1)
-        _start(self.predict, bias)
+                _start(layer)
+        # Made and drawn last, the shared outputs before the others: heads that differ in outputs alone start with the
+        # same tower and the same weights of the shared ones.
+        self.outputs = len(biases)
+        width = channels if depth else in_channels
+        self.predict = nn.Conv2d(width, anchors_per_cell * shared_outputs, 3, padding=1)
+        _start(self.predict)
+        if self.outputs > shared_outputs:
+            shared_AO = self.predict.weight.detach().unflatten(0, (anchors_per_cell, shared_outputs))
+            self.predict = nn.Conv2d(width, anchors_per_cell * self.outputs, 3, padding=1)
+            _start(self.predict)
+            self.predict.weight.detach().unflatten(0, (anchors_per_cell, self.outputs))[:, :shared_outputs] = shared_AO
+        if self.predict.bias is not None:
+            self.predict.bias.detach().copy_(torch.tensor(biases).repeat(anchors_per_cell))
 
     def forward(self, levels: list[Tensor]) -> Tensor:
         """[(B, in_channels, h, w)] of every level -> (B, A, outputs), ordered as `anchors.pyramid_anchors`."""
@@ -49,7 +62,7 @@ class Head(nn.Module):
         return self.predict(self.tower(level)).permute(0, 2, 3, 1).reshape(level.shape[0], -1, self.outputs)
 
 
-def _start(layer: nn.Conv2d, bias: float) -> None:
+def _start(layer: nn.Conv2d) -> None:
     nn.init.normal_(layer.weight, std=0.01)
     if layer.bias is not None:
-        nn.init.constant_(layer.bias, bias)
+        nn.init.zeros_(layer.bias)

@@ -33,11 +33,11 @@ def build_anchor_spec(config: Model) -> AnchorSpec:
     return AnchorSpec(anchors.sizes, anchors.scales, anchors.aspect_ratios, anchors.offset, anchors.rounding)
 
 
-def build_model(config: Model, head_outputs: int, prior_bias: float, load_weights: bool = True) -> RetinaNet:
+def build_model(config: Model, classes: int, class_biases: list[float], load_weights: bool = True) -> RetinaNet:
     """Compose the network of config `model`.
 
-    head_outputs and prior_bias are what the class loss asks for. With load_weights False the backbone's weights
-    are not fetched (a checkpoint will be loaded).
+    class_biases are what the class loss asks for, one for each output of an anchor. With load_weights False the
+    backbone's weights are not fetched (a checkpoint will be loaded).
     """
     backbone_config, channels = config.backbone, config.fpn.channels
     per_cell = build_anchor_spec(config).per_cell
@@ -51,7 +51,7 @@ def build_model(config: Model, head_outputs: int, prior_bias: float, load_weight
     width = head.channels or channels
     fpn = Fpn(backbone.channels, channels, config.fpn.p6_source)
     # The box head is drawn first: class losses that ask for other outputs share every other initial weight.
-    box_head = Head(channels, width, head.depth, head.norm, per_cell, 4, 0.0)
-    class_head = Head(channels, width, head.depth, head.norm, per_cell, head_outputs, prior_bias)
+    box_head = Head(channels, width, head.depth, head.norm, per_cell, [0.0] * 4, 4)
+    class_head = Head(channels, width, head.depth, head.norm, per_cell, class_biases, classes)
     model = RetinaNet(backbone, fpn, class_head, box_head)
     return model.to(memory_format=torch.channels_last) if config.channels_last else model

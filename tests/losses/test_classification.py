@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
-from retinanet.config import ClassLoss
-from retinanet.losses.classification import build_class_loss
+from retinanet.config import Loss as LossSection
+from retinanet.losses.classification import ClassificationLoss, build_class_loss
 from retinanet.losses.cross_entropy import balanced_cross_entropy, cross_entropy
 from retinanet.losses.focal import focal
-from retinanet.structures import BACKGROUND, IGNORE
+from retinanet.structures import BACKGROUND, IGNORE, ClassTargets
 
 GRID = (-100.0, -30.0, -12.5, -5.0, -1.0, -0.25, 0.0, 0.25, 1.0, 5.0, 12.5, 30.0, 100.0)
 GAMMAS = (0.0, 0.5, 1.0, 2.0, 5.0)
@@ -192,6 +192,21 @@ def test_autocast_changes_nothing(loss: Loss) -> None:
     assert torch.equal(gradient, cast_gradient)
 
 
+def chosen(**keys: object) -> ClassificationLoss:
+    """The loss of a config's section."""
+    return build_class_loss(LossSection.model_validate({"classification": keys}).classification)
+
+
+def targets_of(labels_BA: Tensor, normaliser_B: Tensor) -> ClassTargets:
+    """Targets of a loss that looks at labels and normaliser alone."""
+    images, anchors = labels_BA.shape
+    boxes = torch.zeros(0, 4)
+    seeds, deltas = torch.zeros(images, dtype=torch.int64), torch.zeros(images, anchors, 4)
+    return ClassTargets(
+        labels_BA, normaliser_B, images, seeds, torch.zeros(anchors, 4), deltas, boxes, torch.zeros(len(boxes))
+    )
+
+
 @every_loss
 def test_gradcheck(loss: Loss) -> None:
     logits = torch.tensor(
@@ -204,15 +219,15 @@ def test_gradcheck(loss: Loss) -> None:
 @pytest.mark.parametrize("kind", ["focal", "cross_entropy", "balanced_cross_entropy"])
 @pytest.mark.parametrize("prior", [0.001, 0.01, 0.5, 0.9])
 def test_the_prior_bias_gives_the_prior_as_score(kind: str, prior: float) -> None:
-    loss = build_class_loss(ClassLoss.model_validate({"kind": kind}))
-    scores = loss.scores(torch.full((2, loss.head_outputs(5)), loss.prior_bias(prior), dtype=torch.float32))
+    loss = chosen(kind=kind)
+    scores = loss.scores(torch.tensor([loss.prior_bias(prior, 5)] * 2))
     assert scores.shape == (2, 5)
     assert scores.dtype == torch.float32
     assert scores.flatten().tolist() == pytest.approx([prior] * 10, rel=1e-6)
 
 
 def test_scores_of_half_precision_are_float32() -> None:
-    loss = build_class_loss(ClassLoss())
+    loss = chosen()
     scores = loss.scores(torch.tensor([[-4.6, 0.0, 4.6]], dtype=torch.bfloat16))
     assert scores.dtype == torch.float32
     assert scores[0].tolist() == pytest.approx([1 / (1 + math.exp(4.59375)), 0.5, 1 / (1 + math.exp(-4.59375))])
@@ -220,11 +235,12 @@ def test_scores_of_half_precision_are_float32() -> None:
 
 def test_the_config_chooses_kind_and_parameters() -> None:
     logits, labels = random_case()
-    chosen = {
-        "focal": focal(logits, labels, 0.3, 1.5),
-        "balanced_cross_entropy": balanced_cross_entropy(logits, labels, 0.3),
-        "cross_entropy": cross_entropy(logits, labels),
-    }
-    for kind, expected in chosen.items():
-        config = ClassLoss.model_validate({"kind": kind, "alpha": 0.3, "gamma": 1.5})
-        assert torch.equal(build_class_loss(config).value(logits, labels), expected)
+    logits, labels = logits.reshape(1, -1, logits.shape[-1]), labels.reshape(1, -1)
+    targets = targets_of(labels, torch.tensor([4.0]))
+    for loss, expected in (
+        (chosen(), focal(logits, labels, 0.25, 2.0)),
+        (chosen(kind="focal", alpha=0.3, gamma=1.5), focal(logits, labels, 0.3, 1.5)),
+        (chosen(kind="balanced_cross_entropy", alpha=0.3), balanced_cross_entropy(logits, labels, 0.3)),
+        (chosen(kind="cross_entropy"), cross_entropy(logits, labels)),
+    ):
+        assert torch.equal(loss.value(logits, targets), expected / 4)

@@ -77,7 +77,7 @@ def test_outputs_are_ordered_as_the_anchors() -> None:
             (torch.arange(rows) + 0.5) * stride, (torch.arange(columns) + 0.5) * stride, indexing="ij"
         )
         centres.append(torch.stack([x, y])[None].repeat(2, 1, 1, 1))
-    head = Head(2, 2, 0, "none", spec.per_cell, 4, 0.0)
+    head = Head(2, 2, 0, "none", spec.per_cell, [0.0] * 4, 4)
     shapes = [(scale / math.sqrt(ratio), scale * math.sqrt(ratio)) for ratio in (0.5, 1.0, 2.0) for scale in (1.0, 1.5)]
     with torch.no_grad():
         head.predict.weight.zero_()
@@ -97,7 +97,7 @@ def test_outputs_are_ordered_as_the_anchors() -> None:
 
 def test_outputs_of_images_do_not_mix() -> None:
     torch.manual_seed(0)
-    head = Head(3, 4, 2, "none", 2, 5, 0.0)
+    head = Head(3, 4, 2, "none", 2, [0.0] * 5, 5)
     levels = [torch.randn(3, 3, 6, 7), torch.randn(3, 3, 3, 4)]
     together = head(levels)
     for index in range(3):
@@ -107,7 +107,7 @@ def test_outputs_of_images_do_not_mix() -> None:
 @pytest.mark.parametrize("depth", [0, 1, 4])
 @pytest.mark.parametrize("norm", ["none", "gn"])
 def test_depth_norm_and_width(depth: int, norm: Literal["none", "gn"]) -> None:
-    head = Head(8, 16, depth, norm, 3, 2, 0.0)
+    head = Head(8, 16, depth, norm, 3, [0.0] * 2, 2)
     convolutions = [module for module in head.modules() if isinstance(module, nn.Conv2d)]
     norms = [module for module in head.modules() if isinstance(module, nn.GroupNorm)]
     assert len(convolutions) == depth + 1
@@ -119,7 +119,7 @@ def test_depth_norm_and_width(depth: int, norm: Literal["none", "gn"]) -> None:
 
 def test_weights_start_gaussian_and_biases_at_zero_or_the_prior() -> None:
     torch.manual_seed(0)
-    head = Head(128, 128, 4, "none", 9, 20, -4.595)
+    head = Head(128, 128, 4, "none", 9, [-4.595] * 20, 20)
     for module in head.modules():
         if isinstance(module, nn.Conv2d):
             assert module.weight.std().item() == pytest.approx(0.01, rel=0.02)

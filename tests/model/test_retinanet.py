@@ -9,14 +9,16 @@ from torch import Tensor
 
 from retinanet.anchors import pyramid_anchors
 from retinanet.assign import AssignRule, assign_batch
-from retinanet.config import BoxLoss, ClassLoss, Model
-from retinanet.criterion import Criterion, criterion
-from retinanet.losses.box import build_box_loss
+from retinanet.config import Model
+from retinanet.criterion import Criterion, Divisor, criterion
+from retinanet.losses.box import BoxLoss, build_box_loss
 from retinanet.losses.classification import build_class_loss
+from retinanet.losses.focal import Focal
 from retinanet.model.retinanet import RetinaNet, build_anchor_spec, build_model
 from retinanet.structures import HeadOutputs, Targets
 
 CPU = torch.device("cpu")
+NO_SEEDS = torch.zeros(1, dtype=torch.int64)
 
 
 def small(**sections: dict[str, Any]) -> Model:
@@ -33,7 +35,7 @@ def small(**sections: dict[str, Any]) -> Model:
 
 def build(config: Model, outputs: int = 3, bias: float = -4.595) -> RetinaNet:
     torch.manual_seed(0)
-    return build_model(config, outputs, bias)
+    return build_model(config, outputs, [bias] * outputs)
 
 
 @pytest.mark.parametrize("canvas", [(64, 96), (97, 131)])
@@ -75,7 +77,7 @@ def test_memory_format_is_the_configs_and_changes_no_output(channels_last: bool)
 
 def test_without_load_weights_the_weights_file_is_not_read() -> None:
     config = small(backbone={"weights": "/nowhere/weights.pth"})
-    assert isinstance(build_model(config, 3, 0.0, load_weights=False), RetinaNet)
+    assert isinstance(build_model(config, 3, [0.0] * 3, load_weights=False), RetinaNet)
 
 
 def test_the_same_seed_gives_the_same_backbone_and_pyramid_whatever_the_class_count() -> None:
@@ -85,26 +87,49 @@ def test_the_same_seed_gives_the_same_backbone_and_pyramid_whatever_the_class_co
     assert all(torch.equal(few[name], many[name]) for name in shared)
 
 
+def test_outputs_that_one_loss_adds_change_no_weight_of_the_classes() -> None:
+    """A softmax head has a background beside the K classes: every arm of a study starts from the same weights."""
+    torch.manual_seed(0)
+    plain = build_model(small(), 3, [-4.0] * 3)
+    torch.manual_seed(0)
+    extra = build_model(small(), 3, [-5.0, -5.0, -5.0, 2.0])
+    state, other = plain.state_dict(), extra.state_dict()
+    assert {name for name in state if not torch.equal(state[name], other[name])} == {
+        "class_head.predict.weight",
+        "class_head.predict.bias",
+    }
+    per_cell = build_anchor_spec(small()).per_cell
+    ours = plain.class_head.predict.weight.reshape(per_cell, 3, -1)
+    theirs = extra.class_head.predict.weight.reshape(per_cell, 4, -1)
+    assert torch.equal(ours, theirs[:, :3])
+    assert theirs[:, 3].std().item() == pytest.approx(0.01, rel=0.1)
+    bias = extra.class_head.predict.bias
+    assert bias is not None
+    assert bias.tolist() == [-5.0, -5.0, -5.0, 2.0] * per_cell
+
+
 def background_loss(model: RetinaNet, config: Model, images: Tensor) -> float:
     """Focal loss of an empty image, normaliser 1."""
     anchors_A4 = pyramid_anchors((images.shape[2], images.shape[3]), build_anchor_spec(config), CPU).boxes_A4
     empty = Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4))
     assignment = assign_batch(anchors_A4, [empty], AssignRule(0.5, 0.4, False, 0.0, 0.5))
-    parts = Criterion(build_class_loss(ClassLoss()), 1.0, build_box_loss(BoxLoss()), 1.0)
+    parts = Criterion(build_class_loss(Focal()), 1.0, build_box_loss(BoxLoss()), 1.0)
     with torch.no_grad():
-        return criterion(model(images), assignment, anchors_A4, parts, torch.ones(1)).class_B.item()
+        return criterion(
+            model(images), assignment, anchors_A4, parts, Divisor(torch.ones(1), 1), NO_SEEDS
+        ).class_B.item()
 
 
 def test_the_prior_bounds_the_initial_class_loss() -> None:
     """Section 4.1: each output starts at pi, so an empty image costs A K 0.75 pi^2 (-log(1 - pi)), not A K 0.13."""
     config, pi, classes = small(), 0.01, 5
-    bias = build_class_loss(ClassLoss()).prior_bias(pi)
+    bias = build_class_loss(Focal()).prior_bias(pi, classes)[0]
     images = torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
     outputs = classes * len(pyramid_anchors((96, 96), build_anchor_spec(config), CPU).boxes_A4)
     model = build(config, classes, bias)
     expected = outputs * 0.75 * pi**2 * -math.log(1 - pi)
     assert background_loss(model, config, images) == pytest.approx(expected, rel=0.05)
-    assert build_class_loss(ClassLoss()).scores(model(images).logits_BAK).mean().item() == pytest.approx(pi, rel=0.02)
+    assert build_class_loss(Focal()).scores(model(images).logits_BAK).mean().item() == pytest.approx(pi, rel=0.02)
     even = background_loss(build(config, classes, 0.0), config, images)
     assert even == pytest.approx(outputs * 0.75 * 0.25 * math.log(2), rel=0.05)
 
