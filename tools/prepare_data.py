@@ -16,8 +16,8 @@ def main() -> None:
     elif options.command == "shapes":
         from retinanet.data.shapes import generate_shapes
 
-        train, val, seed, (height, width) = options.train, options.val, options.seed, options.size
-        generate_shapes(options.output, train_images=train, val_images=val, size=(height, width), seed=seed)
+        counts = {"train_images": options.train, "val_images": options.val, "test_images": options.test}
+        generate_shapes(options.output, **counts, size=tuple(options.size), seed=options.seed)
         print(f"ready; train with configs/quickstart.yaml and data.root={options.output}")
     else:
         from retinanet.data.voc import convert_voc, split_paths, train_command
@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     coco.add_argument("--splits", nargs="+", choices=("train", "val"), default=("train", "val"))
     shapes = commands.add_parser("shapes", help="generate a data set of cluttered scenes")
     shapes.add_argument("--output", type=Path, default=Path("data/shapes"), help="default: %(default)s")
-    for name, default in (("train", 1000), ("val", 200), ("seed", 0)):
+    for name, default in (("train", 1000), ("val", 200), ("test", 0), ("seed", 0)):
         shapes.add_argument(f"--{name}", type=int, default=default, metavar="N", help="default: %(default)s")
     shapes.add_argument("--size", type=int, nargs=2, default=(320, 320), metavar=("H", "W"), help="pixels")
     voc = commands.add_parser("voc", help="Pascal VOC XML to COCO JSON")

@@ -11,7 +11,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from retinanet.data import shapes
-from retinanet.data.shapes import Scene, draw_scene, generate_shapes, scene_annotations
+from retinanet.data.shapes import generate_shapes
 from retinanet.data.shapes_draw import (
     CLASS_NAMES,
     SOLID_DISTRACTORS,
@@ -20,6 +20,7 @@ from retinanet.data.shapes_draw import (
     place_outline,
     unit_outline,
 )
+from retinanet.data.shapes_scene import Scene, draw_scene, scene_annotations
 from retinanet.errors import ConfigFault, DataFault, ResourceFault
 
 SIZE = (96, 128)
@@ -198,6 +199,17 @@ def test_a_second_call_returns_at_once_and_touches_nothing(tmp_path: Path) -> No
     )
     assert calls == []
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def test_a_test_split_changes_nothing_else(tmp_path: Path) -> None:
+    plain = digests(generate(tmp_path / "plain"))
+    generate_shapes(tmp_path / "three", train_images=5, val_images=2, test_images=3, size=SIZE, seed=3)
+    three = digests(tmp_path / "three")
+    assert {name: plain[name] for name in plain if name != shapes.MANIFEST}.items() <= three.items()
+    added = set(three) - set(plain)
+    assert added == {"annotations/test.json", *(f"test/{i:06d}.jpg" for i in (1, 2, 3))}
+    assert not {three[name] for name in added} & set(plain.values())
+    assert json.loads((tmp_path / "three" / shapes.MANIFEST).read_text(encoding="utf-8"))["test_images"] == 3
 
 
 def test_other_parameters_are_refused_and_nothing_is_lost(tmp_path: Path) -> None:
