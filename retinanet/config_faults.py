@@ -41,7 +41,7 @@ def find_faults(data: dict[str, Any]) -> list[Fault]:
     if not first:
         return []
     wrong = {_keys(error["loc"]) for error in first if error["type"] != "value_error"}
-    faults: list[Fault] = [_fault(error, tree) for error in first]
+    faults: list[Fault] = list(dict.fromkeys(_fault(error, tree) for error in first))
     if not wrong:
         return faults
     for error in _errors(_without(data, wrong), tree):
@@ -172,18 +172,28 @@ def _errors(data: dict[str, Any], tree: dict[str, Any]) -> list[Any]:
     try:
         Config.model_validate(data)
     except ValidationError as fault:
-        return [_without_kind(dict(error), tree) for error in fault.errors(include_url=False)]
+        return [_as_written(dict(error), tree, data) for error in fault.errors(include_url=False)]
     return []
 
 
-def _without_kind(error: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
-    """The error at the path that the user wrote: pydantic adds the name of a section's kind, or leaves out `kind`."""
+def _as_written(error: dict[str, Any], tree: dict[str, Any], data: Any) -> dict[str, Any]:
+    """The error at the path that the user wrote.
+
+    pydantic leaves out `kind` where it is wrong, puts its value into the path where it is right, and reports a value
+    that may be of several types once for each, with the type in the path.
+    """
     loc = tuple(error["loc"])
     if error["type"] == "union_tag_invalid":
         return {**error, "loc": (*loc, "kind"), "input": error["input"].get("kind")}
     for index in range(1, len(loc)):
-        if loc[index] in _find(loc[:index], tree).get("kinds", {}):
-            return {**error, "loc": loc[:index] + loc[index + 1 :]}
+        node = _find(loc[:index], tree)
+        if loc[index] in node.get("kinds", {}):
+            return _as_written({**error, "loc": loc[:index] + loc[index + 1 :]}, tree, data)
+        if "anyOf" in node and isinstance(loc[index], str):
+            value = data
+            for part in loc[:index]:
+                value = value[part]
+            return {**error, "loc": loc[:index], "input": value, "type": "union"}
     return error
 
 

@@ -346,6 +346,8 @@ def test_another_kind_of_class_loss_drops_the_keys_of_the_kind_below(tmp_path: P
         ("loss.classification.kind=fokal", "loss.classification.kind: wants one of focal, "),
         ("loss.classification.kind=fokal", "did you mean focal?"),
         ("loss.classification=focal", "loss.classification: wants a section of keys, got the text 'focal'"),
+        ("loss.classification={kind: softmax_focal, alpha: x}", "(1 fault)"),
+        ("loss.classification={kind: softmax_focal, alpha: [1, -2]}", "loss.classification.alpha: wants a number from"),
         ("loss.classification.gamma=-1", "loss.classification.gamma: wants a number of at least 0, got -1"),
     ],
 )

@@ -16,6 +16,16 @@ from torch import Tensor
 
 from retinanet.losses.cross_entropy import BalancedCrossEntropy, CrossEntropy, balanced_cross_entropy, cross_entropy
 from retinanet.losses.focal import Focal, focal
+from retinanet.losses.ghm import Ghm, ghm
+from retinanet.losses.quality import QualityFocal, Varifocal, quality_focal, varifocal
+from retinanet.losses.softmax import (
+    SoftmaxCrossEntropy,
+    SoftmaxFocal,
+    softmax_cross_entropy,
+    softmax_focal,
+    softmax_prior_bias,
+    softmax_scores,
+)
 from retinanet.section import ClassLossSection
 from retinanet.structures import ClassTargets
 
@@ -30,7 +40,12 @@ def kind_of(options: Any) -> str | None:
 ClassLoss = Annotated[
     Annotated[Focal, Tag("focal")]
     | Annotated[CrossEntropy, Tag("cross_entropy")]
-    | Annotated[BalancedCrossEntropy, Tag("balanced_cross_entropy")],
+    | Annotated[BalancedCrossEntropy, Tag("balanced_cross_entropy")]
+    | Annotated[Ghm, Tag("ghm")]
+    | Annotated[QualityFocal, Tag("quality_focal")]
+    | Annotated[Varifocal, Tag("varifocal")]
+    | Annotated[SoftmaxCrossEntropy, Tag("softmax_cross_entropy")]
+    | Annotated[SoftmaxFocal, Tag("softmax_focal")],
     Discriminator(kind_of),
 ]
 """Config `loss.classification`: the keys of one kind."""
@@ -77,3 +92,15 @@ def build_class_loss(options: ClassLoss) -> ClassificationLoss:
             return ClassificationLoss(over_positives(cross_entropy))
         case BalancedCrossEntropy(alpha=alpha):
             return ClassificationLoss(over_positives(partial(balanced_cross_entropy, alpha=alpha)))
+        case Ghm(bins=bins):
+            return ClassificationLoss(partial(ghm, bins=bins))
+        case QualityFocal(beta=beta):
+            return ClassificationLoss(partial(quality_focal, beta=beta))
+        case Varifocal(alpha=alpha, gamma=gamma):
+            return ClassificationLoss(partial(varifocal, alpha=alpha, gamma=gamma))
+        case SoftmaxCrossEntropy(alpha=alpha):
+            value = over_positives(partial(softmax_cross_entropy, alpha=alpha))
+            return ClassificationLoss(value, softmax_prior_bias, softmax_scores)
+        case SoftmaxFocal(alpha=alpha, gamma=gamma):
+            value = over_positives(partial(softmax_focal, alpha=alpha, gamma=gamma))
+            return ClassificationLoss(value, softmax_prior_bias, softmax_scores)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from decimal import Decimal, localcontext
 from functools import partial
+from typing import get_args
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
 from retinanet.config import Loss as LossSection
-from retinanet.losses.classification import ClassificationLoss, build_class_loss
+from retinanet.losses.classification import ClassificationLoss, ClassLoss, build_class_loss
 from retinanet.losses.cross_entropy import balanced_cross_entropy, cross_entropy
 from retinanet.losses.focal import focal
 from retinanet.structures import BACKGROUND, IGNORE, ClassTargets
@@ -244,3 +245,75 @@ def test_the_config_chooses_kind_and_parameters() -> None:
         (chosen(kind="cross_entropy"), cross_entropy(logits, labels)),
     ):
         assert torch.equal(loss.value(logits, targets), expected / 4)
+
+
+KINDS = [option.__metadata__[0].tag for option in get_args(get_args(ClassLoss)[0])]
+
+
+def crowded_case(images: int = 2, seed: int = 0) -> tuple[Tensor, ClassTargets]:
+    """Anchors on a grid, some positive with boxes near them, some ignored; logits for the most outputs of any kind."""
+    generator = torch.Generator().manual_seed(seed)
+    corner = torch.arange(0, 64, 8.0)
+    low_A2 = torch.cartesian_prod(corner, corner)
+    anchors_A4 = torch.cat([low_A2, low_A2 + 12], dim=1)
+    labels_BA = torch.randint(-8, 3, (images, len(anchors_A4)), generator=generator).clamp(min=IGNORE)
+    image_P, anchor_P = (labels_BA >= 0).nonzero(as_tuple=True)
+    boxes_P4 = anchors_A4[anchor_P] + torch.randn((len(anchor_P), 4), generator=generator)
+    deltas_BA4 = torch.randn((*labels_BA.shape, 4), generator=generator) * 0.1
+    logits = torch.randn((*labels_BA.shape, 4), generator=generator) * 2 - 1
+    seeds_B = torch.arange(images)
+    normaliser_B = torch.full((images,), float(max(len(image_P), 1)))
+    box_loss_P = torch.rand(len(anchor_P), generator=generator)
+    return logits, ClassTargets(labels_BA, normaliser_B, images, seeds_B, anchors_A4, deltas_BA4, boxes_P4, box_loss_P)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_keeps_the_contract(kind: str) -> None:
+    """Shapes, float32, nothing at ignored anchors, finite values and gradients at +-100, images without positives."""
+    loss = chosen(kind=kind)
+    biases = loss.prior_bias(0.01, 3)
+    assert len(biases) in (3, 4)
+    logits, targets = crowded_case()
+    logits = logits[..., : len(biases)]
+    assert loss.scores(logits).shape == (*logits.shape[:2], 3)
+    empty = torch.full_like(targets.labels_BA, BACKGROUND)
+    nothing = targets._replace(boxes_P4=torch.zeros(0, 4), box_loss_P=torch.zeros(0))
+    cases = [
+        (logits, targets),
+        (logits.sign() * 100, targets),
+        (logits.bfloat16(), targets),
+        (logits, nothing._replace(labels_BA=empty)),
+        (logits, nothing._replace(labels_BA=torch.full_like(empty, IGNORE))),
+    ]
+    for outputs, given in cases:
+        leaf = outputs.detach().requires_grad_()
+        value_BA = loss.value(leaf, given)
+        assert value_BA.shape == given.labels_BA.shape
+        assert value_BA.dtype == torch.float32
+        (gradient,) = torch.autograd.grad(value_BA.sum(), leaf)
+        assert torch.isfinite(value_BA).all()
+        assert torch.isfinite(gradient).all()
+        ignored = given.labels_BA == IGNORE
+        assert (value_BA[ignored] == 0).all()
+        assert (gradient[ignored] == 0).all()
+        assert value_BA.sum() > 0 or not (given.labels_BA >= 0).any()
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "ghm"])
+def test_micro_batches_add_up_for_every_kind(kind: str) -> None:
+    """Each image alone, told the effective batch, gives what it gives in company. GHM's histogram is the exception."""
+    loss = chosen(kind=kind)
+    logits, targets = crowded_case()
+    logits = logits[..., : len(loss.prior_bias(0.01, 3))]
+    whole_BA = loss.value(logits, targets)
+    image_P = (targets.labels_BA >= 0).nonzero()[:, 0]
+    for b in range(len(logits)):
+        alone = targets._replace(
+            labels_BA=targets.labels_BA[b : b + 1],
+            normaliser_B=targets.normaliser_B[b : b + 1],
+            seeds_B=targets.seeds_B[b : b + 1],
+            deltas_BA4=targets.deltas_BA4[b : b + 1],
+            boxes_P4=targets.boxes_P4[image_P == b],
+            box_loss_P=targets.box_loss_P[image_P == b],
+        )
+        torch.testing.assert_close(loss.value(logits[b : b + 1], alone)[0], whole_BA[b])

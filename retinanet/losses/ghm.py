@@ -1,0 +1,65 @@
+"""GHM-C, the gradient harmonising class loss (Li, Liu, Wang: arXiv 1811.05181).
+
+Legend: B images, A anchors, K classes, M bins ("unit regions") of the gradient norm.
+
+The paper and its authors' code differ in one factor. With R the number of outputs in an output's bin, the paper's
+gradient density is R M, all bins counted; the code divides by R n, n the bins that are not empty, so that the loss does
+not shrink when bins are added that nothing falls into (libuyu/GHM_Detection issue 13, where an author calls the second
+more reasonable; mmdetection has it too). We take the second.
+
+Scale: each bin that is not empty weighs the same, so the whole loss is the mean over bins of the mean cross entropy of
+a bin, whatever the numbers of anchors, classes and positives: about 2.3 at the prior of 0.01, below log 2 for outputs
+on the right side of 0.5. The gradient by a single output is g / (R n) and not g / positives.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from retinanet.losses.cross_entropy import drop_ignored, signed_logits
+from retinanet.section import ClassLossSection, Count
+from retinanet.structures import IGNORE, ClassTargets
+
+
+class Ghm(ClassLossSection):
+    """Keys of `loss.classification` with kind ghm."""
+
+    kind: Literal["ghm"] = Field("ghm", description="Class loss.")
+    bins: Count = Field(30, description="Unit regions of the gradient norm's histogram over 0..1 (the paper's M).")
+
+
+def harmonising_weights(norms_BAK: Tensor, valid_BA: Tensor, bins: int) -> Tensor:
+    """1 / (R n) of each output: beta_i / N of the paper, with n bins in use instead of all M.
+
+    norms_BAK: (B, A, K) float32 gradient norms g = |p - p*| in 0..1; bin t holds t / bins <= g < (t + 1) / bins, the
+    last one also g = 1. valid_BA: (B, A) bool, anchors that are counted. Returns (B, A, K) of the norms' type, without
+    gradient, summing to 1 over the valid outputs and 0 elsewhere.
+    """
+    # int32 halves the memory of the default index type; clamped as integers, because the cast of NaN is any number.
+    bins_BAK = (norms_BAK.detach() * bins).to(torch.int32).clamp(min=0, max=bins - 1)
+    bins_BAK = torch.where(valid_BA[..., None], bins_BAK, bins)
+    counts = torch.bincount(bins_BAK.flatten(), minlength=bins + 1)[:bins]
+    in_use = counts > 0
+    weights = in_use.to(norms_BAK.dtype) / (counts.clamp(min=1) * in_use.sum().clamp(min=1))
+    return F.pad(weights, (0, 1)).index_select(0, bins_BAK.flatten()).view_as(norms_BAK)
+
+
+def ghm(logits_BAK: Tensor, targets: ClassTargets, bins: int) -> Tensor:
+    """Cross entropy of each output over its gradient density, summed over the K outputs: (B, A) float32, normalised.
+
+    logits_BAK: (B, A, K), any float type. An example, in the paper's word, is one output: (anchor, class). The density
+    is a constant to the gradient, as in the paper.
+
+    The normaliser is the loss's own: the weights of a micro-batch sum to 1. Each micro-batch then counts by its share
+    of targets.images, so that micro-batches and ranks average; since each has its own histogram, their average is not
+    quite the loss of one large batch. The paper's moving average of the histogram (its optional momentum) is not used:
+    it is state, and losses here are pure functions, so that resumed and accumulated runs equal unbroken ones. Without
+    it a lone output in its bin carries 1 / n of the loss, so use bins no finer than the micro-batch can fill.
+    """
+    _, s = signed_logits(logits_BAK, targets.labels_BA)
+    weights_BAK = harmonising_weights(torch.sigmoid(s), targets.labels_BA != IGNORE, bins)
+    loss_BA = drop_ignored((weights_BAK * F.softplus(s)).sum(dim=-1), targets.labels_BA)
+    return loss_BA * (len(logits_BAK) / targets.images)

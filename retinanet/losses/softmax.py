@@ -1,0 +1,85 @@
+"""Softmax over classes and background for dense anchors: the paper's multi-class case (section 3, footnote 1).
+
+A head of K + 1 outputs an anchor: the first K are the classes' own, the last is background.
+
+Legend: (...) any leading shape, usually (B, A); K classes, O = K + 1 outputs.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from retinanet.errors import ConfigFault
+from retinanet.losses.cross_entropy import drop_ignored
+from retinanet.losses.functional import focal_of_class
+from retinanet.section import ClassLossSection, Fraction, NonNegative
+
+ClassWeights = Fraction | tuple[NonNegative, ...] | None
+
+ALPHA = "null, one number (classes get alpha, background 1 - alpha), or K + 1 weights, background last."
+
+
+class SoftmaxCrossEntropy(ClassLossSection):
+    """Keys of `loss.classification` with kind softmax_cross_entropy."""
+
+    kind: Literal["softmax_cross_entropy"] = Field("softmax_cross_entropy", description="Class loss.")
+    alpha: ClassWeights = Field(None, description=f"Weights: {ALPHA}")
+
+
+class SoftmaxFocal(ClassLossSection):
+    """Keys of `loss.classification` with kind softmax_focal."""
+
+    kind: Literal["softmax_focal"] = Field("softmax_focal", description="Class loss.")
+    alpha: ClassWeights = Field(0.25, description=f"Weights: {ALPHA}")
+    gamma: NonNegative = Field(2.0, description="Focusing parameter: 0 is weighted cross entropy.")
+
+
+def softmax_cross_entropy(logits_O: Tensor, labels: Tensor, alpha: float | Sequence[float] | None) -> Tensor:
+    """-alpha_t log p_t, p = softmax over the K + 1 outputs: float32 (...). Arguments: see softmax_focal."""
+    return softmax_focal(logits_O, labels, alpha, gamma=0.0)
+
+
+def softmax_focal(logits_O: Tensor, labels: Tensor, alpha: float | Sequence[float] | None, gamma: float) -> Tensor:
+    """-alpha_t (1 - p_t)^gamma log p_t (equation 5), p = softmax over the K + 1 outputs: float32 (...).
+
+    logits_O: (..., K + 1), any float type (float64 stays so); labels: (...) int64, class index, BACKGROUND or
+    IGNORE, where the loss and its gradient are 0. alpha: None, a number (every class gets it, background
+    1 - alpha), or K + 1 weights, background last. Raises ConfigFault where their count does not fit the head.
+    """
+    logits_O = logits_O if logits_O.dtype == torch.float64 else logits_O.float()
+    classes = logits_O.shape[-1] - 1
+    target = torch.where(labels >= 0, labels, classes)
+    loss = focal_of_class(logits_O, target, gamma)
+    if alpha is not None:
+        loss = loss * logits_O.new_tensor(output_weights(alpha, classes))[target]
+    return drop_ignored(loss, labels)
+
+
+def output_weights(alpha: float | Sequence[float], classes: int) -> list[float]:
+    """The weight of each of the K + 1 outputs. Raises ConfigFault where a list has another length."""
+    if isinstance(alpha, (int, float)):
+        return [float(alpha)] * classes + [1.0 - alpha]
+    if len(alpha) != classes + 1:
+        raise ConfigFault(
+            f"loss.classification.alpha has {len(alpha)} weights; a softmax head of {classes} classes needs "
+            f"{classes + 1}: one a class in the data set's order, then background's"
+        )
+    return list(alpha)
+
+
+def softmax_scores(logits_O: Tensor) -> Tensor:
+    """Class scores (..., K) in float32 from outputs (..., K + 1): the softmax without background's part."""
+    return torch.softmax(logits_O.float(), dim=-1)[..., :-1]
+
+
+def softmax_prior_bias(prior: float, classes: int) -> list[float]:
+    """Biases b of the K + 1 outputs with which all classes together start at probability `prior`.
+
+    0 for each class, log(K (1 - pi) / pi) for background: softmax then gives each class pi / K and background
+    1 - pi, as Detectron's RetinaNet starts its softmax head.
+    """
+    return [0.0] * classes + [math.log(classes * (1.0 - prior) / prior)]
