@@ -17,7 +17,9 @@ from torch import Tensor
 from retinanet.losses.cross_entropy import BalancedCrossEntropy, CrossEntropy, balanced_cross_entropy, cross_entropy
 from retinanet.losses.focal import Focal, focal
 from retinanet.losses.ghm import Ghm, ghm
+from retinanet.losses.hard_mining import Ohem, Ohem13, ohem
 from retinanet.losses.quality import QualityFocal, Varifocal, quality_focal, varifocal
+from retinanet.losses.sampled import Sampled, sampled
 from retinanet.losses.softmax import (
     SoftmaxCrossEntropy,
     SoftmaxFocal,
@@ -41,6 +43,9 @@ ClassLoss = Annotated[
     Annotated[Focal, Tag("focal")]
     | Annotated[CrossEntropy, Tag("cross_entropy")]
     | Annotated[BalancedCrossEntropy, Tag("balanced_cross_entropy")]
+    | Annotated[Ohem, Tag("ohem")]
+    | Annotated[Ohem13, Tag("ohem_1_3")]
+    | Annotated[Sampled, Tag("sampled")]
     | Annotated[Ghm, Tag("ghm")]
     | Annotated[QualityFocal, Tag("quality_focal")]
     | Annotated[Varifocal, Tag("varifocal")]
@@ -92,6 +97,10 @@ def build_class_loss(options: ClassLoss) -> ClassificationLoss:
             return ClassificationLoss(over_positives(cross_entropy))
         case BalancedCrossEntropy(alpha=alpha):
             return ClassificationLoss(over_positives(partial(balanced_cross_entropy, alpha=alpha)))
+        case Ohem() | Ohem13():
+            return ClassificationLoss(partial(ohem, rule=options.rule()))
+        case Sampled():
+            return ClassificationLoss(partial(sampled, rule=options.rule()))
         case Ghm(bins=bins):
             return ClassificationLoss(partial(ghm, bins=bins))
         case QualityFocal(beta=beta):

@@ -1,0 +1,194 @@
+"""The report's plots: points of every seed, differences, learning curves, precision over recall, score histograms.
+
+Each draws one PNG; the numbers behind it are written beside it by `report_numbers`. AP is in points from 0 to 100.
+"""
+
+import math
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from retinanet.ablation.arm_style import (
+    FALSE_COLOR,
+    FONT,
+    INK,
+    MUTED,
+    ArmStyle,
+    arm_styles,
+    legend_below,
+    new_figure,
+    save_figure,
+    tidy,
+)
+from retinanet.ablation.matches import RECALLS, hit_and_miss_scores, precision_recall_curve
+from retinanet.ablation.report_data import (
+    DIVERGED,
+    ArmData,
+    Curve,
+    ReportData,
+    class_loss_curve,
+    common_steps,
+    evaluation_curve,
+)
+
+PR_IOUS = (0.5, 0.75)
+SCORE_BINS = np.linspace(0.0, 1.0, 41)
+
+
+def styles_of(data: ReportData) -> dict[str, ArmStyle]:
+    """The look of every arm of the study."""
+    return arm_styles([arm.info.name for arm in data.arms])
+
+
+def draw_points(data: ReportData, path: Path) -> Path:
+    """AP of every seed with mean and interval, and the difference to the reference, one line an arm."""
+    styles = styles_of(data)
+    figure = new_figure(9.0, 1.5 + 0.42 * len(data.arms))
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+    for place, arm in enumerate(data.arms):
+        style = styles[arm.info.name]
+        _draw_arm_points(left, arm, style, place)
+        if arm.comparison is not None and not math.isnan(arm.comparison.difference):
+            found = arm.comparison
+            right.plot([100 * found.low, 100 * found.high], [place, place], color=style.color, linewidth=2)
+            right.plot(100 * found.difference, place, marker=style.marker, color=style.color, markersize=7)
+        else:
+            reference = arm.info.name == data.result.reference
+            right.text(0, place, "  reference" if reference else "  not compared", va="center", fontsize=FONT - 1, color=MUTED)
+    left.set_yticks(range(len(data.arms)), [_wrapped(arm.info.name) for arm in data.arms])
+    left.set_ylim(len(data.arms) - 0.5, -0.5)
+    right.axvline(0, color=INK, linewidth=1)
+    tidy(left, "AP on the test split", "", "every seed, mean, 95 % interval")
+    tidy(right, f"AP minus that of {_shortened(data.result.reference)}", "", "difference, 95 % interval")
+    handles = [
+        Line2D([], [], color=INK, marker="o", linestyle="", alpha=0.45, label="one seed"),
+        Line2D([], [], color=INK, marker="|", markersize=13, markeredgewidth=2, linestyle="", label="mean over seeds"),
+        Line2D([], [], color=INK, linewidth=2, label="interval over test images"),
+        Line2D([], [], color=INK, marker="x", linestyle="", label="diverged (counts as 0)"),
+    ]
+    shown = handles if any(cell.status == DIVERGED for arm in data.arms for cell in arm.cells) else handles[:3]
+    figure.legend(handles=shown, loc="outside lower center", ncols=4, fontsize=FONT - 1, frameon=False)
+    return save_figure(figure, path)
+
+
+def _draw_arm_points(axes: Axes, arm: ArmData, style: ArmStyle, place: int) -> None:
+    if not arm.measured:
+        axes.text(0.02, place, "no result", va="center", color=MUTED, transform=axes.get_yaxis_transform())
+        return
+    low, high = arm.interval()
+    axes.plot([100 * low, 100 * high], [place + 0.16] * 2, color=style.color, linewidth=2)
+    axes.plot(100 * arm.mean(), place + 0.16, marker="|", markersize=13, markeredgewidth=2, color=style.color)
+    for cell in arm.measured:
+        diverged = cell.result.status == DIVERGED
+        value = 100 * max(float(cell.points_M[0]), 0.0)
+        marker = "x" if diverged else style.marker
+        axes.plot(value, place - 0.14, marker=marker, color=style.color, alpha=1 if diverged else 0.5, markersize=6)
+
+
+def draw_learning_curves(data: ReportData, path: Path) -> Path:
+    """AP on val and the training class loss over steps: mean and range of the finished seeds, the others each alone."""
+    styles = styles_of(data)
+    figure = new_figure(9.0, 4.3 + 0.22 * (len(data.arms) // 4))
+    left, right = figure.subplots(1, 2)
+    everywhere: list[float] = []
+    for arm in data.arms:
+        style = styles[arm.info.name]
+        _draw_band(left, arm, [(cell.status, evaluation_curve(cell)) for cell in arm.cells], style)
+        losses = [(cell.status, class_loss_curve(cell)) for cell in arm.cells]
+        _draw_band(right, arm, losses, style)
+        everywhere += [float(value) for _, curve in losses for value in curve.values]
+    if everywhere and min(everywhere) > 0:
+        right.set_yscale("log")
+    left.set_ylim(bottom=0)
+    tidy(left, "step", "AP on the validation split", "validation AP")
+    tidy(right, "step", "class loss, each arm's own", "training class loss")
+    legend_below(figure, left, 4)
+    return save_figure(figure, path)
+
+
+def _draw_band(axes: Axes, arm: ArmData, curves: list[tuple[str, Curve]], style: ArmStyle) -> None:
+    """Mean and range of finished seeds; a seed that did not finish is thin and ends in a cross if it diverged."""
+    steps, values = common_steps([curve for status, curve in curves if status == "done" and len(curve.steps)])
+    label = arm.info.name
+    look = {"color": style.color, "linestyle": style.dashes}
+    if len(steps):
+        marker = style.marker if len(steps) < 15 else ""
+        axes.plot(steps, values.mean(axis=0), linewidth=1.8, marker=marker, markersize=4.5, label=label, **look)
+        axes.fill_between(steps, values.min(axis=0), values.max(axis=0), color=style.color, alpha=0.15, linewidth=0)
+    else:
+        axes.plot([], [], linewidth=1.8, label=f"{label} (no finished seed)", **look)
+    for status, curve in curves:
+        if status != "done" and len(curve.steps):
+            axes.plot(curve.steps, curve.values, linewidth=0.9, **look)
+            if status == DIVERGED:
+                axes.plot(curve.steps[-1], curve.values[-1], marker="x", color=style.color, markersize=8)
+
+
+def draw_precision_recall(data: ReportData, path: Path) -> Path:
+    """Interpolated precision over recall at IoU .5 and .75, the mean over classes and finished seeds."""
+    styles = styles_of(data)
+    figure = new_figure(9.0, 4.3 + 0.22 * (len(data.arms) // 4))
+    both = figure.subplots(1, 2, sharey=True)
+    for axes, iou in zip(both, PR_IOUS):
+        for arm in data.arms:
+            curves = [precision_recall_curve(cell.matches, iou) for cell in arm.finished()]
+            if curves:
+                style = styles[arm.info.name]
+                mean = np.mean(curves, axis=0)
+                axes.plot(RECALLS, mean, color=style.color, linestyle=style.dashes, linewidth=1.7, label=arm.info.name)
+        axes.set(xlim=(0, 1), ylim=(0, 1.02))
+        tidy(axes, "recall", "precision" if iou == PR_IOUS[0] else "", f"IoU {iou:g}")
+    legend_below(figure, both[0], 4)
+    return save_figure(figure, path)
+
+
+def score_counts(arm: ArmData) -> tuple[np.ndarray, np.ndarray]:
+    """Detections a finished seed in each of SCORE_BINS: true and false positives at IoU .5; needs a finished seed."""
+    samples = [hit_and_miss_scores(cell.matches, 0.5) for cell in arm.finished()]
+    hits = sum(np.histogram(sample.true_positives, SCORE_BINS)[0] for sample in samples) / len(samples)
+    misses = sum(np.histogram(sample.false_positives, SCORE_BINS)[0] for sample in samples) / len(samples)
+    return np.asarray(hits, float), np.asarray(misses, float)
+
+
+def draw_score_histograms(data: ReportData, path: Path) -> Path:
+    """Scores of true and false positives at IoU .5, a panel an arm, counts on one logarithmic scale."""
+    styles = styles_of(data)
+    columns = min(3, len(data.arms))
+    rows = -(-len(data.arms) // columns)
+    figure = new_figure(9.0, 0.9 + 2.2 * rows)
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    centres = (SCORE_BINS[:-1] + SCORE_BINS[1:]) / 2
+    width = SCORE_BINS[1] - SCORE_BINS[0]
+    for index, (panel, arm) in enumerate(zip(panels, data.arms)):
+        panel.set(xlim=(0, 1), yscale="log")
+        tidy(panel, "score" if index + columns >= len(data.arms) else "", "", _shortened(arm.info.name, 34))
+        panel.tick_params(labelbottom=True)
+        if not arm.finished():
+            panel.text(0.5, 0.5, "no finished seed", ha="center", color=MUTED, transform=panel.transAxes)
+            continue
+        hits, misses = score_counts(arm)
+        panel.bar(centres, misses, width, color=FALSE_COLOR, alpha=0.55, label="false positives")
+        panel.stairs(hits, SCORE_BINS, color=styles[arm.info.name].color, linewidth=1.8)
+    for panel in panels[len(data.arms) :]:
+        panel.set_visible(False)
+    figure.supylabel("detections per seed", fontsize=FONT)
+    handles = [
+        Line2D([], [], color=INK, linewidth=1.8, label="true positives (line, the arm's colour)"),
+        Line2D([], [], color=FALSE_COLOR, linewidth=6, alpha=0.55, label="false positives (grey)"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=FONT - 1, frameon=False)
+    return save_figure(figure, path)
+
+
+def _shortened(name: str, most: int = 28) -> str:
+    return name if len(name) <= most else name[: most - 1] + "…"
+
+
+def _wrapped(name: str) -> str:
+    """A name on at most two lines."""
+    if len(name) <= 22 or " " not in name[:30]:
+        return _shortened(name)
+    cut = name.rfind(" ", 0, 23)
+    return name if cut < 0 else f"{name[:cut]}\n{_shortened(name[cut + 1:], 24)}"

@@ -1,0 +1,194 @@
+"""One cell in this process: train, or go on training, then measure the final weights on the test split."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import torch
+
+from retinanet import distributed
+from retinanet.ablation.cell_record import (
+    DIVERGED,
+    DONE,
+    FAILED,
+    TUNED,
+    CellRecord,
+    read_record,
+    read_records,
+    write_record,
+)
+from retinanet.ablation.cells import (
+    Cell,
+    build_cell_config,
+    cell_folder,
+    find_cell,
+    is_finished,
+    list_cells,
+    lr_of,
+)
+from retinanet.ablation.claims import Claim, kept, owner_of, take
+from retinanet.ablation.study import Study
+from retinanet.cli import judge
+from retinanet.engine import train
+from retinanet.errors import ConfigFault, Interrupted, NumericalFault, ResourceFault
+from retinanet.inference import evaluate_checkpoint
+from retinanet.metrics import FILE_NAME, read_rows
+from retinanet.run_folder import make_folder
+
+RUNNER_VARIABLE = "RETINANET_ABLATION_RUNNER"
+"""Environment variable with the process id of the runner, which a cell does not outlive."""
+
+
+def run_cell(study: Study, name_or_index: str) -> None:
+    """Train and measure one cell unless it is finished; its record says how it ended.
+
+    The folder must have been prepared. Under torchrun every rank calls this. A loss that is no longer finite is a
+    result (`diverged`) and raises nothing. Raises ConfigFault for a cell whose learning rate is not chosen yet,
+    ResourceFault for one that another process is running, and whatever training raises, after recording it.
+    """
+    cells = list_cells(study)
+    cell = find_cell(cells, name_or_index)
+    records = read_records(study.folder, [other.name for other in cells])
+    if is_finished(study, cell, records):
+        print(f"{cell.name} is finished: {records[cell.name].status}", flush=True)
+        return
+    lr = lr_of(study, cell, records)
+    if lr is None:
+        waited = [other.name for other in cells if other.tuning and other.arm.name == cell.arm.name]
+        raise ConfigFault(f"--cell {cell.name}: run the cells that choose its learning rate first: {', '.join(waited)}")
+    if not distributed.read_ranks().is_main:
+        train_and_measure(study, cell, lr)
+        return
+    claim = take(study.folder, cell.name)
+    if claim is None:
+        raise ResourceFault(f"cell {cell.name} is being run by {owner_of(study.folder, cell.name)}; let it finish.")
+    run_claimed(study, cell, lr, claim)
+
+
+def run_claimed(study: Study, cell: Cell, lr: float, claim: Claim) -> None:
+    """`train_and_measure` and its record, under a claim."""
+    if claim.notice:
+        print(claim.notice, flush=True)
+    runner = os.environ.get(RUNNER_VARIABLE)
+    with kept(claim, int(runner) if runner else None):
+        earlier = read_record(study.folder, cell.name)
+        if earlier is not None and earlier.status in (DONE, DIVERGED):
+            return
+        with _Recorder(study, cell, lr):
+            outcome = train_and_measure(study, cell, lr)
+            record = build_record(study, cell, lr, outcome)
+            write_record(study.folder, record)
+        print(f"{cell.name}: {record.status}", flush=True)
+
+
+class Outcome(NamedTuple):
+    """How a cell ended."""
+
+    status: str
+    message: str = ""
+    test_metrics: dict[str, float] = {}  # noqa: RUF012 - a NamedTuple's default, never changed
+
+
+class _Recorder:
+    """Writes a failed cell's record when a fault leaves the block; an interruption is none."""
+
+    def __init__(self, study: Study, cell: Cell, lr: float) -> None:
+        self.study, self.cell, self.lr = study, cell, lr
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if fault is None or isinstance(fault, Interrupted | KeyboardInterrupt | SystemExit | GeneratorExit):
+            return
+        verdict = judge(fault)
+        message = f"{type(fault).__name__}: {fault}" if verdict.ours else verdict.message.removeprefix("error: ")
+        write_record(self.study.folder, build_record(self.study, self.cell, self.lr, Outcome(FAILED, message)))
+
+
+def train_and_measure(study: Study, cell: Cell, lr: float) -> Outcome:
+    """Train to the end and measure on test; a tuning cell is measured by the run after the one that trained it."""
+    folder = cell_folder(study, cell)
+    record = read_record(study.folder, cell.name)
+    if record is None or record.status != TUNED:
+        started = (folder / "config.yaml").exists() or (folder / "checkpoints" / "last.pt").exists()
+        try:
+            train(build_cell_config(cell, lr), folder, resume=started)
+        except NumericalFault as fault:
+            distributed.stop()
+            return Outcome(DIVERGED, str(fault))
+        if cell.tuning:
+            return Outcome(TUNED)
+    return Outcome(DONE, test_metrics=measure_on_test(study, folder))
+
+
+def measure_on_test(study: Study, folder: Path) -> dict[str, float]:
+    """COCO numbers of the final weights (checkpoints/last.pt; its moving average where there is one) on test.
+
+    Writes test/eval.json and test/detections.json. Returns nothing on other ranks than the main one.
+    """
+    test, data, ranks = folder / "test", study.base.data, distributed.read_ranks()
+    if ranks.size == 1 and study.test == (data.val_annotations, data.val_images) and _best_is_last(folder):
+        make_folder(test)
+        for name in ("detections.json", "eval.json"):
+            shutil.copyfile(folder / name, test / name)
+    else:
+        words = [("data.root", data.root), ("data.val_annotations", study.test[0]), ("data.val_images", study.test[1])]
+        overrides = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in words]
+        overrides += [f"device={study.base.device}", f"data.workers={data.workers}"]
+        evaluate_checkpoint(folder / "checkpoints" / "last.pt", overrides, test)
+    if not ranks.is_main:
+        return {}
+    content = json.loads((test / "eval.json").read_text(encoding="utf-8"))
+    return {name: float(value) for name, value in content["metrics"].items()}
+
+
+def _best_is_last(folder: Path) -> bool:
+    """Whether eval.json, which is the best evaluation's, is that of the final weights."""
+    evaluated = folder / "eval.json"
+    last_step = read_rows(folder / FILE_NAME)[-1]["step"]
+    return evaluated.exists() and bool(json.loads(evaluated.read_text(encoding="utf-8"))["step"] == last_step)
+
+
+def build_record(study: Study, cell: Cell, lr: float, outcome: Outcome) -> CellRecord:
+    """The outcome with what metrics.jsonl and this machine say of the cell."""
+    metrics = cell_folder(study, cell) / FILE_NAME
+    rows = read_rows(metrics) if metrics.exists() else []
+    evaluations = [row for row in rows if row["kind"] == "eval"]
+    trained = [row for row in rows if row["kind"] == "train"]
+    final = evaluations[-1] if evaluations and trained and evaluations[-1]["step"] == trained[-1]["step"] else {}
+    cuda = torch.cuda.is_available() and study.base.device in ("auto", "cuda")
+    return CellRecord(
+        cell=cell.name,
+        arm=cell.arm.name,
+        seed=cell.seed,
+        lr=lr,
+        status=outcome.status,
+        message=outcome.message,
+        steps=trained[-1]["step"] if trained else 0,
+        seconds=training_seconds(trained, study.base.schedule.batch_size),
+        memory_mb=max((row["clock"].get("memory_mb") or 0.0 for row in trained), default=0.0),
+        val_metrics={k: v for k, v in final.items() if k not in ("kind", "step", "clock")},
+        test_metrics=outcome.test_metrics,
+        test_annotations=study.test[0],
+        test_images=study.test[1],
+        host=os.uname().nodename,
+        device=torch.cuda.get_device_name() if cuda else "cpu",
+        torch=str(torch.__version__),
+    )
+
+
+def training_seconds(rows: list[dict[str, Any]], batch_size: int) -> float:
+    """Time that the steps of metrics.jsonl's training rows took, each row standing for those since the one before."""
+    seconds, before = 0.0, 0
+    for row in rows:
+        speed = row["clock"].get("images_per_second")
+        if speed:
+            seconds += (row["step"] - before) * batch_size / speed
+        before = row["step"]
+    return seconds

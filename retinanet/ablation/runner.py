@@ -1,0 +1,223 @@
+"""Runs the unfinished cells of a study as processes of their own, some at a time, until none is left.
+
+Each cell's process claims its cell itself, so that several runners, on one or more machines, share a folder.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from retinanet.ablation.cell_record import (
+    DIVERGED,
+    DONE,
+    FAILED,
+    TUNED,
+    CellRecord,
+    read_record,
+    read_records,
+    write_record,
+)
+from retinanet.ablation.cells import Cell, cell_folder, is_finished, is_ready, list_cells, lr_of
+from retinanet.ablation.claims import live_owner
+from retinanet.ablation.run_cell import RUNNER_VARIABLE, Outcome, build_record
+from retinanet.ablation.runner_console import CellProgress, RunnerConsole, read_progress
+from retinanet.ablation.study import Study
+from retinanet.ablation.study_folder import log_path, study_file
+from retinanet.errors import ResourceFault, UserFault, list_faults
+from retinanet.interrupts import StopRequest, listen
+from retinanet.metrics import FILE_NAME
+from retinanet.optim import build_plan
+
+POLL_SECONDS = 1.0
+STOPPED_CODES = (130, 143, -2, -15)
+"""Exit codes of a process that a signal has asked to stop."""
+
+
+class CellsFailed(UserFault):
+    """Some cells of a study failed or were stopped; the others are finished (exit code 7)."""
+
+    exit_code = 7
+
+
+class Child(NamedTuple):
+    """A cell's process."""
+
+    cell: Cell
+    process: subprocess.Popen[bytes]
+    gpu: str | None
+    started: float
+    fresh: bool
+    """Whether it began at step 0, so that its time tells how long a cell takes."""
+
+
+class Slots(NamedTuple):
+    """Where cells may run on this machine."""
+
+    jobs: int
+    gpus: tuple[str, ...]
+    """GPU of each slot; empty: no choice is made."""
+
+    def free_gpu(self, running: list[Child]) -> str | None:
+        taken = {child.gpu for child in running}
+        return next((gpu for gpu in self.gpus if gpu not in taken), None)
+
+
+def build_slots(study: Study, jobs: int | None, gpus: tuple[str, ...]) -> Slots:
+    """One slot for each GPU, else as many as `jobs`, else as the study says."""
+    return Slots(len(gpus) or jobs or study.jobs, gpus)
+
+
+def run_cells(study: Study, tool: Path, slots: Slots) -> None:
+    """Run every cell that is not finished. `tool` is the command line whose `--cell` runs one.
+
+    Raises Interrupted after the cells have saved, and CellsFailed at the end where some have failed.
+    """
+    with listen() as stop, RunnerConsole(len(list_cells(study))) as console:
+        runner = Runner(study, tool, slots, console)
+        try:
+            while runner.step():
+                if stop.signal:
+                    runner.stop(stop)
+                time.sleep(POLL_SECONDS)
+        finally:
+            runner.end()
+    if runner.failed:
+        lines = [f"{name}: {message}" for name, message in runner.failed.items()]
+        raise CellsFailed(list_faults("cells are not finished; mend the cause and continue with --resume", lines))
+
+
+class Runner:
+    """The processes of one runner and what it knows of the cells."""
+
+    def __init__(self, study: Study, tool: Path, slots: Slots, console: RunnerConsole) -> None:
+        self.study, self.tool, self.slots, self.console = study, tool, slots, console
+        self.cells = list_cells(study)
+        self.running: list[Child] = []
+        self.failed: dict[str, str] = {}
+        """Cells that failed or were stopped in this session, which it does not try again, and why."""
+        self.elsewhere: set[str] = set()
+        """Cells that other processes have been seen to run."""
+        self.walls: list[float] = []
+        """Seconds that whole cells took here."""
+
+    def step(self) -> bool:
+        """Look after the processes, start what can be started; False when nothing is left to wait for."""
+        for child in [child for child in self.running if child.process.poll() is not None]:
+            self.running.remove(child)
+            self.reap(child)
+        records = self.records()
+        finished = sum(is_finished(self.study, cell, records) for cell in self.cells)
+        waiting = self.start_ready(records)
+        self.console.progress(self.progress(), finished, self.seconds_left(records))
+        return bool(self.running or waiting)
+
+    def records(self) -> dict[str, CellRecord]:
+        return read_records(self.study.folder, [cell.name for cell in self.cells])
+
+    def start_ready(self, records: dict[str, CellRecord]) -> bool:
+        """Fill the free slots; whether a cell is left that this or another runner can still do."""
+        waiting = False
+        tried = self.failed.keys() | {child.cell.name for child in self.running}
+        for cell in self.cells:
+            if cell.name in tried or not is_ready(self.study, cell, records):
+                continue
+            if len(self.running) >= self.slots.jobs:
+                return True
+            owner = live_owner(self.study.folder, cell.name)
+            if owner is None:
+                self.start(cell)
+                continue
+            waiting = True
+            if cell.name not in self.elsewhere:
+                self.elsewhere.add(cell.name)
+                self.console.say(f"{cell.name} is being run by {owner}")
+        return waiting
+
+    def start(self, cell: Cell) -> None:
+        gpu = self.slots.free_gpu(self.running)
+        environment = {**os.environ, RUNNER_VARIABLE: str(os.getpid())}
+        if gpu is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = gpu
+        if self.slots.jobs > 1 and not self.study.base.threads:
+            # Each process would take every core, and they would starve each other.
+            environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.slots.jobs)))
+        command = [sys.executable, str(self.tool), str(study_file(self.study.folder)), "--cell", cell.name]
+        fresh = not (cell_folder(self.study, cell) / "config.yaml").exists()
+        with log_path(self.study.folder, cell.name).open("ab") as log:
+            # Its own session: Ctrl-C reaches this process alone, which passes it on once.
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+            )
+        self.running.append(Child(cell, process, gpu, time.monotonic(), fresh))
+        where = f" on GPU {gpu}" if gpu is not None else ""
+        self.console.say(f"{'start' if fresh else 'continue'} {cell.name}{where}")
+
+    def reap(self, child: Child) -> None:
+        """Take note of how a process ended."""
+        name, code = child.cell.name, child.process.returncode
+        wall = time.monotonic() - child.started
+        record = read_record(self.study.folder, name)
+        if record is not None and record.status in (DONE, DIVERGED, TUNED) and code == 0:
+            if child.fresh:
+                self.walls.append(wall)
+            finished = sum(is_finished(self.study, cell, self.records()) for cell in self.cells)
+            self.console.ended(record, finished, wall)
+            return
+        owner = live_owner(self.study.folder, name)
+        if code == ResourceFault.exit_code and owner is not None:
+            return
+        if code in STOPPED_CODES:
+            self.failed[name] = "its process was stopped by a signal; what it saved is kept"
+            self.console.say(f"{name}: {self.failed[name]}")
+            return
+        if record is None or record.status != FAILED:
+            log = log_path(self.study.folder, name)
+            how = f"signal {-code}" + " (out of memory?)" * (code == -9) if code < 0 else f"exit code {code}"
+            lr = lr_of(self.study, child.cell, self.records()) or 0.0
+            outcome = Outcome(FAILED, f"its process ended with {how}; its output is in {log}")
+            record = build_record(self.study, child.cell, lr, outcome)
+            write_record(self.study.folder, record)
+        self.failed[name] = record.message
+        self.console.ended(record, sum(is_finished(self.study, cell, self.records()) for cell in self.cells), wall)
+
+    def progress(self) -> list[CellProgress]:
+        """How far the running cells are, from their metrics.jsonl."""
+        schedule = self.study.base.schedule
+
+        def total_at(step: int, epoch: float) -> int:
+            return build_plan(schedule, round(step * schedule.batch_size / epoch)).total_steps
+
+        folders = [(child.cell.name, cell_folder(self.study, child.cell)) for child in self.running]
+        return [read_progress(name, folder / FILE_NAME, total_at) for name, folder in folders]
+
+    def seconds_left(self, records: dict[str, CellRecord]) -> float | None:
+        """From the cells measured so far."""
+        if not self.walls:
+            return None
+        open_cells = sum(not is_finished(self.study, cell, records) for cell in self.cells)
+        spent = sum(time.monotonic() - child.started for child in self.running)
+        each = sum(self.walls) / len(self.walls)
+        return max(0.0, open_cells * each - spent) / self.slots.jobs
+
+    def stop(self, stop: StopRequest) -> None:
+        """Pass a signal on, wait until every cell has saved, and raise Interrupted."""
+        self.console.say(f"stopping: {len(self.running)} cells are saving")
+        for child in self.running:
+            child.process.send_signal(stop.signal)
+        for child in self.running:
+            child.process.wait()
+        self.running.clear()
+        stop.raise_asked(f"what was running is saved in {self.study.folder}; continue with --resume.")
+
+    def end(self) -> None:
+        """Ask whatever still runs to save and end."""
+        for child in self.running:
+            child.process.terminate()

@@ -1,0 +1,102 @@
+"""What a person sees of a running study: a line for each cell that starts and ends, and how far the others are."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from retinanet.ablation.cell_record import CellRecord
+from retinanet.console import format_ap, format_seconds
+
+LINE_SECONDS = 60.0
+"""Least time between progress lines where standard output is no terminal."""
+TAIL_BYTES = 8192
+
+
+class CellProgress(NamedTuple):
+    """How far a running cell is."""
+
+    name: str
+    step: int
+    total: int
+    seconds_left: float | None
+
+
+def read_progress(name: str, metrics: Path, total_at: Callable[[int, float], int]) -> CellProgress:
+    """The last training row of a metrics.jsonl, without reading the whole file.
+
+    total_at: (step, epoch) of a row -> steps in all.
+    """
+    try:
+        with metrics.open("rb") as file:
+            file.seek(max(0, metrics.stat().st_size - TAIL_BYTES))
+            lines = file.read().split(b"\n")
+    except FileNotFoundError:
+        return CellProgress(name, 0, 0, None)
+    for line in reversed(lines):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and row.get("kind") == "train":
+            step = int(row["step"])
+            return CellProgress(name, step, total_at(step, float(row["epoch"])), row["clock"].get("seconds_left"))
+    return CellProgress(name, 0, 0, None)
+
+
+class RunnerConsole:
+    """Lines on standard output, with a live part below them on a terminal. A context manager."""
+
+    def __init__(self, cells: int) -> None:
+        self._cells = cells
+        self._live = Live(console=Console(), auto_refresh=False) if sys.stdout.isatty() else None
+        self._shown = time.monotonic()
+
+    def __enter__(self) -> "RunnerConsole":
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.update(Text(""), refresh=True)
+            self._live.stop()
+
+    def say(self, text: str) -> None:
+        """Leave a line."""
+        if self._live is not None:
+            self._live.console.print(Text(text))
+        else:
+            print(text, flush=True)
+
+    def ended(self, record: CellRecord, finished: int, wall: float) -> None:
+        """A line for a cell that has ended."""
+        if record.test_metrics:
+            what = f"AP {format_ap(record.test_metrics.get('AP'))}  AP50 {format_ap(record.test_metrics.get('AP50'))}"
+        elif record.val_metrics:
+            what = f"AP {format_ap(record.val_metrics.get('AP'))} on the selection split"
+        else:
+            what = (record.message.splitlines() or [""])[0][:160]
+        count = f"[{finished}/{self._cells}]"
+        self.say(f"{count} {record.cell:<32} {record.status:<8} {what}  {format_seconds(wall)}")
+
+    def progress(self, running: Sequence[CellProgress], finished: int, seconds_left: float | None) -> None:
+        """How far everything is; on no terminal at most once in LINE_SECONDS."""
+        left = f"{finished}/{self._cells} cells finished, about {format_seconds(seconds_left)} left"
+        cells = [
+            f"{cell.name}: step {cell.step}/{cell.total}, {format_seconds(cell.seconds_left)} left"
+            if cell.step
+            else f"{cell.name}: starting"
+            for cell in running
+        ]
+        if self._live is not None:
+            self._live.update(Group(*(Text(line) for line in [*cells, left])), refresh=True)
+        elif time.monotonic() - self._shown >= LINE_SECONDS:
+            self._shown = time.monotonic()
+            print("; ".join([left, *cells]), flush=True)

@@ -1,0 +1,190 @@
+"""What may be said of the difference between two arms. Pure functions over the bootstrap's numbers.
+
+The bootstrap is over test images, for the trained networks at hand: its interval and p-value say how the difference
+would vary with other test images, not with other seeds. How it varies with seeds is what the standard deviation,
+every seed's point and `Comparison.seeds_agree` show; a report should print them beside each other.
+
+Legend: S seeds, R resamples, M metrics (AP_NAMES).
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retinanet.ablation.matches import AP_NAMES
+from retinanet.errors import ConfigFault, list_faults
+
+SIGNIFICANCE = 0.05
+BETTER, WORSE, SAME, NOT_MEASURED = "better", "worse", "not distinguishable", "not measured"
+
+Floats = NDArray[np.float64]
+
+
+class ArmSamples(NamedTuple):
+    """COCO numbers of one arm; -1 where the (resampled) ground truth has nothing to measure.
+
+    A seed that diverged is kept, with the numbers of no detections at all: AP 0 (see `match_detections`).
+    """
+
+    name: str
+    seeds: tuple[int, ...]
+    points_SM: Floats
+    """(S, M) on the test images as they are."""
+    resampled_SRM: Floats
+    """(S, R, M) from `bootstrap.resample`, the same resamples for every arm."""
+
+
+class Spread(NamedTuple):
+    """Mean and sample standard deviation (n - 1) of one metric over seeds."""
+
+    mean: float
+    """NaN where nothing was measured."""
+    deviation: float
+    """NaN for fewer than two seeds."""
+
+
+class Comparison(NamedTuple):
+    """One arm against the reference in one metric; numbers are NaN where nothing could be measured."""
+
+    arm: str
+    reference: str
+    metric: str
+    difference: float
+    """Arm minus reference, each the mean over the seeds that both have."""
+    low: float
+    high: float
+    """95 % percentile interval of `difference`, of this comparison alone (not widened for the family)."""
+    p: float
+    p_holm: float
+    """Corrected over the arms compared in this metric."""
+    verdict: str
+    """BETTER or WORSE where p_holm < 0.05, SAME otherwise, NOT_MEASURED without a number."""
+    seeds_agree: str
+    """"2 of 3": seeds, out of those both arms have, whose own difference has the sign of the mean's."""
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Mean and standard deviation over seeds; values of -1 (nothing to measure) are left out."""
+    known = _measured(np.array(values, dtype=np.float64))
+    known = known[~np.isnan(known)]
+    mean = float(known.mean()) if len(known) else float("nan")
+    return Spread(mean, float(known.std(ddof=1)) if len(known) > 1 else float("nan"))
+
+
+def percentile_interval(samples_R: Floats, level: float = 0.95) -> tuple[float, float]:
+    """The central `level` of the samples, NaN left out: quantiles (1 - level) / 2 and (1 + level) / 2, interpolated."""
+    known = samples_R[~np.isnan(samples_R)]
+    if len(known) == 0:
+        return float("nan"), float("nan")
+    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def bootstrap_p_value(samples_R: Floats) -> float:
+    """Two-sided p-value of "no difference" from bootstrap samples of the difference, NaN left out.
+
+    p = min(1, 2 (1 + min(#{d <= 0}, #{d >= 0})) / (R + 1)). The 1 counts the data set itself among the resamples: p
+    is never 0, its least value is 2 / (R + 1), and samples that are all 0 give 1. NaN without samples.
+    """
+    known = samples_R[~np.isnan(samples_R)]
+    if len(known) == 0:
+        return float("nan")
+    tail = min(np.count_nonzero(known <= 0), np.count_nonzero(known >= 0))
+    return float(min(1.0, 2 * (1 + tail) / (len(known) + 1)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction (1979), in the order given: p_(i) becomes max over j <= i of (n - j + 1) p_(j), at
+    most 1. NaN stays NaN and does not count towards n."""
+    corrected = [float("nan")] * len(p_values)
+    rising = sorted((p, i) for i, p in enumerate(p_values) if not np.isnan(p))
+    least = 0.0
+    for place, (p, i) in enumerate(rising):
+        least = max(least, min(1.0, (len(rising) - place) * p))
+        corrected[i] = least
+    return corrected
+
+
+def fewest_resamples(comparisons: int) -> int:
+    """Resamples below which no comparison of a family this large can reach 5 % after Holm, however clear it is.
+
+    From the least p-value: comparisons x 2 / (R + 1) < 0.05; 1000 suffice for 25.
+    """
+    return round(2 * comparisons / SIGNIFICANCE)
+
+
+def compare_arms(arms: Sequence[ArmSamples], reference: str, metric: str) -> list[Comparison]:
+    """Every other arm against the reference in one metric; these comparisons are one family for Holm.
+
+    Seeds are paired: only those that both arms have are compared. The family is the arms within one metric, so a
+    study names its main metric (AP) beforehand and reads the others as description.
+    Raises ConfigFault for an unknown reference or metric, repeated names, arms that share no seed with the reference,
+    or arrays that do not fit each other.
+    """
+    faults = _faults(arms, reference, metric)
+    if faults:
+        raise ConfigFault(list_faults("these arms cannot be compared", faults))
+    base = next(arm for arm in arms if arm.name == reference)
+    others = [arm for arm in arms if arm.name != reference]
+    compared = [_compare(arm, base, metric) for arm in others]
+    corrected = holm([comparison.p for comparison in compared])
+    return [
+        comparison._replace(p_holm=p_holm, verdict=_verdict(comparison.difference, p_holm))
+        for comparison, p_holm in zip(compared, corrected, strict=True)
+    ]
+
+
+def _compare(arm: ArmSamples, reference: ArmSamples, metric: str) -> Comparison:
+    """Without Holm's correction."""
+    m = AP_NAMES.index(metric)
+    common = [seed for seed in arm.seeds if seed in reference.seeds]
+    ours, theirs = [arm.seeds.index(s) for s in common], [reference.seeds.index(s) for s in common]
+    point_S = _measured(arm.points_SM[ours, m]) - _measured(reference.points_SM[theirs, m])
+    samples_SR = _measured(arm.resampled_SRM[ours, :, m]) - _measured(reference.resampled_SRM[theirs, :, m])
+    samples_R = samples_SR.mean(axis=0)
+    difference = float(point_S.mean())
+    if np.isnan(difference):
+        samples_R = np.full_like(samples_R, np.nan)
+    low, high = percentile_interval(samples_R)
+    agree = int(np.count_nonzero(np.sign(point_S) == np.sign(difference)))
+    p = bootstrap_p_value(samples_R)
+    seeds = f"{agree} of {len(common)}"
+    return Comparison(arm.name, reference.name, metric, difference, low, high, p, float("nan"), NOT_MEASURED, seeds)
+
+
+def _verdict(difference: float, p_holm: float) -> str:
+    if np.isnan(p_holm):
+        return NOT_MEASURED
+    if p_holm >= SIGNIFICANCE or difference == 0:
+        return SAME
+    return BETTER if difference > 0 else WORSE
+
+
+def _measured(values: Floats) -> Floats:
+    """pycocotools' -1 (nothing to measure) as NaN."""
+    return np.where(values < 0, np.nan, values)
+
+
+def _faults(arms: Sequence[ArmSamples], reference: str, metric: str) -> list[str]:
+    names = [arm.name for arm in arms]
+    faults = [f"metric {metric!r}: use one of {', '.join(AP_NAMES)}"] if metric not in AP_NAMES else []
+    faults += [
+        f"arm {name!r} occurs twice: give each arm a name" for name in sorted(set(names)) if names.count(name) > 1
+    ]
+    base = next((arm for arm in arms if arm.name == reference), None)
+    if base is None:
+        return [*faults, f"reference {reference!r} is no arm: use one of {', '.join(names)}"]
+    resamples = base.resampled_SRM.shape[1]
+    for arm in arms:
+        wanted = (len(arm.seeds), resamples, len(AP_NAMES))
+        if arm.resampled_SRM.shape != wanted or arm.points_SM.shape != (wanted[0], wanted[2]):
+            faults.append(
+                f"arm {arm.name!r}: points {arm.points_SM.shape} and resamples {arm.resampled_SRM.shape} "
+                f"do not fit {len(arm.seeds)} seeds and the reference's {resamples} resamples: "
+                "resample all arms at once"
+            )
+        if not set(arm.seeds) & set(base.seeds):
+            faults.append(f"arm {arm.name!r} shares no seed with {reference!r}: run both with the same seeds")
+    return faults

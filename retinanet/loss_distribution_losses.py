@@ -1,0 +1,93 @@
+"""Which class losses a checkpoint's figure compares: read from a command line, or the paper's; named; checked."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from retinanet import yaml_strict
+from retinanet.config_file import config_from_dict
+from retinanet.errors import ConfigFault
+from retinanet.losses.classification import ClassificationLoss, ClassLoss, build_class_loss
+from retinanet.losses.cross_entropy import BalancedCrossEntropy
+from retinanet.losses.focal import Focal
+from retinanet.losses.softmax import SoftmaxCrossEntropy, SoftmaxFocal
+
+GAMMAS = (0.0, 0.5, 1.0, 2.0)
+"""Of the paper's Figure 4."""
+
+
+def build_losses(texts: list[str]) -> list[ClassLoss]:
+    """Losses from texts such as `focal`, `kind=focal,gamma=2,alpha=0.25` or `{kind: ohem, batch: 256}`.
+
+    The keys are those of config loss.classification; keys left out have the kind's defaults. Raises ConfigFault with
+    the faults of all texts.
+    """
+    found: list[ClassLoss] = []
+    faults: list[str] = []
+    for text in texts:
+        flow = text.strip()
+        if not flow.startswith("{"):
+            first = flow.split(",")[0]
+            bare = "" if "=" in first or ":" in first else "kind: "
+            flow = "{" + bare + re.sub(r"\s*=\s*", ": ", flow) + "}"
+        parsed = yaml_strict.parse(flow)
+        if parsed.faults:
+            faults += [f"--loss {text!r}: {message}; write it as kind=focal,gamma=2" for _, message in parsed.faults]
+            continue
+        try:
+            found.append(
+                config_from_dict({"loss": {"classification": parsed.data}}, f"--loss {text!r}").loss.classification
+            )
+        except ConfigFault as fault:
+            faults.append(str(fault))
+    if faults:
+        raise ConfigFault("\n".join(faults))
+    return found
+
+
+def default_losses(trained_with: ClassLoss) -> list[ClassLoss]:
+    """The paper's four gammas for the head that `trained_with` asks for, with its alpha where it has one."""
+    match trained_with:
+        case SoftmaxFocal(alpha=alpha) | SoftmaxCrossEntropy(alpha=alpha):
+            return [SoftmaxFocal(alpha=alpha, gamma=gamma) for gamma in GAMMAS]
+        case Focal(alpha=alpha) | BalancedCrossEntropy(alpha=alpha):
+            return [Focal(alpha=alpha, gamma=gamma) for gamma in GAMMAS]
+        case _:
+            return [Focal(gamma=gamma) for gamma in GAMMAS]
+
+
+def name_losses(losses: Sequence[ClassLoss]) -> dict[str, ClassLoss]:
+    """Short names: the kind with the keys that differ from its defaults or among the given losses of the kind.
+
+    Losses that are equal but for their weight, which no share depends on, become one.
+    """
+    keys = [loss.model_dump(exclude={"kind", "weight"}) for loss in losses]
+    named = {}
+    for loss, own in zip(losses, keys):
+        fields = type(loss).model_fields
+        rivals = [other for rival, other in zip(losses, keys) if rival.kind == loss.kind]
+        shown = [
+            key for key in own if own[key] != fields[key].default or any(other[key] != own[key] for other in rivals)
+        ]
+        named[" ".join([loss.kind, *(f"{key} {_written(own[key])}" for key in shown)])] = loss
+    return named
+
+
+def _written(value: object) -> str:
+    if isinstance(value, tuple):
+        return "[" + " ".join(map(_written, value)) + "]"
+    return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
+
+
+def check_head(trained_with: ClassLoss, classes: int, losses: dict[str, ClassificationLoss], source: Path) -> None:
+    """ConfigFault where a loss asks for another number of outputs than the class head of `source` has."""
+    any_prior = 0.5
+    outputs = len(build_class_loss(trained_with).prior_bias(any_prior, classes))
+    wanted = {name: len(loss.prior_bias(any_prior, classes)) for name, loss in losses.items()}
+    wrong = [f"{name} (wants {count})" for name, count in wanted.items() if count != outputs]
+    if wrong:
+        ours, theirs = ("softmax", "sigmoid") if outputs > classes else ("sigmoid", "softmax")
+        raise ConfigFault(
+            f"--loss: {source} was trained with {trained_with.kind}: its {ours} head has {outputs} outputs an anchor "
+            f"for {classes} classes, which does not fit the {theirs} loss {', '.join(wrong)}; give {ours} losses only"
+        )

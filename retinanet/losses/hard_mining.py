@@ -1,0 +1,254 @@
+"""Online hard example mining over dense anchors (Shrivastava et al., arXiv 1604.03540; paper section 5.1, Table 1d).
+
+Legend: B images, A anchors, K classes, 4 box coordinates or deltas; of one image: C candidates, hardest first,
+S survivors of NMS among them, N boxes given to NMS.
+"""
+
+from typing import Annotated, Literal, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torchvision.ops import nms
+
+from retinanet import boxes
+from retinanet.losses.cross_entropy import cross_entropy
+from retinanet.losses.sampled import Normaliser, minibatch_cross_entropy
+from retinanet.section import ClassLossSection, Count, Fraction
+from retinanet.structures import BACKGROUND, IGNORE, ClassTargets
+
+FIRST_PREFIX = 4
+"""Candidates that NMS sees first, in minibatches. 4 to 32 tried: 4 fastest at A = 178k; no result depends on it."""
+
+NEGATIVES_PER_POSITIVE = 3
+"""SSD's ratio (arXiv 1512.02325, section 2.2), which the paper takes for its "OHEM 1:3"."""
+
+
+class OhemRule(NamedTuple):
+    """How anchors are ranked, suppressed, kept and normalised; the fields are `HardMining`'s keys."""
+
+    batch: int
+    nms_iou: float
+    ranking: Literal["class", "class_and_box"]
+    nms_scope: Literal["agnostic", "class"]
+    normaliser: Normaliser
+    ignored: Literal["drop", "background"]
+    negatives_per_positive: int | None
+    """None keeps the hardest of all; n keeps at most n negatives to a kept positive."""
+
+
+class HardMining(ClassLossSection):
+    """Keys that `ohem` and `ohem_1_3` share. The paper leaves open all but the first two."""
+
+    batch: Count = Field(128, description="Most anchors kept of an image (paper Table 1d: 128, 256, 512; best 128).")
+    nms_iou: Fraction = Field(
+        0.5,
+        description="IoU over which the easier of two anchors is dropped (Table 1d: 0.7 as Shrivastava et al., or 0.5, "
+        "the best); 1 drops none.",
+    )
+    ranking: Literal["class", "class_and_box"] = Field(
+        "class",
+        description="Hardness of an anchor: its cross entropy, or that and a positive's box loss times loss.box.weight.",
+    )
+    nms_scope: Literal["agnostic", "class"] = Field(
+        "agnostic", description="NMS among all anchors, or only among those whose best-scoring class is the same."
+    )
+    normaliser: Normaliser = Field(
+        "positives",
+        description="positives: divide as the box loss is divided, which keeps the two-stage detectors' ratio of class "
+        "to box loss and the scale of the dense losses; kept: by the anchors kept of the image, then the mean over "
+        "images.",
+    )
+    ignored: Literal["drop", "background"] = Field(
+        "drop",
+        description="Anchors that the assignment ignores (between its two thresholds, and in crowds): out of the "
+        "ranking, or background as in two-stage detectors.",
+    )
+
+
+class Ohem(HardMining):
+    """Keys of `loss.classification` with kind ohem."""
+
+    kind: Literal["ohem"] = Field("ohem", description="Class loss.")
+
+    def rule(self) -> OhemRule:
+        """These keys as the plain values that `ohem` takes."""
+        return _rule(self, None)
+
+
+class Ohem13(HardMining):
+    """Keys of `loss.classification` with kind ohem_1_3."""
+
+    kind: Literal["ohem_1_3"] = Field("ohem_1_3", description="Class loss.")
+    batch: Annotated[int, Field(ge=1 + NEGATIVES_PER_POSITIVE)] = Field(
+        128,
+        description="Most anchors kept of an image (paper Table 1d: 128, 256, 512; best 128): at most a quarter of "
+        "them positive, at most three negatives to each; an image without positives keeps none.",
+    )
+
+    def rule(self) -> OhemRule:
+        """These keys as the plain values that `ohem` takes."""
+        return _rule(self, NEGATIVES_PER_POSITIVE)
+
+
+def _rule(keys: HardMining, negatives_per_positive: int | None) -> OhemRule:
+    return OhemRule(
+        keys.batch,
+        keys.nms_iou,
+        keys.ranking,
+        keys.nms_scope,
+        keys.normaliser,
+        keys.ignored,
+        negatives_per_positive,
+    )
+
+
+def nms_survivors(boxes_N4: Tensor, groups_N: Tensor | None, iou: float) -> Tensor:
+    """Ascending indices of the boxes that greedy NMS leaves, earlier boxes first; within each group where given.
+
+    Each group has an NMS of its own: torchvision's batched_nms may shift groups apart by an offset instead, which
+    rounds IoUs, and lets groups meet where decoded coordinates are negative.
+    """
+    # Strictly falling scores, so that no tie is left to the kernel; float32 counts exactly to 2^24 boxes.
+    rank_N = torch.arange(len(boxes_N4), 0, -1, dtype=torch.float32, device=boxes_N4.device)
+    if groups_N is None:
+        return nms(boxes_N4, rank_N, iou).sort().values
+    survivors = []
+    for group in groups_N.unique():
+        members = (groups_N == group).nonzero().flatten()
+        survivors.append(members[nms(boxes_N4[members], rank_N[members], iou)])
+    return torch.cat([groups_N.new_empty(0), *survivors]).sort().values
+
+
+class Ranked(NamedTuple):
+    """The candidates of one image, hardest first."""
+
+    boxes_C4: Tensor
+    """(C, 4) float32, predicted boxes."""
+    groups_C: Tensor | None
+    """(C,) int64, NMS stays within a group; None: one for all."""
+    positive_C: Tensor
+    """(C,) bool."""
+
+    def survivors_among(self, indices_N: Tensor, iou: float) -> Tensor:
+        """Which of these candidates (ascending) are left by an NMS among them alone."""
+        groups_N = None if self.groups_C is None else self.groups_C[indices_N]
+        return indices_N[nms_survivors(self.boxes_C4[indices_N], groups_N, iou)]
+
+    def suppressed_by(self, easier_N: Tensor | slice, harder_M: Tensor | slice, iou: float) -> Tensor:
+        """(N, M) bool on the CPU: NMS drops the easier candidate where the harder one survives."""
+        # torchvision's NMS compares in float64 on the CPU, and not every device has that type.
+        over_NM = boxes.iou(self.boxes_C4[easier_N], self.boxes_C4[harder_M]).cpu().double() > iou
+        if self.groups_C is not None:
+            over_NM &= (self.groups_C[easier_N][:, None] == self.groups_C[harder_M]).cpu()
+        return over_NM
+
+    def rivals(self, candidate: int, iou: float) -> list[int]:
+        """Harder candidates whose survival would suppress this one, easiest first."""
+        rival_N = self.suppressed_by(slice(candidate, candidate + 1), slice(candidate), iou)[0]
+        return rival_N.nonzero().flatten().flip(0).tolist()
+
+
+def survives(candidate: int, ranked: Ranked, iou: float, fate: dict[int, bool]) -> bool:
+    """Whether NMS among all candidates leaves this one, by deciding only those that its own fate hangs on.
+
+    A candidate survives if none of its rivals does. They are asked hardest first: the harder, the fewer rivals of
+    their own. fate: what is known of some candidates; what is found out is added.
+    """
+    rivals = {candidate: ranked.rivals(candidate, iou)}
+    asked = [candidate]
+    while asked:
+        current = asked[-1]
+        waiting = rivals[current]
+        while waiting and fate.get(waiting[-1]) is False:
+            waiting.pop()
+        if waiting and waiting[-1] not in fate:
+            asked.append(waiting[-1])
+            rivals[waiting[-1]] = ranked.rivals(waiting[-1], iou)
+        else:
+            fate[current] = not waiting
+            asked.pop()
+    return fate[candidate]
+
+
+def hardest_positives(ranked: Ranked, survivors_S: Tensor, prefix: int, iou: float, most: int) -> Tensor:
+    """The hardest `most` positives that NMS among all candidates leaves: ascending indices.
+
+    survivors_S: what NMS leaves of the first `prefix` candidates. Positives further down, easy ones, are decided one
+    by one, since NMS down to their rank may mean NMS of all anchors.
+    """
+    found = survivors_S[ranked.positive_C[survivors_S]][:most]
+    later = ranked.positive_C[prefix:].nonzero().flatten() + prefix
+    if len(found) == most or len(later) == 0:
+        return found
+    fate = dict.fromkeys(range(prefix), False) | dict.fromkeys(survivors_S.tolist(), True)
+    hopeful = later.cpu()[~ranked.suppressed_by(later, survivors_S, iou).any(dim=1)]
+    more: list[int] = []
+    for candidate in hopeful.tolist():
+        if len(found) + len(more) == most:
+            break
+        if survives(candidate, ranked, iou, fate):
+            more.append(candidate)
+    return torch.cat([found, found.new_tensor(more)])
+
+
+def mine(ranked: Ranked, rule: OhemRule) -> Tensor:
+    """Indices of the kept candidates of one image.
+
+    Without a ratio: the `batch` hardest survivors of NMS. With n negatives to a positive: the batch / (1 + n)
+    hardest surviving positives, and the hardest surviving negatives, at most n to each of these (SSD).
+
+    Greedy NMS decides a box by harder boxes alone, so the survivors of a prefix are those of the whole within it,
+    and the survivors of a longer prefix are the NMS of these and the newcomers. The prefix grows until it holds
+    enough or everything: the result is exactly that of NMS among all candidates.
+    """
+    everyone_C = torch.arange(len(ranked.boxes_C4), device=ranked.boxes_C4.device)
+    length = FIRST_PREFIX * rule.batch
+    survivors_S = ranked.survivors_among(everyone_C[:length], rule.nms_iou)
+    positives, wanted, eligible_C = everyone_C[:0], rule.batch, torch.ones_like(ranked.positive_C)
+    if rule.negatives_per_positive is not None:
+        most = rule.batch // (1 + rule.negatives_per_positive)
+        positives = hardest_positives(ranked, survivors_S, length, rule.nms_iou, most)
+        wanted, eligible_C = rule.negatives_per_positive * len(positives), ~ranked.positive_C
+    while True:
+        others = survivors_S[eligible_C[survivors_S]][:wanted]
+        newcomers = everyone_C[length : 2 * length]
+        if len(others) == wanted or len(newcomers) == 0:
+            return torch.cat([positives, others])
+        survivors_S = ranked.survivors_among(torch.cat([survivors_S, newcomers]), rule.nms_iou)
+        length *= 2
+
+
+@torch.no_grad()
+def hardest(logits_BAK: Tensor, labels_BA: Tensor, targets: ClassTargets, rule: OhemRule) -> Tensor:
+    """Which anchors are kept: (B, A) bool. Equal losses rank by anchor index.
+
+    labels_BA: (B, A) int64; its IGNORE anchors neither are kept nor suppress another.
+    """
+    ranking_BA = cross_entropy(logits_BAK, labels_BA)
+    if rule.ranking == "class_and_box":
+        ranking_BA[targets.labels_BA >= 0] += targets.box_loss_P.to(ranking_BA.dtype)
+    kept_BA = torch.zeros_like(labels_BA, dtype=torch.bool)
+    for image, labels_A in enumerate(labels_BA):
+        candidates = (labels_A != IGNORE).nonzero().flatten()
+        ranks_C = ranking_BA[image, candidates].argsort(descending=True, stable=True)
+        order_C = candidates[ranks_C]
+        boxes_C4 = boxes.decode(targets.deltas_BA4[image, order_C].float(), targets.anchors_A4[order_C])
+        groups_C = logits_BAK[image].argmax(dim=-1)[order_C] if rule.nms_scope == "class" else None
+        ranked = Ranked(boxes_C4, groups_C, labels_A[order_C] >= 0)
+        kept_BA[image, order_C[mine(ranked, rule)]] = True
+    return kept_BA
+
+
+def ohem(logits_BAK: Tensor, targets: ClassTargets, rule: OhemRule) -> Tensor:
+    """Cross entropy of each image's hardest anchors after NMS, normalised, 0 elsewhere: (B, A) float32.
+
+    Hardness is the detached cross entropy summed over the classes (with `class_and_box` plus targets.box_loss_P);
+    NMS runs over the predicted boxes, decoded from targets.deltas_BA4, harder anchors first. The choice carries no
+    gradient. The box loss stays that of all positives.
+    """
+    labels_BA = targets.labels_BA
+    if rule.ignored == "background":
+        labels_BA = torch.where(labels_BA == IGNORE, BACKGROUND, labels_BA)
+    kept_BA = hardest(logits_BAK, labels_BA, targets, rule)
+    return minibatch_cross_entropy(logits_BAK, labels_BA, kept_BA, targets, rule.normaliser)

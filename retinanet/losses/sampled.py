@@ -1,0 +1,94 @@
+"""Cross entropy of a random minibatch of anchors, the two-stage detectors' rule (Faster R-CNN, arXiv 1506.01497 3.1.3).
+
+Legend: B images, A anchors, K classes, M anchors of a minibatch over all images; of one image: P positives and
+N negatives.
+"""
+
+from typing import Annotated, Literal, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from retinanet.losses.cross_entropy import cross_entropy
+from retinanet.section import ClassLossSection, Count
+from retinanet.structures import BACKGROUND, ClassTargets
+
+Normaliser = Literal["positives", "kept"]
+"""What the sum over a minibatch is divided by: the targets' normaliser, or the minibatch's own size."""
+
+
+class SampleRule(NamedTuple):
+    """How a minibatch is drawn and normalised; the fields are `Sampled`'s keys."""
+
+    batch: int
+    positive_fraction: float
+    normaliser: Normaliser
+
+
+class Sampled(ClassLossSection):
+    """Keys of `loss.classification` with kind sampled."""
+
+    kind: Literal["sampled"] = Field("sampled", description="Class loss.")
+    batch: Count = Field(256, description="Anchors drawn from an image.")
+    positive_fraction: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.5,
+        description="At most this part of them positive, the rest negative: 0.5 is 1:1, 0.25 is 1:3. Negatives fill up "
+        "for missing positives.",
+    )
+    normaliser: Normaliser = Field(
+        "positives",
+        description="positives: divide as the box loss is divided, which keeps the two-stage detectors' ratio of class "
+        "to box loss (they divide both by the minibatch); kept: by the anchors drawn from the image, then the mean "
+        "over images.",
+    )
+
+    def rule(self) -> SampleRule:
+        """These keys as the plain values that `sampled` takes."""
+        return SampleRule(self.batch, self.positive_fraction, self.normaliser)
+
+
+def minibatch_cross_entropy(
+    logits_BAK: Tensor, labels_BA: Tensor, kept_BA: Tensor, targets: ClassTargets, normaliser: Normaliser
+) -> Tensor:
+    """Sigmoid cross entropy of the kept anchors, normalised, and 0 (with zero gradient) elsewhere: (B, A) float32.
+
+    labels_BA: (B, A) int64, the labels to train on; kept_BA: (B, A) bool. `positives` divides by
+    targets.normaliser_B, `kept` by each image's count of kept anchors (at least 1) and targets.images.
+    Only the kept rows of the logits enter the graph.
+    """
+    if normaliser == "positives":
+        divisor_B = targets.normaliser_B
+    else:
+        divisor_B = kept_BA.sum(dim=1).clamp(min=1).float() * targets.images
+    image_M, anchor_M = kept_BA.nonzero(as_tuple=True)
+    loss_M = cross_entropy(logits_BAK[image_M, anchor_M], labels_BA[image_M, anchor_M]) / divisor_B[image_M]
+    nothing_BA = torch.zeros(kept_BA.shape, dtype=loss_M.dtype, device=loss_M.device)
+    return nothing_BA.index_put((image_M, anchor_M), loss_M)
+
+
+def draw(labels_A: Tensor, seed: int, rule: SampleRule) -> Tensor:
+    """Indices of the anchors drawn from one image, positives first: int64 on the labels' device.
+
+    At most floor(positive_fraction * batch) positives, each set of that size equally likely; then negatives up to
+    `batch`. Fewer where the image has fewer; ignored anchors are never drawn. A function of labels and seed alone.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    positive_P = (labels_A >= 0).nonzero().flatten()
+    negative_N = (labels_A == BACKGROUND).nonzero().flatten()
+    positives = min(len(positive_P), int(rule.positive_fraction * rule.batch))
+    drawn_P = torch.randperm(len(positive_P), generator=generator)[:positives]
+    drawn_N = torch.randperm(len(negative_N), generator=generator)[: rule.batch - positives]
+    return torch.cat([positive_P[drawn_P.to(labels_A.device)], negative_N[drawn_N.to(labels_A.device)]])
+
+
+def sampled(logits_BAK: Tensor, targets: ClassTargets, rule: SampleRule) -> Tensor:
+    """Cross entropy of `batch` anchors of each image drawn by its seed, normalised, 0 elsewhere: (B, A) float32.
+
+    The box loss is that of all positives whatever is drawn here. With more positives than the minibatch may hold,
+    `positives` therefore weighs the class loss less against it than a two-stage detector does.
+    """
+    kept_BA = torch.zeros_like(targets.labels_BA, dtype=torch.bool)
+    for image, seed in enumerate(targets.seeds_B.tolist()):
+        kept_BA[image, draw(targets.labels_BA[image], seed, rule)] = True
+    return minibatch_cross_entropy(logits_BAK, targets.labels_BA, kept_BA, targets, rule.normaliser)

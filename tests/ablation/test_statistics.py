@@ -1,0 +1,189 @@
+"""Intervals that cover, p-values that are calibrated, Holm by hand, and verdicts that follow."""
+
+import math
+
+import numpy as np
+import pytest
+
+from retinanet.ablation.bootstrap import resample
+from retinanet.ablation.matches import AP_NAMES, ClassMatches, Matches
+from retinanet.ablation.statistics import (
+    ArmSamples,
+    bootstrap_p_value,
+    compare_arms,
+    fewest_resamples,
+    holm,
+    percentile_interval,
+    spread,
+)
+from retinanet.errors import ConfigFault
+
+RESAMPLES = 999
+
+
+def arm(name: str, seeds: tuple[int, ...], points: list[float], noise_seed: int, sd: float = 0.005) -> ArmSamples:
+    """AP of each seed, all six metrics alike; resamples scatter around it by sd."""
+    rng = np.random.default_rng(noise_seed)
+    points_SM = np.repeat(np.array(points)[:, None], len(AP_NAMES), axis=1)
+    noise = rng.normal(0, sd, (len(seeds), RESAMPLES, len(AP_NAMES)))
+    return ArmSamples(name, seeds, points_SM, np.clip(points_SM[:, None] + noise, 0, 1))
+
+
+def test_spread_is_the_sample_standard_deviation() -> None:
+    assert spread([0.30, 0.31, 0.35]) == pytest.approx((0.32, math.sqrt((0.02**2 + 0.01**2 + 0.03**2) / 2)))
+    assert spread([0.3, -1.0, 0.5]) == pytest.approx((0.4, math.sqrt(0.02)))
+    assert spread([0.3]).mean == 0.3
+    assert math.isnan(spread([0.3]).deviation)
+    assert math.isnan(spread([-1.0, -1.0]).mean)
+
+
+def test_interval_is_the_central_part_and_leaves_nan_out() -> None:
+    samples = np.r_[np.arange(0, 1001) / 1000, np.nan]
+    assert percentile_interval(samples) == pytest.approx((0.025, 0.975))
+    assert percentile_interval(samples, 0.5) == pytest.approx((0.25, 0.75))
+    assert all(math.isnan(end) for end in percentile_interval(np.full(3, np.nan)))
+
+
+@pytest.mark.parametrize(
+    ("samples", "expected"),
+    [
+        ([1.0] * 99, 2 * 1 / 100),
+        ([-1.0] * 99, 2 * 1 / 100),
+        ([-1.0] * 4 + [1.0] * 95, 2 * 5 / 100),
+        ([-1.0] * 3 + [0.0] + [1.0] * 95, 2 * 5 / 100),
+        ([0.0] * 99, 1.0),
+        ([-1.0] * 49 + [1.0] * 50, 1.0),
+        ([1.0] * 99 + [math.nan] * 50, 2 * 1 / 100),
+    ],
+)
+def test_p_value_by_hand(samples: list[float], expected: float) -> None:
+    assert bootstrap_p_value(np.array(samples)) == pytest.approx(expected)
+
+
+def test_p_value_without_samples_is_not_a_number() -> None:
+    assert math.isnan(bootstrap_p_value(np.array([math.nan])))
+
+
+def test_holm_by_hand() -> None:
+    # Rising .005 .01 .03 .04: 4 x .005 = .02, 3 x .01 = .03, 2 x .03 = .06, 1 x .04 = .04 but not under .06.
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([0.02, 0.02]) == pytest.approx([0.04, 0.04])
+    assert holm([]) == []
+    with_gap = holm([0.02, math.nan, 0.03])
+    assert with_gap[::2] == pytest.approx([0.04, 0.04])
+    assert math.isnan(with_gap[1])
+
+
+def test_fewest_resamples_is_the_least_that_can_reach_five_percent() -> None:
+    for comparisons in (1, 6, 25):
+        resamples = fewest_resamples(comparisons)
+        assert holm([2 / (resamples + 1)] * comparisons)[0] < 0.05
+        assert holm([2 / resamples] * comparisons)[0] >= 0.05 - 1e-12
+    assert fewest_resamples(25) == 1000
+
+
+def test_verdicts_of_a_better_a_worse_an_equal_and_a_diverged_arm() -> None:
+    arms = [
+        arm("better", (0, 1, 2), [0.36, 0.35, 0.37], 1),
+        arm("focal", (0, 1, 2), [0.32, 0.33, 0.31], 2),
+        arm("same", (0, 1, 2), [0.321, 0.329, 0.311], 3),
+        arm("diverged", (0, 1, 2), [0.0, 0.0, 0.0], 4, sd=0.0),
+    ]
+    better, same, diverged = compare_arms(arms, "focal", "AP")
+    assert (better.arm, better.reference, better.metric) == ("better", "focal", "AP")
+    assert better.difference == pytest.approx(0.04)
+    assert 0.03 < better.low < 0.04 < better.high < 0.05
+    assert better.p == pytest.approx(2 / (RESAMPLES + 1))
+    assert better.p_holm == pytest.approx(3 * better.p)
+    assert (better.verdict, better.seeds_agree) == ("better", "3 of 3")
+    assert (same.verdict, same.seeds_agree) == ("not distinguishable", "2 of 3")
+    assert same.low < 0 < same.high
+    assert (diverged.verdict, diverged.seeds_agree) == ("worse", "3 of 3")
+    assert diverged.difference == pytest.approx(-0.32)
+
+
+def test_what_holm_takes_back_is_not_distinguishable() -> None:
+    rng = np.random.default_rng(0)
+    focal = arm("focal", (0,), [0.30], 0, sd=0.0)
+    # z = 2.3 has a two-sided p of about 0.02, and 5 of them 0.1 after Holm.
+    shifted = [arm(f"arm{n}", (0,), [0.30 + 0.0023], int(rng.integers(1e6)), sd=0.001) for n in range(5)]
+    alone = compare_arms([focal, shifted[0]], "focal", "AP")[0]
+    family = compare_arms([focal, *shifted], "focal", "AP")
+    assert alone.verdict == "better"
+    assert {comparison.verdict for comparison in family} == {"not distinguishable"}
+    assert family[0].p == alone.p
+    assert family[0].low > 0, "the interval is each comparison's own"
+
+
+def test_only_seeds_of_both_arms_are_compared() -> None:
+    focal = arm("focal", (0, 1, 2), [0.30, 0.32, 0.90], 0)
+    other = arm("other", (1, 0), [0.33, 0.30], 1)
+    comparison = compare_arms([focal, other], "focal", "AP50")[0]
+    assert comparison.difference == pytest.approx(0.005)
+    assert comparison.seeds_agree == "1 of 2"
+
+
+def test_an_unmeasured_metric_is_said_to_be_so_and_leaves_the_family() -> None:
+    focal, other = arm("focal", (0, 1), [0.3, 0.3], 0), arm("other", (0, 1), [0.4, 0.4], 1)
+    for samples in (focal, other):
+        samples.points_SM[:, 3] = -1
+        samples.resampled_SRM[:, :, 3] = -1
+        samples.resampled_SRM[:, ::2, 4] = -1  # absent from half of the resamples
+    small, medium = (compare_arms([focal, other], "focal", name)[0] for name in ("APs", "APm"))
+    assert small.verdict == "not measured"
+    assert all(math.isnan(value) for value in (small.difference, small.low, small.high, small.p, small.p_holm))
+    assert medium.verdict == "better"
+    assert medium.p == pytest.approx(2 / (RESAMPLES // 2 + 1))
+
+
+def test_faults_come_together() -> None:
+    focal = arm("focal", (0, 1), [0.3, 0.3], 0)
+    short = focal._replace(name="short", resampled_SRM=focal.resampled_SRM[:, :10])
+    alien = focal._replace(name="alien", seeds=(7, 8))
+    with pytest.raises(ConfigFault) as caught:
+        compare_arms([focal, short, alien, short], "focal", "mAP")
+    for part in ("(5 faults)", "metric 'mAP'", "'short' occurs twice", "reference's 999", "'alien' shares no seed"):
+        assert part in str(caught.value)
+    with pytest.raises(ConfigFault, match="'ce' is no arm: use one of focal"):
+        compare_arms([focal], "ce", "AP")
+
+
+def test_p_values_are_calibrated_and_intervals_cover_for_a_mean() -> None:
+    rng = np.random.default_rng(5)
+    trials, images, resamples, true = 400, 50, 300, 0.1
+    weights = rng.multinomial(images, np.full(images, 1 / images), resamples) / images
+    values = rng.normal(0, 1, (trials, images))
+    p = np.array([bootstrap_p_value(weights @ value) for value in values])
+    assert 0.02 < (p < 0.05).mean() < 0.10
+    assert 0.42 < np.median(p) < 0.58
+    intervals = [percentile_interval(weights @ (value + true)) for value in values]
+    assert 0.90 < np.mean([low <= true <= high for low, high in intervals]) < 0.98
+
+
+def random_matches(rng: np.random.Generator, images: int, found: float) -> Matches:
+    """One class, one object an image, found with the given chance; three misses an image; all IoU thresholds alike."""
+    hit = rng.random(images) < found
+    image_D = np.r_[np.flatnonzero(hit), np.repeat(np.arange(images), 3)].astype(np.int32)
+    score_D = np.r_[rng.beta(4, 2, hit.sum()), rng.beta(2, 4, 3 * images)]
+    order = np.argsort(-score_D)
+    outcome_D = (order < hit.sum()).astype(np.uint8)
+    outcome_ATD = np.broadcast_to(outcome_D, (4, 10, len(order))).copy()
+    everywhere = np.arange(images, dtype=np.int32)
+    objects_AN = np.ones((4, images), dtype=np.int32)
+    return Matches(
+        np.arange(images), (ClassMatches(1, image_D[order], score_D[order], outcome_ATD, everywhere, objects_AN),)
+    )
+
+
+def test_average_precision_of_equal_detectors_is_rarely_called_different() -> None:
+    rng = np.random.default_rng(11)
+    p_null, p_worse = [], []
+    for trial in range(100):
+        sets = [random_matches(rng, 60, found) for found in (0.7, 0.7, 0.25)]
+        values = resample(sets, resamples=100, seed=trial)[:, :, 0]
+        p_null.append(bootstrap_p_value(values[1] - values[0]))
+        p_worse.append(bootstrap_p_value(values[2] - values[0]))
+    assert 0.0 < np.mean(np.array(p_null) < 0.05) < 0.15
+    assert 0.35 < np.median(p_null) < 0.65
+    assert np.mean(np.array(p_worse) < 0.05) > 0.9
