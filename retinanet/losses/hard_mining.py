@@ -48,7 +48,7 @@ class HardMining(ClassLossSection):
     )
     ranking: Literal["class", "class_and_box"] = Field(
         "class",
-        description="Hardness of an anchor: its cross entropy, or that and a positive's box loss times loss.box.weight.",
+        description="Hardness of an anchor: its cross entropy, or that and a positive's weighted box loss.",
     )
     nms_scope: Literal["agnostic", "class"] = Field(
         "agnostic", description="NMS among all anchors, or only among those whose best-scoring class is the same."

@@ -54,13 +54,13 @@ def minibatch_cross_entropy(
     """Sigmoid cross entropy of the kept anchors, normalised, and 0 (with zero gradient) elsewhere: (B, A) float32.
 
     labels_BA: (B, A) int64, the labels to train on; kept_BA: (B, A) bool. `positives` divides by
-    targets.normaliser_B, `kept` by each image's count of kept anchors (at least 1) and targets.images.
+    targets.normaliser_B, `kept` by each image's count of kept anchors and targets.images.
     Only the kept rows of the logits enter the graph.
     """
     if normaliser == "positives":
         divisor_B = targets.normaliser_B
     else:
-        divisor_B = kept_BA.sum(dim=1).clamp(min=1).float() * targets.images
+        divisor_B = kept_BA.sum(dim=1).float() * targets.images
     image_M, anchor_M = kept_BA.nonzero(as_tuple=True)
     loss_M = cross_entropy(logits_BAK[image_M, anchor_M], labels_BA[image_M, anchor_M]) / divisor_B[image_M]
     nothing_BA = torch.zeros(kept_BA.shape, dtype=loss_M.dtype, device=loss_M.device)
