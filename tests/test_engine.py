@@ -21,10 +21,11 @@ from retinanet.config_file import load_config
 from retinanet.data.coco import load_ground_truth
 from retinanet.data.loader import GlobalBatches
 from retinanet.data.results import read_results
-from retinanet.engine import check_batch_divides, train, update
+from retinanet.engine import train, update
 from retinanet.errors import ConfigFault, DataFault, NumericalFault
 from retinanet.evaluate import METRIC_NAMES, coco_evaluation
 from retinanet.metrics import read_rows, without_clock
+from retinanet.train_data import check_batch_divides
 from retinanet.train_state import TrainState, warmed_average
 
 Tiny = Callable[..., Config]
@@ -301,3 +302,17 @@ def edit_json(path: Path, annotations: Callable[[dict[str, Any]], list[dict[str,
     content = json.loads(path.read_text(encoding="utf-8"))
     content["annotations"] = annotations(content)
     path.write_text(json.dumps(content), encoding="utf-8")
+
+
+@pytest.mark.parametrize("kind", ["ohem_1_3", "sampled", "quality_focal", "ghm", "softmax_focal"])
+def test_losses_of_every_sort_train_save_and_detect(kind: str, tiny: Tiny, tmp_path: Path) -> None:
+    """Those that see boxes, draw at random, have a normaliser of their own or ask for another head; split in two."""
+    whole = tiny("schedule.iterations=2", f"loss.classification.kind={kind}", "log.pictures=0")
+    train(whole, tmp_path / "whole")
+    assert (tmp_path / "whole" / "eval.json").exists()
+    split = tiny(
+        "schedule.iterations=2", f"loss.classification.kind={kind}", "log.pictures=0", "schedule.accumulation=2"
+    )
+    train(split, tmp_path / "split")
+    if kind != "ghm":
+        assert losses(tmp_path / "split") == pytest.approx(losses(tmp_path / "whole"), rel=1e-4)

@@ -95,7 +95,7 @@ def load_study(path: Path, overrides: list[str] | None = None) -> Study:
         test=_test_split(keys.test, base),
         may_differ=tuple(keys.may_differ),
         jobs=keys.jobs,
-        folder=Path(outputs[-1] if outputs else keys.output or f"runs/{config_name(path)}"),
+        folder=Path(outputs[-1] if outputs else keys.output or f"runs/ablations/{config_name(path)}"),
         shapes=keys.shapes,
     )
     if not wrong:

@@ -90,7 +90,7 @@ class StudyKeys(Section):
     test: SplitKeys | None = Field(None, description="test split; none: the config's val split")
     may_differ: list[str] = Field(["loss.classification"], description="config keys in which arms may differ")
     jobs: Count = Field(1, description="trainings at a time on one machine")
-    output: str | None = Field(None, description="folder of the study; none: runs/<name of this file>")
+    output: str | None = Field(None, description="folder of the study; none: runs/ablations/<name of this file>")
 
     @model_validator(mode="after")
     def _arms_or_grid(self) -> "StudyKeys":
