@@ -33,7 +33,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
-    from retinanet.loss_distribution import draw_loss_distribution
+    from retinanet.loss_distribution.draw import draw_loss_distribution
 
     draw_loss_distribution(
         arguments.checkpoint,

@@ -24,10 +24,11 @@ def run_all(
     """
     if resume and overwrite:
         raise ConfigFault("--resume and --overwrite: give one of them.")
+    slots = build_slots(study, jobs, gpus)
     prepare(study, resume=resume, overwrite=overwrite)
     show_warnings(study)
     try:
-        run_cells(study, tool, build_slots(study, jobs, gpus))
+        run_cells(study, tool, slots)
     except CellsFailed:
         report(study)
         raise
@@ -43,12 +44,13 @@ def run_one(study: Study, name_or_index: str) -> None:
 
 def dry_run(study: Study, jobs: int | None = None, gpus: tuple[str, ...] = ()) -> None:
     """List the cells, warn, and estimate the hours; nothing is written into the study's folder."""
+    slots = build_slots(study, jobs, gpus)
     make_data(study)
     check_cells(study)
     records = read_records(study.folder, [cell.name for cell in list_cells(study)])
     show_cells(study, records)
     show_warnings(study)
-    show_estimate(study, records, build_slots(study, jobs, gpus).jobs)
+    show_estimate(study, records, slots.jobs)
 
 
 def report(study: Study) -> None:

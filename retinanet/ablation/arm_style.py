@@ -43,6 +43,16 @@ def arm_styles(names: Sequence[str]) -> dict[str, ArmStyle]:
     }
 
 
+def as_text(name: str) -> str:
+    """A user's text as matplotlib shows it as it is: no mathematics between dollars, no hidden legend entry."""
+    return ("\u200a" if name.startswith("_") else "") + name.replace("$", r"\$")
+
+
+def shortened(name: str, most: int = 28) -> str:
+    """`as_text` of at most so many characters, an ellipsis at the end of a longer one."""
+    return as_text(name if len(name) <= most else name[: most - 1] + "…")
+
+
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure of so many inches on an Agg canvas, laid out so that nothing overlaps."""
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")

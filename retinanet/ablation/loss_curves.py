@@ -127,13 +127,12 @@ def draw_figure_7(path: Path) -> Path:
         curve = trace(loss, x_t)
         strong = easy_share(loss) <= limit
         left.plot(x_t, curve.loss, color=COLORS[0] if strong else COLORS[4], linewidth=1, alpha=0.75)
-    left.plot(x_t, trace(cross_entropy, x_t).loss, color=INK, linewidth=1.6, linestyle="--")
-    left.text(-3.4, 4.45, "CE", fontsize=FONT - 1, color=INK)
+    left.plot(x_t, trace(cross_entropy, x_t).loss, color=INK, linewidth=1.6, linestyle="--", label="CE")
     left.plot([], [], color=COLORS[0], label="easy examples as weak as under FL γ=0.5, or weaker")
     left.plot([], [], color=COLORS[4], label="stronger")
     left.set(xlim=(-5, 5), ylim=(0, 5))
     tidy(left, "$x_t = y\\,x$", "loss, nats", "FL* for γ = 1..4, β = −1..2")
-    gammas, betas = np.linspace(0.5, 5.0, 37), np.linspace(-2.0, 3.0, 36)
+    gammas, betas = np.linspace(0.5, 5.0, 28), np.linspace(-2.0, 3.0, 26)
     shares = easy_share_map(gammas, betas)
     shades = right.pcolormesh(gammas, betas, np.log10(shares), cmap="cividis", vmin=-6, vmax=0, rasterized=True)
     bar = figure.colorbar(shades, ax=right)
@@ -145,16 +144,21 @@ def draw_figure_7(path: Path) -> Path:
     right.clabel(lines, fmt={float(np.log10(share)): name for share, name in marks.items()}, fontsize=FONT - 2)
     for gamma, beta, ap in ((2.0, 1.0, 33.8), (4.0, 0.0, 33.9)):
         right.plot(gamma, beta, "o", color="white", markeredgecolor="black")
-        right.annotate(
-            f"paper: AP {ap}",
-            (gamma, beta),
-            (0, -14),
-            textcoords="offset points",
-            ha="center",
-            color="white",
-            fontsize=9,
-        )
-    tidy(right, "γ", "β", f"gradient at $x_t$ = {EASY_LOGIT:g} over that at {HARD_LOGIT:g}")
+        text = right.annotate(f"paper: AP {ap}", (gamma, beta), (0, 9), textcoords="offset points", ha="center")
+        text.set(color="white", fontsize=FONT - 1.5)
+        text.set_bbox({"facecolor": "black", "alpha": 0.45, "edgecolor": "none", "pad": 1.5})
+    tidy(right, "γ", "β", f"gradient at $x_t$ = {EASY_LOGIT:g} over that at −{-HARD_LOGIT:g}")
     right.grid(visible=False)
-    legend_below(figure, left, columns=2)
+    legend_below(figure, left, columns=3)
     return save_figure(figure, path)
+
+
+def loss_curve_rows() -> list[tuple[str, float, float, float, float]]:
+    """(loss, x_t, p_t, value, derivative) of the curves of Figures 1, 5 and 6."""
+    x_t = np.linspace(-5.0, 10.0, 151)
+    losses = {f"FL γ={gamma:g}": unweighted_focal(gamma) for gamma in FIGURE_1_GAMMAS} | figure_5_losses()
+    rows = []
+    for name, loss in losses.items():
+        for x, value, slope in zip(*trace(loss, x_t)):
+            rows.append((name, float(x), float(1 / (1 + np.exp(-x))), float(value), float(slope)))
+    return rows

@@ -17,9 +17,11 @@ from retinanet.ablation.arm_style import (
     MUTED,
     ArmStyle,
     arm_styles,
+    as_text,
     legend_below,
     new_figure,
     save_figure,
+    shortened,
     tidy,
 )
 from retinanet.ablation.matches import RECALLS, hit_and_miss_scores, precision_recall_curve
@@ -32,6 +34,7 @@ from retinanet.ablation.report_data import (
     common_steps,
     evaluation_curve,
 )
+from retinanet.ablation.statistics import BETTER, WORSE
 
 PR_IOUS = (0.5, 0.75)
 SCORE_BINS = np.linspace(0.0, 1.0, 41)
@@ -46,7 +49,7 @@ def draw_points(data: ReportData, path: Path) -> Path:
     """AP of every seed with mean and interval, and the difference to the reference, one line an arm."""
     styles = styles_of(data)
     figure = new_figure(9.0, 1.5 + 0.42 * len(data.arms))
-    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(5, 4))
     for place, arm in enumerate(data.arms):
         style = styles[arm.info.name]
         _draw_arm_points(left, arm, style, place)
@@ -54,14 +57,26 @@ def draw_points(data: ReportData, path: Path) -> Path:
             found = arm.comparison
             right.plot([100 * found.low, 100 * found.high], [place, place], color=style.color, linewidth=2)
             right.plot(100 * found.difference, place, marker=style.marker, color=style.color, markersize=7)
+            clear = found.verdict in (BETTER, WORSE)
+            look = {"color": INK if clear else MUTED, "weight": "bold" if clear else "normal", "fontsize": FONT - 1}
+            where = right.get_yaxis_transform()
+            text = f"{100 * found.difference:+.1f}".replace("-", "−")
+            right.text(1.03, place, text, va="center", transform=where).update(look)
         else:
             reference = arm.info.name == data.result.reference
-            right.text(0, place, "  reference" if reference else "  not compared", va="center", fontsize=FONT - 1, color=MUTED)
+            right.text(
+                0, place, "  reference" if reference else "  not compared", va="center", fontsize=FONT - 1, color=MUTED
+            )
     left.set_yticks(range(len(data.arms)), [_wrapped(arm.info.name) for arm in data.arms])
     left.set_ylim(len(data.arms) - 0.5, -0.5)
     right.axvline(0, color=INK, linewidth=1)
     tidy(left, "AP on the test split", "", "every seed, mean, 95 % interval")
-    tidy(right, f"AP minus that of {_shortened(data.result.reference)}", "", "difference, 95 % interval")
+    tidy(
+        right,
+        f"AP minus that of {shortened(data.result.reference)}",
+        "",
+        "difference, 95 % interval",
+    )
     handles = [
         Line2D([], [], color=INK, marker="o", linestyle="", alpha=0.45, label="one seed"),
         Line2D([], [], color=INK, marker="|", markersize=13, markeredgewidth=2, linestyle="", label="mean over seeds"),
@@ -111,19 +126,20 @@ def draw_learning_curves(data: ReportData, path: Path) -> Path:
 def _draw_band(axes: Axes, arm: ArmData, curves: list[tuple[str, Curve]], style: ArmStyle) -> None:
     """Mean and range of finished seeds; a seed that did not finish is thin and ends in a cross if it diverged."""
     steps, values = common_steps([curve for status, curve in curves if status == "done" and len(curve.steps)])
-    label = arm.info.name
-    look = {"color": style.color, "linestyle": style.dashes}
+    label = as_text(arm.info.name)
     if len(steps):
         marker = style.marker if len(steps) < 15 else ""
-        axes.plot(steps, values.mean(axis=0), linewidth=1.8, marker=marker, markersize=4.5, label=label, **look)
+        lines = axes.plot(steps, values.mean(axis=0), linewidth=1.8, marker=marker, markersize=4.5, label=label)
         axes.fill_between(steps, values.min(axis=0), values.max(axis=0), color=style.color, alpha=0.15, linewidth=0)
     else:
-        axes.plot([], [], linewidth=1.8, label=f"{label} (no finished seed)", **look)
+        lines = axes.plot([], [], linewidth=1.8, label=f"{label} (no finished seed)")
     for status, curve in curves:
         if status != "done" and len(curve.steps):
-            axes.plot(curve.steps, curve.values, linewidth=0.9, **look)
+            lines += axes.plot(curve.steps, curve.values, linewidth=0.9)
             if status == DIVERGED:
                 axes.plot(curve.steps[-1], curve.values[-1], marker="x", color=style.color, markersize=8)
+    for line in lines:
+        line.set(color=style.color, linestyle=style.dashes)
 
 
 def draw_precision_recall(data: ReportData, path: Path) -> Path:
@@ -137,7 +153,14 @@ def draw_precision_recall(data: ReportData, path: Path) -> Path:
             if curves:
                 style = styles[arm.info.name]
                 mean = np.mean(curves, axis=0)
-                axes.plot(RECALLS, mean, color=style.color, linestyle=style.dashes, linewidth=1.7, label=arm.info.name)
+                axes.plot(
+                    RECALLS,
+                    mean,
+                    color=style.color,
+                    linestyle=style.dashes,
+                    linewidth=1.7,
+                    label=as_text(arm.info.name),
+                )
         axes.set(xlim=(0, 1), ylim=(0, 1.02))
         tidy(axes, "recall", "precision" if iou == PR_IOUS[0] else "", f"IoU {iou:g}")
     legend_below(figure, both[0], 4)
@@ -159,18 +182,20 @@ def draw_score_histograms(data: ReportData, path: Path) -> Path:
     rows = -(-len(data.arms) // columns)
     figure = new_figure(9.0, 0.9 + 2.2 * rows)
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
-    centres = (SCORE_BINS[:-1] + SCORE_BINS[1:]) / 2
-    width = SCORE_BINS[1] - SCORE_BINS[0]
+    least = 0.5 / max([1, *(len(arm.finished()) for arm in data.arms)])
+    most = 10 * least
     for index, (panel, arm) in enumerate(zip(panels, data.arms)):
         panel.set(xlim=(0, 1), yscale="log")
-        tidy(panel, "score" if index + columns >= len(data.arms) else "", "", _shortened(arm.info.name, 34))
+        tidy(panel, "score" if index + columns >= len(data.arms) else "", "", shortened(arm.info.name, 34))
         panel.tick_params(labelbottom=True)
         if not arm.finished():
             panel.text(0.5, 0.5, "no finished seed", ha="center", color=MUTED, transform=panel.transAxes)
             continue
-        hits, misses = score_counts(arm)
-        panel.bar(centres, misses, width, color=FALSE_COLOR, alpha=0.55, label="false positives")
-        panel.stairs(hits, SCORE_BINS, color=styles[arm.info.name].color, linewidth=1.8)
+        hits, misses = (np.maximum(counts, least) for counts in score_counts(arm))
+        most = max(most, float(hits.max()), float(misses.max()))
+        panel.stairs(misses, SCORE_BINS, baseline=least, fill=True, color=FALSE_COLOR, alpha=0.55)
+        panel.stairs(hits, SCORE_BINS, baseline=least, color=styles[arm.info.name].color, linewidth=1.8)
+    panels[0].set_ylim(least, 1.5 * most)
     for panel in panels[len(data.arms) :]:
         panel.set_visible(False)
     figure.supylabel("detections per seed", fontsize=FONT)
@@ -182,13 +207,9 @@ def draw_score_histograms(data: ReportData, path: Path) -> Path:
     return save_figure(figure, path)
 
 
-def _shortened(name: str, most: int = 28) -> str:
-    return name if len(name) <= most else name[: most - 1] + "…"
-
-
 def _wrapped(name: str) -> str:
     """A name on at most two lines."""
-    if len(name) <= 22 or " " not in name[:30]:
-        return _shortened(name)
     cut = name.rfind(" ", 0, 23)
-    return name if cut < 0 else f"{name[:cut]}\n{_shortened(name[cut + 1:], 24)}"
+    if len(name) <= 22 or cut < 1:
+        return shortened(name)
+    return f"{as_text(name[:cut])}\n{shortened(name[cut + 1 :], 24)}"

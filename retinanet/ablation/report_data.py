@@ -143,18 +143,20 @@ def _compare(samples: list[ArmSamples], reference: str) -> dict[str, Comparison]
     return {found.arm: found for found in compare_arms(comparable, reference, MAIN_METRIC)}
 
 
+_WHAT_BECAME = {
+    DIVERGED: "diverged, which counts as AP 0",
+    "failed": "failed and is in no number",
+    "waiting": "not finished, so in no number",
+}
+
+
 def _remarks(result: StudyResult, arms: tuple[ArmData, ...], images: int, resamples: int) -> list[str]:
     remarks = []
     for arm in arms:
-        for status in ("failed", "waiting"):
-            seeds = ", ".join(str(cell.seed) for cell in arm.cells if cell.status == status)
+        for status, text in _WHAT_BECAME.items():
+            seeds = [str(cell.seed) for cell in arm.cells if cell.status == status]
             if seeds:
-                what = "failed and is in no number" if status == "failed" else "has not finished and is in no number"
-                remarks.append(f"arm {arm.info.name}: seed {seeds} {what}")
-        diverged = [cell for cell in arm.cells if cell.status == DIVERGED]
-        if diverged:
-            seeds = ", ".join(str(cell.seed) for cell in diverged)
-            remarks.append(f"arm {arm.info.name}: seed {seeds} diverged and counts as AP 0")
+                remarks.append(f"arm {arm.info.name}: {text} (seed {', '.join(seeds)})")
         for cell in arm.finished():
             recorded = cell.result.test_metrics.get(MAIN_METRIC)
             if recorded is not None and abs(recorded - cell.points_M[0]) > AGREES:
@@ -164,7 +166,7 @@ def _remarks(result: StudyResult, arms: tuple[ArmData, ...], images: int, resamp
                 )
     unequal = {arm.info.name: len(arm.measured) for arm in arms}
     if len(set(unequal.values())) > 1:
-        counts = ", ".join(f"{name} {count}" for name, count in unequal.items())
+        counts = "; ".join(f"{name}: {count}" for name, count in unequal.items())
         remarks.append(
             f"arms have different numbers of measured seeds ({counts}); differences are over the seeds both arms have"
         )

@@ -18,6 +18,7 @@ from retinanet.ablation.cell_record import (
     CellRecord,
     read_record,
     read_records,
+    record_path,
     write_record,
 )
 from retinanet.ablation.cells import (
@@ -42,12 +43,18 @@ RUNNER_VARIABLE = "RETINANET_ABLATION_RUNNER"
 """Environment variable with the process id of the runner, which a cell does not outlive."""
 
 
+class CellTaken(ResourceFault):
+    """Another process is running the cell (exit code 8)."""
+
+    exit_code = 8
+
+
 def run_cell(study: Study, name_or_index: str) -> None:
     """Train and measure one cell unless it is finished; its record says how it ended.
 
     The folder must have been prepared. Under torchrun every rank calls this. A loss that is no longer finite is a
     result (`diverged`) and raises nothing. Raises ConfigFault for a cell whose learning rate is not chosen yet,
-    ResourceFault for one that another process is running, and whatever training raises, after recording it.
+    CellTaken for one that another process is running, and whatever training raises, after recording it.
     """
     cells = list_cells(study)
     cell = find_cell(cells, name_or_index)
@@ -64,7 +71,7 @@ def run_cell(study: Study, name_or_index: str) -> None:
         return
     claim = take(study.folder, cell.name)
     if claim is None:
-        raise ResourceFault(f"cell {cell.name} is being run by {owner_of(study.folder, cell.name)}; let it finish.")
+        raise CellTaken(f"cell {cell.name} is being run by {owner_of(study.folder, cell.name)}; let it finish.")
     run_claimed(study, cell, lr, claim)
 
 
@@ -77,6 +84,9 @@ def run_claimed(study: Study, cell: Cell, lr: float, claim: Claim) -> None:
         earlier = read_record(study.folder, cell.name)
         if earlier is not None and earlier.status in (DONE, DIVERGED):
             return
+        if earlier is not None and earlier.status == FAILED:
+            # Whatever becomes of this attempt, the old message is no longer true.
+            record_path(study.folder, cell.name).unlink()
         with _Recorder(study, cell, lr):
             outcome = train_and_measure(study, cell, lr)
             record = build_record(study, cell, lr, outcome)

@@ -4,6 +4,7 @@ Each cell's process claims its cell itself, so that several runners, on one or m
 """
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -11,22 +12,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 from retinanet.ablation.cell_record import (
-    DIVERGED,
-    DONE,
     FAILED,
-    TUNED,
     CellRecord,
     read_record,
     read_records,
     write_record,
 )
 from retinanet.ablation.cells import Cell, cell_folder, is_finished, is_ready, list_cells, lr_of
-from retinanet.ablation.claims import live_owner
-from retinanet.ablation.run_cell import RUNNER_VARIABLE, Outcome, build_record
+from retinanet.ablation.claims import kept, live_owner, take
+from retinanet.ablation.run_cell import RUNNER_VARIABLE, CellTaken, Outcome, build_record
 from retinanet.ablation.runner_console import CellProgress, RunnerConsole, read_progress
 from retinanet.ablation.study import Study
 from retinanet.ablation.study_folder import log_path, study_file
-from retinanet.errors import ResourceFault, UserFault, list_faults
+from retinanet.errors import ConfigFault, UserFault, list_faults
 from retinanet.interrupts import StopRequest, listen
 from retinanet.metrics import FILE_NAME
 from retinanet.optim import build_plan
@@ -66,7 +64,11 @@ class Slots(NamedTuple):
 
 
 def build_slots(study: Study, jobs: int | None, gpus: tuple[str, ...]) -> Slots:
-    """One slot for each GPU, else as many as `jobs`, else as the study says."""
+    """One slot for each GPU, else as many as `jobs`, else as the study says. ConfigFault where that makes none."""
+    if jobs is not None and (jobs < 1 or gpus):
+        raise ConfigFault(f"--jobs {jobs}: give at least 1, and not beside --gpus, where each GPU runs one cell.")
+    if "" in gpus or len(set(gpus)) < len(gpus):
+        raise ConfigFault(f"--gpus {','.join(gpus)}: give each GPU once, as 0,1,2.")
     return Slots(len(gpus) or jobs or study.jobs, gpus)
 
 
@@ -164,29 +166,40 @@ class Runner:
         """Take note of how a process ended."""
         name, code = child.cell.name, child.process.returncode
         wall = time.monotonic() - child.started
-        record = read_record(self.study.folder, name)
-        if record is not None and record.status in (DONE, DIVERGED, TUNED) and code == 0:
-            if child.fresh:
-                self.walls.append(wall)
-            finished = sum(is_finished(self.study, cell, self.records()) for cell in self.cells)
-            self.console.ended(record, finished, wall)
-            return
-        owner = live_owner(self.study.folder, name)
-        if code == ResourceFault.exit_code and owner is not None:
+        if code == CellTaken.exit_code:
             return
         if code in STOPPED_CODES:
             self.failed[name] = "its process was stopped by a signal; what it saved is kept"
             self.console.say(f"{name}: {self.failed[name]}")
             return
-        if record is None or record.status != FAILED:
-            log = log_path(self.study.folder, name)
-            how = f"signal {-code}" + " (out of memory?)" * (code == -9) if code < 0 else f"exit code {code}"
-            lr = lr_of(self.study, child.cell, self.records()) or 0.0
-            outcome = Outcome(FAILED, f"its process ended with {how}; its output is in {log}")
-            record = build_record(self.study, child.cell, lr, outcome)
-            write_record(self.study.folder, record)
-        self.failed[name] = record.message
-        self.console.ended(record, sum(is_finished(self.study, cell, self.records()) for cell in self.cells), wall)
+        if code != 0:
+            self.note_failure(child.cell, code)
+        records = self.records()
+        record = records.get(name)
+        if record is None or (code != 0 and record.status == TUNED):
+            return
+        if record.status == FAILED:
+            self.failed[name] = record.message
+        else:
+            self.failed.pop(name, None)
+            if child.fresh:
+                self.walls.append(wall)
+        self.console.ended(record, sum(is_finished(self.study, cell, records) for cell in self.cells), wall)
+
+    def note_failure(self, cell: Cell, code: int) -> None:
+        """Record a cell as failed whose process could not do so itself, having been killed for one."""
+        self.failed[cell.name] = how = (
+            f"its process ended with {f'signal {-code}' if code < 0 else f'exit code {code}'}"
+            f"{' (out of memory?)' if code == -signal.SIGKILL else ''}; see {log_path(self.study.folder, cell.name)}"
+        )
+        claim = take(self.study.folder, cell.name)
+        if claim is None:
+            return
+        with kept(claim):
+            record = read_record(self.study.folder, cell.name)
+            lr = lr_of(self.study, cell, self.records())
+            if record is None and lr is not None:
+                write_record(self.study.folder, build_record(self.study, cell, lr, Outcome(FAILED, how)))
 
     def progress(self) -> list[CellProgress]:
         """How far the running cells are, from their metrics.jsonl."""

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
 
-from retinanet.loss_distribution_curves import Breakdown, Curve
+from retinanet.loss_distribution.curves import Breakdown, Curve
 from retinanet.visualize import save_picture
 
 # Okabe and Ito's palette (jfly.uni-koeln.de/color), without the yellow that white paper swallows.
@@ -25,8 +25,8 @@ HATCHES = ("", "////", "....", "xxxx")
 ANCHORS_COLOR = "#BBBBBB"
 FONT = 11.0
 """Points; the figure is 11 inches wide."""
-MOST_CLASSES = 12
-"""Classes with a group of bars of their own, those of most positives; the rest are summed."""
+MOST_CLASSES = 16
+"""Classes drawn, those of most positives; shares.csv has them all."""
 HARDEST_SHOWN = 1e-5
 """Where the log axis begins, the same in every picture."""
 LONGEST_NAME = 14
@@ -58,13 +58,14 @@ def draw_distribution(path: Path, title: str, losses: Sequence[LossCurves], brea
         _draw_hardest(figure.add_subplot(grid[1, 3 * column : 3 * column + 3]), kind, chosen)
     named = {(breakdown.of, breakdown.by): breakdown for breakdown in breakdowns}
     shares = (
-        (grid[2, :2], named["all", "label"], "The whole class loss"),
-        (grid[2, 2:4], named["all", "level"], "The whole class loss by level"),
-        (grid[2, 4:], named["positives", "size"], "Positives' loss by object size"),
-        (grid[3, :], commonest(named["positives", "class"], MOST_CLASSES), "Positives' loss by class"),
+        (grid[2, :2], ("all", "label"), "The whole class loss"),
+        (grid[2, 2:4], ("all", "level"), "The whole class loss by level"),
+        (grid[2, 4:], ("positives", "size"), "Positives' loss by object size"),
     )
-    for place, breakdown, heading in shares:
-        _draw_shares(figure.add_subplot(place), breakdown, heading)
+    for place, key, heading in shares:
+        _draw_shares(figure.add_subplot(place), named[key], heading)
+    classes = figure.add_subplot(grid[3, :])
+    _draw_shares(classes, named["positives", "class"], "Positives' loss by class", MOST_CLASSES)
     handles = [Line2D([], [], label=loss.name, **_line(index)) for index, loss in enumerate(losses)]
     anchors = Patch(color=ANCHORS_COLOR, label="share of the anchors (bars)")
     figure.legend(handles=[*handles, anchors], loc="outside lower center", ncols=5, fontsize=FONT, frameon=False)
@@ -72,17 +73,10 @@ def draw_distribution(path: Path, title: str, losses: Sequence[LossCurves], brea
     save_picture(path, np.array(canvas.buffer_rgba())[..., :3])
 
 
-def commonest(breakdown: Breakdown, most: int) -> Breakdown:
-    """The `most` groups of most anchors, in falling order, and one group "N others" where there are more."""
-    order = np.argsort(-breakdown.anchors_G, kind="stable")
-    first, rest = order[:most], order[most:]
-    names = tuple(breakdown.names[index] for index in first)
-    anchors_G, loss_SG = breakdown.anchors_G[first], breakdown.loss_SG[:, first]
-    if len(rest):
-        names = (*names, f"{len(rest)} others")
-        anchors_G = np.append(anchors_G, breakdown.anchors_G[rest].sum())
-        loss_SG = np.column_stack([loss_SG, breakdown.loss_SG[:, rest].sum(axis=1)])
-    return breakdown._replace(names=names, anchors_G=anchors_G, loss_SG=loss_SG)
+def commonest(breakdown: Breakdown, most: int) -> list[int]:
+    """Indices of the `most` groups of most anchors, in falling order."""
+    order: list[int] = np.argsort(-breakdown.anchors_G, kind="stable").tolist()
+    return order[:most]
 
 
 def _draw_cumulative(axes: Axes, kind: str, curves: Sequence[tuple[str, Curve]]) -> None:
@@ -106,12 +100,18 @@ def _draw_hardest(axes: Axes, kind: str, curves: Sequence[tuple[str, Curve]]) ->
     _tidy(axes, f"Loss of the hardest {kind}", f"hardest part of the {kind} (log)", "share of the loss that it carries")
 
 
-def _draw_shares(axes: Axes, breakdown: Breakdown, title: str) -> None:
-    """A group of bars for each name: its share of the anchors in grey, then of each loss."""
-    shares = [breakdown.anchor_shares_G(), *breakdown.shares_SG()]
-    # Few groups do not become slabs.
-    width = min(0.84, 0.1 + 0.14 * len(breakdown.names)) / len(shares)
-    places = np.arange(len(breakdown.names))
+def _draw_shares(axes: Axes, breakdown: Breakdown, title: str, most: int | None = None) -> None:
+    """A cluster of bars for each group: its share of the anchors in grey, then of each loss.
+
+    most: draw only so many groups, those of most anchors; None: all, in their own order.
+    """
+    groups = list(range(len(breakdown.names))) if most is None else commonest(breakdown, most)
+    if len(groups) < len(breakdown.names):
+        title += f": the {len(groups)} of most anchors among {len(breakdown.names)}"
+    shares = [breakdown.anchor_shares_G()[groups], *breakdown.shares_SG()[:, groups]]
+    # Few groups do not become slabs, and many losses do not become hairs.
+    width = min(0.84, max(0.1 + 0.14 * len(groups), 0.06 * len(shares))) / len(shares)
+    places = np.arange(len(groups))
     for bar, share_G in enumerate(shares):
         at = places + (bar - (len(shares) - 1) / 2) * width
         if bar == 0:
@@ -119,10 +119,11 @@ def _draw_shares(axes: Axes, breakdown: Breakdown, title: str) -> None:
         else:
             color, hatch = COLORS[(bar - 1) % len(COLORS)], HATCHES[(bar - 1) // len(COLORS) % len(HATCHES)]
             axes.bar(at, share_G, width, color=color, hatch=hatch, edgecolor="white", linewidth=0)
-    aslant = len(breakdown.names) >= MANY_NAMES
-    names = [name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…" for name in breakdown.names]
+    aslant = len(groups) >= MANY_NAMES
+    names = [breakdown.names[group] for group in groups]
+    names = [name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…" for name in names]
     axes.set_xticks(places, names, rotation=30 if aslant else 0, ha="right" if aslant else "center")
-    axes.set_xlim(-0.6, len(breakdown.names) - 0.4)
+    axes.set_xlim(-0.6, len(groups) - 0.4)
     _tidy(axes, title, "", "share of the loss")
     axes.grid(visible=False, axis="x")
 

@@ -26,7 +26,7 @@ from retinanet.data.loader import eval_batches
 from retinanet.data.transforms import Sizing, normalise, to_device
 from retinanet.errors import NumericalFault
 from retinanet.evaluate import Detector
-from retinanet.loss_distribution_curves import Breakdown
+from retinanet.loss_distribution.curves import Breakdown
 from retinanet.losses.box import BoxRegressionLoss
 from retinanet.losses.classification import ClassificationLoss
 from retinanet.structures import BACKGROUND, Batch, ClassTargets

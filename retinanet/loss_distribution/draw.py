@@ -1,7 +1,7 @@
 """The paper's Figure 4 for any checkpoint: which anchors carry the class loss under which loss.
 
 The network stays as trained, only the loss changes, as in the paper. What a sample is stands in
-`loss_distribution_samples`. Curves are normalised, so a loss's weight and normaliser do not matter to them. Nor does
+`samples`. Curves are normalised, so a loss's weight and normaliser do not matter to them. Nor does
 alpha to the negatives'; to the positives' it does a little, because a positive's other classes weigh 1 - alpha.
 """
 
@@ -19,7 +19,7 @@ from retinanet.data.coco import CocoDataset, first_images, load_coco
 from retinanet.data.json_file import write_json
 from retinanet.errors import ConfigFault, DataFault, list_faults
 from retinanet.inference import SavedDetector, check_categories, load_detector
-from retinanet.loss_distribution_curves import (
+from retinanet.loss_distribution.curves import (
     HARDEST_FRACTIONS,
     Breakdown,
     Spread,
@@ -27,9 +27,9 @@ from retinanet.loss_distribution_curves import (
     curve_of,
     spread_of,
 )
-from retinanet.loss_distribution_losses import build_losses, check_head, default_losses, name_losses
-from retinanet.loss_distribution_plot import LossCurves, draw_distribution
-from retinanet.loss_distribution_samples import LossSamples, Measure, sample_losses
+from retinanet.loss_distribution.losses import build_losses, check_head, default_losses, name_losses
+from retinanet.loss_distribution.plot import LossCurves, draw_distribution
+from retinanet.loss_distribution.samples import LossSamples, Measure, sample_losses
 from retinanet.losses.classification import ClassificationLoss, build_class_loss
 from retinanet.progress import image_progress
 from retinanet.run_folder import make_folder, write_text
@@ -216,11 +216,13 @@ def loss_summary(report: LossReport) -> dict[str, Any]:
 
 def summary_table(reports: Sequence[LossReport]) -> Table:
     """The numbers that the picture is looked at for."""
-    table = Table(title="Part of the loss that the hardest anchors carry", title_justify="left")
-    table.add_column("loss")
-    for column in ("positives\n20 %", "negatives\n20 %", "\n1 %", "\n0.1 %", "half of it\nin", "effective\nnegatives"):
-        table.add_column(column, justify="right")
-    table.add_column("positives'\npart of all", justify="right")
+    title = "Share of the loss that the hardest anchors carry"
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("\nloss", no_wrap=True)
+    for fraction in ("pos.\n20 %", "neg.\n20 %", "neg.\n1 %", "neg.\n0.1 %"):
+        table.add_column(fraction, justify="right", no_wrap=True)
+    for column in ("half of\nneg. in", "effective\nneg.", "pos. of\nall"):
+        table.add_column(column, justify="right", no_wrap=True)
     for report in reports:
         negatives = report.negatives
         table.add_row(
