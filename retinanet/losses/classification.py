@@ -16,6 +16,7 @@ from torch import Tensor
 
 from retinanet.losses.cross_entropy import BalancedCrossEntropy, CrossEntropy, balanced_cross_entropy, cross_entropy
 from retinanet.losses.focal import Focal, focal
+from retinanet.losses.focal_star import FocalStar, focal_star
 from retinanet.losses.ghm import Ghm, ghm
 from retinanet.losses.hard_mining import Ohem, Ohem13, ohem
 from retinanet.losses.quality import QualityFocal, Varifocal, quality_focal, varifocal
@@ -43,6 +44,7 @@ ClassLoss = Annotated[
     Annotated[Focal, Tag("focal")]
     | Annotated[CrossEntropy, Tag("cross_entropy")]
     | Annotated[BalancedCrossEntropy, Tag("balanced_cross_entropy")]
+    | Annotated[FocalStar, Tag("focal_star")]
     | Annotated[Ohem, Tag("ohem")]
     | Annotated[Ohem13, Tag("ohem_1_3")]
     | Annotated[Sampled, Tag("sampled")]
@@ -97,6 +99,8 @@ def build_class_loss(options: ClassLoss) -> ClassificationLoss:
             return ClassificationLoss(over_positives(cross_entropy))
         case BalancedCrossEntropy(alpha=alpha):
             return ClassificationLoss(over_positives(partial(balanced_cross_entropy, alpha=alpha)))
+        case FocalStar(gamma=gamma, beta=beta, alpha=alpha):
+            return ClassificationLoss(over_positives(partial(focal_star, gamma=gamma, beta=beta, alpha=alpha)))
         case Ohem() | Ohem13():
             return ClassificationLoss(partial(ohem, rule=options.rule()))
         case Sampled():
