@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from retinanet.ablation.cell_record import (
     FAILED,
+    TUNED,
     CellRecord,
     read_record,
     read_records,

@@ -17,7 +17,7 @@ from retinanet.errors import ConfigFault, DataFault, ResourceFault, list_faults
 from retinanet.run_folder import make_folder, write_text
 from retinanet.train_state import FREE_TO_CHANGE
 
-OURS = ("cells", "claims", "logs", "study.yaml", "report.md", "report.html")
+OURS = ("cells", "claims", "logs", "report", "study.yaml", "report.md", "report.html")
 
 
 def study_file(folder: Path) -> Path:
@@ -62,8 +62,14 @@ def make_data(study: Study) -> None:
         root = Path(study.base.data.root)
         if not root.exists():
             print(f"generating {shapes.train + shapes.val + shapes.test} scenes in {root} ...", flush=True)
-        counts = {"train_images": shapes.train, "val_images": shapes.val, "test_images": shapes.test}
-        generate_shapes(root, **counts, size=(shapes.size[0], shapes.size[1]), seed=shapes.seed)
+        generate_shapes(
+            root,
+            train_images=shapes.train,
+            val_images=shapes.val,
+            test_images=shapes.test,
+            size=(shapes.size[0], shapes.size[1]),
+            seed=shapes.seed,
+        )
     check_data(study)
 
 

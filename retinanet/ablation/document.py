@@ -1,0 +1,62 @@
+"""A report as a list of blocks, which `report_html` and `report_markdown` turn into files."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Heading(NamedTuple):
+    """A section's title."""
+
+    text: str
+    level: int = 2
+
+
+class Paragraph(NamedTuple):
+    """Running text, plain."""
+
+    text: str
+    quiet: bool = False
+    """Small print."""
+
+
+class Listing(NamedTuple):
+    """Points in a list, plain text each."""
+
+    items: tuple[str, ...]
+
+
+class TableRow(NamedTuple):
+    """Cells of one row, plain text each."""
+
+    cells: tuple[str, ...]
+    kind: str = ""
+    """"", "reference", "paper" (the paper's own numbers) or "incomplete" (a seed diverged, failed or is missing)."""
+
+
+class Table(NamedTuple):
+    """A table with a title; the first column names the row, all others are set right unless in `left_columns`."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[TableRow, ...]
+    left_columns: tuple[int, ...] = (0,)
+
+
+class Picture(NamedTuple):
+    """A PNG or JPEG with what it shows."""
+
+    path: Path
+    alt: str
+    caption: str
+    wide: bool = False
+    """May be wider than the text."""
+
+
+class Code(NamedTuple):
+    """Lines of a config, verbatim, behind a title."""
+
+    title: str
+    text: str
+
+
+Block = Heading | Paragraph | Listing | Table | Picture | Code
