@@ -90,9 +90,9 @@ def _fairness_blocks(data: ReportData) -> list[Block]:
         Listing(
             (
                 "All arms have the same base config, printed at the end, and differ in the settings listed there.",
-                f"Seeds {seeds_text}: with the same seed, arms start from the same initial weights wherever their "
-                "networks have the same shape, and see the same images in the same order with the same flips, for the "
-                "same number of steps.",
+                f"Seeds {seeds_text}: with the same seed, arms start from the same initial weights (outputs that only "
+                "one arm has, such as the background of a softmax head, are drawn last), and see the same images in "
+                "the same order with the same flips, for the same number of steps.",
                 data.result.lr_rule_text,
                 "No checkpoint was picked by its score: every training counts with the weights at its end.",
                 f"Differences: paired bootstrap over test images ({RESAMPLES:,} resamples, fixed draws, the same for "
