@@ -137,7 +137,8 @@ def to_results(rows_N7: Tensor, categories: tuple[Category, ...]) -> list[dict[s
     ]
 
 
-def _index(dataset: dict[str, Any]) -> COCO:
+def index_coco(dataset: dict[str, Any]) -> COCO:
+    """pycocotools' view of a COCO dict. COCOeval will write keys of its own into the dict's annotations."""
     coco = COCO()
     coco.dataset = dataset
     coco.createIndex()
@@ -151,9 +152,9 @@ def coco_evaluation(ground_truth: dict[str, Any], results: list[dict[str, Any]])
     """
     with contextlib.redirect_stdout(io.StringIO()):
         # COCOeval writes "ignore" and "_ignore" into the annotations that it is given.
-        truth = _index({**ground_truth, "annotations": [dict(row) for row in ground_truth["annotations"]]})
+        truth = index_coco({**ground_truth, "annotations": [dict(row) for row in ground_truth["annotations"]]})
         empty = {"images": ground_truth["images"], "categories": ground_truth["categories"], "annotations": []}
-        found = truth.loadRes([dict(result) for result in results]) if results else _index(empty)
+        found = truth.loadRes([dict(result) for result in results]) if results else index_coco(empty)
         evaluation = COCOeval(truth, found, "bbox")
         evaluation.evaluate()
         evaluation.accumulate()

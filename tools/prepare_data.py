@@ -20,15 +20,14 @@ def main() -> None:
         generate_shapes(options.output, **counts, size=tuple(options.size), seed=options.seed)
         print(f"ready; train with configs/quickstart.yaml and data.root={options.output}")
     else:
-        from retinanet.data.voc import convert_voc, split_paths, train_command
+        from retinanet.data.conversion import split_paths, train_command
+        from retinanet.data.voc import convert_voc
         from retinanet.data.yolo import convert_yolo
 
         given = options.folder, options.output, split_paths(options.split)
         flags = {"clip": options.clip, "overwrite": options.overwrite}
-        if options.command == "yolo":
-            written = convert_yolo(*given, **flags)
-        else:
-            written = convert_voc(*given, options.images, options.classes, options.zero_based, **flags)
+        voc = (options.images, options.classes, options.zero_based) if options.command == "voc" else ()
+        written = convert_voc(*given, *voc, **flags) if voc else convert_yolo(*given, **flags)
         print(*(split.summary for split in written), "", train_command(written, options.output), sep="\n")
 
 

@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from retinanet.errors import ConfigFault
-from retinanet.evaluate import METRIC_NAMES
+from retinanet.evaluate import METRIC_NAMES, index_coco
 
 AREAS = ("all", "small", "medium", "large")
 IOUS = np.linspace(0.5, 0.95, 10)
@@ -81,11 +80,11 @@ def match_detections(ground_truth: dict[str, Any], results: list[dict[str, Any]]
     """
     with contextlib.redirect_stdout(io.StringIO()):
         # COCOeval and loadRes write keys of their own into what they are given.
-        truth = _index({**ground_truth, "annotations": [dict(row) for row in ground_truth["annotations"]]})
+        truth = index_coco({**ground_truth, "annotations": [dict(row) for row in ground_truth["annotations"]]})
         found = (
             truth.loadRes([dict(result) for result in results])
             if results
-            else _index({**ground_truth, "annotations": []})
+            else index_coco({**ground_truth, "annotations": []})
         )
         evaluation = COCOeval(truth, found, "bbox")
         evaluation.evaluate()
@@ -96,13 +95,6 @@ def match_detections(ground_truth: dict[str, Any], results: list[dict[str, Any]]
         for k, category_id in enumerate(category_ids)
     )
     return Matches(np.array(image_ids, dtype=np.int64), classes)
-
-
-def _index(dataset: dict[str, Any]) -> COCO:
-    coco = COCO()
-    coco.dataset = dataset
-    coco.createIndex()
-    return coco
 
 
 def _class_matches(category_id: int, entries: list[dict[str, Any] | None]) -> ClassMatches:

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import yaml
 
+from retinanet.data.conversion import IMAGE_SUFFIXES, ConvertedSplit, LabeledBox, LabeledImage, write_splits
 from retinanet.data.images import image_header
-from retinanet.data.voc import IMAGE_SUFFIXES, ConvertedSplit, LabeledBox, LabeledImage, write_splits
 from retinanet.errors import DataFault, list_faults
 
 MOST_YAML_BYTES = 1 << 20

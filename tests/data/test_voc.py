@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from retinanet.data.conversion import split_paths, train_command
 from retinanet.data.json_file import read_json
-from retinanet.data.voc import convert_voc, split_paths, train_command
+from retinanet.data.voc import convert_voc
 from retinanet.errors import ConfigFault, DataFault
 
 BCCD = Path(__file__).parents[2].parent / "shared" / "data" / "bccd"
