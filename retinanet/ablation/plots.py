@@ -55,7 +55,9 @@ def draw_points(data: ReportData, path: Path) -> Path:
         _draw_arm_points(left, arm, style, place)
         if arm.comparison is not None and not math.isnan(arm.comparison.difference):
             found = arm.comparison
-            right.plot([100 * found.low, 100 * found.high], [place, place], color=style.color, linewidth=2)
+            wider = [100 * found.seeds_low, 100 * found.seeds_high]
+            right.plot(wider, [place, place], color=style.color, linewidth=1, solid_capstyle="butt")
+            right.plot([100 * found.low, 100 * found.high], [place, place], color=style.color, linewidth=3)
             right.plot(100 * found.difference, place, marker=style.marker, color=style.color, markersize=7)
             clear = found.verdict in (BETTER, WORSE)
             look = {"color": INK if clear else MUTED, "weight": "bold" if clear else "normal", "fontsize": FONT - 1}

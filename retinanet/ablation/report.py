@@ -12,7 +12,7 @@ from retinanet.ablation.report_numbers import write_numbers
 from retinanet.ablation.report_tables import cells_table, difference_blocks, results_table, signed_points, tuning_table
 from retinanet.ablation.results import StudyResult
 from retinanet.ablation.same_images import Grid, build_grid, draw_same_images
-from retinanet.ablation.statistics import BETTER, NOT_MEASURED, SAME, WORSE
+from retinanet.ablation.statistics import BETTER, NOT_MEASURED, SAME, SEEDS_DOUBT, WORSE
 from retinanet.run_folder import make_folder, write_text
 
 PICTURES = "report"
@@ -49,6 +49,7 @@ def findings(data: ReportData) -> list[str]:
     texts = {
         BETTER: f"Better than {reference} in AP",
         WORSE: f"Worse than {reference} in AP",
+        SEEDS_DOUBT: f"These networks differ from those of {reference} in AP, but other seeds could undo it",
         SAME: f"Not distinguishable from {reference} in AP on this test split",
         NOT_MEASURED: "Nothing to measure",
     }
@@ -97,9 +98,11 @@ def _fairness_blocks(data: ReportData) -> list[Block]:
                 "No checkpoint was picked by its score: every training counts with the weights at its end.",
                 f"Differences: paired bootstrap over test images ({RESAMPLES:,} resamples, fixed draws, the same for "
                 "all arms; AP recomputed for each), mean over the seeds that both arms have, 95 % percentile interval, "
-                "two-sided p-value, Holm's correction over the arms. The interval says how the difference would vary "
-                "with other test images, for these trained networks; how it varies with training shows in the "
-                "standard deviation, in every seed's point, and in how many seeds have the difference's sign.",
+                "two-sided p-value, Holm's correction over the arms. It says how the difference of these trained "
+                "networks would vary with other test images.",
+                "The same with seeds drawn too (paired, with replacement) says how it would vary with other seeds as "
+                "well; few seeds show less spread than there is. An arm is called better or worse only where both "
+                "corrected p-values are below 0.05.",
                 "A seed that diverged has no detections and counts as AP 0.",
                 f"Machine: {data.result.machine}.",
             )
@@ -122,8 +125,8 @@ def _result_blocks(data: ReportData, pictures: Path) -> list[Block]:
             draw_points(data, pictures / "points.png"),
             "AP of every seed with mean and interval, and the difference to the reference, one line an arm",
             "Left: AP of every seed, their mean (bar) and its 95 % interval over test images. Right: difference to "
-            "the reference with its 95 % interval; an interval that crosses the line leaves the sign open. "
-            "Bold: distinguishable after Holm's correction.",
+            "the reference with its 95 % intervals, thick over test images, thin over images and seeds; one that "
+            "crosses the line leaves the sign open. Bold: better or worse after Holm's correction.",
         )
     )
     blocks.append(cells_table(data))

@@ -71,7 +71,8 @@ _RESULT_HEADER = (
     "source",
     "seeds",
     *(f"{name}_{part}" for name in AP_NAMES for part in ("mean", "sd")),
-    *("AP_low", "AP_high", "AP_difference", "difference_low", "difference_high", "p", "p_holm", "verdict"),
+    *("AP_low", "AP_high", "AP_difference", "difference_low", "difference_high", "p", "p_holm"),
+    *("with_seeds_low", "with_seeds_high", "with_seeds_p_holm", "verdict", "seeds_agree"),
 )
 
 _CELL_HEADER = ("arm", "seed", "learning_rate", "status", "tuning", "seconds", *AP_NAMES, "AP_val", "message")
@@ -85,7 +86,8 @@ def _result_rows(data: ReportData) -> list[list[Cell]]:
         row += arm.interval()
         found = arm.comparison
         if found is not None:
-            row += [found.difference, found.low, found.high, found.p, found.p_holm, found.verdict]
+            row += [found.difference, found.low, found.high, found.p, found.p_holm]
+            row += [found.seeds_low, found.seeds_high, found.seeds_p_holm, found.verdict, found.seeds_agree]
         rows.append(row)
         if arm.info.paper:
             own = [arm.info.paper.get(name, float("nan")) / 100 for name in AP_NAMES]

@@ -15,7 +15,7 @@ from retinanet.ablation.statistics import NOT_MEASURED, spread
 NOTHING = "–"
 RESULT_HEADER = (
     "arm", "AP, mean ± sd", "every seed", "AP50", "AP75", "APs", "APm", "APl",
-    "Δ AP [95 % interval]", "p", "p (Holm)", "verdict", "seeds agree", "minutes",
+    "Δ AP [95 % interval]", "p", "p (Holm)", "with other seeds too: interval, p (Holm)", "verdict", "minutes",
 )  # fmt: skip
 
 
@@ -45,7 +45,7 @@ def results_table(data: ReportData) -> Table:
         rows.append(TableRow(_result_cells(data, arm), kind if complete else "incomplete"))
         if arm.info.paper:
             rows.append(TableRow(_paper_cells(arm), "paper"))
-    return Table(f"AP on the test split, against {data.result.reference}", RESULT_HEADER, tuple(rows), (0, 2, 11))
+    return Table(f"AP on the test split, against {data.result.reference}", RESULT_HEADER, tuple(rows), (0, 2, 12))
 
 
 def _result_cells(data: ReportData, arm: ArmData) -> tuple[str, ...]:
@@ -67,14 +67,15 @@ def seeds_text(arm: ArmData) -> str:
 
 
 def _comparison_cells(data: ReportData, arm: ArmData) -> tuple[str, str, str, str, str]:
-    """Difference with interval, p, Holm's p, verdict, seeds whose own difference has the same sign."""
+    """Difference with interval, p and Holm's p over images; interval and Holm's p over seeds too; verdict."""
     if arm.info.name == data.result.reference:
-        return (NOTHING, NOTHING, NOTHING, "reference", NOTHING)
+        return (NOTHING, NOTHING, NOTHING, NOTHING, "reference")
     found = arm.comparison
     if found is None:
-        return (NOTHING, NOTHING, NOTHING, NOT_MEASURED, NOTHING)
+        return (NOTHING, NOTHING, NOTHING, NOTHING, NOT_MEASURED)
     interval = f"{signed_points(found.difference)} [{signed_points(found.low)}, {signed_points(found.high)}]"
-    return (interval, p_text(found.p), p_text(found.p_holm), found.verdict, found.seeds_agree)
+    wider = f"[{signed_points(found.seeds_low)}, {signed_points(found.seeds_high)}], {p_text(found.seeds_p_holm)}"
+    return (interval, p_text(found.p), p_text(found.p_holm), wider, found.verdict)
 
 
 def minutes_text(cells: Sequence[CellResult]) -> str:
@@ -89,7 +90,7 @@ def minutes_text(cells: Sequence[CellResult]) -> str:
 def _paper_cells(arm: ArmData) -> tuple[str, ...]:
     paper = arm.info.paper
     numbers = [f"{paper[name]:.1f}" if name in paper else NOTHING for name in AP_NAMES]
-    blank = ("", "", "", "not comparable", "", "")
+    blank = ("", "", "", "", "not comparable", "")
     return ("the paper's own", numbers[0], "", *numbers[1:], *blank)
 
 

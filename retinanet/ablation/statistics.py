@@ -1,8 +1,10 @@
 """What may be said of the difference between two arms. Pure functions over the bootstrap's numbers.
 
-The bootstrap is over test images, for the trained networks at hand: its interval and p-value say how the difference
-would vary with other test images, not with other seeds. How it varies with seeds is what the standard deviation,
-every seed's point and `Comparison.seeds_agree` show; a report should print them beside each other.
+The bootstrap over test images speaks of the trained networks at hand: its interval and p-value say how their
+difference would vary with other images. Whether the losses differ is another question, for the same loss with another
+seed gives another network. So a second bootstrap draws seeds as well, with replacement and the same for both arms, and
+an arm is called better or worse only where both bootstraps say so. Few seeds give that one too little spread (by a
+factor of (S - 1) / S in variance), so with three of them it is a lower bound of the doubt.
 
 Legend: S seeds, R resamples, M metrics (AP_NAMES).
 """
@@ -18,6 +20,10 @@ from retinanet.errors import ConfigFault, list_faults
 
 SIGNIFICANCE = 0.05
 BETTER, WORSE, SAME, NOT_MEASURED = "better", "worse", "not distinguishable", "not measured"
+SEEDS_DOUBT = "not distinguishable over seeds"
+"""These networks differ on other images too, but other seeds could turn the sign."""
+SEED_DRAWS = 1
+"""Seed of the draws of seeds."""
 
 Floats = NDArray[np.float64]
 
@@ -59,8 +65,14 @@ class Comparison(NamedTuple):
     p: float
     p_holm: float
     """Corrected over the arms compared in this metric."""
+    seeds_low: float
+    seeds_high: float
+    """95 % percentile interval over images and seeds; with one seed the same as over images."""
+    seeds_p_holm: float
+    """Corrected p-value over images and seeds."""
     verdict: str
-    """BETTER or WORSE where p_holm < 0.05, SAME otherwise, NOT_MEASURED without a number."""
+    """BETTER or WORSE where both corrected p-values are below 0.05, SAME where p_holm is not, SEEDS_DOUBT where only
+    seeds_p_holm is not, NOT_MEASURED without a number."""
     seeds_agree: str
     """"2 of 3": seeds, out of those both arms have, whose own difference has the sign of the mean's."""
 
@@ -129,36 +141,56 @@ def compare_arms(arms: Sequence[ArmSamples], reference: str, metric: str) -> lis
     base = next(arm for arm in arms if arm.name == reference)
     others = [arm for arm in arms if arm.name != reference]
     compared = [_compare(arm, base, metric) for arm in others]
-    corrected = holm([comparison.p for comparison in compared])
+    over_images = holm([comparison.p for comparison in compared])
+    over_seeds = holm([comparison.seeds_p_holm for comparison in compared])
     return [
-        comparison._replace(p_holm=p_holm, verdict=_verdict(comparison.difference, p_holm))
-        for comparison, p_holm in zip(compared, corrected, strict=True)
+        comparison._replace(p_holm=images, seeds_p_holm=seeds, verdict=_verdict(comparison.difference, images, seeds))
+        for comparison, images, seeds in zip(compared, over_images, over_seeds, strict=True)
     ]
 
 
 def _compare(arm: ArmSamples, reference: ArmSamples, metric: str) -> Comparison:
-    """Without Holm's correction."""
+    """Without Holm's correction; seeds_p_holm holds the p-value to correct."""
     m = AP_NAMES.index(metric)
     common = [seed for seed in arm.seeds if seed in reference.seeds]
     ours, theirs = [arm.seeds.index(s) for s in common], [reference.seeds.index(s) for s in common]
     point_S = _measured(arm.points_SM[ours, m]) - _measured(reference.points_SM[theirs, m])
     samples_SR = _measured(arm.resampled_SRM[ours, :, m]) - _measured(reference.resampled_SRM[theirs, :, m])
+    both_R = _drawing_seeds(samples_SR)
     samples_R = samples_SR.mean(axis=0)
     difference = float(point_S.mean())
     if np.isnan(difference):
-        samples_R = np.full_like(samples_R, np.nan)
-    low, high = percentile_interval(samples_R)
+        samples_R, both_R = np.full_like(samples_R, np.nan), np.full_like(both_R, np.nan)
     agree = int(np.count_nonzero(np.sign(point_S) == np.sign(difference)))
-    p = bootstrap_p_value(samples_R)
-    seeds = f"{agree} of {len(common)}"
-    return Comparison(arm.name, reference.name, metric, difference, low, high, p, float("nan"), NOT_MEASURED, seeds)
+    return Comparison(
+        arm.name,
+        reference.name,
+        metric,
+        difference,
+        *percentile_interval(samples_R),
+        bootstrap_p_value(samples_R),
+        float("nan"),
+        *percentile_interval(both_R),
+        bootstrap_p_value(both_R),
+        NOT_MEASURED,
+        f"{agree} of {len(common)}",
+    )
 
 
-def _verdict(difference: float, p_holm: float) -> str:
+def _drawing_seeds(samples_SR: Floats) -> Floats:
+    """(R,) mean over S seeds drawn with replacement, anew in each resample of the images."""
+    seeds, resamples = samples_SR.shape
+    drawn_RS = np.random.default_rng(SEED_DRAWS).integers(0, seeds, (resamples, seeds))
+    return np.asarray(np.take_along_axis(samples_SR.T, drawn_RS, axis=1).mean(axis=1))
+
+
+def _verdict(difference: float, p_holm: float, seeds_p_holm: float) -> str:
     if np.isnan(p_holm):
         return NOT_MEASURED
     if p_holm >= SIGNIFICANCE or difference == 0:
         return SAME
+    if seeds_p_holm >= SIGNIFICANCE:
+        return SEEDS_DOUBT
     return BETTER if difference > 0 else WORSE
 
 

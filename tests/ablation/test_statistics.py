@@ -1,5 +1,6 @@
 """Intervals that cover, p-values that are calibrated, Holm by hand, and verdicts that follow."""
 
+import itertools
 import math
 
 import numpy as np
@@ -101,6 +102,36 @@ def test_verdicts_of_a_better_a_worse_an_equal_and_a_diverged_arm() -> None:
     assert same.low < 0 < same.high
     assert (diverged.verdict, diverged.seeds_agree) == ("worse", "3 of 3")
     assert diverged.difference == pytest.approx(-0.32)
+
+
+def test_a_difference_that_one_seed_contradicts_is_in_doubt() -> None:
+    """Clear over images (sd 0.003 for a mean difference of 0.02), yet with seed 2 alone drawn it turns around."""
+    focal = arm("focal", (0, 1, 2), [0.30, 0.30, 0.30], 1, sd=0.001)
+    mixed = arm("mixed", (0, 1, 2), [0.34, 0.33, 0.29], 2, sd=0.001)
+    found = compare_arms([focal, mixed], "focal", "AP")[0]
+    assert found.difference == pytest.approx(0.02)
+    assert found.low > 0.015
+    assert found.p_holm < 0.05
+    assert found.seeds_low < 0 < found.seeds_high
+    # Seed 2 three times over has probability 1/27; every other draw of three has a positive mean or is 29 + 29 + 33.
+    wrong = sum(sum(draw) <= 0 for draw in itertools.product((0.04, 0.03, -0.01), repeat=3)) / 27
+    assert found.seeds_p_holm == pytest.approx(2 * wrong, rel=0.35)
+    assert found.verdict == "not distinguishable over seeds"
+
+
+def test_with_one_seed_both_intervals_are_the_same() -> None:
+    found = compare_arms([arm("focal", (0,), [0.30], 1), arm("other", (0,), [0.33], 2)], "focal", "AP")[0]
+    assert (found.seeds_low, found.seeds_high, found.seeds_p_holm) == (found.low, found.high, found.p_holm)
+
+
+def test_seeds_widen_the_interval_by_their_own_spread() -> None:
+    """Without any noise over images what is left is the spread of the mean of three draws: sd sqrt(2/3) / sqrt(3)."""
+    focal = arm("focal", (0, 1, 2), [0.30, 0.30, 0.30], 1, sd=0.0)
+    other = arm("other", (0, 1, 2), [0.33, 0.34, 0.35], 2, sd=0.0)
+    found = compare_arms([focal, other], "focal", "AP")[0]
+    assert found.low == pytest.approx(found.high) == pytest.approx(0.04)
+    assert (found.seeds_low, found.seeds_high) == (pytest.approx(0.03, abs=0.004), pytest.approx(0.05, abs=0.004))
+    assert found.verdict == "better"
 
 
 def test_what_holm_takes_back_is_not_distinguishable() -> None:
