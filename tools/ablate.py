@@ -32,6 +32,9 @@ def main() -> None:
     study = load_study(arguments.study, arguments.overrides)
     from retinanet.ablation import ablate
 
+    one = arguments.report or arguments.dry_run or arguments.cell is not None
+    ablate.check_flags(one, arguments.resume or arguments.overwrite)
+
     if arguments.report:
         ablate.report(study)
     elif arguments.dry_run:

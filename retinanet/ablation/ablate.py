@@ -4,7 +4,7 @@ from pathlib import Path
 
 from retinanet import distributed
 from retinanet.ablation.cell_record import read_records
-from retinanet.ablation.cells import list_cells
+from retinanet.ablation.cells import find_cell, list_cells
 from retinanet.ablation.claims import kept, take
 from retinanet.ablation.collect import all_warnings, collect
 from retinanet.ablation.estimate import show_cells, show_estimate
@@ -35,8 +35,15 @@ def run_all(
     report(study)
 
 
+def check_flags(runs_no_study: bool, for_a_study: bool) -> None:
+    """ConfigFault where a flag would be ignored."""
+    if runs_no_study and for_a_study:
+        raise ConfigFault("--resume and --overwrite belong to running a study: leave them out here.")
+
+
 def run_one(study: Study, name_or_index: str) -> None:
     """Run one cell in this process, or in those of torchrun; the study's folder is made where it is not there."""
+    find_cell(list_cells(study), name_or_index)
     if distributed.read_ranks().is_main:
         prepare(study, resume=True, overwrite=False)
     run_cell(study, name_or_index)

@@ -125,16 +125,21 @@ def show_cells(study: Study, records: dict[str, CellRecord]) -> None:
 
 def show_estimate(study: Study, records: dict[str, CellRecord], slots: int) -> None:
     """Hours of what is not finished yet, from a measurement that takes about a minute."""
+    left = sum(not is_finished(study, cell, records) for cell in list_cells(study))
+    if left == 0:
+        print("every cell is finished")
+        return
     with tempfile.TemporaryDirectory() as folder:
         pace = measure(study, Path(folder) / "measured")
     one = estimate(study, pace)
-    left = sum(not is_finished(study, cell, records) for cell in list_cells(study))
     rounds = math.ceil(left / slots)
+    hours = rounds * one.total() / 3600
+    length = f"{hours:.2f} hours" if hours > 0.2 else f"{60 * hours:.1f} min"
     print(
         f"measured on arm {study.reference}: {pace.step:.3f} s a step (median of {STEPS - WARM_STEPS} after "
         f"{WARM_STEPS}), {pace.image:.3f} s an evaluated image\n"
         f"one cell: {one.steps} steps {one.training / 60:.1f} min + evaluation {one.evaluation / 60:.1f} min\n"
-        f"{left} cells to run, {slots} at a time: about {rounds * one.total() / 3600:.2f} hours\n"
+        f"{left} cells to run, {slots} at a time: about {length}\n"
         "contains: steps with data loading, and all evaluations; not: starting processes (some seconds a cell), "
         "saving, slower steps of other arms or of several cells beside each other"
     )

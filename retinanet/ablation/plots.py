@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogFormatter
 
 from retinanet.ablation.arm_style import (
     FALSE_COLOR,
@@ -82,11 +83,12 @@ def draw_points(data: ReportData, path: Path) -> Path:
     handles = [
         Line2D([], [], color=INK, marker="o", linestyle="", alpha=0.45, label="one seed"),
         Line2D([], [], color=INK, marker="|", markersize=13, markeredgewidth=2, linestyle="", label="mean over seeds"),
-        Line2D([], [], color=INK, linewidth=2, label="interval over test images"),
+        Line2D([], [], color=INK, linewidth=3, label="interval over test images"),
+        Line2D([], [], color=INK, linewidth=1, label="over images and seeds"),
         Line2D([], [], color=INK, marker="x", linestyle="", label="diverged (counts as 0)"),
     ]
-    shown = handles if any(cell.status == DIVERGED for arm in data.arms for cell in arm.cells) else handles[:3]
-    figure.legend(handles=shown, loc="outside lower center", ncols=4, fontsize=FONT - 1, frameon=False)
+    shown = handles if any(cell.status == DIVERGED for arm in data.arms for cell in arm.cells) else handles[:4]
+    figure.legend(handles=shown, loc="outside lower center", ncols=5, fontsize=FONT - 1, frameon=False)
     return save_figure(figure, path)
 
 
@@ -95,7 +97,7 @@ def _draw_arm_points(axes: Axes, arm: ArmData, style: ArmStyle, place: int) -> N
         axes.text(0.02, place, "no result", va="center", color=MUTED, transform=axes.get_yaxis_transform())
         return
     low, high = arm.interval()
-    axes.plot([100 * low, 100 * high], [place + 0.16] * 2, color=style.color, linewidth=2)
+    axes.plot([100 * low, 100 * high], [place + 0.16] * 2, color=style.color, linewidth=3)
     axes.plot(100 * arm.mean(), place + 0.16, marker="|", markersize=13, markeredgewidth=2, color=style.color)
     for cell in arm.measured:
         diverged = cell.result.status == DIVERGED
@@ -118,6 +120,8 @@ def draw_learning_curves(data: ReportData, path: Path) -> Path:
         everywhere += [float(value) for _, curve in losses for value in curve.values]
     if everywhere and min(everywhere) > 0:
         right.set_yscale("log")
+        for formatted in (right.yaxis.set_major_formatter, right.yaxis.set_minor_formatter):
+            formatted(LogFormatter(minor_thresholds=(2.0, 0.5)))
     left.set_ylim(bottom=0)
     tidy(left, "step", "AP on the validation split", "validation AP")
     tidy(right, "step", "class loss, each arm's own", "training class loss")

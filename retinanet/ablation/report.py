@@ -100,9 +100,9 @@ def _fairness_blocks(data: ReportData) -> list[Block]:
                 "all arms; AP recomputed for each), mean over the seeds that both arms have, 95 % percentile interval, "
                 "two-sided p-value, Holm's correction over the arms. It says how the difference of these trained "
                 "networks would vary with other test images.",
-                "The same with seeds drawn too (paired, with replacement) says how it would vary with other seeds as "
-                "well; few seeds show less spread than there is. An arm is called better or worse only where both "
-                "corrected p-values are below 0.05.",
+                "With other seeds too: the same samples, each moved by a draw of Student's t (seeds - 1 degrees of "
+                "freedom) times the standard error of the seeds' own differences. An arm is called better or worse "
+                "only where both corrected p-values are below 0.05, so that few seeds seldom say so.",
                 "A seed that diverged has no detections and counts as AP 0.",
                 f"Machine: {data.result.machine}.",
             )

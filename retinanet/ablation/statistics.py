@@ -2,13 +2,14 @@
 
 The bootstrap over test images speaks of the trained networks at hand: its interval and p-value say how their
 difference would vary with other images. Whether the losses differ is another question, for the same loss with another
-seed gives another network. So a second bootstrap draws seeds as well, with replacement and the same for both arms, and
-an arm is called better or worse only where both bootstraps say so. Few seeds give that one too little spread (by a
-factor of (S - 1) / S in variance), so with three of them it is a lower bound of the doubt.
+seed gives another network. So a second interval adds Student's t of the seeds' own differences (S - 1 degrees of
+freedom), and an arm is called better or worse only where both p-values say so. With one seed nothing is known of that,
+and with three a difference must be about six times its standard error over seeds to stand out beside four others.
 
 Legend: S seeds, R resamples, M metrics (AP_NAMES).
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -22,8 +23,8 @@ SIGNIFICANCE = 0.05
 BETTER, WORSE, SAME, NOT_MEASURED = "better", "worse", "not distinguishable", "not measured"
 SEEDS_DOUBT = "not distinguishable over seeds"
 """These networks differ on other images too, but other seeds could turn the sign."""
-SEED_DRAWS = 1
-"""Seed of the draws of seeds."""
+T_DRAWS = 1
+"""Seed of the draws of Student's t."""
 
 Floats = NDArray[np.float64]
 
@@ -67,12 +68,12 @@ class Comparison(NamedTuple):
     """Corrected over the arms compared in this metric."""
     seeds_low: float
     seeds_high: float
-    """95 % percentile interval over images and seeds; with one seed the same as over images."""
+    """95 % interval over images and seeds; NaN with one seed."""
     seeds_p_holm: float
     """Corrected p-value over images and seeds."""
     verdict: str
     """BETTER or WORSE where both corrected p-values are below 0.05, SAME where p_holm is not, SEEDS_DOUBT where only
-    seeds_p_holm is not, NOT_MEASURED without a number."""
+    p_holm is, NOT_MEASURED without a number."""
     seeds_agree: str
     """"2 of 3": seeds, out of those both arms have, whose own difference has the sign of the mean's."""
 
@@ -156,8 +157,8 @@ def _compare(arm: ArmSamples, reference: ArmSamples, metric: str) -> Comparison:
     ours, theirs = [arm.seeds.index(s) for s in common], [reference.seeds.index(s) for s in common]
     point_S = _measured(arm.points_SM[ours, m]) - _measured(reference.points_SM[theirs, m])
     samples_SR = _measured(arm.resampled_SRM[ours, :, m]) - _measured(reference.resampled_SRM[theirs, :, m])
-    both_R = _drawing_seeds(samples_SR)
     samples_R = samples_SR.mean(axis=0)
+    both_R = _with_other_seeds(samples_R, point_S)
     difference = float(point_S.mean())
     if np.isnan(difference):
         samples_R, both_R = np.full_like(samples_R, np.nan), np.full_like(both_R, np.nan)
@@ -177,11 +178,16 @@ def _compare(arm: ArmSamples, reference: ArmSamples, metric: str) -> Comparison:
     )
 
 
-def _drawing_seeds(samples_SR: Floats) -> Floats:
-    """(R,) mean over S seeds drawn with replacement, anew in each resample of the images."""
-    seeds, resamples = samples_SR.shape
-    drawn_RS = np.random.default_rng(SEED_DRAWS).integers(0, seeds, (resamples, seeds))
-    return np.asarray(np.take_along_axis(samples_SR.T, drawn_RS, axis=1).mean(axis=1))
+def _with_other_seeds(samples_R: Floats, point_S: Floats) -> Floats:
+    """(R,) the samples, each moved by the standard error of the seeds' differences times a draw of Student's t.
+
+    A bootstrap of the seeds themselves would not do: three seeds that agree in sign by chance, as a quarter of all
+    do, agree in every resample.
+    """
+    if len(point_S) < 2:
+        return np.full_like(samples_R, np.nan)
+    error = float(point_S.std(ddof=1)) / math.sqrt(len(point_S))
+    return samples_R + error * np.random.default_rng(T_DRAWS).standard_t(len(point_S) - 1, len(samples_R))
 
 
 def _verdict(difference: float, p_holm: float, seeds_p_holm: float) -> str:
@@ -189,7 +195,7 @@ def _verdict(difference: float, p_holm: float, seeds_p_holm: float) -> str:
         return NOT_MEASURED
     if p_holm >= SIGNIFICANCE or difference == 0:
         return SAME
-    if seeds_p_holm >= SIGNIFICANCE:
+    if not seeds_p_holm < SIGNIFICANCE:  # NaN, one seed, is a doubt too
         return SEEDS_DOUBT
     return BETTER if difference > 0 else WORSE
 

@@ -95,7 +95,7 @@ def load_study(path: Path, overrides: list[str] | None = None) -> Study:
         test=_test_split(keys.test, base),
         may_differ=tuple(keys.may_differ),
         jobs=keys.jobs,
-        folder=Path(outputs[-1] if outputs else keys.output or f"runs/ablations/{config_name(path)}"),
+        folder=Path((outputs[-1] if outputs else keys.output) or f"runs/ablations/{config_name(path)}"),
         shapes=keys.shapes,
     )
     if not wrong:
@@ -155,6 +155,10 @@ def _resolve_base(keys: StudyKeys, places: Places, words: list[str]) -> tuple[Co
     """The config that all arms start from, or its faults."""
     written = leaves(keys.overrides)
     faults = _twice(written, "overrides", places)
+    for word in words:
+        if word.partition("=")[0].strip() in ("seed", "seeds"):
+            faults.append(f"override {word!r}: the study sets the seeds; change `seeds` in {places.source}")
+    words = [word for word in words if word.partition("=")[0].strip() not in ("seed", "seeds")]
     for key in ("seed", "output"):
         if any(name == key for name, _ in written):
             instead = "seeds" if key == "seed" else "output, at the top of the study"
@@ -234,8 +238,13 @@ def _name_faults(keys: StudyKeys, written: list[_ArmText], places: Places) -> li
         slug = slug_of(arm.name).lower()
         if slug in names:
             faults.append(
-                f"{places.of(arm.path + '.name')}: arm {arm.name}: its files would be those of arm {names[slug]}; "
-                "give it another name"
+                f"{places.of(arm.path + '.name')}: arm {arm.name}: "
+                + (
+                    "the name is given twice"
+                    if arm.name == names[slug]
+                    else f"its files would be those of arm {names[slug]}"
+                )
+                + "; give it another one"
             )
         names.setdefault(slug, arm.name)
     known = [arm.name for arm in written]

@@ -8,7 +8,7 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from retinanet import yaml_strict
 from retinanet.config_faults import shown
@@ -98,9 +98,14 @@ class StudyKeys(Section):
             raise ValueError("give either arms or grid, with at least one entry")
         if self.paper and not self.grid:
             raise ValueError("paper beside arms: write it into each arm, as `paper: {AP: 34.0}`")
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError("seeds: the same seed twice would count one training as two")
         return self
+
+    @field_validator("seeds")
+    @classmethod
+    def _once(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("the same seed twice would count one training as two")
+        return seeds
 
 
 SECTIONS: dict[str, type[Section]] = {

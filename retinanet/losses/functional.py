@@ -1,14 +1,15 @@
 """Focal losses as a library: softmax, sigmoid and from probabilities, for any classification or segmentation.
 
 All are computed in float32 whatever the autocast type (float64 stays float64) and can be differentiated twice.
-Every argument that does not fit raises LossFault, a ValueError. The values in `target` are not looked at under
-torch.compile, where looking would break the graph.
+Every value that does not fit raises LossFault, a ValueError. Logits must be finite. The values in `target` are not
+looked at under torch.compile, where looking would break the graph.
 
 Legend: N samples, C classes, (...) any further shape; t the target's class, p_t its probability.
 """
 
 import difflib
 import math
+import numbers
 from collections.abc import Sequence
 from typing import Literal, get_args
 
@@ -39,7 +40,8 @@ def softmax_focal_loss(
 ) -> Tensor:
     """-alpha_t (1 - p_t)^gamma log p_t with p = softmax(logits) over dimension 1 (paper section 3.2, equation 5).
 
-    logits: (N, C) or (N, C, d1, ...) float. target: (N,) or (N, d1, ...) integer, class 0..C-1 or ignore_index.
+    logits: (N, C) or (N, C, d1, ...) float, finite (rule a class out with -1e4, not with -inf). target: (N,) or
+    (N, d1, ...) integer, class 0..C-1 or ignore_index.
     alpha: None; or C weights, one a class (sequence or tensor); or, for C = 2 only, one number in 0..1: class 1
     gets alpha and class 0 gets 1 - alpha, the same as the list [1 - alpha, alpha]. For the other way round give
     the list [alpha, 1 - alpha].
@@ -88,7 +90,7 @@ def sigmoid_focal_loss(
     the sum over the sum of the targets (for hard ones: the number of ones), at least 1.
     Raises LossFault, naming every fault: shapes, types, values out of range.
     """
-    _raise("sigmoid_focal_loss", _binary_faults("logits", logits, target, alpha, gamma, reduction))
+    raise_faults("sigmoid_focal_loss", _binary_faults("logits", logits, target, alpha, gamma, reduction))
     logits = _full_precision(logits)
     return _expected(
         _focal_of_margin(-logits, gamma), _focal_of_margin(logits, gamma), target.to(logits.dtype), alpha, reduction
@@ -109,7 +111,7 @@ def binary_focal_loss(
     faults = _binary_faults("probabilities", probabilities, target, alpha, gamma, reduction)
     if not faults and _looked_at(_outside_unit(probabilities)):
         faults.append("probabilities must lie in 0..1; for logits use sigmoid_focal_loss")
-    _raise("binary_focal_loss", faults)
+    raise_faults("binary_focal_loss", faults)
     p = _full_precision(probabilities)
     floor = torch.finfo(p.dtype).eps / 2
     top = 1.0 - math.log(floor)
@@ -210,14 +212,16 @@ def _outside_unit(values: Tensor) -> Tensor:
     return ~((values >= 0) & (values <= 1))
 
 
-def _raise(name: str, faults: list[str]) -> None:
+def raise_faults(name: str, faults: list[str]) -> None:
+    """LossFault naming all of them, if there are any."""
     if faults:
         raise LossFault(list_faults(name, faults))
 
 
-def _common_faults(gamma: float, reduction: str) -> list[str]:
+def common_faults(gamma: float, reduction: str) -> list[str]:
+    """What is wrong with the two arguments that every loss here takes."""
     faults = []
-    if not isinstance(gamma, (int, float)) or not 0 <= gamma < math.inf:
+    if not isinstance(gamma, numbers.Real) or not 0 <= gamma < math.inf:
         faults.append(f"gamma must be a finite number >= 0, not {gamma!r}; 0 is cross entropy, the paper's is 2")
     if reduction not in get_args(Reduction):
         close = difflib.get_close_matches(str(reduction).lower().replace(" ", "_"), get_args(Reduction), 1)
@@ -234,7 +238,7 @@ def _binary_faults(
     name: str, values: Tensor, target: Tensor, alpha: float | Tensor | None, gamma: float, reduction: str
 ) -> list[str]:
     """What is wrong with the arguments of the two binary losses; `name` is what their first one is called."""
-    faults = _common_faults(gamma, reduction) + _float_faults(name, values)
+    faults = common_faults(gamma, reduction) + _float_faults(name, values)
     if target.shape != values.shape:
         hint = ": for class indices use softmax_focal_loss, or one_hot them" if target.ndim == values.ndim - 1 else ""
         faults.append(f"target has shape {tuple(target.shape)} and {name} {tuple(values.shape)}; both must agree{hint}")
@@ -243,7 +247,7 @@ def _binary_faults(
     if isinstance(alpha, Tensor):
         off = alpha.ndim != 0 or (alpha.device.type == "cpu" and _looked_at(_outside_unit(alpha)))
     else:
-        off = alpha is not None and not (isinstance(alpha, (int, float)) and 0 <= alpha <= 1)
+        off = alpha is not None and not (isinstance(alpha, numbers.Real) and 0 <= alpha <= 1)
     if off:
         faults.append(f"alpha must be one number in 0..1 (label 1 gets it, label 0 gets 1 - alpha) or None: {alpha!r}")
     return faults
@@ -260,8 +264,8 @@ def _checked_softmax(
     background: int,
 ) -> Tensor | None:
     """The C class weights (None without alpha) in the loss's type; raises LossFault for whatever does not fit."""
-    faults = _common_faults(gamma, reduction) + _float_faults("logits", logits)
-    if not 0 <= label_smoothing <= 1:
+    faults = common_faults(gamma, reduction) + _float_faults("logits", logits)
+    if not isinstance(label_smoothing, numbers.Real) or not 0 <= label_smoothing <= 1:
         faults.append(f"label_smoothing must lie in 0..1, not {label_smoothing!r}")
     if logits.ndim < 2 or logits.shape[1] < 2:
         faults.append(
@@ -270,17 +274,21 @@ def _checked_softmax(
         )
         raise LossFault(list_faults("softmax_focal_loss", faults))
     classes = logits.shape[1]
-    if not 0 <= background < classes:
+    if not isinstance(background, numbers.Integral) or not 0 <= background < classes:
         faults.append(f"background must be a class, 0..{classes - 1}, not {background!r}")
     faults += _index_faults(logits, target, ignore_index)
     weights = None
     if alpha is not None:
-        weights = torch.as_tensor(alpha, dtype=_full_precision(logits[:0]).dtype, device=logits.device)
+        try:
+            weights = torch.as_tensor(alpha, dtype=_full_precision(logits[:0]).dtype, device=logits.device)
+        except (TypeError, ValueError, RuntimeError) as error:
+            faults.append(f"alpha must be None, a number or {classes} numbers, not {alpha!r}")
+            raise LossFault(list_faults("softmax_focal_loss", faults)) from error
         host = not isinstance(alpha, Tensor) or alpha.device.type == "cpu"
         faults += _weight_faults(weights, classes, host)
         if weights.ndim == 0:
             weights = torch.stack([1.0 - weights, weights])
-    _raise("softmax_focal_loss", faults)
+    raise_faults("softmax_focal_loss", faults)
     return weights
 
 

@@ -9,7 +9,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from retinanet.losses.functional import Reduction, Weights, sigmoid_focal_loss, softmax_focal_loss
+from retinanet.losses.functional import (
+    Reduction,
+    Weights,
+    common_faults,
+    raise_faults,
+    sigmoid_focal_loss,
+    softmax_focal_loss,
+)
 
 
 class FocalLoss(nn.Module):
@@ -30,6 +37,7 @@ class FocalLoss(nn.Module):
         background: int = 0,
     ) -> None:
         super().__init__()
+        raise_faults("FocalLoss", common_faults(gamma, reduction))
         self.gamma = gamma
         self.reduction: Reduction = reduction
         self.ignore_index = ignore_index
@@ -65,6 +73,7 @@ class SigmoidFocalLoss(nn.Module):
 
     def __init__(self, alpha: float | None = 0.25, gamma: float = 2.0, reduction: Reduction = "mean") -> None:
         super().__init__()
+        raise_faults("SigmoidFocalLoss", common_faults(gamma, reduction))
         self.gamma = gamma
         self.reduction: Reduction = reduction
         self.register_buffer("alpha", _buffer(alpha))

@@ -1,6 +1,5 @@
 """Intervals that cover, p-values that are calibrated, Holm by hand, and verdicts that follow."""
 
-import itertools
 import math
 
 import numpy as np
@@ -86,7 +85,7 @@ def test_fewest_resamples_is_the_least_that_can_reach_five_percent() -> None:
 
 def test_verdicts_of_a_better_a_worse_an_equal_and_a_diverged_arm() -> None:
     arms = [
-        arm("better", (0, 1, 2), [0.36, 0.35, 0.37], 1),
+        arm("better", (0, 1, 2), [0.36, 0.372, 0.348], 1),
         arm("focal", (0, 1, 2), [0.32, 0.33, 0.31], 2),
         arm("same", (0, 1, 2), [0.321, 0.329, 0.311], 3),
         arm("diverged", (0, 1, 2), [0.0, 0.0, 0.0], 4, sd=0.0),
@@ -104,34 +103,55 @@ def test_verdicts_of_a_better_a_worse_an_equal_and_a_diverged_arm() -> None:
     assert diverged.difference == pytest.approx(-0.32)
 
 
-def test_a_difference_that_one_seed_contradicts_is_in_doubt() -> None:
-    """Clear over images (sd 0.003 for a mean difference of 0.02), yet with seed 2 alone drawn it turns around."""
-    focal = arm("focal", (0, 1, 2), [0.30, 0.30, 0.30], 1, sd=0.001)
-    mixed = arm("mixed", (0, 1, 2), [0.34, 0.33, 0.29], 2, sd=0.001)
+def test_a_difference_clear_over_images_may_be_in_doubt_over_seeds() -> None:
+    """Differences .04, .03, -.01: mean .02, standard error .0153, t = 1.31 with two degrees of freedom, p = 0.32."""
+    focal = arm("focal", (0, 1, 2), [0.30, 0.30, 0.30], 1, sd=0.0001)
+    mixed = arm("mixed", (0, 1, 2), [0.34, 0.33, 0.29], 2, sd=0.0001)
     found = compare_arms([focal, mixed], "focal", "AP")[0]
     assert found.difference == pytest.approx(0.02)
-    assert found.low > 0.015
+    assert found.low > 0.019
     assert found.p_holm < 0.05
     assert found.seeds_low < 0 < found.seeds_high
-    # Seed 2 three times over has probability 1/27; every other draw of three has a positive mean or is 29 + 29 + 33.
-    wrong = sum(sum(draw) <= 0 for draw in itertools.product((0.04, 0.03, -0.01), repeat=3)) / 27
-    assert found.seeds_p_holm == pytest.approx(2 * wrong, rel=0.35)
+    assert found.seeds_p_holm == pytest.approx(0.32, abs=0.04)
     assert found.verdict == "not distinguishable over seeds"
 
 
-def test_with_one_seed_both_intervals_are_the_same() -> None:
-    found = compare_arms([arm("focal", (0,), [0.30], 1), arm("other", (0,), [0.33], 2)], "focal", "AP")[0]
-    assert (found.seeds_low, found.seeds_high, found.seeds_p_holm) == (found.low, found.high, found.p_holm)
-
-
-def test_seeds_widen_the_interval_by_their_own_spread() -> None:
-    """Without any noise over images what is left is the spread of the mean of three draws: sd sqrt(2/3) / sqrt(3)."""
+def test_the_interval_over_seeds_is_students() -> None:
+    """Without noise over images: .04 +- 4.303 x .01 / sqrt(3), the 97.5 % point of t with two degrees of freedom."""
     focal = arm("focal", (0, 1, 2), [0.30, 0.30, 0.30], 1, sd=0.0)
     other = arm("other", (0, 1, 2), [0.33, 0.34, 0.35], 2, sd=0.0)
     found = compare_arms([focal, other], "focal", "AP")[0]
     assert found.low == pytest.approx(found.high) == pytest.approx(0.04)
-    assert (found.seeds_low, found.seeds_high) == (pytest.approx(0.03, abs=0.004), pytest.approx(0.05, abs=0.004))
+    half = 4.303 * 0.01 / math.sqrt(3)
+    assert (found.seeds_low, found.seeds_high) == (
+        pytest.approx(0.04 - half, abs=0.006),
+        pytest.approx(0.04 + half, abs=0.006),
+    )
     assert found.verdict == "better"
+
+
+def test_one_seed_says_nothing_of_other_seeds() -> None:
+    found = compare_arms([arm("focal", (0,), [0.30], 1), arm("other", (0,), [0.33], 2)], "focal", "AP")[0]
+    assert found.p_holm < 0.05
+    assert math.isnan(found.seeds_low)
+    assert math.isnan(found.seeds_p_holm)
+    assert found.verdict == "not distinguishable over seeds"
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_losses_that_do_not_differ_are_rarely_told_apart(seeds: int) -> None:
+    """Seeds scatter five times as much as images: at most one study in ten names a winner (nominal: one in twenty)."""
+    rng = np.random.default_rng(seeds)
+    named = 0
+    for trial in range(200):
+        points = 0.3 + rng.normal(0, 0.01, (2, seeds))
+        names = tuple(range(seeds))
+        pair = [
+            arm("focal", names, list(points[0]), trial, 0.002),
+            arm("other", names, list(points[1]), 1000 + trial, 0.002),
+        ]
+        named += compare_arms(pair, "focal", "AP")[0].verdict in ("better", "worse")
+    assert named <= 20
 
 
 def test_what_holm_takes_back_is_not_distinguishable() -> None:
@@ -141,7 +161,7 @@ def test_what_holm_takes_back_is_not_distinguishable() -> None:
     shifted = [arm(f"arm{n}", (0,), [0.30 + 0.0023], int(rng.integers(1e6)), sd=0.001) for n in range(5)]
     alone = compare_arms([focal, shifted[0]], "focal", "AP")[0]
     family = compare_arms([focal, *shifted], "focal", "AP")
-    assert alone.verdict == "better"
+    assert alone.p_holm < 0.05
     assert {comparison.verdict for comparison in family} == {"not distinguishable"}
     assert family[0].p == alone.p
     assert family[0].low > 0, "the interval is each comparison's own"

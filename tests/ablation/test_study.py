@@ -117,7 +117,7 @@ def test_all_faults_are_told_together_with_their_lines(write: Write) -> None:
         ("note: seen", "paper: {{APx: 3}}", 5, "APx: unknown number; did you mean AP"),
         ("iterations: 7", "iterations: 7, epochs: 2", 10, "budget: give exactly one of iterations and epochs"),
         ("iterations: 7", "iterations: many", 10, "budget.iterations: wants a valid integer, got the text 'many'"),
-        ("reference:", "seeds: [1, 1]\nreference:", 1, "the same seed twice"),
+        ("reference:", "seeds: [1, 1]\nreference:", 9, "the same seed twice"),
         ("reference:", "seeds: []\nreference:", 9, "seeds: wants at least 1 item"),
         ("reference:", "lr: {{rule: grid, values: [0.1]}}\nreference:", 9, "at least two different"),
         ("reference:", "lr: {{rule: grid, values: [0.1, 0.2]}}\nreference:", 9, "needs a `test` split"),

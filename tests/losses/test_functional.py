@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss as torchvision_focal
 
 from retinanet.errors import UserFault
-from retinanet.losses.functional import binary_focal_loss, sigmoid_focal_loss, softmax_focal_loss
+from retinanet.losses.functional import LossFault, binary_focal_loss, sigmoid_focal_loss, softmax_focal_loss
 
 GRID = (-100.0, -30.0, -12.5, -5.0, -1.0, -0.25, 0.0, 0.25, 1.0, 5.0, 12.5, 30.0, 100.0)
 GAMMAS = (0.5, 1.0, 2.0, 5.0)
@@ -460,3 +461,15 @@ def test_binary_faults_name_the_mend(text: str, loss: Callable[..., Tensor]) -> 
 def test_probabilities_outside_0_1_are_told_apart_from_logits(bad: float) -> None:
     with pytest.raises(UserFault, match="for logits use sigmoid_focal_loss"):
         binary_focal_loss(torch.tensor([0.5, bad]), torch.tensor([0, 1]), alpha=0.25, gamma=2)
+
+
+@pytest.mark.parametrize("alpha", ["0.25", [1, None, 3], {0: 1.0}, [1, [2], 3]])
+def test_an_alpha_of_another_type_is_a_fault(alpha: object) -> None:
+    with pytest.raises(LossFault, match="alpha must be None, a number or 3 numbers"):
+        softmax_focal_loss(torch.zeros(2, 3), torch.tensor([0, 1]), gamma=2.0, alpha=alpha)  # type: ignore[arg-type]
+
+
+def test_numpy_numbers_are_numbers() -> None:
+    logits, target = torch.tensor([0.5, -1.0]), torch.tensor([1.0, 0.0])
+    ours = sigmoid_focal_loss(logits, target, alpha=np.float32(0.25), gamma=np.float32(2))  # type: ignore[arg-type]
+    assert torch.equal(ours, sigmoid_focal_loss(logits, target, alpha=0.25, gamma=2.0))

@@ -92,3 +92,10 @@ def test_wrong_options_are_faults_at_use() -> None:
 def test_repr_shows_the_options() -> None:
     assert "gamma=2, alpha=[0.5, 1.0, 2.0], reduction=mean" in repr(FocalLoss(alpha=WEIGHTS))
     assert repr(SigmoidFocalLoss(alpha=None)) == "SigmoidFocalLoss(alpha=None, gamma=2, reduction=mean)"
+
+
+def test_wrong_options_are_refused_when_the_module_is_made() -> None:
+    with pytest.raises(LossFault, match="gamma must be a finite number"):
+        FocalLoss(gamma=-1)
+    with pytest.raises(LossFault, match="did you mean `mean`"):
+        SigmoidFocalLoss(reduction="men")  # type: ignore[arg-type]
