@@ -212,9 +212,9 @@ def coco_like_matches(seed: int, images: int = 5000, classes: int = 80, detectio
 
 @pytest.mark.slow
 def test_a_thousand_resamples_of_coco_val_s_size_take_well_under_two_minutes() -> None:
-    """A tenth of them for one set of 400,000 detections: a pair takes twenty times as long."""
+    """A tenth of them for one set of 400,000 detections: a pair takes twenty times as long. Time of this process."""
     matches = coco_like_matches(seed=0)
-    start = time.perf_counter()
+    start = time.process_time()
     values = resample([matches], resamples=100)
-    assert 20 * (time.perf_counter() - start) < 100
+    assert 20 * (time.process_time() - start) < 100
     assert (values > 0).all()
