@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogFormatter
+from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from retinanet.ablation.arm_style import (
     FALSE_COLOR,
@@ -123,6 +123,8 @@ def draw_learning_curves(data: ReportData, path: Path) -> Path:
         for formatted in (right.yaxis.set_major_formatter, right.yaxis.set_minor_formatter):
             formatted(LogFormatter(minor_thresholds=(2.0, 0.5)))
     left.set_ylim(bottom=0)
+    for axes in (left, right):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     tidy(left, "step", "AP on the validation split", "validation AP")
     tidy(right, "step", "class loss, each arm's own", "training class loss")
     legend_below(figure, left, 4)

@@ -109,8 +109,7 @@ class StudyKeys(Section):
 
 
 SECTIONS: dict[str, type[Section]] = {
-    "": StudyKeys, "arms": ArmKeys, "budget": Budget, "lr": LrRule, "test": SplitKeys,
-    "shapes": ShapesKeys,
+    "": StudyKeys, "arms": ArmKeys, "budget": Budget, "lr": LrRule, "shapes": ShapesKeys, "test": SplitKeys,
 }  # fmt: skip
 
 
@@ -144,7 +143,11 @@ def read_study_file(path: Path) -> tuple[StudyKeys | None, Places, list[str]]:
 def _located(error: dict[str, Any], places: Places) -> str:
     path = [part for part in error["loc"] if part != "[key]"]
     dotted = ".".join(map(str, path))
-    return f"{places.of(dotted)}: {_message(error, dotted)}"
+    place = dotted
+    if not dotted:
+        named = [key for key in ("paper", "grid", "arms") if key in places.lines and key in str(error["msg"])]
+        place = next(iter(named), "")
+    return f"{places.of(place)}: {_message(error, dotted)}"
 
 
 def _message(error: dict[str, Any], dotted: str) -> str:
@@ -159,6 +162,8 @@ def _message(error: dict[str, Any], dotted: str) -> str:
             return f"{dotted}: unknown key; {near_or_all(key, list(fields))}"
         case "missing":
             return f"{dotted}: is missing; give {fields[key].description}"
+        case "model_type" | "dict_type":
+            return f"{dotted}: wants a mapping of keys, got {shown(error['input'])}"
         case "literal_error" if key == "[key]":
             return f"{dotted}: unknown number; {near_or_all(str(error['input']), list(COCO_PRECISIONS))}"
     wanted = str(error["msg"]).replace("Input should be", "wants").replace("List should have", "wants")

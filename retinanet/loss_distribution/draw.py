@@ -65,6 +65,8 @@ def draw_loss_distribution(
     """
     if most_images is not None and most_images < 1:
         raise ConfigFault(f"--images: wants a whole number of at least 1, got {most_images}")
+    if any(word.strip().startswith("loss.classification") for word in overrides):
+        raise ConfigFault("loss.classification: the checkpoint's network stays as trained; name losses with --loss")
     given = build_losses(losses)
     saved = load_detector(path, overrides)
     trained_with = saved.config.loss.classification
