@@ -122,7 +122,7 @@ def test_all_faults_are_told_together_with_their_lines(write: Write) -> None:
         ("reference:", "lr: {{rule: grid, values: [0.1]}}\nreference:", 9, "at least two different"),
         ("reference:", "lr: {{rule: grid, values: [0.1, 0.2]}}\nreference:", 9, "needs a `test` split"),
         ("reference:", "lr: {{values: [0.1, 0.2]}}\nreference:", 9, "rule same takes no `values`"),
-        ("reference:", "paper: [1]\nreference:", 1, "write it into each arm"),
+        ("reference:", "paper: [1]\nreference:", 9, "write it into each arm"),
         ("reference:", "jobs: 0\nreference:", 9, "jobs: wants"),
         ("reference:", "may_differ: [loss.clasification]\nreference:", 9, "no config key loss.clasification"),
         ("base: {base}", "base: nowhere.yaml", 2, "there is no config"),
