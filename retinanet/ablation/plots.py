@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from retinanet.ablation.arm_style import (
     FALSE_COLOR,
@@ -92,6 +92,12 @@ def draw_points(data: ReportData, path: Path) -> Path:
     return save_figure(figure, path)
 
 
+def _log_label(value: float, _place: int) -> str:
+    """Plain numbers at 1, 2 and 5 of each decade, nothing between."""
+    digit = round(value / 10 ** math.floor(math.log10(value))) if value > 0 else 0
+    return f"{value:g}" if digit in (1, 2, 5) else ""
+
+
 def _draw_arm_points(axes: Axes, arm: ArmData, style: ArmStyle, place: int) -> None:
     if not arm.measured:
         axes.text(0.02, place, "no result", va="center", color=MUTED, transform=axes.get_yaxis_transform())
@@ -121,7 +127,7 @@ def draw_learning_curves(data: ReportData, path: Path) -> Path:
     if everywhere and min(everywhere) > 0:
         right.set_yscale("log")
         for formatted in (right.yaxis.set_major_formatter, right.yaxis.set_minor_formatter):
-            formatted(LogFormatter(minor_thresholds=(2.0, 0.5)))
+            formatted(FuncFormatter(_log_label))
     left.set_ylim(bottom=0)
     for axes in (left, right):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
