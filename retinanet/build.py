@@ -41,7 +41,10 @@ def build_criterion(config: Config) -> Criterion:
     """Both losses with their weights."""
     loss = config.loss
     return Criterion(
-        build_class_loss(loss.classification), loss.classification.weight, build_box_loss(loss.box), loss.box.weight
+        build_class_loss(loss.classification, loss.kernels),
+        loss.classification.weight,
+        build_box_loss(loss.box),
+        loss.box.weight,
     )
 
 

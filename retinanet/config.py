@@ -93,6 +93,11 @@ class Loss(Section):
         "batch_positives",
         description="Divide by the positives of the effective batch (paper), or each image by its own (torchvision).",
     )
+    kernels: Literal["auto", "plain"] = Field(
+        "auto",
+        description="`auto` compiles a dense class loss for large batches, where the machine can; `plain` never does. "
+        "Equal to float rounding.",
+    )
 
 
 class Data(Section):

@@ -8,7 +8,7 @@ Legend: B images, A anchors, K classes, O outputs of the class head for an ancho
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from pydantic import Discriminator, Tag
@@ -17,8 +17,10 @@ from torch import Tensor
 from retinanet.losses.cross_entropy import BalancedCrossEntropy, CrossEntropy, balanced_cross_entropy, cross_entropy
 from retinanet.losses.focal import Focal, focal
 from retinanet.losses.focal_star import FocalStar, focal_star
+from retinanet.losses.fused import DenseLoss, FusedLoss, Margin
 from retinanet.losses.ghm import Ghm, ghm
 from retinanet.losses.hard_mining import Ohem, Ohem13, ohem
+from retinanet.losses.margins import cross_entropy_margin, focal_margin, focal_star_margin
 from retinanet.losses.quality import QualityFocal, Varifocal, quality_focal, varifocal
 from retinanet.losses.sampled import Sampled, sampled
 from retinanet.losses.softmax import (
@@ -81,7 +83,7 @@ class ClassificationLoss(NamedTuple):
     """Head outputs (..., O) -> class scores (..., K) in 0..1, float32."""
 
 
-def over_positives(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, ClassTargets], Tensor]:
+def over_positives(loss: DenseLoss) -> Callable[[Tensor, ClassTargets], Tensor]:
     """A loss of (outputs, labels) over all anchors, divided by the normaliser (paper section 4.1)."""
 
     def value(logits_BAO: Tensor, targets: ClassTargets) -> Tensor:
@@ -90,17 +92,24 @@ def over_positives(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor
     return value
 
 
-def build_class_loss(options: ClassLoss) -> ClassificationLoss:
-    """The loss that config `loss.classification` describes."""
+def build_class_loss(options: ClassLoss, kernels: Literal["auto", "plain"] = "auto") -> ClassificationLoss:
+    """The loss that config `loss.classification` describes; `auto` kernels compile dense losses of large batches."""
+
+    def dense(plain: DenseLoss, margin: Margin, positive_weight: float, negative_weight: float) -> ClassificationLoss:
+        fused = FusedLoss(plain, margin, positive_weight, negative_weight)
+        return ClassificationLoss(over_positives(fused if kernels == "auto" else plain))
+
     match options:
         case Focal(alpha=alpha, gamma=gamma):
-            return ClassificationLoss(over_positives(partial(focal, alpha=alpha, gamma=gamma)))
+            plain = partial(focal, alpha=alpha, gamma=gamma)
+            return dense(plain, partial(focal_margin, gamma=gamma), alpha, 1.0 - alpha)
         case CrossEntropy():
-            return ClassificationLoss(over_positives(cross_entropy))
+            return dense(cross_entropy, cross_entropy_margin, 1.0, 1.0)
         case BalancedCrossEntropy(alpha=alpha):
-            return ClassificationLoss(over_positives(partial(balanced_cross_entropy, alpha=alpha)))
+            return dense(partial(balanced_cross_entropy, alpha=alpha), cross_entropy_margin, alpha, 1.0 - alpha)
         case FocalStar(gamma=gamma, beta=beta, alpha=alpha):
-            return ClassificationLoss(over_positives(partial(focal_star, gamma=gamma, beta=beta, alpha=alpha)))
+            plain = partial(focal_star, gamma=gamma, beta=beta, alpha=alpha)
+            return dense(plain, partial(focal_star_margin, gamma=gamma, beta=beta), alpha, 1.0 - alpha)
         case Ohem() | Ohem13():
             return ClassificationLoss(partial(ohem, rule=options.rule()))
         case Sampled():

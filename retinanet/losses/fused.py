@@ -1,0 +1,125 @@
+"""Dense sigmoid losses in one compiled pass: value and analytic gradient together, from logits and integer labels.
+
+The plain losses keep a dozen tensors as large as the logits for their backward pass; here the gradient is the only
+one. Small batches take the plain loss, so that nobody waits for a compiler to save microseconds.
+
+Legend: N anchors of a batch, K classes.
+"""
+
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Callable
+from functools import lru_cache, partial
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from retinanet.structures import IGNORE
+
+DenseLoss = Callable[[Tensor, Tensor], Tensor]
+"""(logits (..., K), labels (...)) -> loss (...), summed over the K outputs."""
+
+Margin = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""s -> value and slope; see `margins.py`."""
+
+
+class Kernel(NamedTuple):
+    """The compiled parts of a dense loss."""
+
+    one_pass: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    """(logits_NK, labels_N int32) -> loss_N, gradient_NK."""
+    scale_rows: Callable[[Tensor, Tensor], Tensor]
+    """(gradient_NK, scale_N) -> gradient_NK, changed in place."""
+
+
+FUSED_FROM = 1 << 21
+"""Outputs of a batch from which a compiled loss is used; two million take the plain one some 50 ms on two cores."""
+
+
+def value_and_gradient(
+    logits_NK: Tensor, labels_N: Tensor, margin: Margin, positive_weight: float, negative_weight: float
+) -> tuple[Tensor, Tensor]:
+    """Loss of each anchor and its gradient by each logit; both are exactly 0 where the label is IGNORE.
+
+    logits_NK: any float type, computed in float32 (float64 stays); labels_N: int32. Returns (N,) and (N, K), the
+    latter in the logits' type, but float32 for float16, in which a gradient would vanish before the loss is scaled.
+    """
+    x_NK = logits_NK if logits_NK.dtype == torch.float64 else logits_NK.float()
+    is_class = labels_N[:, None] == torch.arange(logits_NK.shape[1], dtype=torch.int32, device=labels_N.device)
+    valid_N1 = (labels_N != IGNORE)[:, None]
+    value_NK, slope_NK = margin(torch.where(is_class, -x_NK, x_NK))
+    weight_NK = torch.where(is_class, positive_weight, negative_weight).to(x_NK.dtype)
+    loss_N = torch.where(valid_N1, weight_NK * value_NK, 0.0).sum(dim=1)
+    gradient_NK = torch.where(is_class, -weight_NK, weight_NK) * slope_NK
+    kept = torch.float32 if logits_NK.dtype == torch.float16 else logits_NK.dtype
+    return loss_N, torch.where(valid_N1, gradient_NK, 0.0).to(kept)
+
+
+def scale_rows(gradient_NK: Tensor, scale_N: Tensor) -> Tensor:
+    """The chain rule, in place; compiled, as mixed types are slow otherwise."""
+    return gradient_NK.mul_(scale_N[:, None])
+
+
+class _Dense(torch.autograd.Function):
+    """Keeps the gradient instead of what it would be computed from; can be differentiated once."""
+
+    @staticmethod
+    def forward(ctx: Any, logits_NK: Tensor, labels_N: Tensor, kernel: Kernel) -> Tensor:
+        loss_N, gradient_NK = kernel.one_pass(logits_NK, labels_N)
+        ctx.save_for_backward(gradient_NK)
+        ctx.scale_rows = kernel.scale_rows
+        return loss_N
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, scale_N: Tensor) -> tuple[Tensor, None, None]:
+        (gradient_NK,) = ctx.saved_tensors
+        # In place: autograd itself refuses a second backward through a saved tensor that was changed.
+        return ctx.scale_rows(gradient_NK, scale_N), None, None
+
+
+@lru_cache
+def can_compile(device_type: str) -> bool:
+    """Whether torch.compile has what it needs there: a C++ compiler for the CPU, Triton for a CUDA device."""
+    if device_type == "cpu":
+        return shutil.which(os.environ.get("CXX", "g++")) is not None
+    return device_type == "cuda" and find_spec("triton") is not None
+
+
+class FusedLoss:
+    """A dense loss that compiles itself when it first meets a batch worth it; until then, and elsewhere, the plain one.
+
+    The choice depends on shape and machine alone, so a resumed run makes the same one.
+    """
+
+    def __init__(self, plain: DenseLoss, margin: Margin, positive_weight: float, negative_weight: float) -> None:
+        self.plain = plain
+        self.one_pass = partial(
+            value_and_gradient, margin=margin, positive_weight=positive_weight, negative_weight=negative_weight
+        )
+        self.kernel: Kernel | None = None
+        self.refused = False
+
+    def __call__(self, logits_K: Tensor, labels: Tensor) -> Tensor:
+        small = logits_K.numel() < FUSED_FROM
+        if small or self.refused or not can_compile(logits_K.device.type):
+            return self.plain(logits_K, labels)
+        from torch._dynamo.exc import BackendCompilerFailed  # a second to import, for those who need it
+
+        if self.kernel is None:
+            # On machines with CUDA's files and no GPU it would tell every user that it found none.
+            logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+            self.kernel = Kernel(torch.compile(self.one_pass, dynamic=True), torch.compile(scale_rows, dynamic=True))
+        try:
+            loss_N: Tensor = _Dense.apply(logits_K.flatten(0, -2), labels.flatten().to(torch.int32), self.kernel)
+        except BackendCompilerFailed as error:
+            self.refused = True
+            reason = str(error).splitlines()[0]
+            warnings.warn(f"the class loss runs uncompiled, which is slower but the same: {reason}", stacklevel=2)
+            return self.plain(logits_K, labels)
+        return loss_N.view(labels.shape)

@@ -1,0 +1,214 @@
+"""One-pass losses against 150-digit decimals and against the plain losses that they stand for."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from decimal import Decimal, localcontext
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from retinanet.losses.classification import build_class_loss
+from retinanet.losses.cross_entropy import CrossEntropy, balanced_cross_entropy, cross_entropy
+from retinanet.losses.focal import Focal, focal
+from retinanet.losses.focal_star import focal_star
+from retinanet.losses.fused import FUSED_FROM, DenseLoss, FusedLoss, Margin, can_compile, value_and_gradient
+from retinanet.losses.margins import cross_entropy_margin, focal_margin, focal_star_margin, softplus_and_sigmoid
+from retinanet.structures import BACKGROUND, IGNORE, ClassTargets
+
+GRID = (-200.0, -87.0, -30.0, -12.5, -5.0, -1.0, -1e-3, 0.0, 1e-3, 0.25, 1.0, 5.0, 12.5, 30.0, 87.0, 200.0)
+PAIRS: dict[str, tuple[DenseLoss, Margin, float, float]] = {
+    "ce": (cross_entropy, cross_entropy_margin, 1.0, 1.0),
+    "balanced": (partial(balanced_cross_entropy, alpha=0.75), cross_entropy_margin, 0.75, 0.25),
+    "focal2": (partial(focal, alpha=0.25, gamma=2.0), partial(focal_margin, gamma=2.0), 0.25, 0.75),
+    "focal0.5": (partial(focal, alpha=0.5, gamma=0.5), partial(focal_margin, gamma=0.5), 0.5, 0.5),
+    "focal0": (partial(focal, alpha=0.25, gamma=0.0), partial(focal_margin, gamma=0.0), 0.25, 0.75),
+    "focal_star": (
+        partial(focal_star, gamma=2.0, beta=1.0, alpha=0.25),
+        partial(focal_star_margin, gamma=2.0, beta=1.0),
+        0.25,
+        0.75,
+    ),
+}
+every_pair = pytest.mark.parametrize("name", PAIRS)
+needs_compiler = pytest.mark.skipif(not can_compile("cpu"), reason="no C++ compiler here")
+
+
+def exact(s: float, gamma: Decimal) -> tuple[float, float]:
+    """sigmoid(s)^gamma log(1 + e^s), and its derivative by a difference quotient of 60 digits."""
+
+    def value(x: Decimal) -> Decimal:
+        sigmoid = 1 / (1 + (-x).exp())
+        return (sigmoid**gamma if gamma else Decimal(1)) * (1 + x.exp()).ln()
+
+    with localcontext() as context:
+        context.prec = 300
+        x, step = Decimal(s), Decimal(10) ** -60
+        return float(value(x)), float((value(x + step) - value(x - step)) / (2 * step))
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0, 5.0])
+def test_margins_equal_their_formulas(gamma: float) -> None:
+    """Relative 2e-6 in float32; gamma times the rounding of s where the factor is a power of e."""
+    value, slope = focal_margin(torch.tensor(GRID), gamma)
+    expected = [exact(s, Decimal(gamma)) for s in GRID]
+    assert value.tolist() == pytest.approx([v for v, _ in expected], rel=2e-6, abs=1e-37)
+    assert slope.tolist() == pytest.approx([d for _, d in expected], rel=2e-6, abs=1e-37)
+    if gamma == 0.0:
+        assert torch.equal(value, cross_entropy_margin(torch.tensor(GRID))[0])
+
+
+def test_the_logarithm_loses_nothing_where_it_is_tiny() -> None:
+    s = torch.linspace(-80, 80, 20_001, dtype=torch.float64)
+    softplus, sigmoid, log_sigmoid = softplus_and_sigmoid(s)
+    small = s < -40  # there log(1 + e^s) is e^s to all digits
+    torch.testing.assert_close(softplus[small], torch.exp(s[small]), rtol=1e-12, atol=0)
+    reference = torch.logaddexp(s, torch.zeros_like(s))
+    torch.testing.assert_close(softplus[~small], reference[~small], rtol=1e-7, atol=0)
+    torch.testing.assert_close(sigmoid, torch.sigmoid(s), rtol=1e-12, atol=0)
+    torch.testing.assert_close(log_sigmoid, torch.nn.functional.logsigmoid(s), rtol=1e-7, atol=0)
+
+
+def batch(rows: int, classes: int, seed: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(2, rows, classes, generator=generator) * 4 - 3
+    labels = torch.randint(-2, classes, (2, rows), generator=generator)
+    labels[torch.rand(2, rows, generator=generator) < 0.8] = BACKGROUND
+    return logits, labels
+
+
+def plain_and_gradient(loss: DenseLoss, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    leaf = logits.clone().requires_grad_()
+    value = loss(leaf, labels)
+    (value * torch.linspace(0.5, 2.0, value.numel()).view_as(value).to(value)).sum().backward()
+    assert leaf.grad is not None
+    return value.detach(), leaf.grad
+
+
+def assert_same(name: str, logits: Tensor, labels: Tensor, loss: DenseLoss, rtol: float) -> None:
+    value, gradient = plain_and_gradient(PAIRS[name][0], logits, labels)
+    own_value, own_gradient = plain_and_gradient(loss, logits, labels)
+    assert own_gradient.dtype == logits.dtype
+    torch.testing.assert_close(own_value, value, rtol=rtol, atol=1e-30)
+    torch.testing.assert_close(own_gradient, gradient, rtol=rtol, atol=1e-12)
+    assert own_gradient[labels == IGNORE].abs().sum() == 0
+    assert own_value[labels == IGNORE].abs().sum() == 0
+
+
+@every_pair
+@pytest.mark.parametrize("classes", [1, 3, 80])
+def test_one_pass_equals_autograd(name: str, classes: int) -> None:
+    plain, margin, positive, negative = PAIRS[name]
+    logits, labels = batch(300, classes, seed=classes)
+    logits = logits.double()
+    value, gradient = value_and_gradient(logits.flatten(0, 1), labels.flatten().int(), margin, positive, negative)
+    leaf = logits.clone().requires_grad_()
+    expected = plain(leaf, labels)
+    expected.sum().backward()
+    torch.testing.assert_close(value.view_as(expected), expected.detach(), rtol=1e-7, atol=1e-30)
+    torch.testing.assert_close(gradient.view_as(logits), leaf.grad, rtol=1e-7, atol=1e-15)
+
+
+def test_ignored_anchors_may_hold_anything() -> None:
+    logits = torch.tensor([[float("nan"), float("inf")], [0.0, 1.0]])
+    value, gradient = value_and_gradient(logits, torch.tensor([IGNORE, 0]).int(), cross_entropy_margin, 1.0, 1.0)
+    assert value[0] == 0
+    assert gradient[0].tolist() == [0.0, 0.0]
+    assert torch.isfinite(value).all()
+
+
+def test_a_half_precision_gradient_is_kept_where_it_does_not_vanish() -> None:
+    logits, labels = torch.full((4, 3), -12.0, dtype=torch.float16), torch.full((4,), BACKGROUND).int()
+    _, gradient = value_and_gradient(logits, labels, partial(focal_margin, gamma=2.0), 0.25, 0.75)
+    assert gradient.dtype == torch.float32
+    assert (gradient > 0).all()
+
+
+@needs_compiler
+@every_pair
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_large_batch_is_compiled_and_the_same(name: str, dtype: torch.dtype) -> None:
+    logits, labels = batch(FUSED_FROM // 160 + 7, 80, seed=1)
+    loss = FusedLoss(*PAIRS[name])
+    assert_same(name, logits.to(dtype), labels, loss, rtol=4e-6 if dtype == torch.float32 else 2e-2)
+    assert loss.kernel is not None
+    assert not loss.refused
+
+
+def test_a_small_batch_takes_the_plain_loss_to_the_bit() -> None:
+    logits, labels = batch(100, 3, seed=2)
+    loss = FusedLoss(*PAIRS["focal2"])
+    own, plain = (plain_and_gradient(f, logits, labels) for f in (loss, PAIRS["focal2"][0]))
+    assert torch.equal(own[0], plain[0])
+    assert torch.equal(own[1], plain[1])
+    assert loss.kernel is None
+
+
+@needs_compiler
+def test_a_second_backward_is_refused_rather_than_wrong() -> None:
+    logits, labels = batch(FUSED_FROM // 160 + 1, 80, seed=3)
+    value = FusedLoss(*PAIRS["ce"])(logits.requires_grad_(), labels).sum()
+    value.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        value.backward()
+
+
+@pytest.fixture
+def fresh_choice() -> Iterator[None]:
+    can_compile.cache_clear()
+    yield
+    can_compile.cache_clear()
+
+
+@pytest.mark.usefixtures("fresh_choice")
+def test_without_a_compiler_the_plain_loss_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    logits, labels = batch(FUSED_FROM // 160 + 1, 80, seed=4)
+    loss = FusedLoss(*PAIRS["focal2"])
+    assert torch.equal(loss(logits, labels), PAIRS["focal2"][0](logits, labels))
+    assert loss.kernel is None
+
+
+BROKEN_COMPILER = """
+import torch
+from retinanet.losses.cross_entropy import cross_entropy
+from retinanet.losses.fused import FUSED_FROM, FusedLoss
+from retinanet.losses.margins import cross_entropy_margin
+loss = FusedLoss(cross_entropy, cross_entropy_margin, 1.0, 1.0)
+logits, labels = torch.randn(FUSED_FROM // 64, 64), torch.full((FUSED_FROM // 64,), 3)
+for _ in range(2):
+    assert torch.equal(loss(logits, labels), cross_entropy(logits, labels))
+"""
+
+
+def test_a_broken_compiler_is_told_once_and_the_plain_loss_runs(tmp_path: Path) -> None:
+    environment = {**os.environ, "CXX": "false", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", BROKEN_COMPILER], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("runs uncompiled") == 1
+
+
+@pytest.mark.parametrize(("kernels", "compiled"), [("auto", True), ("plain", False)])
+def test_the_config_chooses(kernels: str, compiled: bool) -> None:
+    logits, labels = batch(40, 3, seed=5)
+    targets = ClassTargets(
+        labels,
+        torch.full((2,), 4.0),
+        2,
+        torch.zeros(2),
+        torch.zeros(40, 4),
+        torch.zeros(2, 40, 4),
+        *[torch.zeros(0)] * 2,
+    )
+    for options in (Focal(), CrossEntropy()):
+        value = build_class_loss(options, "plain" if kernels == "plain" else "auto").value
+        holds = [cell.cell_contents for cell in value.__closure__ or ()]
+        assert any(isinstance(held, FusedLoss) for held in holds) == compiled
+        plain = focal(logits, labels, 0.25, 2.0) if isinstance(options, Focal) else cross_entropy(logits, labels)
+        assert torch.equal(value(logits, targets), plain / 4.0)
