@@ -12,7 +12,8 @@ from torch import Tensor
 STRIDES = (8, 16, 32, 64, 128)
 """Pixels between neighbouring cells of P3 to P7."""
 
-Rounding = Literal["none", "half_even", "truncate"]
+Rounding = Literal["none", "half_even", "truncate", "stride_box"]
+Spacing = Literal["stride", "canvas_over_cells"]
 
 
 class AnchorSpec(NamedTuple):
@@ -23,6 +24,7 @@ class AnchorSpec(NamedTuple):
     aspect_ratios: tuple[float, ...]
     offset: float
     rounding: Rounding
+    spacing: Spacing
 
     @property
     def per_cell(self) -> int:
@@ -37,28 +39,38 @@ class Pyramid(NamedTuple):
     """Anchors on each level, finest first; they sum to A."""
 
 
-def cell_anchors(size: float, spec: AnchorSpec) -> Tensor:
+def cell_anchors(size: float, stride: int, spec: AnchorSpec) -> Tensor:
     """Anchors (C, 4) of a cell around (0, 0), aspect ratio outermost, scale innermost.
 
-    size: square root of the base area, pixels. An anchor of ratio r = h / w keeps the area (size * scale)^2.
-    `half_even` rounds the four half extents half to even; `truncate` first cuts size * scale to whole pixels
-    (both as torchvision does).
+    size: square root of the base area, pixels; stride: the level's. An anchor of ratio r = h / w keeps the area
+    (size * scale)^2. `half_even` rounds the four half extents half to even; `truncate` first cuts size * scale to
+    whole pixels (both as torchvision does). `stride_box` rounds the sides of a box of area stride^2 to whole pixels,
+    the height as r times the rounded width, and then enlarges it by size * scale / stride (Detectron's
+    generate_anchors, whose inclusive corners are ours less one pixel at the right and bottom).
     """
     sides_S = torch.tensor([size * scale for scale in spec.scales], dtype=torch.float64)
     if spec.rounding == "truncate":
         sides_S = sides_S.trunc()
-    root_R = torch.tensor(spec.aspect_ratios, dtype=torch.float64).sqrt()
-    heights = (root_R[:, None] * sides_S[None, :]).flatten()
-    widths = (sides_S[None, :] / root_R[:, None]).flatten()
-    boxes_C4 = torch.stack([-widths, -heights, widths, heights], dim=1) / 2
-    return (boxes_C4 if spec.rounding == "none" else boxes_C4.round()).float()
+    ratio_R1 = torch.tensor(spec.aspect_ratios, dtype=torch.float64)[:, None]
+    if spec.rounding == "stride_box":
+        width_R1 = (stride**2 / ratio_R1).sqrt().round()
+        widths, heights = (side_R1 * (sides_S / stride) for side_R1 in (width_R1, (width_R1 * ratio_R1).round()))
+    else:
+        widths, heights = sides_S / ratio_R1.sqrt(), ratio_R1.sqrt() * sides_S
+    half_C2 = torch.stack([widths.flatten(), heights.flatten()], dim=1) / 2
+    if spec.rounding in ("half_even", "truncate"):
+        half_C2 = half_C2.round()
+    return torch.cat([-half_C2, half_C2], dim=1).float()
 
 
-def level_anchors(cells: tuple[int, int], stride: int, cell_C4: Tensor, offset: float) -> Tensor:
-    """Anchors (rows * columns * C, 4) of one level: rows outermost, then columns, then the cell's own order."""
-    rows, columns = cells
-    y = (torch.arange(rows, dtype=torch.float32) + offset) * stride
-    x = (torch.arange(columns, dtype=torch.float32) + offset) * stride
+def level_anchors(cells: tuple[int, int], spacing: tuple[int, int], cell_C4: Tensor, offset: float) -> Tensor:
+    """Anchors (rows * columns * C, 4) of one level: rows outermost, then columns, then the cell's own order.
+
+    spacing: pixels from row to row and from column to column; offset: of a centre within its cell, in spacings.
+    """
+    y, x = (
+        (torch.arange(count, dtype=torch.float32) + offset) * step for count, step in zip(cells, spacing, strict=True)
+    )
     grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
     centres = torch.stack([grid_x, grid_y, grid_x, grid_y], dim=-1).reshape(-1, 1, 4)
     return (centres + cell_C4[None]).reshape(-1, 4)
@@ -66,13 +78,22 @@ def level_anchors(cells: tuple[int, int], stride: int, cell_C4: Tensor, offset: 
 
 @lru_cache(maxsize=64)
 def pyramid_anchors(canvas: tuple[int, int], spec: AnchorSpec, device: torch.device) -> Pyramid:
-    """All anchors of a (height, width) canvas on `device`; remembered, so callers must not write into them.
+    """`canvas_anchors` on `device`; remembered, so callers must not write into them."""
+    pyramid = canvas_anchors(canvas, spec)
+    return pyramid._replace(boxes_A4=pyramid.boxes_A4.to(device))
+
+
+def canvas_anchors(canvas: tuple[int, int], spec: AnchorSpec) -> Pyramid:
+    """All anchors of a (height, width) canvas, which may be symbolic sizes of a graph being exported.
 
     A level of stride s has ceil(height / s) x ceil(width / s) cells, as padded stride-2 convolutions give.
+    `canvas_over_cells` sets them floor(canvas / cells) pixels apart, which is less than s where the canvas is no
+    multiple of s: 120 instead of 128 for the 9 columns of P7 on a canvas 1088 wide (torchvision's AnchorGenerator).
     """
     height, width = canvas
-    levels = [
-        level_anchors((-(-height // stride), -(-width // stride)), stride, cell_anchors(size, spec), spec.offset)
-        for stride, size in zip(STRIDES, spec.sizes, strict=True)
-    ]
-    return Pyramid(torch.cat(levels).to(device), tuple(len(level) for level in levels))
+    levels = []
+    for stride, size in zip(STRIDES, spec.sizes, strict=True):
+        rows, columns = (height - 1) // stride + 1, (width - 1) // stride + 1
+        spacing = (stride, stride) if spec.spacing == "stride" else (height // rows, width // columns)
+        levels.append(level_anchors((rows, columns), spacing, cell_anchors(size, stride, spec), spec.offset))
+    return Pyramid(torch.cat(levels), tuple(level.shape[0] for level in levels))

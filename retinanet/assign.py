@@ -3,7 +3,7 @@
 Legend: A anchors, G boxes, C crowd regions, B images, P positive anchors of a batch; boxes in the canvas frame.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ class AssignRule(NamedTuple):
     negative_iou: float
     low_quality: bool
     low_quality_min_iou: float
+    low_quality_takes: Literal["best_box", "own_box"]
     crowd_overlap: float
 
 
@@ -40,8 +41,10 @@ def assign(anchors_A4: Tensor, targets: Targets, rule: AssignRule) -> Assignment
     """Label each anchor with the class of its best box, BACKGROUND or IGNORE.
 
     An anchor is positive from positive_iou, background below negative_iou and ignored between. With low_quality,
-    the anchors (all of a tie) that reach a box's best IoU are positive too, if it is over zero and at least
-    low_quality_min_iou; each still takes the box that it overlaps most (torchvision's and detectron2's rule).
+    the anchors (all of a tie) that reach a box's best IoU, if that is over zero, are positive too. Under `best_box`
+    each still learns the box that it overlaps most (Detectron, detectron2, torchvision); under `own_box` it learns
+    the box whose best it is, even if it has over positive_iou with another, and of several such boxes the last
+    (mmdetection's MaxIoUAssigner). Its IoU with what it learns must be at least low_quality_min_iou.
     A background or ignored anchor that lies in a crowd region by more than crowd_overlap is ignored.
     """
     count = len(anchors_A4)
@@ -53,7 +56,14 @@ def assign(anchors_A4: Tensor, targets: Targets, rule: AssignRule) -> Assignment
         positive_A = best_A >= rule.positive_iou
         if rule.low_quality:
             best_G1 = iou_GA.max(dim=1, keepdim=True).values
-            reaches_GA = (iou_GA == best_G1) & (best_G1 > 0) & (best_G1 >= rule.low_quality_min_iou)
+            reaches_GA = (iou_GA == best_G1) & (best_G1 > 0)
+            if rule.low_quality_takes == "own_box":
+                reaches_GA &= best_G1 >= rule.low_quality_min_iou
+                number_G1 = torch.arange(len(iou_GA), device=iou_GA.device)[:, None]
+                last_A = torch.where(reaches_GA, number_G1, -1).amax(dim=0)
+                matched_A = torch.where(last_A >= 0, last_A, matched_A)
+            else:
+                reaches_GA &= best_A >= rule.low_quality_min_iou
             positive_A |= reaches_GA.any(dim=0)
         labels_A[best_A >= rule.negative_iou] = IGNORE
         labels_A = torch.where(positive_A, targets.classes_G[matched_A], labels_A)

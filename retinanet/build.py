@@ -9,7 +9,7 @@ from torch import nn
 from retinanet.assign import AssignRule
 from retinanet.config import Config
 from retinanet.criterion import Criterion
-from retinanet.data.transforms import Augment, Sizing
+from retinanet.data.transforms import Augment, PixelRule, Sizing
 from retinanet.evaluate import Detector
 from retinanet.losses.box import build_box_loss
 from retinanet.losses.classification import ClassificationLoss, build_class_loss
@@ -51,18 +51,29 @@ def build_criterion(config: Config) -> Criterion:
 def build_assign_rule(config: Config) -> AssignRule:
     rule = config.assign
     return AssignRule(
-        rule.positive_iou, rule.negative_iou, rule.low_quality, rule.low_quality_min_iou, rule.crowd_overlap
+        rule.positive_iou,
+        rule.negative_iou,
+        rule.low_quality,
+        rule.low_quality_min_iou,
+        rule.low_quality_takes,
+        rule.crowd_overlap,
     )
 
 
 def build_sizing(config: Config) -> Sizing:
     data = config.data
-    return Sizing(data.shorter_side, data.longer_side, (data.canvas[0], data.canvas[1]) if data.canvas else None)
+    canvas = (data.canvas[0], data.canvas[1]) if data.canvas else None
+    return Sizing(data.shorter_side, data.longer_side, canvas, data.resize, data.canvases)
 
 
 def build_augment(config: Config) -> Augment:
     data = config.data
     return Augment((data.scale_jitter[0], data.scale_jitter[1]), data.color_jitter, data.flip, data.vertical_flip)
+
+
+def build_pixel_rule(config: Config) -> PixelRule:
+    pixels = config.model.pixels
+    return PixelRule(pixels.order, pixels.mean, pixels.std)
 
 
 def computes_bfloat16(device: torch.device) -> bool:
@@ -86,15 +97,20 @@ def build_precision(config: Config, device: torch.device) -> torch.dtype:
             return torch.float16
 
 
+def build_detect_rule(config: Config) -> DetectRule:
+    rule = config.eval
+    return DetectRule(rule.score_threshold, rule.topk, rule.nms_iou, rule.detections)
+
+
 def build_detector(config: Config, model: nn.Module, device: torch.device) -> Detector:
     """`model` with the inference rules of `config`."""
-    rule = config.eval
     return Detector(
         model=model,
         anchors=build_anchor_spec(config.model),
         scores=build_class_loss(config.loss.classification).scores,
-        rule=DetectRule(rule.score_threshold, rule.topk, rule.nms_iou, rule.detections),
+        rule=build_detect_rule(config),
         device=device,
         precision=build_precision(config, device),
         channels_last=config.model.channels_last,
+        pixels=build_pixel_rule(config),
     )

@@ -47,6 +47,8 @@ class Checkpoint(NamedTuple):
     average: dict[str, Any]
     optimizer: dict[str, Any]
     scaler: dict[str, Any]
+    running_positives_R: Tensor | None = None
+    """What loss.normaliser=running_positives goes on with; None for the others."""
 
     def weights(self) -> dict[str, Tensor]:
         """Names and tensors to evaluate with: the moving average where there is one."""
@@ -66,6 +68,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         "average": checkpoint.average,
         "optimizer": checkpoint.optimizer,
         "scaler": checkpoint.scaler,
+        "running_positives": checkpoint.running_positives_R,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".partial")
@@ -84,7 +87,10 @@ def load(path: Path) -> Checkpoint:
             f"{path}: not a checkpoint of this project (no format {FORMAT!r}). "
             "Give a run's checkpoints/last.pt or checkpoints/best.pt."
         )
+    running_R = content.get("running_positives")  # files from before it was kept do not have it
     try:
+        if not isinstance(running_R, Tensor | None):
+            raise TypeError(f"running_positives is a {type(running_R).__name__}")
         return Checkpoint(
             config_from_dict(content["config"], str(path)),
             tuple(Category(int(c["id"]), str(c["name"])) for c in content["categories"]),
@@ -93,6 +99,7 @@ def load(path: Path) -> Checkpoint:
             content["average"],
             content["optimizer"],
             content["scaler"],
+            running_R,
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointFault(

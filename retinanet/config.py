@@ -20,21 +20,37 @@ class Backbone(Section):
         "resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "mobilenet_v2",
     ] = Field("resnet50", description="Feature extractor, torchvision's definition.")  # fmt: skip
     weights: str = Field("imagenet", description="`imagenet` (torchvision's download), `none`, or a state-dict file.")
-    norm: Literal["frozen_bn", "bn", "gn"] = Field("frozen_bn", description="Normalisation of the backbone.")
+    norm: Literal["frozen_bn", "eval_bn", "bn", "sync_bn", "gn"] = Field(
+        "frozen_bn",
+        description="Normalisation of the backbone. `eval_bn`: statistics fixed, scale and shift train (mmdetection); "
+        "`sync_bn`: statistics over all ranks.",
+    )
     frozen_stages: Annotated[int, Field(ge=0, le=5)] = Field(
         2, description="Leading stages kept fixed: 0 none, 1 the stem, 2 the stem and C2, ... 5 everything."
     )
+    stride_in_1x1: bool = Field(
+        False, description="Bottlenecks stride in their first 1x1 convolution (Caffe's ResNets: Detectron, detectron2)."
+    )
+
+    @model_validator(mode="after")
+    def _has_bottlenecks(self) -> "Backbone":
+        if self.stride_in_1x1 and self.name not in ("resnet50", "resnet101", "resnet152"):
+            raise ValueError("stride_in_1x1 is for resnet50, resnet101 and resnet152")
+        return self
 
 
 class Fpn(Section):
     channels: Count = Field(256, description="Channels of P3 to P7.")
     p6_source: Literal["c5", "p5"] = Field("c5", description="Input of P6's stride-2 convolution.")
+    p7_relu: bool = Field(True, description="ReLU between P6 and P7's convolution (mmdetection: without).")
 
 
 class Head(Section):
     depth: Natural = Field(4, description="3x3 convolutions before the output convolution of each subnet.")
     channels: Count | None = Field(None, description="Channels of the subnets; null takes fpn.channels.")
-    norm: Literal["none", "gn"] = Field("none", description="Normalisation after each convolution of the subnets.")
+    norm: Literal["none", "gn"] = Field(
+        "none", description="After each convolution of the subnets; `gn`: those have no bias."
+    )
     prior: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.01, description="pi: the score every class starts with (paper section 4.1)."
     )
@@ -54,9 +70,24 @@ class Anchors(Section):
     offset: Fraction = Field(
         0.5, description="Where in its cell an anchor is centred, in strides: 0 corner, 0.5 middle."
     )
-    rounding: Literal["none", "half_even", "truncate"] = Field(
+    rounding: Literal["none", "half_even", "truncate", "stride_box"] = Field(
         "none",
-        description="Rounding of an anchor's half extents (torchvision: truncates sizes, then rounds half to even).",
+        description="`half_even`: of half extents; `truncate`: of sizes before that too (torchvision); `stride_box`: "
+        "sides of each aspect ratio at the stride's own size (Detectron).",
+    )
+    spacing: Literal["stride", "canvas_over_cells"] = Field(
+        "stride",
+        description="Pixels between neighbours: the level's stride, or whole pixels of canvas / cells (torchvision).",
+    )
+
+
+class Pixels(Section):
+    order: Literal["rgb", "bgr"] = Field("rgb", description="Order of the channels that the network sees.")
+    mean: Annotated[tuple[float, ...], Field(min_length=3, max_length=3)] = Field(
+        (123.675, 116.28, 103.53), description="Subtracted from pixels in 0..255, in that order (ImageNet's mean)."
+    )
+    std: Annotated[tuple[Positive, ...], Field(min_length=3, max_length=3)] = Field(
+        (58.395, 57.12, 57.375), description="Divides what is left (ImageNet's deviation; Caffe's networks: 1)."
     )
 
 
@@ -65,6 +96,7 @@ class Model(Section):
     fpn: Fpn = Field(default_factory=Fpn)
     head: Head = Field(default_factory=Head)
     anchors: Anchors = Field(default_factory=Anchors)
+    pixels: Pixels = Field(default_factory=Pixels)
     channels_last: bool = Field(True, description="Keep activations and weights in NHWC memory order (faster).")
 
 
@@ -74,9 +106,17 @@ class Assign(Section):
     low_quality: bool = Field(
         False, description="Also make a box's best anchors positive, whatever their IoU (detectron2, torchvision: on)."
     )
-    low_quality_min_iou: Fraction = Field(0.0, description="Least IoU of such an anchor (Detectron: 0.4).")
+    low_quality_min_iou: Fraction = Field(
+        0.0, description="Least IoU of such an anchor with the box that it learns (Detectron: 0.4)."
+    )
+    low_quality_takes: Literal["best_box", "own_box"] = Field(
+        "best_box",
+        description="Such an anchor learns the box it overlaps most, or the box whose best it is (mmdetection).",
+    )
     crowd_overlap: Fraction = Field(
-        0.5, description="Background anchors with more than this part of their area in a crowd region are ignored."
+        0.5,
+        description="Background anchors with more than this part of their area in a crowd region are ignored; 1: none "
+        "(the peers drop crowd regions).",
     )
 
     @model_validator(mode="after")
@@ -89,9 +129,10 @@ class Assign(Section):
 class Loss(Section):
     classification: ClassLoss = Field(default_factory=Focal)
     box: BoxLoss = Field(default_factory=BoxLoss)
-    normaliser: Literal["batch_positives", "image_positives"] = Field(
+    normaliser: Literal["batch_positives", "image_positives", "rank_positives", "running_positives"] = Field(
         "batch_positives",
-        description="Divide by the positives of the effective batch (paper), or each image by its own (torchvision).",
+        description="Divide by the positives of the effective batch (paper), each image by its own (torchvision), each "
+        "rank by its own of a step (Detectron, mmdetection), or by a running mean of those (detectron2).",
     )
     kernels: Literal["auto", "plain"] = Field(
         "auto",
@@ -109,6 +150,9 @@ class Data(Section):
     limit: Count | None = Field(
         None, description="Use only the first so many images of each split, to see whether a model can fit them at all."
     )
+    empty_images: bool = Field(
+        True, description="Train on images without objects too (Detectron, torchvision and others do not)."
+    )
     shorter_side: Annotated[tuple[Count, ...], Field(min_length=1)] = Field(
         (600,),
         description="Pixels of the shorter side; of several, each training batch draws one, evaluation takes the last.",
@@ -117,6 +161,15 @@ class Data(Section):
     canvas: Annotated[tuple[Count, ...], Field(min_length=2, max_length=2)] | None = Field(
         None,
         description="[height, width]: fit every image into this one canvas instead of shorter_side and longer_side.",
+    )
+    resize: Literal["antialias", "float_bilinear"] = Field(
+        "antialias",
+        description="`antialias` keeps bytes; `float_bilinear` is torchvision's detectors' own: sizes rounded down, no "
+        "antialiasing, no rounding of pixels.",
+    )
+    canvases: Literal["groups", "tight"] = Field(
+        "groups",
+        description="Pad to one of a few canvases (fast), or to the batch's largest image in whole 32s (torchvision).",
     )
     scale_jitter: Annotated[tuple[Positive, ...], Field(min_length=2, max_length=2)] = Field(
         (1.0, 1.0), description="[least, most] random zoom at training; what leaves the canvas is cropped."
@@ -157,7 +210,11 @@ class Schedule(Section):
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="Momentum of SGD; beta1 of AdamW.")
     weight_decay: NonNegative = Field(1e-4, description="Weight decay.")
     norm_decay: bool = Field(True, description="Apply weight decay to normalisation parameters and biases too.")
+    bias_decay: bool | None = Field(
+        None, description="Whether biases of convolutions decay; null does as norm_decay says (torchvision v2: true)."
+    )
     backbone_lr: Positive = Field(1.0, description="Multiplier of the learning rate for the backbone.")
+    bias_lr: Positive = Field(1.0, description="Multiplier for biases of convolutions (Detectron: 2).")
     warmup: Natural = Field(500, description="Steps (at the reference batch) of linear warmup.")
     warmup_factor: Fraction = Field(0.001, description="Share of lr that warmup starts from.")
     shape: Literal["steps", "cosine", "constant"] = Field(
@@ -184,6 +241,9 @@ class Schedule(Section):
 
 
 class Eval(Section):
+    engine: Literal["auto", "pycocotools", "fast"] = Field(
+        "auto", description="Who computes the twelve numbers; `auto` takes the fast engine, which equals pycocotools."
+    )
     every: NonNegative = Field(
         1.0, description="Evaluate after so many epochs (or steps, in `unit`), and at the end; 0: only at the end."
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -168,11 +169,14 @@ class _PerClass:
         return [name, ap, ap50, ABSENT if instances is None else str(instances)]
 
 
-def evaluation_table(metrics: Mapping[str, float], per_class: Sequence[Mapping[str, Any]]) -> RenderableType:
-    """The 12 COCO numbers and, below, every class, for `rich.console.Console.print`.
+def evaluation_table(
+    metrics: Mapping[str, float], per_class: Sequence[Mapping[str, Any]], remarks: Sequence[str] = ()
+) -> RenderableType:
+    """The 12 COCO numbers and, below, every class and what else is to be said, for `rich.console.Console.print`.
 
     metrics: AP ... ARl in 0..1, -1 where there are no instances (shown as a dash).
     per_class: entries with `name`, `AP`, `AP50` and `instances`; kept in their order, read down the columns.
+    remarks: a sentence each.
     The number of columns follows the width of the console.
     """
     summary = Table.grid(padding=(0, 2, 0, 0))
@@ -181,6 +185,9 @@ def evaluation_table(metrics: Mapping[str, float], per_class: Sequence[Mapping[s
     for names in (COCO_PRECISIONS, COCO_RECALLS):
         summary.add_row(*(Text(name, style="bold") for name in names))
         summary.add_row(*(format_ap(metrics.get(name)) for name in names))
-    if not per_class:
-        return summary
-    return Group(summary, "", _PerClass(per_class))
+    parts: list[RenderableType] = [summary]
+    if per_class:
+        parts += ["", _PerClass(per_class)]
+    if remarks:
+        parts += ["", *(Padding(Text(remark), (0, 0, 0, 2)) for remark in remarks)]
+    return Group(*parts)

@@ -3,7 +3,7 @@
 Legend: B images, A anchors, K head outputs, P positive anchors.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +13,10 @@ from retinanet.assign import BatchAssignment
 from retinanet.losses.box import BoxRegressionLoss
 from retinanet.losses.classification import ClassificationLoss
 from retinanet.structures import ClassTargets, HeadOutputs
+
+Normaliser = Literal["batch_positives", "image_positives", "rank_positives", "running_positives"]
+RUNNING_START, RUNNING_MOMENTUM = 100.0, 0.9
+"""Of detectron2's running mean of positives."""
 
 
 class Losses(NamedTuple):
@@ -89,16 +93,40 @@ def criterion(
     return Losses(loss_BA.sum(dim=1), box_B, loss_BA.detach()[positive_BA].sum())
 
 
-def normaliser(positives_B: Tensor, total_positives: Tensor, total_images: int, per_image: bool) -> Tensor:
-    """The (B,) float32 divisors of a micro-batch, at least 1.
+class StepPositives(NamedTuple):
+    """Positive anchors of one step, counted for every normaliser."""
 
-    positives_B: (B,) positives of these images; total_positives: scalar, positives of the whole effective batch;
-    total_images: images of the whole effective batch. per_image divides each image by its own positives and then
-    averages over images (torchvision's rule).
+    ranks_R: Tensor
+    """(R,) int64, positives of each rank over all its accumulated micro-batches."""
+    running_R: Tensor | None
+    """(R,) float32, `move_running`'s means with this step in them; None where no normaliser wants them."""
+    rank: int
+    images: int
+    """Images of the whole effective batch."""
+
+
+def normaliser(kind: Normaliser, positives_B: Tensor, step: StepPositives) -> Tensor:
+    """The (B,) float32 divisors of a micro-batch, at least 1 each; positives_B: (B,) positives of its images.
+
+    The losses of all ranks are summed, so where each rank (Detectron, mmdetection, detectron2) or each image
+    (torchvision) divides by positives of its own, and the results are averaged, the divisor holds their number too.
     """
-    if per_image:
-        return positives_B.clamp(min=1).float() * total_images
-    return total_positives.clamp(min=1).float().expand(len(positives_B))
+    match kind:
+        case "image_positives":
+            return positives_B.clamp(min=1).float() * step.images
+        case "batch_positives":
+            shared = step.ranks_R.sum().clamp(min=1).float()
+        case "rank_positives":
+            shared = step.ranks_R[step.rank].clamp(min=1).float() * len(step.ranks_R)
+        case "running_positives":
+            assert step.running_R is not None
+            shared = step.running_R[step.rank] * len(step.ranks_R)
+    return shared.expand(len(positives_B))
+
+
+def move_running(running_R: Tensor, positives_R: Tensor) -> Tensor:
+    """The running means of each rank's positives after a step with `positives_R` (detectron2's loss_normalizer)."""
+    return RUNNING_MOMENTUM * running_R + (1.0 - RUNNING_MOMENTUM) * positives_R.clamp(min=1)
 
 
 def draw_seeds(seed: int, step: int, image_ids: list[int]) -> Tensor:

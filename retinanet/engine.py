@@ -21,15 +21,25 @@ from retinanet.build import (
     build_assign_rule,
     build_criterion,
     build_detector,
+    build_pixel_rule,
     build_precision,
     build_sizing,
     seed_everything,
 )
 from retinanet.config import Config
 from retinanet.config_file import dump_config
-from retinanet.criterion import Criterion, Divisor, criterion, draw_seeds, normaliser
+from retinanet.criterion import (
+    Criterion,
+    Divisor,
+    Normaliser,
+    StepPositives,
+    criterion,
+    draw_seeds,
+    move_running,
+    normaliser,
+)
 from retinanet.data.coco import CocoDataset, summary
-from retinanet.data.transforms import normalise, to_device
+from retinanet.data.transforms import PixelRule, normalise, to_device
 from retinanet.distributed import Ranks
 from retinanet.errors import NumericalFault
 from retinanet.evaluate import evaluate_dataset, write_evaluation
@@ -39,6 +49,7 @@ from retinanet.model.retinanet import build_anchor_spec
 from retinanet.optim import Plan, build_plan, describe_rescaling, lr_at, set_lr
 from retinanet.pictures import Look, draw_evaluation, draw_run_curves
 from retinanet.run_folder import RunFolder, claim, write_text
+from retinanet.scoring.evaluation import check_engine
 from retinanet.step_clock import StepClock
 from retinanet.structures import Batch
 from retinanet.train_data import check_batch_divides, load_data, load_steps
@@ -67,10 +78,11 @@ class StepParts(NamedTuple):
     anchors: AnchorSpec
     rule: AssignRule
     criterion: Criterion
-    per_image: bool
+    normaliser: Normaliser
     clip_norm: float | None
     precision: torch.dtype
     channels_last: bool
+    pixels: PixelRule
     seed: int
     device: torch.device
     ranks: Ranks
@@ -84,6 +96,7 @@ def train(config: Config, output: Path, *, resume: bool = False, overwrite: bool
     ranks = distributed.read_ranks()
     device = distributed.choose_device(config.device, ranks)
     check_batch_divides(config, ranks)
+    check_engine(config.eval.engine)
     resume = resume or distributed.was_restarted()
     claimed = claim(output, resume=resume, overwrite=overwrite) if ranks.is_main else nullcontext(RunFolder(output))
     with claimed as folder:
@@ -160,17 +173,21 @@ def train_step(
     assignments = [assign_batch(anchors_A4, batch.targets, parts.rule) for batch in micro_batches]
     images = sum(len(batch.targets) for batch in micro_batches) * parts.ranks.size
     positives = [assignment.positives() for assignment in assignments]
-    totals = torch.stack([torch.cat(positives).sum(), torch.tensor(int(stop.signal > 0), device=parts.device)])
-    total_positives, stopping = distributed.sum_over_ranks(totals)
+    told = torch.zeros(parts.ranks.size + 1, dtype=torch.int64, device=parts.device)
+    told[parts.ranks.rank], told[-1] = torch.cat(positives).sum(), int(stop.signal > 0)
+    positives_R, stopping = distributed.sum_over_ranks(told).split([parts.ranks.size, 1])
+    if state.running_positives_R is not None:
+        state.running_positives_R = move_running(state.running_positives_R, positives_R)
+    counted = StepPositives(positives_R, state.running_positives_R, parts.ranks.rank, images)
 
     sums = torch.zeros(3, device=parts.device)
     bad_images: list[int] = []
     for index, (batch, assignment) in enumerate(zip(micro_batches, assignments, strict=True)):
         with gradient_exchange(state.network, now=index == len(micro_batches) - 1):
-            pixels = normalise(batch.images, batch.sizes_B2, parts.channels_last)
+            pixels = normalise(batch.images, batch.sizes_B2, parts.pixels, parts.channels_last)
             with torch.autocast(parts.device.type, parts.precision, enabled=parts.precision != torch.float32):
                 outputs = state.network(pixels)
-            divisor = Divisor(normaliser(positives[index], total_positives, images, parts.per_image), images)
+            divisor = Divisor(normaliser(parts.normaliser, positives[index], counted), images)
             losses = criterion(outputs, assignment, anchors_A4, parts.criterion, divisor, seeds[index])
             # DistributedDataParallel averages gradients over ranks, and the divisor already counts all of them.
             state.scaler.scale(losses.total() * parts.ranks.size).backward()
@@ -185,7 +202,7 @@ def train_step(
         "loss_class": loss_class,
         "loss_box": loss_box,
         "grad_norm": update(state, parts.clip_norm),
-        "positives_per_image": float(total_positives) / images,
+        "positives_per_image": float(positives_R.sum()) / images,
         "class_loss_foreground_share": foreground / max(loss_class, 1e-12),
     }, bool(stopping)
 
@@ -236,7 +253,10 @@ def evaluate_step(run: Run, state: TrainState, log: MetricsLog | None, stop: Sto
 
     detector = build_detector(config, state.weights(), run.device)
     batches = (config.eval.batch_size, config.data.workers)
-    evaluation, results = evaluate_dataset(detector, run.val_set, build_sizing(config), batches, run.ranks, check_stop)
+    sizing, known = build_sizing(config), run.train_set.categories
+    evaluation, results = evaluate_dataset(
+        detector, run.val_set, sizing, batches, run.ranks, check_stop, config.eval.engine, known
+    )
     ap = evaluation.metrics["AP"]
     improved = progress.best_step == 0 or ap > progress.best_ap
     state.progress = progress.after_evaluation(ap, improved)
@@ -278,10 +298,11 @@ def build_step_parts(run: Run) -> StepParts:
         anchors=build_anchor_spec(config.model),
         rule=build_assign_rule(config),
         criterion=build_criterion(config),
-        per_image=config.loss.normaliser == "image_positives",
+        normaliser=config.loss.normaliser,
         clip_norm=config.schedule.clip_norm,
         precision=build_precision(config, run.device),
         channels_last=config.model.channels_last,
+        pixels=build_pixel_rule(config),
         seed=config.seed,
         device=run.device,
         ranks=run.ranks,

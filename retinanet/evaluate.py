@@ -1,43 +1,39 @@
-"""Model + data -> detections -> COCO numbers. The numbers are pycocotools' own.
+"""Model + data -> detections -> COCO numbers (`retinanet.scoring`).
 
 Legend: D detections of an image, rows N of a data set's detections.
 """
 
 import contextlib
-import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 from torch import Tensor, nn
 
 from retinanet.anchors import AnchorSpec, pyramid_anchors
 from retinanet.data.coco import CocoDataset
 from retinanet.data.json_file import write_json
 from retinanet.data.loader import eval_batches
-from retinanet.data.transforms import Sizing, normalise, to_device
+from retinanet.data.transforms import PixelRule, Sizing, normalise, to_device
 from retinanet.distributed import Ranks, gather_rows
 from retinanet.postprocess import DetectRule, detect
+from retinanet.scoring.evaluation import Engine, Evaluation, coco_evaluation
 from retinanet.structures import Batch, Category, Detections
 
-METRIC_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-"""The twelve numbers in pycocotools' order."""
 
+class AnyDetector(Protocol):
+    """What finds objects: a network of ours (`Detector`) or an exported file (`export.runtime`)."""
 
-class Evaluation(NamedTuple):
-    """COCO numbers of a set of detections; -1 where the ground truth has nothing to measure."""
+    @property
+    def device(self) -> torch.device: ...
 
-    metrics: dict[str, float]
-    per_class: list[dict[str, Any]]
-    """id, name, AP, AP50, AP75, instances (without crowd) of each category."""
+    def prepare(self) -> None:
+        """To be called before a data set is run through."""
 
-    def as_dict(self) -> dict[str, Any]:
-        """What eval.json holds."""
-        return {"metrics": self.metrics, "per_class": self.per_class}
+    def __call__(self, batch: Batch) -> list[Detections]:
+        """Detections of each image in its original frame."""
 
 
 class Detector(NamedTuple):
@@ -51,12 +47,17 @@ class Detector(NamedTuple):
     device: torch.device
     precision: torch.dtype
     channels_last: bool
+    pixels: PixelRule
+
+    def prepare(self) -> None:
+        """Set the network to evaluation."""
+        self.model.eval()
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> list[Detections]:
         """Detections of each image in its original frame; the model must be in evaluation mode."""
         batch = to_device(batch, self.device)
-        images = normalise(batch.images, batch.sizes_B2, self.channels_last)
+        images = normalise(batch.images, batch.sizes_B2, self.pixels, self.channels_last)
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
             outputs = self.model(images)
         pyramid = pyramid_anchors((images.shape[2], images.shape[3]), self.anchors, self.device)
@@ -70,12 +71,12 @@ class Detector(NamedTuple):
         )
 
 
-def detect_all(detector: Detector, batches: Iterator[Batch], on_batch: Callable[[int], None]) -> Tensor:
+def detect_all(detector: AnyDetector, batches: Iterator[Batch], on_batch: Callable[[int], None]) -> Tensor:
     """Detections of a whole data set as rows (N, 7) float64 on the CPU: image id, class index, x, y, w, h, score.
 
     on_batch is told the number of images after each batch; what it raises ends the work.
     """
-    detector.model.eval()
+    detector.prepare()
     rows = [torch.zeros((0, 7), dtype=torch.float64)]
     for batch in batches:
         rows += [result_rows(i, found) for i, found in zip(batch.image_ids_B.tolist(), detector(batch), strict=True)]
@@ -92,16 +93,19 @@ def result_rows(image_id: int, found: Detections) -> Tensor:
 
 
 def evaluate_dataset(
-    detector: Detector,
+    detector: AnyDetector,
     dataset: CocoDataset,
     sizing: Sizing,
     batches: tuple[int, int],
     ranks: Ranks,
     on_batch: Callable[[int], None],
+    engine: Engine,
+    categories: tuple[Category, ...],
 ) -> tuple[Evaluation, list[dict[str, Any]]]:
     """COCO numbers and results of a data set; every rank does its share and returns the same.
 
-    batches: images of one forward pass and loader processes of a rank.
+    batches: images of one forward pass and loader processes of a rank. categories: what the detector knows; its
+    detections of those that the data set lacks are left out.
     """
     batch_size, workers = batches
     pin = detector.device.type == "cuda"
@@ -111,8 +115,8 @@ def evaluate_dataset(
     with contextlib.closing(loader):
         rows_N7 = detect_all(detector, loader, on_batch)
     rows_N7 = gather_rows(rows_N7.to(detector.device) if pin else rows_N7).cpu()
-    results = to_results(rows_N7, dataset.categories)
-    return coco_evaluation(dataset.ground_truth, results), results
+    results = results_on(dataset, to_results(rows_N7, categories))
+    return coco_evaluation(dataset.ground_truth, results, engine), results
 
 
 def write_evaluation(
@@ -121,6 +125,12 @@ def write_evaluation(
     """eval.json and detections.json of one evaluation."""
     write_json(detections_file, results)
     write_json(eval_file, {"step": step, **evaluation.as_dict()})
+
+
+def results_on(dataset: CocoDataset, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The results whose category the data set has."""
+    known = {category.id for category in dataset.categories}
+    return [result for result in results if result["category_id"] in known]
 
 
 def to_results(rows_N7: Tensor, categories: tuple[Category, ...]) -> list[dict[str, Any]]:
@@ -135,61 +145,3 @@ def to_results(rows_N7: Tensor, categories: tuple[Category, ...]) -> list[dict[s
         }
         for row in rows_N7[torch.from_numpy(order)].tolist()
     ]
-
-
-def index_coco(dataset: dict[str, Any]) -> COCO:
-    """pycocotools' view of a COCO dict. COCOeval will write keys of its own into the dict's annotations."""
-    coco = COCO()
-    coco.dataset = dataset
-    coco.createIndex()
-    return coco
-
-
-def coco_evaluation(ground_truth: dict[str, Any], results: list[dict[str, Any]]) -> Evaluation:
-    """The twelve COCO box numbers and AP by class, by pycocotools.
-
-    ground_truth: a validated COCO dict; results: validated COCO results, an empty list allowed. Neither is changed.
-    """
-    with contextlib.redirect_stdout(io.StringIO()):
-        # COCOeval writes "ignore" and "_ignore" into the annotations that it is given.
-        truth = index_coco({**ground_truth, "annotations": [dict(row) for row in ground_truth["annotations"]]})
-        empty = {"images": ground_truth["images"], "categories": ground_truth["categories"], "annotations": []}
-        found = truth.loadRes([dict(result) for result in results]) if results else index_coco(empty)
-        evaluation = COCOeval(truth, found, "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return Evaluation(
-        dict(zip(METRIC_NAMES, map(float, evaluation.stats), strict=True)),
-        _per_class(ground_truth, evaluation.params.catIds, evaluation.eval["precision"]),
-    )
-
-
-def _per_class(
-    ground_truth: dict[str, Any], category_ids: list[int], precision_TRKAM: np.ndarray
-) -> list[dict[str, Any]]:
-    """AP by class from precision over thresholds T, recalls R, classes K, areas A and detection limits M."""
-    instances: dict[int, int] = {}
-    for annotation in ground_truth["annotations"]:
-        if not annotation.get("iscrowd", 0):
-            instances[annotation["category_id"]] = instances.get(annotation["category_id"], 0) + 1
-    names = {category["id"]: category["name"] for category in ground_truth["categories"]}
-
-    def mean(values: np.ndarray) -> float:
-        known = values[values > -1]
-        return float(known.mean()) if known.size else -1.0
-
-    rows = []
-    for k, category_id in enumerate(category_ids):
-        precision_TR = precision_TRKAM[:, :, k, 0, -1]
-        rows.append(
-            {
-                "id": int(category_id),
-                "name": names[category_id],
-                "AP": mean(precision_TR),
-                "AP50": mean(precision_TR[0]),
-                "AP75": mean(precision_TR[5]),
-                "instances": instances.get(category_id, 0),
-            }
-        )
-    return rows

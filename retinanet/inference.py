@@ -1,24 +1,29 @@
-"""A saved detector at work: evaluating a checkpoint on a data set, and files of detections against ground truth."""
+"""A saved detector at work: loading it, and evaluating it on a data set."""
 
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from rich.console import Console
-
 from retinanet import checkpoint as checkpoints
 from retinanet import distributed
+from retinanet.analysis.outcome import leave_behind
+from retinanet.analysis.subject import Subject
+from retinanet.anchor_fit.placed import place_boxes
+from retinanet.anchor_fit.plot import draw_recall
+from retinanet.anchor_fit.recall import anchor_recall
 from retinanet.build import build_detector, build_loss_and_model, build_sizing, seed_everything
 from retinanet.checkpoint import load_weights
 from retinanet.config import Config
 from retinanet.config_file import with_overrides
-from retinanet.console import evaluation_table
-from retinanet.data.coco import CocoDataset, first_images, load_coco, load_ground_truth
+from retinanet.data.coco import CocoDataset, first_images, load_coco
 from retinanet.data.json_file import write_json
-from retinanet.data.results import read_results
+from retinanet.document.blocks import Block, Heading, Picture
 from retinanet.errors import DataFault
-from retinanet.evaluate import Detector, Evaluation, coco_evaluation, evaluate_dataset, write_evaluation
+from retinanet.evaluate import Detector, evaluate_dataset
+from retinanet.model.retinanet import build_anchor_spec
 from retinanet.progress import image_progress
 from retinanet.run_folder import make_folder
+from retinanet.scoring.evaluation import check_engine
 from retinanet.structures import Category
 
 
@@ -43,50 +48,72 @@ def load_detector(path: Path, overrides: list[str]) -> SavedDetector:
     return SavedDetector(detector, config, saved.categories, saved.progress.step)
 
 
-def evaluate_checkpoint(path: Path, overrides: list[str], output: Path | None) -> None:
-    """COCO numbers of a checkpoint on the val split of its config's data (data.* overrides name another).
+def evaluate_checkpoint(path: Path, overrides: list[str], output: Path | None, *, report: bool = True) -> None:
+    """COCO numbers and analyses of a checkpoint on the val split of its config's data (data.* overrides name another).
 
-    Prints a table and writes eval.json and detections.json into `output`, else into a folder of the run.
+    Prints a table and writes eval.json, detections.json and, unless `report` is False, report.html and plots/ into
+    `output`, else into a folder of the run.
     """
     ranks = distributed.read_ranks()
     saved = load_detector(path, overrides)
+    check_engine(saved.config.eval.engine)
     data = saved.config.data
     root = Path(data.root)
     dataset = first_images(
         load_coco(root / data.val_annotations, root / data.val_images, data.check_images), data.limit
     )
-    check_categories(saved.categories, dataset, path)
+    left_out = check_covers(saved.categories, dataset, path)
     home = path.parent.parent if path.parent.name == "checkpoints" else path.parent
     folder = output or home / f"eval-{path.stem}-{Path(data.val_annotations).stem}"
     if ranks.is_main:
         make_folder(folder)
     distributed.start(ranks, saved.detector.device)
-    with image_progress("evaluating", -(-len(dataset.images) // ranks.size)) as report:
+    with image_progress("evaluating", -(-len(dataset.images) // ranks.size)) as on_batch:
         batches = (saved.config.eval.batch_size, data.workers)
         sizing = build_sizing(saved.config)
-        evaluation, results = evaluate_dataset(saved.detector, dataset, sizing, batches, ranks, report)
+        evaluation, results = evaluate_dataset(
+            saved.detector, dataset, sizing, batches, ranks, on_batch, saved.config.eval.engine, saved.categories
+        )
     distributed.stop()
     if ranks.is_main:
-        write_evaluation(folder / "eval.json", folder / "detections.json", evaluation, results, saved.step)
-        show(evaluation, folder)
+        write_json(folder / "detections.json", results)
+        lines = [f"Checkpoint: {path}, step {saved.step:,}.", f"Data: {dataset.annotation_file}."]
+        if left_out:
+            lines.append(f"Detections of {left_out} classes that the data do not have are left out.")
+            print(lines[-1])
+        subject = Subject(f"Evaluation of {home.name or path.stem}", tuple(lines), dataset.image_folder)
+        leave_behind(
+            folder,
+            subject,
+            evaluation,
+            dataset.ground_truth,
+            results,
+            {"step": saved.step},
+            report=report,
+            extra=partial(anchor_section, saved.config, dataset),
+        )
 
 
-def evaluate_files(ground_truth: Path, detections: Path, output: Path | None) -> None:
-    """COCO numbers of a results file against an annotation file, both JSON, gzipped or not."""
-    truth = load_ground_truth(ground_truth)
-    results = read_results(detections, truth)
-    folder = output or Path("runs") / f"eval-{detections.name.split('.')[0]}"
-    make_folder(folder)
-    evaluation = coco_evaluation(truth, results)
-    write_json(folder / "eval.json", evaluation.as_dict(), indent=1)
-    show(evaluation, folder)
-
-
-def show(evaluation: Evaluation, folder: Path) -> None:
-    """The table on the terminal, and where the files are."""
-    console = Console()
-    console.print(evaluation_table(evaluation.metrics, evaluation.per_class))
-    console.print(f"written to {folder}/", markup=False, highlight=False, soft_wrap=True)
+def anchor_section(config: Config, dataset: CocoDataset, plots: Path) -> list[Block]:
+    """How well the config's anchors cover the objects, for the report; the picture goes into `plots`."""
+    placed = place_boxes(dataset.images, build_sizing(config))
+    if not len(placed.boxes_N4):
+        return []
+    positive, negative = config.assign.positive_iou, config.assign.negative_iou
+    spec = build_anchor_spec(config.model)
+    found = anchor_recall(placed, spec, positive_iou=positive, negative_iou=negative)
+    whole = found.overall
+    return [
+        Heading("Anchors"),
+        Picture(
+            draw_recall(plots / "anchors.png", f"the best anchor of each of {whole.boxes:,} boxes", found),
+            "Best IoU that any anchor has with each object, by size and by level",
+            f"Left: the share of objects whose best anchor has at least that IoU. An object below {positive:g} is "
+            f"learned by no anchor unless assign.low_quality is on: {whole.boxes - whole.positive:,} of "
+            f"{whole.boxes:,} are, {whole.missed:,} of them below {negative:g}. Middle and right: the "
+            "same by size on the canvas and by pyramid level; what anchors do not cover, training cannot mend.",
+        ),
+    ]
 
 
 def check_categories(known: tuple[Category, ...], dataset: CocoDataset, source: Path) -> None:
@@ -98,3 +125,13 @@ def check_categories(known: tuple[Category, ...], dataset: CocoDataset, source: 
             f"{dataset.annotation_file}: its categories are not those of {source}: only in the checkpoint "
             f"{only_model}, only in the data {only_data}. Evaluate on data with the ids and names of its training."
         )
+
+
+def check_covers(known: tuple[Category, ...], dataset: CocoDataset, source: Path) -> int:
+    """How many classes the checkpoint knows beside those of the data; DataFault where the data have one it does not.
+
+    A checkpoint may know more: torchvision's COCO models have outputs for ids that COCO does not use.
+    """
+    if not set(dataset.categories) <= set(known):
+        check_categories(known, dataset, source)
+    return len(known) - len(dataset.categories)

@@ -75,14 +75,18 @@ def set_lr(optimizer: optim.Optimizer, lr: float) -> None:
 
 
 def parameter_groups(model: nn.Module, schedule: Schedule) -> list[dict[str, object]]:
-    """Trainable parameters in up to four groups: backbone or not, decayed or not. Order is the model's own."""
+    """Trainable parameters by learning rate and decay; order, of groups and within them, is the model's own."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        multiplier = schedule.backbone_lr if name.startswith("backbone.") else 1.0
-        decays = schedule.norm_decay or parameter.ndim > 1
-        groups.setdefault((multiplier, schedule.weight_decay if decays else 0.0), []).append(parameter)
+    bias_decay = schedule.norm_decay if schedule.bias_decay is None else schedule.bias_decay
+    for path, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.requires_grad:
+                continue
+            bias = name == "bias" and isinstance(module, nn.Conv2d)
+            backbone = path.startswith("backbone.")
+            multiplier = (schedule.backbone_lr if backbone else 1.0) * (schedule.bias_lr if bias else 1.0)
+            decays = parameter.ndim > 1 or (bias_decay if bias else schedule.norm_decay)
+            groups.setdefault((multiplier, schedule.weight_decay if decays else 0.0), []).append(parameter)
     return [
         {"params": parameters, "lr_multiplier": multiplier, "weight_decay": decay}
         for (multiplier, decay), parameters in groups.items()

@@ -1,77 +1,47 @@
 """A saved detector on images of any origin: pictures to look at and COCO-style results."""
 
-import glob
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from PIL import Image
-
 from retinanet.build import build_sizing
-from retinanet.data.coco import ImageRecord
-from retinanet.data.images import FORMATS, decode_image
-from retinanet.data.json_file import write_json
-from retinanet.data.transforms import NO_AUGMENT, Sizing, collate, make_sample
+from retinanet.data.json_file import read_json, write_json
+from retinanet.data.loose_images import find_images, one_image
 from retinanet.errors import ConfigFault, DataFault, list_faults
-from retinanet.evaluate import result_rows, to_results
-from retinanet.inference import load_detector
+from retinanet.evaluate import AnyDetector, result_rows, to_results
+from retinanet.export.runtime import LoadedExport, is_exported, load_exported
+from retinanet.inference import SavedDetector, load_detector
 from retinanet.pictures import draw_results
 from retinanet.progress import image_progress
 from retinanet.run_folder import make_folder
-from retinanet.structures import Batch
+from retinanet.structures import Category
 from retinanet.visualize import save_picture
 
 
-def find_images(inputs: list[str]) -> list[Path]:
-    """The images that files, folders (their images, not of subfolders) and glob patterns name, each once, in order.
-
-    DataFault lists every input that names nothing.
-    """
-    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS}
-    found: dict[Path, None] = {}
-    faults = []
-    for word in inputs:
-        path = Path(word)
-        if path.is_dir():
-            matches = sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes and p.is_file())
-        elif path.is_file():
-            matches = [path]
-        else:
-            matches = sorted(Path(p) for p in glob.glob(word, recursive=True) if Path(p).is_file())  # noqa: PTH207
-        if not matches:
-            faults.append(
-                f"{word}: {'no image in this folder' if path.is_dir() else 'no such file, folder or pattern'}"
-            )
-        found.update(dict.fromkeys(matches))
-    if faults:
-        raise DataFault(list_faults("nothing to predict on", faults))
-    return list(found)
+def load_any(path: Path, overrides: list[str]) -> SavedDetector | LoadedExport:
+    """A checkpoint, or a file that tools/export.py wrote."""
+    return load_exported(path, overrides) if is_exported(path) else load_detector(path, overrides)
 
 
-def one_image(path: Path, image_id: int, sizing: Sizing) -> tuple[torch.Tensor, Batch]:
-    """The stored image, (3, h, w) uint8, and a batch of it alone. DataFault for a file that is no whole image."""
-    image = decode_image(path)
-    height, width = int(image.shape[-2]), int(image.shape[-1])
-    no_boxes = np.zeros((0, 4), dtype=np.float32)
-    record = ImageRecord(image_id, path, height, width, no_boxes, np.zeros(0, dtype=np.int64), no_boxes)
-    shorter = sizing.shorter_side[-1]
-    canvas = sizing.group_canvas(sizing.shape_group(height, width), shorter)
-    fitted = sizing.fitted(height, width, shorter)
-    sample = make_sample(image, record, fitted, canvas, NO_AUGMENT, np.random.default_rng(0))
-    return image, collate([sample], canvas)
-
-
-def predict(checkpoint: Path, inputs: list[str], overrides: list[str], output: Path) -> None:
+def predict(
+    checkpoint: Path, inputs: list[str], overrides: list[str], output: Path, thresholds: Path | None = None
+) -> None:
     """Detect on every input image; write output/<name>.jpg with boxes and output/detections.json.
 
-    detections.json holds COCO results with file_name and category_name beside the ids; image_id counts from 1 in
-    input order. Images that cannot be read are left out and told in one DataFault at the end.
+    checkpoint: a checkpoint or an exported file. thresholds: an eval.json; detections that score below its best
+    threshold of their class are not drawn or counted; without it, or for a class that it lacks, those below
+    eval.shown_score. detections.json holds all as COCO results with file_name, category_name and shown beside the
+    ids; image_id counts from 1 in input order.
+    Images that cannot be read are left out and told in one DataFault at the end.
     """
     paths = find_images(inputs)
     pictures = picture_files(paths, output)
-    saved = load_detector(checkpoint, overrides)
+    saved = load_any(checkpoint, overrides)
+    detector: AnyDetector = saved.detector
+    detector.prepare()
+    least = dict.fromkeys((category.id for category in saved.categories), saved.config.eval.shown_score)
+    if thresholds is not None:
+        least |= best_thresholds(thresholds, saved.categories, checkpoint)
     make_folder(output)
     sizing = build_sizing(saved.config)
     names = {category.id: category.name for category in saved.categories}
@@ -85,17 +55,43 @@ def predict(checkpoint: Path, inputs: list[str], overrides: list[str], output: P
             except DataFault as fault:
                 faults.append(str(fault))
                 continue
-            results = to_results(result_rows(image_id, saved.detector(batch)[0]), saved.categories)
-            least = saved.config.eval.shown_score
-            drawn = draw_results(image.permute(1, 2, 0).numpy(), results, saved.categories, least)
-            save_picture(pictures[path], drawn)
-            counts = Counter(names[r["category_id"]] for r in results if r["score"] >= least)
+            results = to_results(result_rows(image_id, detector(batch)[0]), saved.categories)
+            shown = [r for r in results if r["score"] >= least[r["category_id"]]]
+            save_picture(pictures[path], draw_results(image.permute(1, 2, 0).numpy(), shown, saved.categories, 0.0))
+            counts = Counter(names[r["category_id"]] for r in shown)
             print(f"{path}: {', '.join(f'{count} {name}' for name, count in counts.most_common()) or 'nothing'}")
-            rows += [{**r, "file_name": str(path), "category_name": names[r["category_id"]]} for r in results]
+            for r in results:
+                told = {"category_name": names[r["category_id"]], "shown": r["score"] >= least[r["category_id"]]}
+                rows.append({**r, "file_name": str(path), **told})
     write_json(output / "detections.json", rows)
     print(f"{len(paths) - len(faults)} pictures and detections.json written to {output}/")
     if faults:
         raise DataFault(list_faults("images left out", faults))
+
+
+def best_thresholds(path: Path, categories: tuple[Category, ...], source: Path) -> dict[int, float]:
+    """Category id -> the score with the best F1 that tools/eval.py found, of classes that had objects to measure it.
+
+    DataFault where the file holds none, or classes that the detector `source` does not know.
+    """
+    content = read_json(path)
+    try:
+        by_class = content["thresholds"]["by_class"]  # type: ignore[index]
+        found = {(row["id"], row["name"]): row["score"] for row in by_class}
+        scores = {key[0]: float(score) for key, score in found.items() if score is not None}
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataFault(
+            f"--thresholds: {path} holds no thresholds of each class; give an eval.json that this version of "
+            "tools/eval.py wrote."
+        ) from error
+    unknown = found.keys() - {(category.id, category.name) for category in categories}
+    if unknown:
+        raise DataFault(
+            f"--thresholds: {path} has classes that {source} does not know: "
+            f"{', '.join(sorted(f'{identity} {name}' for identity, name in unknown)[:5])}. Evaluate this detector with "
+            "tools/eval.py and give that eval.json."
+        )
+    return scores
 
 
 def picture_files(paths: list[Path], output: Path) -> dict[Path, Path]:

@@ -1,14 +1,18 @@
 """The folder of a run: what lies where, who may write into it, and when it counts as taken."""
 
+import csv
 import fcntl
+import io
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from retinanet.errors import ConfigFault, ResourceFault
+
+Cell = str | float | int
 
 
 class RunFolder(NamedTuple):
@@ -107,3 +111,12 @@ def write_text(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + ".partial")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
+    """Replace a CSV file in one step; NaN becomes an empty cell."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(["" if cell != cell else cell for cell in row] for row in rows)
+    write_text(path, text.getvalue())

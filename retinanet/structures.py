@@ -41,7 +41,7 @@ class Sample(NamedTuple):
     """One decoded, resized and augmented image with its ground truth, not yet padded."""
 
     image: Tensor
-    """(3, h, w) uint8 RGB."""
+    """(3, h, w) RGB in 0..255: uint8, or float32 (config `data.resize`: `float_bilinear`)."""
     targets: Targets
     """In pixels of `image`; the canvas frame has the same origin."""
     image_id: int
@@ -53,7 +53,7 @@ class Batch(NamedTuple):
     """Images padded at the right and bottom onto one canvas. A NamedTuple so that pin_memory walks it."""
 
     images: Tensor
-    """(B, 3, H, W) uint8 RGB."""
+    """(B, 3, H, W) RGB in 0..255: uint8, or float32 (config `data.resize`: `float_bilinear`)."""
     sizes_B2: Tensor
     """(B, 2) int64 (height, width) of each image within the canvas."""
     original_sizes_B2: Tensor

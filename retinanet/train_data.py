@@ -6,7 +6,7 @@ from pathlib import Path
 
 from retinanet.build import build_augment, build_sizing
 from retinanet.config import Config
-from retinanet.data.coco import CocoDataset, first_images, load_coco
+from retinanet.data.coco import CocoDataset, first_images, load_coco, with_objects
 from retinanet.data.loader import Share, train_batches
 from retinanet.distributed import Ranks
 from retinanet.errors import ConfigFault, DataFault
@@ -28,6 +28,8 @@ def load_data(config: Config, ranks: Ranks) -> tuple[CocoDataset, CocoDataset]:
         )
     if not any(len(record.boxes_G4) for record in train_set.images):
         raise DataFault(f"{train_set.annotation_file}: no image has a usable box, so there is nothing to learn.")
+    if not data.empty_images:
+        train_set = with_objects(train_set)
     return first_images(train_set, data.limit), first_images(val_set, data.limit)
 
 

@@ -15,6 +15,7 @@ from retinanet.build import build_loss_and_model
 from retinanet.checkpoint import Checkpoint, Progress, load_weights
 from retinanet.config import Config
 from retinanet.config_file import config_to_dict
+from retinanet.criterion import RUNNING_START
 from retinanet.distributed import Ranks
 from retinanet.errors import CheckpointFault, ConfigFault, list_faults
 from retinanet.optim import build_optimizer
@@ -35,6 +36,8 @@ class TrainState:
     optimizer: Optimizer
     scaler: torch.amp.GradScaler
     progress: Progress
+    running_positives_R: Tensor | None = None
+    """(R,) float32, each rank's running mean of positives, the same on every rank; see `criterion.move_running`."""
 
     def weights(self) -> nn.Module:
         """The network to evaluate: the moving average where there is one."""
@@ -59,6 +62,8 @@ def build_state(
     config: Config, classes: int, device: torch.device, ranks: Ranks, load_weights: bool = True
 ) -> TrainState:
     """Network, average, optimizer and loss scaler at step 0, the same on every rank."""
+    if config.model.backbone.norm == "sync_bn" and ranks.size > 1 and device.type != "cuda":
+        raise ConfigFault("model.backbone.norm: sync_bn over several processes needs GPUs; use bn, or one process.")
     _, model = build_loss_and_model(config, classes, load_weights)
     model = model.to(device)
     average = None
@@ -70,7 +75,11 @@ def build_state(
             model, device_ids=[device.index] if device.type == "cuda" else None, gradient_as_bucket_view=True
         )
     scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16" and device.type == "cuda")
-    return TrainState(model, network, average, build_optimizer(model, config.schedule), scaler, Progress(0, -1.0, 0, 0))
+    running_R = None
+    if config.loss.normaliser == "running_positives":
+        running_R = torch.full((ranks.size,), RUNNING_START, device=device)
+    optimizer = build_optimizer(model, config.schedule)
+    return TrainState(model, network, average, optimizer, scaler, Progress(0, -1.0, 0, 0), running_R)
 
 
 def snapshot(
@@ -88,6 +97,7 @@ def snapshot(
         average,
         state.optimizer.state_dict(),
         state.scaler.state_dict(),
+        state.running_positives_R,
     )
 
 
@@ -112,7 +122,20 @@ def restore(
     state.optimizer.load_state_dict(saved.optimizer)
     if state.scaler.is_enabled():
         state.scaler.load_state_dict(saved.scaler)
+    state.running_positives_R = restored_running(state.running_positives_R, saved.running_positives_R, source)
     state.progress = saved.progress
+
+
+def restored_running(own_R: Tensor | None, saved_R: Tensor | None, source: Path) -> Tensor | None:
+    """The saved running means where this training keeps some; CheckpointFault where they are not one of each rank."""
+    if own_R is None:
+        return None
+    if saved_R is None or saved_R.shape != own_R.shape:
+        raise CheckpointFault(
+            f"{source}: loss.normaliser=running_positives continues one mean for each process, and the file holds "
+            f"{0 if saved_R is None else len(saved_R)}, not {len(own_R)}; resume with as many processes as saved it."
+        )
+    return saved_R.to(own_R)
 
 
 def config_differences(saved: dict[str, Any], given: dict[str, Any], prefix: str = "") -> list[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -15,8 +16,8 @@ SIZES = (32.0, 64.0, 128.0, 256.0, 512.0)
 SCALES = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
 RATIOS = (0.5, 1.0, 2.0)
 CPU = torch.device("cpu")
-PAPER = AnchorSpec(SIZES, SCALES, RATIOS, offset=0.5, rounding="none")
-TORCHVISION = AnchorSpec(SIZES, SCALES, RATIOS, offset=0.0, rounding="truncate")
+PAPER = AnchorSpec(SIZES, SCALES, RATIOS, offset=0.5, rounding="none", spacing="stride")
+TORCHVISION = AnchorSpec(SIZES, SCALES, RATIOS, offset=0.0, rounding="truncate", spacing="stride")
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +33,7 @@ def grid(canvas: tuple[int, int], stride: int) -> list[int]:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_areas_are_size_times_scale_squared_and_aspect_is_height_over_width(size: float) -> None:
-    cell = cell_anchors(size, PAPER).double()
+    cell = cell_anchors(size, 8, PAPER).double()
     width, height = cell[:, 2] - cell[:, 0], cell[:, 3] - cell[:, 1]
     expected = [(ratio, (size * scale) ** 2) for ratio in RATIOS for scale in SCALES]
     assert (height / width).tolist() == pytest.approx([ratio for ratio, _ in expected], rel=1e-6)
@@ -41,9 +42,9 @@ def test_areas_are_size_times_scale_squared_and_aspect_is_height_over_width(size
 
 
 def test_roundings_differ_where_they_should() -> None:
-    spec = AnchorSpec(SIZES, (1.0, 1.26171875), (1.0,), 0.5, "none")
+    spec = AnchorSpec(SIZES, (1.0, 1.26171875), (1.0,), 0.5, "none", "stride")
     halves = {
-        rounding: cell_anchors(128.0, spec._replace(rounding=rounding))[:, 2].tolist()
+        rounding: cell_anchors(128.0, 32, spec._replace(rounding=rounding))[:, 2].tolist()
         for rounding in ("none", "half_even", "truncate")
     }
     assert halves == {"none": [64.0, 80.75], "half_even": [64.0, 81.0], "truncate": [64.0, 80.0]}
@@ -51,7 +52,7 @@ def test_roundings_differ_where_they_should() -> None:
 
 @pytest.mark.parametrize("offset", [0.0, 0.5])
 def test_centres_by_hand(offset: float) -> None:
-    spec = AnchorSpec(SIZES, (1.0,), (1.0,), offset, "none")
+    spec = AnchorSpec(SIZES, (1.0,), (1.0,), offset, "none", "stride")
     pyramid = pyramid_anchors((48, 64), spec, CPU)
     first, right, below = pyramid.boxes_A4[[0, 1, 8]].tolist()
     base = 8 * offset
@@ -90,7 +91,55 @@ def test_truncate_equals_torchvision_with_nominal_strides() -> None:
 def test_half_even_equals_torchvision_without_truncation() -> None:
     oracle = AnchorGenerator((tuple(48.0 * scale for scale in SCALES),), (RATIOS,)).cell_anchors[0]
     spec = PAPER._replace(rounding="half_even")
-    assert torch.equal(cell_anchors(48.0, spec), oracle)
+    assert torch.equal(cell_anchors(48.0, 8, spec), oracle)
+
+
+@pytest.mark.parametrize("canvas", [(800, 1088), (224, 320), (672, 1344), (800, 1333), (33, 200), (64, 64), (1344, 32)])
+def test_canvas_over_cells_equals_torchvision_on_any_canvas(canvas: tuple[int, int]) -> None:
+    features = [torch.zeros(1, 1, *grid(canvas, stride)) for stride in STRIDES]
+    oracle = _default_anchorgen()(ImageList(torch.zeros(1, 3, *canvas), [canvas]), features)[0]
+    spec = TORCHVISION._replace(spacing="canvas_over_cells")
+    assert torch.equal(pyramid_anchors(canvas, spec, CPU).boxes_A4, oracle)
+
+
+def test_spacing_by_hand_on_a_canvas_1088_wide() -> None:
+    pyramid = pyramid_anchors((800, 1088), TORCHVISION._replace(spacing="canvas_over_cells"), CPU)
+    p7 = pyramid.boxes_A4[-pyramid.level_sizes[-1] :].reshape(7, 9, 9, 4)
+    centres = (p7[..., :2] + p7[..., 2:]) / 2
+    assert centres[0, :, 0, 0].tolist() == [120.0 * column for column in range(9)]
+    assert centres[:, 0, 0, 1].tolist() == [114.0 * row for row in range(7)]
+
+
+def detectron_cell(stride: int, size: float, ratio: float) -> tuple[float, ...]:
+    """Detectron's anchor of one size and ratio at the first cell: (x1, y1, x2, y2), x2 and y2 inclusive."""
+    middle = (stride - 1) / 2
+    width = np.round(np.sqrt(stride * stride / ratio))
+    height = np.round(width * ratio)
+    width, height = width * size / stride, height * size / stride
+    half_w, half_h = (width - 1) / 2, (height - 1) / 2
+    return middle - half_w, middle - half_h, middle + half_w, middle + half_h
+
+
+def test_stride_box_equals_detectron_with_inclusive_corners_made_exclusive() -> None:
+    spec = AnchorSpec(SIZES, SCALES, RATIOS, 0.5, "stride_box", "stride")
+    pyramid = pyramid_anchors((256, 384), spec, CPU)
+    start = 0
+    for stride, count in zip(STRIDES, pyramid.level_sizes, strict=True):
+        rows, columns = grid((256, 384), stride)
+        found = pyramid.boxes_A4[start : start + count].reshape(rows, columns, 9, 4)
+        start += count
+        for index, (ratio, scale) in enumerate((r, s) for r in RATIOS for s in SCALES):
+            x1, y1, x2, y2 = detectron_cell(stride, 4 * stride * scale, ratio)
+            for row, column in ((0, 0), (rows - 1, columns - 1)):
+                x, y = column * stride, row * stride
+                expected = [x1 + x, y1 + y, x2 + 1 + x, y2 + 1 + y]
+                assert found[row, column, index].tolist() == pytest.approx(expected, abs=1e-4), (stride, ratio, scale)
+
+
+def test_stride_box_by_hand() -> None:
+    """sqrt(64 / 0.5) = 11.3 -> 11 wide, 5.5 -> 6 high (half to even), times 32 / 8."""
+    spec = PAPER._replace(rounding="stride_box", scales=(1.0,))
+    assert cell_anchors(32.0, 8, spec).tolist() == [[-22, -12, 22, 12], [-16, -16, 16, 16], [-12, -24, 12, 24]]
 
 
 def test_autocast_changes_nothing() -> None:
@@ -103,7 +152,13 @@ def test_autocast_changes_nothing() -> None:
 
 def test_the_memo_keeps_specs_and_canvases_apart() -> None:
     canvases = [(64, 96), (96, 64), (64, 64)]
-    specs = [PAPER, TORCHVISION, PAPER._replace(offset=0.0), PAPER._replace(aspect_ratios=(1.0,))]
+    specs = [
+        PAPER,
+        TORCHVISION,
+        TORCHVISION._replace(spacing="canvas_over_cells"),
+        PAPER._replace(offset=0.0),
+        PAPER._replace(aspect_ratios=(1.0,)),
+    ]
     fresh = {}
     for canvas in canvases:
         for spec in specs:

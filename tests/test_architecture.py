@@ -11,16 +11,20 @@ PACKAGE = "retinanet"
 
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"__init__", "errors", "structures", "section"}),
-    frozenset({"yaml_strict", "boxes", "cli", "console", "distributed"}),
+    frozenset({"yaml_strict", "boxes", "cli", "console", "distributed", "document"}),
     frozenset({"interrupts", "progress", "run_folder", "step_clock", "losses"}),
     frozenset({"config"}),
-    frozenset({"config_faults", "anchors", "metrics", "optim"}),
+    frozenset({"config_faults", "anchors", "metrics", "optim", "scoring"}),
     frozenset({"config_file", "assign", "postprocess", "data", "model", "visualize"}),
-    frozenset({"criterion", "checkpoint", "pictures"}),
+    frozenset({"criterion", "checkpoint", "pictures", "figures"}),
     frozenset({"evaluate"}),
     frozenset({"build"}),
-    frozenset({"train_state", "train_data", "inference"}),
+    frozenset({"train_state", "train_data", "interop", "anchor_fit", "config_diff"}),
+    frozenset({"analysis"}),
+    frozenset({"inference"}),
+    frozenset({"export"}),
     frozenset({"engine", "predict", "loss_distribution"}),
+    frozenset({"compare"}),
     frozenset({"ablation"}),
     frozenset({"tools"}),
 )
@@ -32,6 +36,7 @@ FORBIDDEN = {"model": {"losses", "assign", "data"}, "data": {"model"}, "losses":
 KNOWS_CONFIG = frozenset(
     {"config", "config_faults", "config_file", "build", "checkpoint", "train_state", "train_data"}
     | {"engine", "evaluate", "inference", "predict", "loss_distribution", "ablation", "tools"}
+    | {"interop", "anchor_fit", "config_diff", "export"}
 )
 """Modules that may handle config objects anywhere; elsewhere only functions named build_* do."""
 

@@ -1,5 +1,6 @@
 """Assignment: hand-made cases of each rule, and torchvision's Matcher as oracle."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -9,7 +10,9 @@ from torchvision.ops import box_iou
 from retinanet.assign import AssignRule, BatchAssignment, assign, assign_batch
 from retinanet.structures import BACKGROUND, IGNORE, Targets
 
-PAPER = AssignRule(positive_iou=0.5, negative_iou=0.4, low_quality=False, low_quality_min_iou=0.0, crowd_overlap=0.5)
+PAPER = AssignRule(
+    0.5, 0.4, low_quality=False, low_quality_min_iou=0.0, low_quality_takes="best_box", crowd_overlap=0.5
+)
 LOW = PAPER._replace(low_quality=True)
 NONE = torch.zeros((0, 4))
 
@@ -109,20 +112,24 @@ def test_crowd_without_boxes() -> None:
     assert assign(column(10, 30), only_crowd, PAPER).labels_A.tolist() == [IGNORE, BACKGROUND]
 
 
+def random_scene(generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Anchors on a grid of whole pixels, so that ties are many, 1 to 8 boxes and their classes."""
+    y, x = torch.meshgrid(torch.arange(0, 40, 4.0), torch.arange(0, 40, 4.0), indexing="ij")
+    corner = torch.stack([x, y], dim=-1).reshape(-1, 2)
+    anchors = torch.cat([torch.cat([corner, corner + side], dim=1) for side in (8, 16)])
+    count = int(torch.randint(1, 9, (), generator=generator))
+    low = torch.randint(0, 30, (count, 2), generator=generator).float()
+    gt = torch.cat([low, low + torch.randint(3, 18, (count, 2), generator=generator)], dim=1)
+    return anchors, gt, torch.randint(0, 5, (count,), generator=generator)
+
+
 @pytest.mark.parametrize("low_quality", [False, True])
 def test_equals_torchvisions_matcher(low_quality: bool) -> None:
     matcher = Matcher(0.5, 0.4, allow_low_quality_matches=low_quality)
     generator = torch.Generator().manual_seed(0)
-    rows = torch.arange(0, 40, 4.0)
-    y, x = torch.meshgrid(rows, rows, indexing="ij")
-    corner = torch.stack([x, y], dim=-1).reshape(-1, 2)
-    anchors = torch.cat([torch.cat([corner, corner + side], dim=1) for side in (8, 16)])
     kinds: set[int] = set()
     for _ in range(50):
-        count = int(torch.randint(1, 8, (), generator=generator))
-        low = torch.randint(0, 30, (count, 2), generator=generator).float()
-        gt = torch.cat([low, low + torch.randint(3, 18, (count, 2), generator=generator)], dim=1)
-        classes = torch.randint(0, 5, (count,), generator=generator)
+        anchors, gt, classes = random_scene(generator)
         oracle = matcher(box_iou(gt, anchors))
         found = assign(anchors, Targets(gt, classes, NONE), PAPER._replace(low_quality=low_quality))
         expected = torch.where(oracle >= 0, classes[oracle.clamp(min=0)], oracle)
@@ -130,6 +137,86 @@ def test_equals_torchvisions_matcher(low_quality: bool) -> None:
         assert torch.equal(found.matched_A, oracle.clamp(min=0))
         kinds |= set(expected.tolist())
     assert kinds == {BACKGROUND, IGNORE, 0, 1, 2, 3, 4}
+
+
+def mmdetections_rule(iou_GA: np.ndarray, least: float) -> list[int]:
+    """MaxIoUAssigner at 0.5 and 0.4: for each anchor the index of its box, or BACKGROUND or IGNORE."""
+    found = []
+    for column in iou_GA.T:
+        best = int(column.argmax())
+        found.append(best if column[best] >= 0.5 else BACKGROUND if column[best] < 0.4 else IGNORE)
+    for box, row in enumerate(iou_GA):
+        if row.max() >= least:
+            for anchor in np.flatnonzero(row == row.max()):
+                found[anchor] = box
+    return found
+
+
+def detectrons_rule(iou_GA: np.ndarray) -> list[int]:
+    """Detectron's _get_retinanet_blobs: low-quality matches, then whatever is below 0.4 becomes background."""
+    best_A, which_A = iou_GA.max(axis=0), iou_GA.argmax(axis=0)
+    found = [IGNORE] * iou_GA.shape[1]
+    for row in iou_GA:
+        for anchor in np.flatnonzero(row == row.max()):
+            found[anchor] = which_A[anchor]
+    for anchor, best in enumerate(best_A):
+        if best >= 0.5:
+            found[anchor] = which_A[anchor]
+        elif best < 0.4:
+            found[anchor] = BACKGROUND
+    return found
+
+
+@pytest.mark.parametrize("least", [0.0, 0.3])
+def test_own_box_equals_mmdetections_assigner(least: float) -> None:
+    generator = torch.Generator().manual_seed(2)
+    rule = LOW._replace(low_quality_takes="own_box", low_quality_min_iou=least)
+    taken_from_a_better_box = 0
+    for _ in range(60):
+        anchors, gt, classes = random_scene(generator)
+        iou_GA = box_iou(gt, anchors)
+        expected = torch.tensor(mmdetections_rule(iou_GA.numpy(), least))
+        found = assign(anchors, Targets(gt, classes, NONE), rule)
+        assert torch.equal(found.matched_A, expected.clamp(min=0))
+        assert torch.equal(found.labels_A, torch.where(expected >= 0, classes[expected.clamp(min=0)], expected))
+        learned_A = iou_GA[expected.clamp(min=0), torch.arange(len(anchors))]
+        taken_from_a_better_box += int(((expected >= 0) & (learned_A < iou_GA.max(dim=0).values)).sum())
+    assert taken_from_a_better_box > 5
+
+
+def test_a_least_iou_of_0_4_with_the_best_box_equals_detectron() -> None:
+    generator = torch.Generator().manual_seed(3)
+    rule = LOW._replace(low_quality_min_iou=0.4)
+    lifted_by_a_worse_box = 0
+    for _ in range(200):
+        anchors, gt, classes = random_scene(generator)
+        iou_GA = box_iou(gt, anchors)
+        expected = torch.tensor(detectrons_rule(iou_GA.numpy()))
+        found = assign(anchors, Targets(gt, classes, NONE), rule)
+        assert torch.equal(found.matched_A, expected.clamp(min=0))
+        assert torch.equal(found.labels_A, torch.where(expected >= 0, classes[expected.clamp(min=0)], expected))
+        between_A = (iou_GA.max(dim=0).values < 0.5) & (expected >= 0)
+        own_best_A = (iou_GA == iou_GA.max(dim=1, keepdim=True).values) & (iou_GA >= 0.4)
+        lifted_by_a_worse_box += int((between_A & ~own_best_A.any(dim=0)).sum())
+    assert lifted_by_a_worse_box > 0
+
+
+def test_own_box_by_hand() -> None:
+    """The one anchor is the best of both boxes: the later takes it, although the anchor overlaps the first by more."""
+    both = targets([[0, 0, 10, 6], [0, 0, 10, 2]], [1, 2])
+    rule = LOW._replace(low_quality_takes="own_box")
+    found = assign(column(10), both, rule)
+    assert (found.labels_A.tolist(), found.matched_A.tolist()) == ([2], [1])
+    found = assign(column(10), both, rule._replace(low_quality_min_iou=0.3))
+    assert (found.labels_A.tolist(), found.matched_A.tolist()) == ([1], [0])
+    far = targets([[0, 0, 10, 6], [80, 80, 90, 90]], [1, 2])
+    assert assign(column(10, 1), far, rule).labels_A.tolist() == [1, BACKGROUND]
+
+
+def test_a_crowd_overlap_of_one_lets_crowds_be_background() -> None:
+    crowd = targets([], [], crowd=[[-7, -3, 60, 70]])
+    anchors = column(10, 5.3, 1 / 3) + torch.tensor([0.1, 0.7, 0.1, 0.7])
+    assert assign(anchors, crowd, PAPER._replace(crowd_overlap=1.0)).labels_A.tolist() == [BACKGROUND] * 3
 
 
 def test_a_batch_lists_the_boxes_of_its_positives_in_order() -> None:

@@ -28,6 +28,7 @@ SMALL: dict[str, Any] = {
     "fpn": {"channels": 8},
     "head": {"depth": 1, "prior": 0.2},
     "anchors": {"scales": (1.0,), "offset": 0.0, "rounding": "truncate"},
+    "pixels": {"order": "bgr", "mean": (103.53, 116.28, 123.675), "std": (1.0, 1.0, 1.0)},
 }
 
 
@@ -37,7 +38,14 @@ def config(**sections: Any) -> Config:
 
 def test_assign_rule() -> None:
     keys = {"positive_iou": 0.7, "negative_iou": 0.3, "low_quality": True, "low_quality_min_iou": 0.1}
-    assert tuple(build_assign_rule(config(assign={**keys, "crowd_overlap": 0.9}))) == (0.7, 0.3, True, 0.1, 0.9)
+    assert tuple(build_assign_rule(config(assign={**keys, "low_quality_takes": "own_box", "crowd_overlap": 0.9}))) == (
+        0.7,
+        0.3,
+        True,
+        0.1,
+        "own_box",
+        0.9,
+    )
 
 
 def test_the_defaults_are_the_papers_assignment() -> None:
@@ -74,9 +82,11 @@ def test_loss_and_model_fit_together() -> None:
 def test_sizing_and_augment() -> None:
     data = {"shorter_side": (480, 600), "longer_side": 900, "scale_jitter": (0.5, 1.5), "color_jitter": 0.3}
     built = config(data={**data, "flip": 0.25, "vertical_flip": 0.125})
-    assert tuple(build_sizing(built)) == ((480, 600), 900, None)
+    assert tuple(build_sizing(built)) == ((480, 600), 900, None, "antialias", "groups")
     assert tuple(build_augment(built)) == ((0.5, 1.5), 0.3, 0.25, 0.125)
     assert build_sizing(config(data={"canvas": (320, 256)})).canvas == (320, 256)
+    exact = build_sizing(config(data={"resize": "float_bilinear", "canvases": "tight"}))
+    assert (exact.resize, exact.canvases) == ("float_bilinear", "tight")
 
 
 def test_detector() -> None:
@@ -85,7 +95,8 @@ def test_detector() -> None:
     _, model = build_loss_and_model(built, classes=2)
     detector = build_detector(built, model, CPU)
     assert tuple(detector.rule) == (0.1, 50, 0.6, 7)
-    assert tuple(detector.anchors)[1:] == ((1.0,), (0.5, 1.0, 2.0), 0.0, "truncate")
+    assert tuple(detector.anchors)[1:] == ((1.0,), (0.5, 1.0, 2.0), 0.0, "truncate", "stride")
+    assert detector.pixels == ("bgr", (103.53, 116.28, 123.675), (1.0, 1.0, 1.0))
     assert detector.model is model
     assert detector.precision == torch.bfloat16
     assert detector.scores(torch.zeros(1, 2)).tolist() == [[0.5, 0.5]]

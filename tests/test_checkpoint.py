@@ -27,7 +27,7 @@ def small(value: float = 0.5) -> Checkpoint:
     """A checkpoint of a few hundred bytes of tensors, with every kind of content."""
     weights = {"w": torch.full((7, 5), value), "b": torch.arange(3)}
     optimizer = {"state": {0: {"momentum_buffer": torch.randn(9)}}, "param_groups": [{"lr": 0.1, "params": [0]}]}
-    return Checkpoint(Config(seed=4), CATEGORIES, Progress(3, 0.25, 2, 1), weights, {}, optimizer, {})
+    return Checkpoint(Config(seed=4), CATEGORIES, Progress(3, 0.25, 2, 1), weights, {}, optimizer, {}, torch.rand(3))
 
 
 def equal(a: object, b: object) -> bool:
@@ -49,6 +49,22 @@ def test_everything_comes_back(tmp_path: Path) -> None:
     assert loaded.categories == CATEGORIES
     assert loaded.progress == Progress(3, 0.25, 2, 1)
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["a.pt"]
+
+
+@pytest.mark.parametrize(("kept", "found"), [(None, None), ("a word", CheckpointFault)])
+def test_a_file_without_running_means_is_as_good(tmp_path: Path, kept: object, found: type[Exception] | None) -> None:
+    path = tmp_path / "a.pt"
+    save(path, small())
+    content = torch.load(path, weights_only=True)
+    del content["running_positives"]
+    if kept is not None:
+        content["running_positives"] = kept
+    torch.save(content, path)
+    if found is None:
+        assert load(path).running_positives_R is None
+    else:
+        with pytest.raises(found, match="running_positives is a str"):
+            load(path)
 
 
 def train_a_little(state: TrainState, steps: int) -> None:
@@ -222,6 +238,7 @@ def test_nothing_in_the_project_loads_what_could_run() -> None:
         r"|(?<![.\w])(?<!def )(eval|exec)\(|shell\s*=\s*True|allow_pickle\s*=\s*True|\bos\.system\("
     )
     files = [file for folder in ("retinanet", "tools", "benchmarks") for file in (project / folder).rglob("*.py")]
+    files.remove(project / "retinanet" / "interop" / "numpy_pickle.py")  # the one reader; its own tests attack it
     assert len(files) > 40
     found = [
         f"{file.relative_to(project)}:{number}: {line.strip()}"

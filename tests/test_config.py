@@ -62,7 +62,8 @@ def test_every_fault_at_once_with_its_line(tmp_path: Path) -> None:
     expected = [
         f"{path}:3: model.backbone.nam: unknown key; did you mean model.backbone.name?",
         f"{path}:4: model.backbone.frozen_stages: wants a whole number from 0 to 5, got 7",
-        f"{path}:5: model.backbone.norm: wants one of frozen_bn, bn, gn, got the text 'frozen-bn'; did you mean froz",
+        f"{path}:5: model.backbone.norm: wants one of frozen_bn, eval_bn, bn, sync_bn, gn, "
+        "got the text 'frozen-bn'; did you mean froz",
         f"{path}:6: model.channels_last: wants true or false, got the text 'no': write true or false",
         f"{path}:8: model.anchors.sizes: wants a list of 5 values, each a number above 0, got a list of 4 values",
         f"{path}:9: model.anchors.scales[1]: wants a number above 0, got the text 'x'",

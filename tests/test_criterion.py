@@ -10,16 +10,27 @@ from torchvision.models.detection.retinanet import RetinaNetClassificationHead, 
 from retinanet import boxes
 from retinanet.anchors import AnchorSpec, pyramid_anchors
 from retinanet.assign import AssignRule, BatchAssignment, assign, assign_batch
-from retinanet.criterion import Criterion, Divisor, Losses, criterion, draw_seeds, normaliser
+from retinanet.criterion import (
+    RUNNING_START,
+    Criterion,
+    Divisor,
+    Losses,
+    Normaliser,
+    StepPositives,
+    criterion,
+    draw_seeds,
+    move_running,
+    normaliser,
+)
 from retinanet.losses.box import BoxLoss, build_box_loss
 from retinanet.losses.classification import ClassificationLoss, build_class_loss
 from retinanet.losses.focal import Focal
 from retinanet.structures import BACKGROUND, IGNORE, ClassTargets, HeadOutputs, Targets
 
 CLASSES = 3
-SPEC = AnchorSpec((16.0, 32.0, 64.0, 128.0, 256.0), (1.0,), (0.5, 1.0, 2.0), 0.5, "none")
+SPEC = AnchorSpec((16.0, 32.0, 64.0, 128.0, 256.0), (1.0,), (0.5, 1.0, 2.0), 0.5, "none", "stride")
 ANCHORS = pyramid_anchors((64, 80), SPEC, torch.device("cpu")).boxes_A4
-RULE = AssignRule(0.5, 0.4, low_quality=True, low_quality_min_iou=0.0, crowd_overlap=0.5)
+RULE = AssignRule(0.5, 0.4, True, low_quality_min_iou=0.0, low_quality_takes="best_box", crowd_overlap=0.5)
 NO_CROWD = torch.zeros((0, 4))
 
 
@@ -32,6 +43,11 @@ def losses_of(outputs: HeadOutputs, assignment: BatchAssignment, chosen: Criteri
     """The criterion with ANCHORS, and seeds that no loss here uses."""
     seeds_B = torch.zeros(len(normaliser_B), dtype=torch.int64)
     return criterion(outputs, assignment, ANCHORS, chosen, Divisor(normaliser_B, len(normaliser_B)), seeds_B)
+
+
+def counted(total: Tensor, images: int = 4) -> StepPositives:
+    """A step of one rank."""
+    return StepPositives(total[None], None, 0, images)
 
 
 def image(*objects: tuple[float, float, float, float, int]) -> Targets:
@@ -121,14 +137,16 @@ def test_weights_multiply_each_loss_and_its_foreground() -> None:
 def test_micro_batches_with_the_shared_total_equal_one_batch() -> None:
     outputs, assignment = case()
     total = assignment.positives().sum()
-    whole = losses_of(outputs, assignment, parts(), normaliser(assignment.positives(), total, 4, False))
+    whole = losses_of(
+        outputs, assignment, parts(), normaliser("batch_positives", assignment.positives(), counted(total))
+    )
     summed = 0.0
     micro_gradients: list[tuple[Tensor, ...]] = []
     for start, stop in ((0, 1), (1, 4)):
         some, found = case(TARGETS)
         some = HeadOutputs(*(o.detach()[start:stop].clone().requires_grad_() for o in some))
         found = assign_batch(ANCHORS, TARGETS[start:stop], RULE)
-        losses = losses_of(some, found, parts(), normaliser(found.positives(), total, 4, False))
+        losses = losses_of(some, found, parts(), normaliser("batch_positives", found.positives(), counted(total)))
         summed += losses.total().item()
         micro_gradients.append(gradients(losses, some))
     assert summed == pytest.approx(whole.total().item(), rel=1e-6)
@@ -138,7 +156,7 @@ def test_micro_batches_with_the_shared_total_equal_one_batch() -> None:
 
 def test_per_image_is_the_mean_over_images_of_torchvisions_heads() -> None:
     outputs, assignment = case()
-    divisor_B = normaliser(assignment.positives(), assignment.positives().sum(), 4, per_image=True)
+    divisor_B = normaliser("image_positives", assignment.positives(), counted(assignment.positives().sum()))
     losses = losses_of(outputs, assignment, parts("l1"), divisor_B)
     matched = []
     for image_targets in TARGETS:
@@ -155,22 +173,66 @@ def test_per_image_is_the_mean_over_images_of_torchvisions_heads() -> None:
         torch.testing.assert_close(ours, oracle, rtol=1e-5, atol=1e-9)
 
 
-def test_normaliser_by_hand() -> None:
-    positives_B = torch.tensor([3, 0, 5])
-    batch = normaliser(positives_B, torch.tensor(20), 16, per_image=False)
-    image_wise = normaliser(positives_B, torch.tensor(20), 16, per_image=True)
-    assert batch.tolist() == [20, 20, 20]
-    assert image_wise.tolist() == [48, 16, 80]
-    assert normaliser(torch.tensor([0, 0]), torch.tensor(0), 2, per_image=False).tolist() == [1, 1]
-    assert batch.dtype == image_wise.dtype == torch.float32
+@pytest.mark.parametrize("kind", ["rank_positives", "running_positives"])
+def test_ranks_with_their_own_divisors_sum_to_the_peers_mean_over_gpus(kind: Normaliser) -> None:
+    """Detectron, mmdetection and detectron2: each GPU divides its sum by its own number, gradients are averaged."""
+    parts_of_ranks = TARGETS[:3], TARGETS[3:]
+    positives_R = torch.tensor([int(case(targets)[1].positives().sum()) for targets in parts_of_ranks])
+    running_R = move_running(torch.full((2,), RUNNING_START), positives_R)
+    ours = expected = 0.0
+    for rank, targets in enumerate(parts_of_ranks):
+        outputs, assignment = case(targets, seed=rank)
+        step = StepPositives(positives_R, running_R, rank, images=4)
+        losses = losses_of(outputs, assignment, parts(), normaliser(kind, assignment.positives(), step))
+        ours += losses.total().item()
+        class_B, box_B, _ = loop(outputs, targets, [1.0] * len(targets))
+        own = int(positives_R[rank])
+        expected += (sum(class_B) + sum(box_B)) / (own if kind == "rank_positives" else 90 + own / 10) / 2
+    assert positives_R.min() > 0
+    assert ours == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("per_image", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "of_rank_0", "of_rank_1"),
+    [
+        ("batch_positives", [20, 20, 20], [20, 20, 20]),
+        ("image_positives", [18, 6, 30], [18, 6, 30]),
+        ("rank_positives", [16, 16, 16], [24, 24, 24]),
+        ("running_positives", [100, 100, 100], [9, 9, 9]),
+    ],
+)
+def test_normaliser_by_hand(kind: Normaliser, of_rank_0: list[float], of_rank_1: list[float]) -> None:
+    """Six images on two ranks: 3, 0 and 5 positives on this one, 8 or 12 on it according to its number."""
+    for rank, expected in enumerate((of_rank_0, of_rank_1)):
+        step = StepPositives(torch.tensor([8, 12]), torch.tensor([50.0, 4.5]), rank, images=6)
+        divisor_B = normaliser(kind, torch.tensor([3, 0, 5]), step)
+        assert divisor_B.tolist() == expected
+        assert divisor_B.dtype == torch.float32
+
+
+@pytest.mark.parametrize(("kind", "least"), [("batch_positives", 1), ("image_positives", 6), ("rank_positives", 2)])
+def test_a_batch_without_positives_divides_as_if_there_were_one(kind: Normaliser, least: float) -> None:
+    step = StepPositives(torch.tensor([0, 0]), None, 1, images=6)
+    assert normaliser(kind, torch.tensor([0, 0, 0]), step).tolist() == [least] * 3
+
+
+def test_the_running_mean_is_detectron2s() -> None:
+    """Its own rule in double precision: 0.9 old + 0.1 max(positives, 1), from 100, for each rank by itself."""
+    running_R = torch.full((2,), RUNNING_START)
+    expected = [100.0, 100.0]
+    for positives in ([37, 210], [0, 5], [64, 0], [1, 9000]):
+        running_R = move_running(running_R, torch.tensor(positives))
+        expected = [old * 0.9 + max(new, 1) * (1 - 0.9) for old, new in zip(expected, positives, strict=True)]
+        assert running_R.tolist() == pytest.approx(expected, rel=1e-6)
+    assert running_R.dtype == torch.float32
+
+
+@pytest.mark.parametrize("normal", ["batch_positives", "image_positives"])
 @pytest.mark.parametrize("kind", ["l1", "smooth_l1", "giou", "diou", "ciou"])
-def test_without_positives_only_the_class_loss_counts(kind: str, per_image: bool) -> None:
+def test_without_positives_only_the_class_loss_counts(kind: str, normal: Normaliser) -> None:
     outputs, assignment = case([image(), image()])
     positives_B = assignment.positives()
-    losses = losses_of(outputs, assignment, parts(kind), normaliser(positives_B, positives_B.sum(), 2, per_image))
+    losses = losses_of(outputs, assignment, parts(kind), normaliser(normal, positives_B, counted(positives_B.sum(), 2)))
     assert torch.isfinite(losses.class_B).all()
     assert (losses.class_B > 0).all()
     assert losses.box_B.tolist() == [0.0, 0.0]

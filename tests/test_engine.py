@@ -18,13 +18,13 @@ from retinanet import distributed
 from retinanet.checkpoint import Progress
 from retinanet.config import Config
 from retinanet.config_file import load_config
-from retinanet.data.coco import load_ground_truth
+from retinanet.data.ground_truth import load_ground_truth
 from retinanet.data.loader import GlobalBatches
 from retinanet.data.results import read_results
 from retinanet.engine import train, update
 from retinanet.errors import ConfigFault, DataFault, NumericalFault
-from retinanet.evaluate import METRIC_NAMES, coco_evaluation
 from retinanet.metrics import read_rows, without_clock
+from retinanet.scoring.evaluation import METRIC_NAMES, coco_evaluation
 from retinanet.train_data import check_batch_divides
 from retinanet.train_state import TrainState, warmed_average
 
@@ -102,7 +102,7 @@ def test_eval_json_is_what_the_detections_give(finished: Path, shapes: Path) -> 
     ]
     results = read_results(finished / "detections.json", truth)
     assert len(results) > 6
-    assert coco_evaluation(truth, results).as_dict() == {k: evaluation[k] for k in ("metrics", "per_class")}
+    assert coco_evaluation(truth, results).as_dict() == {k: evaluation[k] for k in ("metrics", "engine", "per_class")}
     best = checkpoints.load(finished / "checkpoints" / "best.pt").progress
     assert evaluation["step"] == best.best_step == best.step
     assert evaluation["metrics"]["AP"] == best.best_ap
@@ -244,6 +244,21 @@ def test_a_loss_that_is_no_number_stops_before_the_update_and_names_the_images(t
     assert {int(number) for number in told[1].split(",")} <= third
     assert last.read_bytes() == before
     assert [row["step"] for row in read_rows(tmp_path / "metrics.jsonl")] == [1, 2]
+
+
+def test_a_step_divides_by_the_running_mean_of_its_own_positives(tiny: Tiny, tmp_path: Path) -> None:
+    """The first step's loss under each normaliser, one rank: the mean starts at 100 and moves before it divides."""
+    told = ("schedule.iterations=1", "log.pictures=0", "schedule.accumulation=2")
+    found = {}
+    for kind in ("batch_positives", "rank_positives", "running_positives"):
+        train(tiny(*told, f"loss.normaliser={kind}"), tmp_path / kind)
+        found[kind] = read_rows(tmp_path / kind / "metrics.jsonl")[0]
+    positives = found["batch_positives"]["positives_per_image"] * 4
+    assert positives > 0
+    sums = found["batch_positives"]["loss"] * positives
+    assert found["rank_positives"]["loss"] == found["batch_positives"]["loss"]
+    assert found["running_positives"]["loss"] == pytest.approx(sums / (90 + positives / 10), rel=1e-5)
+    assert checkpoints.load(tmp_path / "rank_positives" / "checkpoints" / "last.pt").running_positives_R is None
 
 
 def linear_state(lr: float) -> TrainState:

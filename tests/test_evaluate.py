@@ -1,119 +1,13 @@
-"""COCO numbers are pycocotools' own, whatever the detections, and the inputs stay as they were."""
+"""Detections become results, and evaluations files, to the last digit."""
 
-import copy
 import json
 from pathlib import Path
-from typing import Any
 
-import pytest
 import torch
 
-from retinanet.data.coco import load_ground_truth
-from retinanet.data.results import read_results
-from retinanet.evaluate import METRIC_NAMES, coco_evaluation, result_rows, to_results, write_evaluation
+from retinanet.evaluate import result_rows, to_results, write_evaluation
+from retinanet.scoring.evaluation import METRIC_NAMES, Evaluation
 from retinanet.structures import Category, Detections
-
-PAIRS = Path(__file__).resolve().parent.parent.parent / "shared" / "data" / "eval_pairs"
-
-
-def ground_truth(crowd: bool = False) -> dict[str, Any]:
-    """Three images: two objects of class 3, one of class 7 (none of class 9), and an image without objects."""
-    boxes = [(1, 3, [10, 10, 50, 60]), (1, 3, [100, 20, 30, 30]), (2, 7, [5, 5, 120, 110])]
-    annotations = [
-        {"id": i, "image_id": image, "category_id": c, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
-        for i, (image, c, box) in enumerate(boxes, start=1)
-    ]
-    if crowd:
-        region = {"bbox": [150, 0, 50, 200], "area": 10_000, "iscrowd": 1}
-        annotations.append({"id": 9, "image_id": 1, "category_id": 3, **region})
-    return {
-        "images": [{"id": i, "width": 200, "height": 200} for i in (1, 2, 3)],
-        "categories": [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}, {"id": 9, "name": "emu"}],
-        "annotations": annotations,
-    }
-
-
-def perfect(truth: dict[str, Any]) -> list[dict[str, Any]]:
-    return [
-        {"image_id": a["image_id"], "category_id": a["category_id"], "bbox": a["bbox"], "score": 0.9}
-        for a in truth["annotations"]
-        if not a["iscrowd"]
-    ]
-
-
-@pytest.mark.skipif(not PAIRS.is_dir(), reason="the pairs of ../shared/data/eval_pairs are not here")
-@pytest.mark.parametrize("name", ["voc2007_yolov2", "coco_val_subset_fastestdet", "cocoapi_val2014_100_fake"])
-def test_real_pairs_give_pycocotools_numbers_to_the_last_digit(name: str, tmp_path: Path) -> None:
-    pair = json.loads((PAIRS / "expected_stats.json").read_text(encoding="utf-8"))[name]
-    truth = load_ground_truth(PAIRS / pair["gt"])
-    evaluation = coco_evaluation(truth, read_results(PAIRS / pair["detections"], truth))
-    assert list(evaluation.metrics) == list(METRIC_NAMES)
-    assert list(evaluation.metrics.values()) == pair["stats"]
-    for key in ("AP", "AP50", "AP75"):
-        known = [row[key] for row in evaluation.per_class if row[key] >= 0]
-        assert sum(known) / len(known) == pytest.approx(evaluation.metrics[key], rel=1e-9)
-    objects = [a for a in truth["annotations"] if not a["iscrowd"]]
-    assert sum(row["instances"] for row in evaluation.per_class) == len(objects)
-    # And to the last digit in the file that users read.
-    write_evaluation(tmp_path / "eval.json", tmp_path / "detections.json", evaluation, [], step=0)
-    assert list(json.loads((tmp_path / "eval.json").read_text())["metrics"].values()) == pair["stats"]
-
-
-def test_perfect_detections_score_one() -> None:
-    truth = ground_truth(crowd=True)
-    evaluation = coco_evaluation(truth, perfect(truth))
-    # AP and AR100 of everything and of the sizes that occur; AR1 is bound by image 1's two objects of one class.
-    for name in ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100"):
-        assert evaluation.metrics[name] == pytest.approx(1.0, abs=1e-12), name
-    assert evaluation.metrics["AR1"] == pytest.approx(0.75)
-    assert [(row["name"], round(row["AP"], 9), row["instances"]) for row in evaluation.per_class] == [
-        ("cat", 1.0, 2),
-        ("dog", 1.0, 1),
-        ("emu", -1.0, 0),
-    ]
-
-
-def test_a_detection_in_a_crowd_region_is_neither_hit_nor_miss() -> None:
-    truth = ground_truth(crowd=True)
-    inside = {"image_id": 1, "category_id": 3, "bbox": [155, 10, 20, 20], "score": 0.99}
-    assert coco_evaluation(truth, [*perfect(truth), inside]).metrics["AP"] == pytest.approx(1.0)
-    without = ground_truth()
-    assert coco_evaluation(without, [*perfect(without), inside]).metrics["AP"] < 0.9
-
-
-def test_a_wrong_class_and_a_loose_box_cost_what_they_should() -> None:
-    truth = ground_truth()
-    wrong = perfect(truth)
-    wrong[2]["category_id"] = 9
-    assert coco_evaluation(truth, wrong).metrics["AP50"] == pytest.approx(0.5)
-    loose = perfect(truth)
-    loose[2]["bbox"] = [5, 5, 120, 77]  # IoU 0.7
-    metrics = coco_evaluation(truth, loose).metrics
-    assert metrics["AP50"] == pytest.approx(1.0)
-    assert metrics["AP75"] == pytest.approx(0.5)
-    assert metrics["AP"] == pytest.approx((1 + 0.4) / 2, abs=0.06)
-
-
-@pytest.mark.parametrize("objects", [True, False])
-def test_no_detections_and_no_objects_are_numbers_too(objects: bool) -> None:
-    truth = ground_truth()
-    if not objects:
-        truth["annotations"] = []
-    evaluation = coco_evaluation(truth, [])
-    assert evaluation.metrics["AP"] == (0.0 if objects else -1.0)
-    assert [row["AP"] for row in evaluation.per_class] == ([0.0, 0.0, -1.0] if objects else [-1.0] * 3)
-
-
-def test_the_inputs_are_not_changed(capsys: pytest.CaptureFixture[str]) -> None:
-    truth = ground_truth(crowd=True)
-    results = perfect(truth)
-    before = copy.deepcopy((truth, results))
-    first = coco_evaluation(truth, results)
-    assert (truth, results) == before
-    assert coco_evaluation(truth, results) == first
-    coco_evaluation(truth, [])
-    assert truth == before[0]
-    assert capsys.readouterr().out == "", "pycocotools' own printing is not wanted"
 
 
 def test_rows_become_results_in_the_order_of_their_images() -> None:
@@ -128,3 +22,17 @@ def test_rows_become_results_in_the_order_of_their_images() -> None:
     assert results[0] == {"image_id": 7, "category_id": 90, "bbox": [1.0, 2.0, 10.5, 20.25], "score": 0.75}
     assert results[1]["category_id"] == 4
     assert all(type(r["image_id"]) is int and type(r["score"]) is float for r in results)
+
+
+def test_files_hold_every_digit(tmp_path: Path) -> None:
+    metrics = {name: 1 / (n + 3) for n, name in enumerate(METRIC_NAMES)}
+    evaluation = Evaluation(metrics, [{"id": 1, "name": "a", "AP": 1 / 7}], "pycocotools 2.0.11")
+    results = [{"image_id": 7, "category_id": 90, "bbox": [1.0, 2.0, 10.5, 20.25], "score": 0.75}]
+    write_evaluation(tmp_path / "eval.json", tmp_path / "detections.json", evaluation, results, step=5)
+    assert json.loads((tmp_path / "eval.json").read_text()) == {
+        "step": 5,
+        "metrics": metrics,
+        "engine": "pycocotools 2.0.11",
+        "per_class": [{"id": 1, "name": "a", "AP": 1 / 7}],
+    }
+    assert json.loads((tmp_path / "detections.json").read_text()) == results

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from retinanet.analysis.outcome import evaluate_files
 from retinanet.errors import ConfigFault, DataFault, ResourceFault
-from retinanet.inference import evaluate_checkpoint, evaluate_files, load_detector
+from retinanet.inference import evaluate_checkpoint, load_detector
 from retinanet.metrics import read_rows
 
 
@@ -20,9 +21,13 @@ def test_a_checkpoint_scores_as_it_did_in_training(
     trained: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """last.pt too: of its two sets of weights, the moving average is the one to evaluate."""
-    evaluate_checkpoint(trained / "checkpoints" / f"{name}.pt", [], tmp_path / "new" / "folder")
-    given = read(tmp_path / "new/folder/eval.json")
-    assert given == read(trained / "eval.json")
+    evaluate_checkpoint(trained / "checkpoints" / f"{name}.pt", [], tmp_path / "new" / "folder", report=False)
+    given, trained_with = read(tmp_path / "new/folder/eval.json"), read(trained / "eval.json")
+    assert {key: given[key] for key in ("step", "metrics", "engine")} == {
+        key: trained_with[key] for key in ("step", "metrics", "engine")
+    }
+    assert all(row.items() >= known.items() for row, known in zip(given["per_class"], trained_with["per_class"]))
+    assert given["thresholds"]["by_class"][0].keys() == {"id", "name", "score", "precision", "recall", "f1"}
     (row,) = (row for row in read_rows(trained / "metrics.jsonl") if row["kind"] == "eval")
     assert {key: row[key] for key in given["metrics"]} == given["metrics"]
     assert read(tmp_path / "new/folder/detections.json") == read(trained / "detections.json")
@@ -35,7 +40,9 @@ def test_another_data_set_goes_into_a_folder_of_its_own_in_the_run(trained: Path
     path = tmp_path / "checkpoints" / "best.pt"
     path.parent.mkdir()
     path.write_bytes((trained / "checkpoints" / "best.pt").read_bytes())
-    evaluate_checkpoint(path, ["data.val_annotations=annotations/train.json", "data.val_images=train"], None)
+    evaluate_checkpoint(
+        path, ["data.val_annotations=annotations/train.json", "data.val_images=train"], None, report=False
+    )
     detections = json.loads((tmp_path / "eval-best-train" / "detections.json").read_text(encoding="utf-8"))
     assert {row["image_id"] for row in detections} == set(range(1, 13))
 
@@ -59,22 +66,46 @@ def test_data_of_other_classes_is_refused(trained: Path, shapes: Path, tmp_path:
         evaluate_checkpoint(trained / "checkpoints/best.pt", [f"data.val_annotations={file}"], tmp_path / "out")
 
 
+def test_data_may_lack_classes_that_the_checkpoint_knows(
+    trained: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = read(shapes / "annotations" / "val.json")
+    dropped = content["categories"].pop(0)["id"]
+    content["annotations"] = [row for row in content["annotations"] if row["category_id"] != dropped]
+    file = tmp_path / "val.json"
+    file.write_text(json.dumps(content), encoding="utf-8")
+    checkpoint = trained / "checkpoints/best.pt"
+    evaluate_checkpoint(checkpoint, [f"data.val_annotations={file}"], tmp_path / "out", report=False)
+    whole = read(trained / "detections.json")
+    assert read(tmp_path / "out/detections.json") == [row for row in whole if row["category_id"] != dropped]
+    assert any(row["category_id"] == dropped for row in whole)
+    assert "1 classes that the data do not have" in capsys.readouterr().out
+
+
 def test_files_of_detections_are_scored_zipped_or_not(trained: Path, shapes: Path, tmp_path: Path) -> None:
     truth, found = shapes / "annotations" / "val.json", trained / "detections.json"
     zipped = tmp_path / "found.json.gz"
     zipped.write_bytes(gzip.compress(found.read_bytes()))
     for number, file in enumerate((found, zipped)):
-        evaluate_files(truth, file, tmp_path / str(number))
+        evaluate_files(truth, file, tmp_path / str(number), report=False)
         given, expected = read(tmp_path / str(number) / "eval.json"), read(trained / "eval.json")
         assert given["metrics"] == expected["metrics"]
-        assert given["per_class"] == expected["per_class"]
+        assert all(row.items() >= known.items() for row, known in zip(given["per_class"], expected["per_class"]))
+
+
+@pytest.mark.parametrize(("engine", "package"), [("pycocotools", "pycocotools"), ("fast", "hotcoco")])
+def test_the_engine_is_the_one_asked_for_and_is_told(trained: Path, tmp_path: Path, engine: str, package: str) -> None:
+    evaluate_checkpoint(trained / "checkpoints/best.pt", [f"eval.engine={engine}"], tmp_path / "out", report=False)
+    given = read(tmp_path / "out" / "eval.json")
+    assert given["engine"].split()[0] == package
+    assert given["metrics"] == read(trained / "eval.json")["metrics"]
 
 
 def test_without_an_output_the_numbers_go_below_runs(
     trained: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    evaluate_files(shapes / "annotations" / "val.json", trained / "detections.json", None)
+    evaluate_files(shapes / "annotations" / "val.json", trained / "detections.json", None, report=False)
     assert (tmp_path / "runs" / "eval-detections" / "eval.json").is_file()
 
 
@@ -82,3 +113,14 @@ def test_an_output_that_cannot_be_made_is_told_before_the_work(trained: Path, tm
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(ResourceFault, match="cannot make the folder"):
         evaluate_checkpoint(trained / "checkpoints/best.pt", [], tmp_path / "file" / "out")
+
+
+def test_the_report_of_a_checkpoint_shows_images_and_anchors(trained: Path, tmp_path: Path) -> None:
+    evaluate_checkpoint(trained / "checkpoints/best.pt", [], tmp_path / "out")
+    page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    assert ">Anchors</h2>" in page
+    plots = tmp_path / "out/plots"
+    assert (plots / "anchors.png").is_file()
+    shown = read(tmp_path / "out/eval.json")["images"]
+    assert len(list(plots.glob("worst_*.jpg"))) == len(shown["worst"]) > 0
+    assert page.count("<img") == len(list(plots.glob("*.png"))) + len(list(plots.glob("*.jpg")))

@@ -166,6 +166,27 @@ def test_groups_hold_each_trainable_parameter_once(norm_decay: bool, backbone_lr
     assert len(groups) == (1 if norm_decay else 2) * (1 if backbone_lr == 1.0 else 2)
 
 
+@pytest.mark.parametrize(
+    ("norm_decay", "bias_decay", "bias", "norm"),
+    [(True, None, True, True), (True, False, False, True), (False, True, True, False), (False, None, False, False)],
+)
+def test_biases_have_a_rate_and_a_decay_of_their_own(
+    norm_decay: bool, bias_decay: bool | None, bias: bool, norm: bool
+) -> None:
+    """Detectron: biases learn at twice the rate without decay; torchvision v2: norms alone do not decay."""
+    net = Net()
+    settings = schedule(norm_decay=norm_decay, bias_decay=bias_decay, bias_lr=2.0, backbone_lr=0.5, weight_decay=0.02)
+    groups = parameter_groups(net, settings)
+    found = {id(p): (group["lr_multiplier"], group["weight_decay"]) for group in groups for p in group["params"]}
+    decay = {True: 0.02, False: 0.0}
+    assert found[id(net.backbone[1].weight)] == (0.5, 0.02)
+    assert found[id(net.backbone[1].bias)] == (1.0, decay[bias])
+    assert found[id(net.backbone[2].weight)] == (0.5, decay[norm])
+    assert found[id(net.backbone[2].bias)] == (0.5, decay[norm]), "a norm's shift is no bias"
+    assert found[id(net.head.weight)] == (1.0, 0.02)
+    assert found[id(net.head.bias)] == (2.0, decay[bias])
+
+
 @pytest.mark.parametrize(("name", "kind"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)])
 def test_the_optimizer_is_the_configs_and_takes_each_groups_rate(name: str, kind: type) -> None:
     optimizer = build_optimizer(Net(), schedule(optimizer=name, momentum=0.8, backbone_lr=0.1, norm_decay=False))

@@ -1,5 +1,8 @@
 """Detections against torchvision's own post-processing, and hand cases of each rule."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,7 +13,7 @@ from retinanet.anchors import AnchorSpec, Pyramid, pyramid_anchors
 from retinanet.postprocess import DetectRule, candidates, detect
 from retinanet.structures import Detections
 
-SPEC = AnchorSpec((16.0, 32.0, 64.0, 128.0, 256.0), (1.0, 1.4), (0.5, 1.0, 2.0), 0.5, "none")
+SPEC = AnchorSpec((16.0, 32.0, 64.0, 128.0, 256.0), (1.0, 1.4), (0.5, 1.0, 2.0), 0.5, "none", "stride")
 RULE = DetectRule(score_threshold=0.05, topk=1000, nms_iou=0.5, detections=100)
 
 
@@ -65,6 +68,57 @@ def test_equals_torchvision(rule: DetectRule) -> None:
         torch.testing.assert_close(ours.boxes_D4, wanted["boxes"], rtol=1e-5, atol=1e-3)
         torch.testing.assert_close(ours.scores_D, wanted["scores"])
         assert torch.equal(ours.classes_D, wanted["labels"])
+
+
+def by_hand(
+    scores_AK: np.ndarray, deltas_A4: np.ndarray, pyramid: Pyramid, rule: DetectRule
+) -> list[tuple[int, float]]:
+    """The order of steps that Detectron, detectron2 and mmdetection share, one box at a time: (class, score)s.
+
+    On each level: scores over the threshold, the best `topk` of them, decode with scales cut at 1000 / 16; then NMS
+    within each class over all levels, and the best `detections`.
+    """
+    found: list[tuple[float, int, list[float]]] = []
+    start = 0
+    for size in pyramid.level_sizes:
+        pairs = [(a, k) for a in range(start, start + size) for k in range(scores_AK.shape[1])]
+        above = sorted((p for p in pairs if scores_AK[p] > rule.score_threshold), key=lambda p: -scores_AK[p])
+        for a, k in above[: rule.topk]:
+            x1, y1, x2, y2 = pyramid.boxes_A4[a].double().tolist()
+            dx, dy, dw, dh = deltas_A4[a].tolist()
+            w, h = ((x2 - x1) * min(math.exp(dw), 62.5), (y2 - y1) * min(math.exp(dh), 62.5))
+            x, y = (x1 + x2) / 2 + dx * (x2 - x1), (y1 + y2) / 2 + dy * (y2 - y1)
+            found.append((float(scores_AK[a, k]), k, [x - w / 2, y - h / 2, x + w / 2, y + h / 2]))
+        start += size
+    kept: list[tuple[float, int, list[float]]] = []
+    for score, k, box in sorted(found, key=lambda one: -one[0]):
+        if all(k != other or iou_of(box, taken) <= rule.nms_iou for _, other, taken in kept):
+            kept.append((score, k, box))
+    return [(k, score) for score, k, _ in kept[: rule.detections]]
+
+
+def iou_of(a: list[float], b: list[float]) -> float:
+    width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
+    height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
+    return width * height / (sum(areas) - width * height)
+
+
+@pytest.mark.parametrize("rule", [DetectRule(0.05, 30, 0.5, 100), DetectRule(0.3, 12, 0.4, 9)])
+def test_equals_the_peers_order_of_steps_done_by_hand(rule: DetectRule) -> None:
+    """An image so wide that no box is clipped: whether clipping precedes NMS is not what this is about."""
+    pyramid = pyramid_anchors((64, 64), SPEC, torch.device("cpu"))
+    pyramid = pyramid._replace(boxes_A4=pyramid.boxes_A4 + 40_000.0)
+    generator = torch.Generator().manual_seed(4)
+    scores = (torch.randn((1, len(pyramid.boxes_A4), 2), generator=generator) - 2).sigmoid()
+    deltas = torch.randn((1, len(pyramid.boxes_A4), 4), generator=generator) * 0.3
+    deltas[0, ::7, 2:] += 5.0
+    size = torch.tensor([[10**6, 10**6]])
+    found = detect(scores, deltas, pyramid, size, size, rule)[0]
+    expected = by_hand(scores[0].double().numpy(), deltas[0].double().numpy(), pyramid, rule)
+    assert len(expected) > 5
+    assert found.classes_D.tolist() == [k for k, _ in expected]
+    assert found.scores_D.tolist() == pytest.approx([score for _, score in expected])
 
 
 def test_nms_suppresses_within_a_class_only() -> None:

@@ -1,6 +1,7 @@
 """Detecting on files, folders and patterns: what is found, what is written, what is never overwritten."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -39,7 +40,7 @@ def test_files_folders_and_patterns_are_each_found_once_in_order(
 def test_all_inputs_that_name_nothing_are_told_together(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (good,) = make_images(tmp_path, "a.jpg")
-    with pytest.raises(DataFault, match=r"nothing to predict on \(3 faults\)") as caught:
+    with pytest.raises(DataFault, match=r"no images to read \(3 faults\)") as caught:
         find_images([str(good), str(tmp_path / "empty"), str(tmp_path / "*.gif"), str(tmp_path / "none.jpg")])
     for word in ("no image in this folder", "*.gif: no such", "none.jpg: no such"):
         assert word in str(caught.value)
@@ -73,7 +74,7 @@ def test_results_and_pictures_are_written(trained: Path, shapes: Path, tmp_path:
     assert {row["image_id"] for row in rows} == set(range(1, len(paths) + 1))
     names = {c["id"]: c["name"] for c in json.loads((shapes / "annotations/val.json").read_text())["categories"]}
     for row in rows:
-        assert set(row) == {"image_id", "category_id", "bbox", "score", "file_name", "category_name"}
+        assert set(row) == {"image_id", "category_id", "bbox", "score", "file_name", "category_name", "shown"}
         assert row["file_name"] == str(paths[row["image_id"] - 1])
         assert row["category_name"] == names[row["category_id"]]
         assert 0 < row["score"] <= 1
@@ -117,3 +118,60 @@ def test_broken_images_are_left_out_and_told_at_the_end(
     rows = json.loads((tmp_path / "out/detections.json").read_text(encoding="utf-8"))
     assert {Path(row["file_name"]).name for row in rows} == {path.name for path in rest}
     assert {path.name for path in (tmp_path / "out").glob("*.jpg")} == {path.name for path in rest}
+
+
+def eval_json(path: Path, scores: list[float | None], names: list[str]) -> Path:
+    rows = [{"id": i, "name": name, "score": s} for i, (name, s) in enumerate(zip(names, scores, strict=True), start=1)]
+    path.write_text(json.dumps({"thresholds": {"iou": 0.5, "overall": {}, "by_class": rows}}), encoding="utf-8")
+    return path
+
+
+def test_each_class_is_shown_from_its_own_threshold(
+    trained: Path, shapes: Path, tmp_path: Path, tool: Callable[..., tuple[int, str, str]]
+) -> None:
+    """Thresholds set so that classes 1 and 3 are split by their own scores and nothing of class 2 is shown."""
+    predict(trained / "checkpoints" / "best.pt", [str(shapes / "val")], ["eval.detections=60"], tmp_path / "all")
+    rows = json.loads((tmp_path / "all/detections.json").read_text(encoding="utf-8"))
+    assert {row["shown"] for row in rows} == {False}, "no score reaches eval.shown_score"
+    names = {c["id"]: c["name"] for c in json.loads((shapes / "annotations/val.json").read_text())["categories"]}
+    of_class = {i: sorted(row["score"] for row in rows if row["category_id"] == i) for i in names}
+    least = [of_class[1][len(of_class[1]) // 2], 1.0, of_class[3][1]]
+    given = eval_json(tmp_path / "eval.json", list(least), list(names.values()))
+    words = ["--thresholds", given, "--output", tmp_path / "some", "eval.detections=60"]
+    code, out, err = tool("predict.py", trained / "checkpoints" / "best.pt", shapes / "val", *words)
+    assert code == 0, err
+    marked = json.loads((tmp_path / "some/detections.json").read_text(encoding="utf-8"))
+    assert [{**row, "shown": False} for row in marked] == rows, "the file still holds all"
+    for row in marked:
+        assert row["shown"] == (row["score"] >= least[row["category_id"] - 1])
+    assert 0 < sum(row["shown"] for row in marked) < len(marked)
+    counted = sum(int(word) for word in re.findall(r"(\d+) (?:disc|square|triangle)", out))
+    assert counted == sum(row["shown"] for row in marked)
+    for name in ("all", "some"):
+        assert len(list((tmp_path / name).glob("*.jpg"))) == 6
+    first = sorted((tmp_path / "all").glob("*.jpg"))[0].name
+    assert (tmp_path / "all" / first).read_bytes() != (tmp_path / "some" / first).read_bytes()
+
+
+def test_class_without_a_threshold_is_shown_from_shown_score(trained: Path, shapes: Path, tmp_path: Path) -> None:
+    names = [c["name"] for c in json.loads((shapes / "annotations/val.json").read_text())["categories"]]
+    given = eval_json(tmp_path / "eval.json", [None, 1.0, 1.0], names)
+    one = str(sorted((shapes / "val").iterdir())[0])
+    predict(trained / "checkpoints" / "best.pt", [one], ["eval.shown_score=0.0"], tmp_path / "out", given)
+    rows = json.loads((tmp_path / "out/detections.json").read_text(encoding="utf-8"))
+    assert all(row["shown"] == (row["category_id"] == 1) for row in rows)
+
+
+def test_thresholds_of_another_file_are_refused(trained: Path, shapes: Path, tmp_path: Path) -> None:
+    best, one = trained / "checkpoints" / "best.pt", [str(shapes / "val")]
+    (tmp_path / "old.json").write_text('{"metrics": {}}', encoding="utf-8")
+    (tmp_path / "list.json").write_text("[]", encoding="utf-8")
+    for name in ("old.json", "list.json"):
+        with pytest.raises(DataFault, match=rf"--thresholds: .*{name} holds no thresholds of each class"):
+            predict(best, one, [], tmp_path / "out", tmp_path / name)
+    given = eval_json(tmp_path / "eval.json", [0.1, 0.2, 0.3], ["disc", "cat", "triangle"])
+    with pytest.raises(DataFault, match=r"eval.json has classes that .*best.pt does not know: 2 cat\."):
+        predict(best, one, [], tmp_path / "out", given)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(DataFault, match=r"no such file"):
+        predict(best, one, [], tmp_path / "out", tmp_path / "none.json")

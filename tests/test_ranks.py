@@ -7,10 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
+from retinanet import checkpoint as checkpoints
 from retinanet.config import Config
+from retinanet.distributed import Ranks
 from retinanet.engine import train
+from retinanet.errors import CheckpointFault, ConfigFault
 from retinanet.metrics import read_rows
+from retinanet.train_state import build_state
 
 STEPS = 20
 TOLD = (
@@ -73,3 +78,29 @@ def test_two_ranks_log_the_losses_of_one_process(
     assert "2 processes" in done.stdout
     assert done.stdout.count("from step 0") == 1, "only one rank speaks"
     assert_equal_runs(tmp_path / "run", alone)
+
+
+@pytest.mark.slow
+def test_each_rank_keeps_a_running_mean_that_a_resumed_run_of_as_many_continues(
+    tiny: Callable[..., Config], tiny_yaml: Path, tool_environment: dict[str, str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    told = ["loss.normaliser=running_positives", "schedule.iterations=2", "log.pictures=0", f"output={folder}"]
+    done = torchrun(tiny_yaml, tool_environment, *told)
+    assert done.returncode == 0, done.stderr
+    means_R = checkpoints.load(folder / "checkpoints" / "last.pt").running_positives_R
+    assert means_R is not None
+    assert means_R.shape == (2,)
+    assert means_R[0] != means_R[1]
+    per_image = [row["positives_per_image"] for row in read_rows(folder / "metrics.jsonl") if row["kind"] == "train"]
+    # Both ranks' means obey the same rule, so their sum follows the sum of positives, 4 images a step.
+    assert means_R.sum().item() == pytest.approx((200 * 0.9 + 0.4 * per_image[0]) * 0.9 + 0.4 * per_image[1])
+    with pytest.raises(CheckpointFault, match=r"the file holds 2, not 1; resume with as many processes as saved it"):
+        train(tiny(*told), folder, resume=True)
+
+
+def test_statistics_over_ranks_need_gpus(tiny: Callable[..., Config]) -> None:
+    config = tiny("model.backbone.norm=sync_bn")
+    with pytest.raises(ConfigFault, match=r"model\.backbone\.norm: sync_bn over several processes needs GPUs"):
+        build_state(config, 3, torch.device("cpu"), Ranks(0, 0, 2))
+    build_state(config, 3, torch.device("cpu"), Ranks(0, 0, 1))

@@ -36,6 +36,7 @@ TOLD = (
     f"schedule.iterations={STEPS}",
     *("schedule.ema=0.9", "schedule.optimizer=adamw", "schedule.lr=0.001", "model.backbone.name=mobilenet_v2"),
     *("model.backbone.norm=bn", "model.fpn.channels=32", "model.head.norm=none"),
+    "loss.normaliser=running_positives",
     *("log.save_every=2", "eval.every=5", "eval.unit=steps", "data.color_jitter=0.2", "data.scale_jitter=[0.8, 1.2]"),
 )
 Start = Callable[..., subprocess.Popen[str]]
@@ -47,7 +48,7 @@ def run_hash(folder: Path) -> dict[str, str]:
     for name in ("last", "best"):
         saved = checkpoints.load(folder / "checkpoints" / f"{name}.pt")
         parts: list[bytes] = []
-        for part in (saved.model, saved.average, saved.optimizer, saved.progress._asdict()):
+        for part in (saved.model, saved.average, saved.optimizer, saved.progress._asdict(), saved.running_positives_R):
             collect(part, parts)
         found[name] = hashlib.sha256(b"|".join(parts)).hexdigest()
     found["metrics"] = hashlib.sha256(without_clock(folder / "metrics.jsonl")).hexdigest()

@@ -19,7 +19,7 @@ from retinanet.errors import ConfigFault
 from retinanet.run_folder import claim
 
 PROJECT = Path(__file__).resolve().parent.parent
-TOOLS = ("train.py", "eval.py", "predict.py", "prepare_data.py", "ablate.py", "loss_distribution.py")
+TOOLS = ("train.py", "eval.py", "predict.py", "prepare_data.py", "ablate.py", "loss_distribution.py", "config.py")
 Tool = Callable[..., tuple[int, str, str]]
 
 WITHOUT_TORCH = """

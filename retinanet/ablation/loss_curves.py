@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from retinanet.ablation.arm_style import COLORS, FONT, INK, MUTED, legend_below, new_figure, save_figure, tidy
+from retinanet.figures import COLORS, FONT, INK, MUTED, legend_below, new_figure, save_figure, tidy
 from retinanet.losses.cross_entropy import cross_entropy
 from retinanet.losses.focal import focal
 from retinanet.losses.focal_star import focal_star

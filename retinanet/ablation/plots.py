@@ -11,21 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from retinanet.ablation.arm_style import (
-    FALSE_COLOR,
-    FONT,
-    INK,
-    MUTED,
-    ArmStyle,
-    arm_styles,
-    as_text,
-    legend_below,
-    new_figure,
-    save_figure,
-    shortened,
-    tidy,
-)
-from retinanet.ablation.matches import RECALLS, hit_and_miss_scores, precision_recall_curve
+from retinanet.ablation.arm_style import FALSE_COLOR, ArmStyle, arm_styles
 from retinanet.ablation.report_data import (
     DIVERGED,
     ArmData,
@@ -36,6 +22,8 @@ from retinanet.ablation.report_data import (
     evaluation_curve,
 )
 from retinanet.ablation.statistics import BETTER, WORSE
+from retinanet.figures import FONT, INK, MUTED, as_text, legend_below, new_figure, save_figure, shortened, tidy
+from retinanet.scoring.matches import RECALLS, hit_and_miss_scores, precision_recall_curve
 
 PR_IOUS = (0.5, 0.75)
 SCORE_BINS = np.linspace(0.0, 1.0, 41)

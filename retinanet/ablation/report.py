@@ -2,17 +2,17 @@
 
 from pathlib import Path
 
-from retinanet.ablation.document import Block, Heading, Listing, Paragraph, Picture
 from retinanet.ablation.loss_curves import draw_figure_1, draw_figure_7, draw_figures_5_and_6
 from retinanet.ablation.plots import draw_learning_curves, draw_points, draw_precision_recall, draw_score_histograms
 from retinanet.ablation.report_data import RESAMPLES, ReportData, gather
-from retinanet.ablation.report_html import render_html
-from retinanet.ablation.report_markdown import render_markdown
 from retinanet.ablation.report_numbers import write_numbers
 from retinanet.ablation.report_tables import cells_table, difference_blocks, results_table, signed_points, tuning_table
 from retinanet.ablation.results import StudyResult
 from retinanet.ablation.same_images import Grid, build_grid, draw_same_images
 from retinanet.ablation.statistics import BETTER, NOT_MEASURED, SAME, SEEDS_DOUBT, WORSE
+from retinanet.document.blocks import Block, Heading, Listing, Paragraph, Picture
+from retinanet.document.html import render_html
+from retinanet.document.markdown import render_markdown
 from retinanet.run_folder import make_folder, write_text
 
 PICTURES = "report"

@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from retinanet.ablation.bootstrap import resample
-from retinanet.ablation.matches import AP_NAMES, Matches, average_precisions, match_detections
 from retinanet.ablation.results import ArmInfo, CellResult, StudyResult
-from retinanet.ablation.statistics import ArmSamples, Comparison, compare_arms, percentile_interval, spread
-from retinanet.data.coco import load_ground_truth
+from retinanet.ablation.statistics import ArmSamples, Comparison, compare_arms, spread
+from retinanet.data.ground_truth import load_ground_truth
 from retinanet.data.results import read_results
 from retinanet.metrics import FILE_NAME, read_rows
+from retinanet.scoring.bootstrap import resample
+from retinanet.scoring.intervals import percentile_interval
+from retinanet.scoring.matches import AP_NAMES, Matches, average_precisions, match_detections
 
 RESAMPLES = 1000
 SEED = 0

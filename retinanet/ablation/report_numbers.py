@@ -1,28 +1,14 @@
 """The numbers behind each table and picture of a report, as CSV files."""
 
-import csv
-import io
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from retinanet.ablation.loss_curves import loss_curve_rows
-from retinanet.ablation.matches import AP_NAMES, RECALLS, precision_recall_curve
 from retinanet.ablation.plots import PR_IOUS, SCORE_BINS, score_counts
 from retinanet.ablation.report_data import ReportData, class_loss_curve, evaluation_curve
 from retinanet.ablation.same_images import Grid
 from retinanet.ablation.statistics import spread
-from retinanet.run_folder import write_text
-
-Cell = str | float | int
-
-
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
-    """Replace a CSV file in one step; NaN becomes an empty cell."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(["" if cell != cell else cell for cell in row] for row in rows)
-    write_text(path, text.getvalue())
+from retinanet.run_folder import Cell, write_csv
+from retinanet.scoring.matches import AP_NAMES, RECALLS, precision_recall_curve
 
 
 def write_numbers(data: ReportData, grid: Grid, folder: Path) -> None:

@@ -6,11 +6,11 @@ AP is in points from 0 to 100, as the paper prints it.
 import math
 from collections.abc import Sequence
 
-from retinanet.ablation.document import Code, Table, TableRow
-from retinanet.ablation.matches import AP_NAMES
 from retinanet.ablation.report_data import DIVERGED, DONE, ArmData, ReportData
 from retinanet.ablation.results import CellResult
 from retinanet.ablation.statistics import NOT_MEASURED, spread
+from retinanet.document.blocks import Code, Table, TableRow
+from retinanet.scoring.matches import AP_NAMES
 
 NOTHING = "–"
 RESULT_HEADER = (

@@ -151,7 +151,7 @@ def measure_on_test(study: Study, folder: Path) -> dict[str, float]:
         words = [("data.root", data.root), ("data.val_annotations", study.test[0]), ("data.val_images", study.test[1])]
         overrides = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in words]
         overrides += [f"device={study.base.device}", f"data.workers={data.workers}"]
-        evaluate_checkpoint(folder / "checkpoints" / "last.pt", overrides, test)
+        evaluate_checkpoint(folder / "checkpoints" / "last.pt", overrides, test, report=False)
     if not ranks.is_main:
         return {}
     content = json.loads((test / "eval.json").read_text(encoding="utf-8"))

@@ -12,12 +12,12 @@ from matplotlib import get_data_path
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from retinanet.ablation.matches import IGNORED, IOUS, TRUE_POSITIVE, Matches, hit_and_miss_scores
 from retinanet.ablation.report_data import ArmData, MeasuredCell, ReportData, detections_path
 from retinanet.data.coco import ImageRecord, load_coco
 from retinanet.data.images import decode_image
 from retinanet.data.results import read_results
 from retinanet.pictures import spread
+from retinanet.scoring.matches import IGNORED, IOUS, TRUE_POSITIVE, Matches, hit_and_miss_scores
 from retinanet.visualize import save_picture
 
 IMAGES = 8

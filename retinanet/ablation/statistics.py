@@ -16,10 +16,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from retinanet.ablation.matches import AP_NAMES
 from retinanet.errors import ConfigFault, list_faults
+from retinanet.scoring.intervals import SIGNIFICANCE, bootstrap_p_value, holm, percentile_interval
+from retinanet.scoring.matches import AP_NAMES
 
-SIGNIFICANCE = 0.05
 BETTER, WORSE, SAME, NOT_MEASURED = "better", "worse", "not distinguishable", "not measured"
 SEEDS_DOUBT = "not distinguishable over seeds"
 """These networks differ on other images too, but other seeds could turn the sign."""
@@ -84,48 +84,6 @@ def spread(values: Sequence[float]) -> Spread:
     known = known[~np.isnan(known)]
     mean = float(known.mean()) if len(known) else float("nan")
     return Spread(mean, float(known.std(ddof=1)) if len(known) > 1 else float("nan"))
-
-
-def percentile_interval(samples_R: Floats, level: float = 0.95) -> tuple[float, float]:
-    """The central `level` of the samples, NaN left out: quantiles (1 - level) / 2 and (1 + level) / 2, interpolated."""
-    known = samples_R[~np.isnan(samples_R)]
-    if len(known) == 0:
-        return float("nan"), float("nan")
-    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
-def bootstrap_p_value(samples_R: Floats) -> float:
-    """Two-sided p-value of "no difference" from bootstrap samples of the difference, NaN left out.
-
-    p = min(1, 2 (1 + min(#{d <= 0}, #{d >= 0})) / (R + 1)). The 1 counts the data set itself among the resamples: p
-    is never 0, its least value is 2 / (R + 1), and samples that are all 0 give 1. NaN without samples.
-    """
-    known = samples_R[~np.isnan(samples_R)]
-    if len(known) == 0:
-        return float("nan")
-    tail = min(np.count_nonzero(known <= 0), np.count_nonzero(known >= 0))
-    return float(min(1.0, 2 * (1 + tail) / (len(known) + 1)))
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction (1979), in the order given: p_(i) becomes max over j <= i of (n - j + 1) p_(j), at
-    most 1. NaN stays NaN and does not count towards n."""
-    corrected = [float("nan")] * len(p_values)
-    rising = sorted((p, i) for i, p in enumerate(p_values) if not np.isnan(p))
-    least = 0.0
-    for place, (p, i) in enumerate(rising):
-        least = max(least, min(1.0, (len(rising) - place) * p))
-        corrected[i] = least
-    return corrected
-
-
-def fewest_resamples(comparisons: int) -> int:
-    """Resamples below which no comparison of a family this large can reach 5 % after Holm, however clear it is.
-
-    From the least p-value: comparisons x 2 / (R + 1) < 0.05; 1000 suffice for 25.
-    """
-    return round(2 * comparisons / SIGNIFICANCE)
 
 
 def compare_arms(arms: Sequence[ArmSamples], reference: str, metric: str) -> list[Comparison]:

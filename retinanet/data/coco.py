@@ -4,7 +4,6 @@ Legend: I images, N annotations, G objects and C crowd regions of an image, 4 bo
 Boxes are (x1, y1, x2, y2) float32 in pixels of the image after its EXIF rotation, x2 and y2 exclusive.
 """
 
-import logging
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from retinanet.data.ground_truth import complete
 from retinanet.data.image_files import CheckImages, file_faults
 from retinanet.data.json_file import read_json
 from retinanet.data.validate import validate_ground_truth
@@ -20,8 +20,6 @@ from retinanet.errors import DataFault, list_faults
 from retinanet.structures import Category
 
 _ROUNDING = 0.011  # pixels that x + width may exceed the image by when both were rounded to two decimals
-
-_log = logging.getLogger(__name__)
 
 
 class ImageRecord(NamedTuple):
@@ -56,7 +54,7 @@ class CocoDataset:
     notes: tuple[str, ...]
     """What a user should know and need not mend, a sentence each."""
     ground_truth: dict
-    """The COCO dict for pycocotools; see `load_ground_truth`. Dropped and clipped boxes are in it as read."""
+    """The COCO dict for pycocotools; see `data.ground_truth`. Dropped and clipped boxes are in it as read."""
 
 
 def load_coco(
@@ -74,7 +72,7 @@ def load_coco(
         faults += file_faults(data["images"], image_folder, check_images, workers)
     if faults or not isinstance(data, dict):
         raise DataFault(list_faults(f"{annotation_file}: this data set cannot be used", faults))
-    notes = _complete(data)
+    notes = complete(data)
     categories = tuple(sorted(Category(row["id"], row["name"]) for row in data["categories"]))
     rows = sorted(data["images"], key=lambda row: row["id"])
     arrays = _ImageArrays(rows, data["annotations"], categories)
@@ -99,33 +97,26 @@ def first_images(dataset: CocoDataset, count: int | None) -> CocoDataset:
     """The data set of the first `count` images only, all categories kept; None changes nothing."""
     if count is None or count >= len(dataset.images):
         return dataset
-    images = dataset.images[:count]
+    note = f"only the first {count} of {len(dataset.images):,} images are used"
+    return _restricted(dataset, dataset.images[:count], note)
+
+
+def with_objects(dataset: CocoDataset) -> CocoDataset:
+    """The data set of the images that have a box which is no crowd region, all categories kept."""
+    images = tuple(image for image in dataset.images if len(image.boxes_G4))
+    if len(images) == len(dataset.images):
+        return dataset
+    return _restricted(dataset, images, f"{len(dataset.images) - len(images):,} images without objects are left out")
+
+
+def _restricted(dataset: CocoDataset, images: tuple[ImageRecord, ...], note: str) -> CocoDataset:
     kept = {image.id for image in images}
     truth = {
         **dataset.ground_truth,
         "images": [row for row in dataset.ground_truth["images"] if row["id"] in kept],
         "annotations": [row for row in dataset.ground_truth["annotations"] if row["image_id"] in kept],
     }
-    notes = (*dataset.notes, f"only the first {count} of {len(dataset.images):,} images are used")
-    return replace(dataset, images=images, ground_truth=truth, notes=notes)
-
-
-def load_ground_truth(path: Path) -> dict:
-    """The COCO dict of an annotation file, validated for scoring; image files and sizes are not needed.
-
-    As read, but for what pycocotools needs: a missing "area" becomes width * height, a missing "iscrowd" 0, missing
-    "info" and "licenses" empty; where an annotation id is missing or 0 all are numbered anew from 1 (said in the
-    log), since pycocotools takes id 0 for "not matched". "segmentation" is left out: scoring boxes does not
-    read it, and it is most of the memory.
-    Raises DataFault with every fault of the file.
-    """
-    data = read_json(path, leave_out="segmentation")
-    faults = validate_ground_truth(data, needs_files=False)
-    if faults or not isinstance(data, dict):
-        raise DataFault(list_faults(f"{path}: this ground truth cannot be used", faults))
-    for note in _complete(data):
-        _log.warning("%s: %s", path, note)
-    return data
+    return replace(dataset, images=images, ground_truth=truth, notes=(*dataset.notes, note))
 
 
 def summary(dataset: CocoDataset) -> str:
@@ -219,29 +210,3 @@ def _category_notes(categories: tuple[Category, ...]) -> list[str]:
         for name, count in counts.items()
         if count > 1
     ]
-
-
-def _complete(data: dict) -> list[str]:
-    """Gives a validated dict, in place, what pycocotools needs; see `load_ground_truth`. Returns what was changed."""
-    data.setdefault("info", {})
-    data.setdefault("licenses", [])
-    annotations = data["annotations"]
-    notes = []
-    renumber = not all(row.get("id", 0) for row in annotations)
-    no_area = no_crowd = 0
-    for number, row in enumerate(annotations, start=1):
-        if renumber:
-            row["id"] = number
-        if "area" not in row:
-            no_area += 1
-            row["area"] = max(row["bbox"][2], 0) * max(row["bbox"][3], 0)
-        if "iscrowd" not in row:
-            no_crowd += 1
-            row["iscrowd"] = 0
-    if renumber:
-        notes.append("annotation ids are missing or 0, which pycocotools scores wrongly: all are numbered anew from 1")
-    if no_area:
-        notes.append(f"{no_area:,} annotations have no 'area': width * height is taken")
-    if no_crowd:
-        notes.append(f"{no_crowd:,} annotations have no 'iscrowd': 0 is taken")
-    return notes

@@ -1,12 +1,13 @@
 """JSON files, read strictly and written whole or not at all."""
 
 import contextlib
+import gc
 import gzip
 import json
 import os
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -34,7 +35,8 @@ def read_json(path: Path, leave_out: str | None = None) -> object:
     if not text.strip():
         raise DataFault(f"{path}: the file is empty; a JSON document is needed")
     try:
-        return json.loads(text, parse_constant=_refuse_constant, object_hook=_dropping(leave_out))
+        with _no_search_for_cycles():
+            return json.loads(text, parse_constant=_refuse_constant, object_hook=_dropping(leave_out))
     except json.JSONDecodeError as error:
         cut = " (the file ends too early: is it truncated?)" if error.pos >= len(text.rstrip()) else ""
         raise DataFault(
@@ -89,6 +91,18 @@ def _read_text(path: Path) -> str:
         return data.decode("utf-8-sig")  # takes a byte order mark, which some Windows programs write
     except UnicodeDecodeError as error:
         raise DataFault(f"{path}: not UTF-8 text at byte {error.start:,}; it must be a JSON file") from error
+
+
+@contextlib.contextmanager
+def _no_search_for_cycles() -> Iterator[None]:
+    """JSON holds no cycles; to search for some while its objects are made takes longer than to make them."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _dropping(key: str | None) -> Callable[[dict], dict] | None:

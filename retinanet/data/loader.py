@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from retinanet.data.coco import CocoDataset
 from retinanet.data.images import decode_image
-from retinanet.data.transforms import NO_AUGMENT, Augment, Sizing, collate, make_sample
+from retinanet.data.transforms import NO_AUGMENT, Augment, Sizing, collate, make_sample, tight_canvas
 from retinanet.errors import DataFault
 from retinanet.structures import Batch, Sample
 
@@ -106,19 +106,23 @@ class Images(Dataset[Sample | str]):
             )
         rng = np.random.default_rng([self.seed, key.epoch, key.image])
         fitted = self.sizing.fitted(record.height, record.width, key.shorter_side)
-        canvas = self.sizing.group_canvas(key.group, key.shorter_side)
-        return make_sample(image, record, fitted, canvas, self.augment, rng)
+        canvas = self.sizing.image_canvas(fitted, key.group, key.shorter_side)
+        return make_sample(image, record, fitted, canvas, self.augment, rng, self.sizing.resize)
 
-    def __getitems__(self, keys: list[Key]) -> tuple[tuple[int, int], list[Sample | str]]:
-        """All samples of a micro-batch and the canvas that they share."""
-        return self.sizing.group_canvas(keys[0].group, keys[0].shorter_side), [self[key] for key in keys]
+    def __getitems__(self, keys: list[Key]) -> tuple[tuple[int, int] | None, list[Sample | str]]:
+        """All samples of a micro-batch and the canvas that their group shares; None where the samples decide it."""
+        tight = self.sizing.canvases == "tight"
+        canvas = None if tight else self.sizing.group_canvas(keys[0].group, keys[0].shorter_side)
+        return canvas, [self[key] for key in keys]
 
 
 def _collate(loaded: Any) -> Batch | str:
     """What `Images.__getitems__` gives, as a batch, or as the faults of the files that could not be read."""
     canvas, samples = loaded
     faults = [sample for sample in samples if isinstance(sample, str)]
-    return "\n".join(faults) if faults else collate([s for s in samples if not isinstance(s, str)], canvas)
+    if faults:
+        return "\n".join(faults)
+    return collate(samples, canvas or tight_canvas(samples))
 
 
 def _leave_signals_to_the_parent(_worker: int) -> None:

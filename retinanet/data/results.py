@@ -6,6 +6,8 @@ from retinanet.data.json_file import read_json
 from retinanet.data.validate import Rows
 from retinanet.errors import DataFault, list_faults
 
+_KEYS = ("image_id", "category_id", "bbox", "score")
+
 
 def read_results(path: Path, ground_truth: dict) -> list[dict]:
     """Detections of a .json or .json.gz file, one dict each: image_id, category_id, bbox [x, y, w, h], score.
@@ -25,7 +27,9 @@ def read_results(path: Path, ground_truth: dict) -> list[dict]:
     faults = validate_results(content, ground_truth)
     if faults:
         raise DataFault(list_faults(f"{path}: these detections cannot be scored", faults))
-    return [{key: row[key] for key in ("image_id", "category_id", "bbox", "score")} for row in content]
+    if all(len(row) == len(_KEYS) for row in content):
+        return content
+    return [{key: row[key] for key in _KEYS} for row in content]
 
 
 def validate_results(content: list, ground_truth: dict) -> list[str]:

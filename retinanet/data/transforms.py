@@ -1,22 +1,20 @@
 """From a stored image to a sample on a canvas: resize, zoom, flip, colour; padding; normalisation on the device.
 
-All pixels stay uint8 until `normalise`. Every random choice comes from the generator that is passed in.
+Pixels stay in 0..255 until `normalise`: uint8, or float32 where config `data.resize` is `float_bilinear`. Every random
+choice comes from the generator that is passed in.
 Frames: boxes are (x1, y1, x2, y2) pixels of the image beside them.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torchvision.transforms.v2 import functional as F
 
 from retinanet.data.coco import ImageRecord
 from retinanet.structures import Batch, Sample, Targets
-
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
-"""ImageNet's channel statistics for images in 0..1 (torchvision's weights expect them)."""
 
 LEAST_VISIBLE = 0.3
 """A cropped object that keeps less of its area than this becomes a region that training ignores."""
@@ -25,6 +23,9 @@ CANVAS_MULTIPLE = 32
 ASPECT_BOUNDS = (1.02, 1.34, 1.51)
 """Long over short side up to which images share a canvas: square, 4:3, 3:2; the rest use the full longer side."""
 
+Resize = Literal["antialias", "float_bilinear"]
+Canvases = Literal["groups", "tight"]
+
 
 class Sizing(NamedTuple):
     """How images are fitted; the fields are those of config `data`."""
@@ -32,14 +33,21 @@ class Sizing(NamedTuple):
     shorter_side: tuple[int, ...]
     longer_side: int
     canvas: tuple[int, int] | None
+    resize: Resize
+    canvases: Canvases
 
     def fitted(self, height: int, width: int, shorter: int) -> tuple[int, int]:
-        """(height, width) after resizing: into the canvas, or to `shorter` with the longer side bounded."""
+        """(height, width) after resizing: into the canvas, or to `shorter` with the longer side bounded.
+
+        Sides are rounded, or with `float_bilinear` rounded down from double precision, as torchvision's
+        `interpolate(scale_factor=..., recompute_scale_factor=True)` does.
+        """
         if self.canvas is not None:
             factor = min(self.canvas[0] / height, self.canvas[1] / width)
         else:
             factor = min(shorter / min(height, width), self.longer_side / max(height, width))
-        return max(1, round(height * factor)), max(1, round(width * factor))
+        whole = int if self.resize == "float_bilinear" else round
+        return max(1, whole(height * factor)), max(1, whole(width * factor))
 
     def shape_group(self, height: int, width: int) -> int:
         """Images of one group fit one canvas at every `shorter_side`."""
@@ -60,6 +68,22 @@ class Sizing(NamedTuple):
         if bucket == 0:
             return long, long
         return (long, short) if portrait else (short, long)
+
+    def image_canvas(self, fitted: tuple[int, int], group: int, shorter: int) -> tuple[int, int]:
+        """(height, width) of the canvas that an image of `fitted` pixels is cropped to; alone, it is padded to it.
+
+        Of a group's canvas, or with `tight` the image itself in whole CANVAS_MULTIPLEs.
+        """
+        return (_up(fitted[0]), _up(fitted[1])) if self.canvases == "tight" else self.group_canvas(group, shorter)
+
+
+class PixelRule(NamedTuple):
+    """What a network sees of a pixel; the fields are those of config `model.pixels`."""
+
+    order: Literal["rgb", "bgr"]
+    mean: tuple[float, ...]
+    """In 0..255, of the channels in `order`."""
+    std: tuple[float, ...]
 
 
 class Augment(NamedTuple):
@@ -85,6 +109,7 @@ def make_sample(
     canvas: tuple[int, int],
     augment: Augment,
     rng: np.random.Generator,
+    resize: Resize,
 ) -> Sample:
     """Resize `image` (3, h, w) uint8 to `fitted` pixels times a random zoom, crop it to `canvas`, flip, recolour.
 
@@ -95,8 +120,7 @@ def make_sample(
     low, high = augment.scale_jitter
     factor = low * (high / low) ** zoom
     height, width = max(1, round(fitted[0] * factor)), max(1, round(fitted[1] * factor))
-    if (height, width) != original:
-        image = F.resize(image, [height, width], antialias=True)
+    image = resized(image, (height, width), resize)
     scale = np.array([width / original[1], height / original[0]] * 2, dtype=np.float32)
     boxes_G4, classes_G, crowd_C4 = record.boxes_G4 * scale, record.classes_G, record.crowd_C4 * scale
 
@@ -113,15 +137,34 @@ def make_sample(
         boxes_G4, crowd_C4 = (mirror(b, visible_h, axis=1) for b in (boxes_G4, crowd_C4))
     if augment.color_jitter:
         strengths = [float(1 + augment.color_jitter * (2 * c - 1)) for c in colour]
-        image = F.adjust_saturation(
-            F.adjust_contrast(F.adjust_brightness(image, strengths[0]), strengths[1]), strengths[2]
-        )
+        image = recoloured(image, strengths)
     targets = Targets(
         torch.from_numpy(np.ascontiguousarray(boxes_G4, dtype=np.float32)),
         torch.from_numpy(np.ascontiguousarray(classes_G, dtype=np.int64)),
         torch.from_numpy(np.ascontiguousarray(crowd_C4, dtype=np.float32)),
     )
     return Sample(image, targets, record.id, original)
+
+
+def resized(image: Tensor, size: tuple[int, int], resize: Resize) -> Tensor:
+    """`image` (3, h, w) uint8 at `size` (height, width) pixels: uint8, or float32 in 0..255 for `float_bilinear`.
+
+    `float_bilinear` samples without antialiasing and keeps fractions. It does so before normalisation and torchvision's
+    GeneralizedRCNNTransform after it, which differs by rounding alone, since both are linear.
+    """
+    match resize:
+        case "antialias":
+            return image if tuple(image.shape[-2:]) == size else F.resize(image, list(size), antialias=True)
+        case "float_bilinear":
+            return interpolate(image.float()[None], size=size, mode="bilinear", align_corners=False)[0]
+
+
+def recoloured(image: Tensor, strengths: list[float]) -> Tensor:
+    """`image` in 0..255, of its own type, with brightness, contrast and saturation multiplied by `strengths`."""
+    brightness, contrast, saturation = strengths
+    unit = image / 255 if image.is_floating_point() else image  # torchvision takes floating point for 0..1
+    changed = F.adjust_saturation(F.adjust_contrast(F.adjust_brightness(unit, brightness), contrast), saturation)
+    return changed * 255 if image.is_floating_point() else changed
 
 
 def mirror(boxes_N4: np.ndarray, extent: int, axis: int) -> np.ndarray:
@@ -152,9 +195,14 @@ def crop_boxes(
     return boxes[kept], classes_G[kept], np.concatenate([crowd[crowd_seen > 0], boxes[fragment]])
 
 
+def tight_canvas(samples: list[Sample]) -> tuple[int, int]:
+    """(height, width) of the largest sides among the samples, in whole CANVAS_MULTIPLEs (torchvision's batches)."""
+    return _up(max(s.image.shape[-2] for s in samples)), _up(max(s.image.shape[-1] for s in samples))
+
+
 def collate(samples: list[Sample], canvas: tuple[int, int]) -> Batch:
-    """Pad samples at the right and bottom onto one canvas."""
-    images = torch.zeros((len(samples), 3, *canvas), dtype=torch.uint8)
+    """Pad samples, at least one, at the right and bottom onto one canvas."""
+    images = torch.zeros((len(samples), 3, *canvas), dtype=samples[0].image.dtype)
     for slot, sample in zip(images, samples, strict=True):
         slot[:, : sample.image.shape[-2], : sample.image.shape[-1]] = sample.image
     return Batch(
@@ -173,10 +221,13 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     return Batch(images, sizes, originals, ids, targets)
 
 
-def normalise(images: Tensor, sizes_B2: Tensor, channels_last: bool) -> Tensor:
-    """(B, 3, H, W) uint8 -> float32 with ImageNet's mean and deviation; padding becomes exactly 0 (the mean colour)."""
-    mean = torch.tensor(MEAN, device=images.device).view(1, 3, 1, 1) * 255
-    std = torch.tensor(STD, device=images.device).view(1, 3, 1, 1) * 255
+def normalise(images: Tensor, sizes_B2: Tensor, rule: PixelRule, channels_last: bool) -> Tensor:
+    """(B, 3, H, W) RGB in 0..255, uint8 or float32 -> float32 as `rule` says; padding becomes exactly 0 (the mean)."""
+    if rule.order == "bgr":
+        images = images.flip(1)
+    # In units of 1 first: that is how torchvision's weights state them, and both factors round in float32.
+    mean = torch.tensor([value / 255 for value in rule.mean], device=images.device).view(1, 3, 1, 1) * 255
+    std = torch.tensor([value / 255 for value in rule.std], device=images.device).view(1, 3, 1, 1) * 255
     rows = torch.arange(images.shape[2], device=images.device)[None, :] < sizes_B2[:, :1]
     columns = torch.arange(images.shape[3], device=images.device)[None, :] < sizes_B2[:, 1:]
     inside = (rows[:, :, None] & columns[:, None, :])[:, None]

@@ -185,7 +185,7 @@ def batch_losses(measure: Measure, batch: Batch) -> tuple[BatchAssignment, Pyram
     """
     detector = measure.detector
     moved = to_device(batch, detector.device)
-    images = normalise(moved.images, moved.sizes_B2, detector.channels_last)
+    images = normalise(moved.images, moved.sizes_B2, detector.pixels, detector.channels_last)
     with torch.autocast(detector.device.type, detector.precision, enabled=detector.precision != torch.float32):
         outputs = detector.model(images)
     pyramid = pyramid_anchors((images.shape[2], images.shape[3]), detector.anchors, detector.device)

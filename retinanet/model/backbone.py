@@ -12,11 +12,13 @@ from urllib.error import URLError
 import torch
 from torch import Tensor, nn
 from torchvision import models
+from torchvision.models.resnet import Bottleneck
 from torchvision.ops import FrozenBatchNorm2d
 
 from retinanet.errors import CheckpointFault
 
 NormLayer = Callable[[int], nn.Module]
+NormKind = Literal["frozen_bn", "eval_bn", "bn", "sync_bn", "gn"]
 
 IMAGENET_WEIGHTS = {
     "resnet18": models.ResNet18_Weights.IMAGENET1K_V1,
@@ -67,14 +69,37 @@ def group_norm(channels: int) -> nn.Module:
     return nn.GroupNorm(groups if groups < channels else max(channels // 2, 1), channels)
 
 
-def norm_layer(kind: Literal["frozen_bn", "bn", "gn"]) -> NormLayer:
+class EvalBatchNorm2d(nn.BatchNorm2d):
+    """BatchNorm that always normalises by its stored statistics, while its scale and shift train."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.eval()
+
+    def train(self, mode: bool = True) -> "EvalBatchNorm2d":
+        super().train(False)
+        return self
+
+
+def norm_layer(kind: NormKind) -> NormLayer:
     match kind:
         case "frozen_bn":
             return FrozenBatchNorm2d
+        case "eval_bn":
+            return EvalBatchNorm2d
         case "bn":
             return nn.BatchNorm2d
+        case "sync_bn":
+            return nn.SyncBatchNorm
         case "gn":
             return group_norm
+
+
+def move_strides(network: nn.Module) -> None:
+    """Move the stride of each bottleneck from its 3x3 convolution to its first 1x1 one (Caffe's ResNets)."""
+    for block in network.modules():
+        if isinstance(block, Bottleneck):
+            block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
 
 
 def _network(name: str, norm: NormLayer, from_scratch: bool) -> nn.Module:
@@ -101,13 +126,16 @@ def _network(name: str, norm: NormLayer, from_scratch: bool) -> nn.Module:
     raise ValueError(f"no backbone named {name!r}")
 
 
-def build_backbone(name: str, weights: str, norm: Literal["frozen_bn", "bn", "gn"], frozen_stages: int) -> Backbone:
+def build_backbone(name: str, weights: str, norm: NormKind, frozen_stages: int, stride_in_1x1: bool) -> Backbone:
     """The named network without its classifier.
 
     weights: `imagenet`, `none`, or a state-dict file with torchvision's names (of the whole network or, for
-    MobileNetV2, of its `features`). Raises CheckpointFault for weights that cannot be had or do not fit.
+    MobileNetV2, of its `features`). stride_in_1x1: see `move_strides`. Raises CheckpointFault for weights that cannot
+    be had or do not fit.
     """
     network = _network(name, norm_layer(norm), from_scratch=weights == "none" and norm != "frozen_bn")
+    if stride_in_1x1:
+        move_strides(network)
     if weights != "none":
         state = _imagenet_state(name) if weights == "imagenet" else read_state(Path(weights))
         source = f"torchvision's {name}" if weights == "imagenet" else weights

@@ -9,11 +9,14 @@ from torch import Tensor, nn
 class Fpn(nn.Module):
     """Lateral 1x1 and output 3x3 convolutions on C3 to C5; P6 and P7 by stride-2 convolutions."""
 
-    def __init__(self, in_channels: tuple[int, int, int], channels: int, p6_source: Literal["c5", "p5"]) -> None:
+    def __init__(
+        self, in_channels: tuple[int, int, int], channels: int, p6_source: Literal["c5", "p5"], p7_relu: bool
+    ) -> None:
         super().__init__()
         self.lateral = nn.ModuleList(nn.Conv2d(c, channels, 1) for c in in_channels)
         self.output = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in in_channels)
         self.p6_source = p6_source
+        self.p7_relu = p7_relu
         self.p6 = nn.Conv2d(in_channels[-1] if p6_source == "c5" else channels, channels, 3, stride=2, padding=1)
         self.p7 = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
         for layer in self.modules():
@@ -30,4 +33,4 @@ class Fpn(nn.Module):
             merged[finer] = merged[finer] + coarse
         p3, p4, p5 = (output(m) for output, m in zip(self.output, merged, strict=True))
         p6 = self.p6(features[-1] if self.p6_source == "c5" else p5)
-        return [p3, p4, p5, p6, self.p7(F.relu(p6))]
+        return [p3, p4, p5, p6, self.p7(F.relu(p6) if self.p7_relu else p6)]

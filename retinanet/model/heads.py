@@ -24,7 +24,7 @@ class Head(nn.Module):
         biases: list[float],
         shared_outputs: int,
     ) -> None:
-        """All convolutions start Gaussian, sigma 0.01 (paper section 4.1).
+        """All convolutions start Gaussian, sigma 0.01 (paper section 4.1); those before a GroupNorm have no bias.
 
         biases: start of the last convolution's bias for each output of an anchor; their number is that of the
         outputs. shared_outputs: so many of them, the first, start with weights that do not depend on the others.
@@ -32,7 +32,9 @@ class Head(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         for index in range(depth):
-            layers.append(nn.Conv2d(in_channels if index == 0 else channels, channels, 3, padding=1))
+            layers.append(
+                nn.Conv2d(in_channels if index == 0 else channels, channels, 3, padding=1, bias=norm == "none")
+            )
             if norm == "gn":
                 layers.append(group_norm(channels))
             layers.append(nn.ReLU(inplace=True))

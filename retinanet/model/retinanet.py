@@ -30,7 +30,9 @@ class RetinaNet(nn.Module):
 def build_anchor_spec(config: Model) -> AnchorSpec:
     """The anchors that config `model.anchors` describes."""
     anchors = config.anchors
-    return AnchorSpec(anchors.sizes, anchors.scales, anchors.aspect_ratios, anchors.offset, anchors.rounding)
+    return AnchorSpec(
+        anchors.sizes, anchors.scales, anchors.aspect_ratios, anchors.offset, anchors.rounding, anchors.spacing
+    )
 
 
 def build_model(config: Model, classes: int, class_biases: list[float], load_weights: bool = True) -> RetinaNet:
@@ -47,9 +49,10 @@ def build_model(config: Model, classes: int, class_biases: list[float], load_wei
         backbone_config.weights if load_weights else "none",
         backbone_config.norm,
         backbone_config.frozen_stages,
+        backbone_config.stride_in_1x1,
     )
     width = head.channels or channels
-    fpn = Fpn(backbone.channels, channels, config.fpn.p6_source)
+    fpn = Fpn(backbone.channels, channels, config.fpn.p6_source, config.fpn.p7_relu)
     # The box head is drawn first: class losses that ask for other outputs share every other initial weight.
     box_head = Head(channels, width, head.depth, head.norm, per_cell, [0.0] * 4, 4)
     class_head = Head(channels, width, head.depth, head.norm, per_cell, class_biases, classes)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageColor
 from study_on_disk import make_study
 
-from retinanet.ablation.arm_style import arm_styles, as_text, shortened
+from retinanet.ablation.arm_style import arm_styles
 from retinanet.ablation.plots import (
     draw_learning_curves,
     draw_points,
@@ -26,6 +26,7 @@ from retinanet.ablation.report_data import (
     gather,
 )
 from retinanet.data.json_file import read_json
+from retinanet.figures import as_text, shortened
 
 ARMS = {"focal": 0.9, "CE": 0.4, "_odd $\\frac": 0.7, "gone": 0.2}
 STATUSES = {("CE", 1): "diverged", **{("gone", seed): "diverged" for seed in (0, 1, 2)}, ("_odd $\\frac", 2): "failed"}

@@ -10,11 +10,8 @@ import numpy as np
 import pytest
 from study_on_disk import make_study
 
-from retinanet.ablation.document import Code, Listing, Paragraph, Table, TableRow
 from retinanet.ablation.report import findings, write_report
 from retinanet.ablation.report_data import ReportData, detections_path, gather
-from retinanet.ablation.report_html import render_html
-from retinanet.ablation.report_markdown import plain, render_markdown
 from retinanet.ablation.report_tables import (
     RESULT_HEADER,
     p_text,
@@ -24,9 +21,12 @@ from retinanet.ablation.report_tables import (
     tuning_table,
 )
 from retinanet.ablation.results import StudyResult
-from retinanet.data.coco import load_ground_truth
+from retinanet.data.ground_truth import load_ground_truth
+from retinanet.document.blocks import Code, Listing, Paragraph, Table, TableRow
+from retinanet.document.html import render_html
+from retinanet.document.markdown import plain, render_markdown
 from retinanet.errors import DataFault
-from retinanet.evaluate import coco_evaluation
+from retinanet.scoring.evaluation import coco_evaluation
 
 ODD = "x | <b>$\\frac & _y"
 ARMS = {"focal": 0.9, "CE": 0.3, "twin": 0.9, ODD: 0.6}

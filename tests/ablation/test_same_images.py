@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 from study_on_disk import make_shapes, make_study
 
-from retinanet.ablation.matches import match_detections
 from retinanet.ablation.report_data import ReportData, detections_path, gather
 from retinanet.ablation.results import StudyResult
 from retinanet.ablation.same_images import RIGHT_COLOR, best_f1_score, build_grid, counts_text, draw_same_images
+from retinanet.scoring.matches import match_detections
 
 
 def perfect(truth: dict) -> list[dict]:

@@ -1,22 +1,19 @@
-"""Intervals that cover, p-values that are calibrated, Holm by hand, and verdicts that follow."""
+"""Comparisons of arms and the verdicts that follow."""
 
 import math
 
 import numpy as np
 import pytest
 
-from retinanet.ablation.bootstrap import resample
-from retinanet.ablation.matches import AP_NAMES, ClassMatches, Matches
 from retinanet.ablation.statistics import (
     ArmSamples,
-    bootstrap_p_value,
     compare_arms,
-    fewest_resamples,
-    holm,
-    percentile_interval,
     spread,
 )
 from retinanet.errors import ConfigFault
+from retinanet.scoring.bootstrap import resample
+from retinanet.scoring.intervals import bootstrap_p_value
+from retinanet.scoring.matches import AP_NAMES, ClassMatches, Matches
 
 RESAMPLES = 999
 
@@ -35,52 +32,6 @@ def test_spread_is_the_sample_standard_deviation() -> None:
     assert spread([0.3]).mean == 0.3
     assert math.isnan(spread([0.3]).deviation)
     assert math.isnan(spread([-1.0, -1.0]).mean)
-
-
-def test_interval_is_the_central_part_and_leaves_nan_out() -> None:
-    samples = np.r_[np.arange(0, 1001) / 1000, np.nan]
-    assert percentile_interval(samples) == pytest.approx((0.025, 0.975))
-    assert percentile_interval(samples, 0.5) == pytest.approx((0.25, 0.75))
-    assert all(math.isnan(end) for end in percentile_interval(np.full(3, np.nan)))
-
-
-@pytest.mark.parametrize(
-    ("samples", "expected"),
-    [
-        ([1.0] * 99, 2 * 1 / 100),
-        ([-1.0] * 99, 2 * 1 / 100),
-        ([-1.0] * 4 + [1.0] * 95, 2 * 5 / 100),
-        ([-1.0] * 3 + [0.0] + [1.0] * 95, 2 * 5 / 100),
-        ([0.0] * 99, 1.0),
-        ([-1.0] * 49 + [1.0] * 50, 1.0),
-        ([1.0] * 99 + [math.nan] * 50, 2 * 1 / 100),
-    ],
-)
-def test_p_value_by_hand(samples: list[float], expected: float) -> None:
-    assert bootstrap_p_value(np.array(samples)) == pytest.approx(expected)
-
-
-def test_p_value_without_samples_is_not_a_number() -> None:
-    assert math.isnan(bootstrap_p_value(np.array([math.nan])))
-
-
-def test_holm_by_hand() -> None:
-    # Rising .005 .01 .03 .04: 4 x .005 = .02, 3 x .01 = .03, 2 x .03 = .06, 1 x .04 = .04 but not under .06.
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.6, 0.7]) == [1.0, 1.0]
-    assert holm([0.02, 0.02]) == pytest.approx([0.04, 0.04])
-    assert holm([]) == []
-    with_gap = holm([0.02, math.nan, 0.03])
-    assert with_gap[::2] == pytest.approx([0.04, 0.04])
-    assert math.isnan(with_gap[1])
-
-
-def test_fewest_resamples_is_the_least_that_can_reach_five_percent() -> None:
-    for comparisons in (1, 6, 25):
-        resamples = fewest_resamples(comparisons)
-        assert holm([2 / (resamples + 1)] * comparisons)[0] < 0.05
-        assert holm([2 / resamples] * comparisons)[0] >= 0.05 - 1e-12
-    assert fewest_resamples(25) == 1000
 
 
 def test_verdicts_of_a_better_a_worse_an_equal_and_a_diverged_arm() -> None:
@@ -200,18 +151,6 @@ def test_faults_come_together() -> None:
         compare_arms([focal], "ce", "AP")
 
 
-def test_p_values_are_calibrated_and_intervals_cover_for_a_mean() -> None:
-    rng = np.random.default_rng(5)
-    trials, images, resamples, true = 400, 50, 300, 0.1
-    weights = rng.multinomial(images, np.full(images, 1 / images), resamples) / images
-    values = rng.normal(0, 1, (trials, images))
-    p = np.array([bootstrap_p_value(weights @ value) for value in values])
-    assert 0.02 < (p < 0.05).mean() < 0.10
-    assert 0.42 < np.median(p) < 0.58
-    intervals = [percentile_interval(weights @ (value + true)) for value in values]
-    assert 0.90 < np.mean([low <= true <= high for low, high in intervals]) < 0.98
-
-
 def random_matches(rng: np.random.Generator, images: int, found: float) -> Matches:
     """One class, one object an image, found with the given chance; three misses an image; all IoU thresholds alike."""
     hit = rng.random(images) < found
@@ -222,9 +161,9 @@ def random_matches(rng: np.random.Generator, images: int, found: float) -> Match
     outcome_ATD = np.broadcast_to(outcome_D, (4, 10, len(order))).copy()
     everywhere = np.arange(images, dtype=np.int32)
     objects_AN = np.ones((4, images), dtype=np.int32)
-    return Matches(
-        np.arange(images), (ClassMatches(1, image_D[order], score_D[order], outcome_ATD, everywhere, objects_AN),)
-    )
+    unread = order.astype(np.int32), np.full((10, len(order)), -1, dtype=np.int32)
+    found_in_class = ClassMatches(1, image_D[order], score_D[order], outcome_ATD, everywhere, objects_AN, *unread)
+    return Matches(np.arange(images), (found_in_class,))
 
 
 def test_average_precision_of_equal_detectors_is_rarely_called_different() -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retinanet.data.coco import CocoDataset, first_images, load_coco, load_ground_truth, summary
+from retinanet.data.coco import CocoDataset, first_images, load_coco, summary, with_objects
+from retinanet.data.ground_truth import load_ground_truth
 from retinanet.errors import DataFault
 
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
@@ -412,3 +413,18 @@ def test_the_first_images_only(place: Place) -> None:
     assert any("only the first 1 of" in note for note in part.notes)
     assert first_images(whole, None) is whole
     assert first_images(whole, len(whole.images)) is whole
+
+
+def test_images_without_objects_can_be_left_out(place: Place) -> None:
+    data = good()
+    data["annotations"] = [row for row in data["annotations"] if row["image_id"] != 10]
+    data["annotations"].append(
+        {"id": 9, "image_id": 10, "category_id": 3, "bbox": [0, 0, 9, 9], "area": 81, "iscrowd": 1}
+    )
+    part = with_objects(place.load(data))
+    assert [image.id for image in part.images] == [20], "a crowd region is no object"
+    assert [row["id"] for row in part.ground_truth["images"]] == [20]
+    assert {row["image_id"] for row in part.ground_truth["annotations"]} == {20}
+    assert part.categories == ((3, "cat"), (7, "dog"))
+    assert "2 images without objects are left out" in summary(part)
+    assert with_objects(part) is part

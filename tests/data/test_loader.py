@@ -16,11 +16,11 @@ from PIL import Image
 
 from retinanet.data.coco import CocoDataset, load_coco
 from retinanet.data.loader import GlobalBatches, Key, MicroBatches, Share, eval_batches, train_batches
-from retinanet.data.transforms import Augment, Sizing
+from retinanet.data.transforms import NO_AUGMENT, Augment, Sizing
 from retinanet.errors import DataFault
 from retinanet.structures import Batch
 
-SIZING = Sizing((48, 64), 96, None)
+SIZING = Sizing((48, 64), 96, None, "antialias", "groups")
 JITTER = Augment((0.7, 1.4), 0.3, 0.5, 0.5)
 ALONE = Share(0, 1, 1)
 SIZES = [(40, 60), (60, 40), (50, 50), (40, 60), (30, 90), (60, 40), (40, 61), (50, 50), (48, 64), (41, 60)]
@@ -175,6 +175,22 @@ def test_pixels_do_not_depend_on_ranks_and_accumulation(mixed: CocoDataset) -> N
         tiles = [shares[rank][2 * step + micro] for micro in (0, 1) for rank in (0, 1)]
         assert torch.equal(batch.images, torch.cat([tile.images for tile in tiles]))
         assert batch.image_ids_B.tolist() == [i for tile in tiles for i in tile.image_ids_B.tolist()]
+
+
+def test_tight_canvases_are_those_of_each_batchs_own_images(mixed: CocoDataset) -> None:
+    tight = SIZING._replace(resize="float_bilinear", canvases="tight")
+    loaded = train_batches(
+        mixed, tight, NO_AUGMENT, batch_size=2, seed=1, steps=(0, 9), share=ALONE, workers=0, pin=False
+    )
+    canvases = set()
+    for batch in [*loaded, *eval_batches(mixed, tight, batch_size=3, rank=0, ranks=1, workers=0, pin=False)]:
+        largest = batch.sizes_B2.amax(dim=0)
+        assert list(batch.images.shape[2:]) == ((largest + 31) // 32 * 32).tolist()
+        assert batch.images.dtype == torch.float32
+        for size, image_id in zip(batch.sizes_B2.tolist(), batch.image_ids_B.tolist(), strict=True):
+            assert size in [list(tight.fitted(*SIZES[image_id - 1], shorter)) for shorter in tight.shorter_side]
+        canvases.add(tuple(batch.images.shape[2:]))
+    assert len(canvases) > 2
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])

@@ -1,6 +1,7 @@
 """Reading detections: nothing that would make a silently wrong AP passes; JSON is read strictly, written whole."""
 
 import contextlib
+import gc
 import gzip
 import io
 import json
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from retinanet.data.coco import load_ground_truth
+from retinanet.data.ground_truth import load_ground_truth
 from retinanet.data.json_file import read_json, write_json
 from retinanet.data.results import read_results
 from retinanet.errors import DataFault, ResourceFault
@@ -108,6 +109,20 @@ def test_all_faults_at_once_and_many_are_counted(tmp_path: Path) -> None:
 def test_content_that_is_no_list(tmp_path: Path, content: object) -> None:
     with pytest.raises(DataFault, match="COCO detections are a list"):
         read(tmp_path, content)
+
+
+@pytest.mark.parametrize("text", ["[1]", "[1", "[NaN]"])
+@pytest.mark.parametrize("was_on", [True, False])
+def test_reading_leaves_the_garbage_collector_as_it_was(tmp_path: Path, text: str, was_on: bool) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text(text, encoding="utf-8")
+    try:
+        gc.enable() if was_on else gc.disable()
+        with contextlib.suppress(DataFault):
+            read_json(path)
+        assert gc.isenabled() == was_on
+    finally:
+        gc.enable()
 
 
 def test_write_json_reads_back_and_leaves_nothing_else(tmp_path: Path) -> None:

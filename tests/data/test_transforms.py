@@ -6,21 +6,23 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from retinanet.data.coco import ImageRecord
 from retinanet.data.transforms import (
     CANVAS_MULTIPLE,
     LEAST_VISIBLE,
-    MEAN,
     NO_AUGMENT,
-    STD,
     Augment,
+    PixelRule,
+    Resize,
     Sizing,
     collate,
     crop_boxes,
     make_sample,
     mirror,
     normalise,
+    tight_canvas,
 )
 from retinanet.structures import Sample
 
@@ -56,8 +58,9 @@ def sample_of(
     canvas: tuple[int, int],
     augment: Augment,
     seed: int = 0,
+    resize: Resize = "antialias",
 ) -> Sample:
-    return make_sample(image, record, fitted, canvas, augment, np.random.default_rng(seed))
+    return make_sample(image, record, fitted, canvas, augment, np.random.default_rng(seed), resize)
 
 
 SIDES = [1, 2, 31, 33, 97, 300, 333, 427, 480, 499, 500, 512, 640, 1000, 1333, 2048]
@@ -81,7 +84,7 @@ SHAPES = [(h, w) for h in SIDES for w in SIDES] + [
     ],
 )
 def test_a_groups_canvas_holds_every_image_of_the_group(shorter_sides: tuple[int, ...], longer: int) -> None:
-    sizing = Sizing(shorter_sides, longer, None)
+    sizing = Sizing(shorter_sides, longer, None, "antialias", "groups")
     canvases = set()
     for height, width in SHAPES:
         group = sizing.shape_group(height, width)
@@ -95,7 +98,7 @@ def test_a_groups_canvas_holds_every_image_of_the_group(shorter_sides: tuple[int
 
 
 def test_common_photographs_waste_little_of_their_canvas() -> None:
-    sizing = Sizing((800,), 1333, None)
+    sizing = Sizing((800,), 1333, None, "antialias", "groups")
     for height, width in ((480, 640), (640, 480), (427, 640), (640, 427), (500, 500)):
         fitted = sizing.fitted(height, width, 800)
         canvas = sizing.group_canvas(sizing.shape_group(height, width), 800)
@@ -116,11 +119,11 @@ def test_common_photographs_waste_little_of_their_canvas() -> None:
 def test_the_shorter_side_is_reached_unless_the_longer_would_exceed(
     height: int, width: int, expected: tuple[int, int]
 ) -> None:
-    assert Sizing((600,), 1000, None).fitted(height, width, 600) == expected
+    assert Sizing((600,), 1000, None, "antialias", "groups").fitted(height, width, 600) == expected
 
 
 def test_a_fixed_canvas_takes_every_shape_into_one_group() -> None:
-    sizing = Sizing((600,), 1000, (250, 320))
+    sizing = Sizing((600,), 1000, (250, 320), "antialias", "groups")
     assert {sizing.shape_group(h, w) for h, w in SHAPES} == {0}
     assert sizing.group_canvas(0, 600) == (256, 320)
     for height, width in SHAPES:
@@ -247,16 +250,104 @@ def test_samples_are_padded_at_the_right_and_bottom() -> None:
     assert (batch.images[1, :, :, 10:] == 0).all()
 
 
+IMAGENET = PixelRule("rgb", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+
+
 @pytest.mark.parametrize("channels_last", [True, False])
-def test_normalisation_is_in_closed_form_and_exactly_zero_in_the_padding(channels_last: bool) -> None:
-    images = torch.randint(0, 256, (2, 3, 8, 12), dtype=torch.uint8)
-    normal = normalise(images, torch.tensor([[8, 12], [5, 7]]), channels_last)
+@pytest.mark.parametrize("kind", [torch.uint8, torch.float32])
+def test_normalisation_is_in_closed_form_and_exactly_zero_in_the_padding(
+    channels_last: bool, kind: torch.dtype
+) -> None:
+    images = (torch.randint(0, 256, (2, 3, 8, 12)) + (0.25 if kind.is_floating_point else 0)).to(kind)
+    normal = normalise(images, torch.tensor([[8, 12], [5, 7]]), IMAGENET, channels_last)
     assert normal.dtype == torch.float32
     layout = torch.channels_last if channels_last else torch.contiguous_format
     assert normal.is_contiguous(memory_format=layout)
-    for channel in range(3):
-        expected = (images[0, channel].double() / 255 - MEAN[channel]) / STD[channel]
-        torch.testing.assert_close(normal[0, channel].double(), expected, atol=1e-5, rtol=1e-5)
+    for channel, (mean, std) in enumerate(((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))):
+        expected = (images[0, channel].double() / 255 - mean) / std
+        torch.testing.assert_close(normal[0, channel].double(), expected, atol=3e-7, rtol=0)
     assert (normal[1, :, 5:] == 0).all()
     assert (normal[1, :, :, 7:] == 0).all()
-    torch.testing.assert_close(normal[1, :, :5, :7], normalise(images[1:, :, :5, :7], torch.tensor([[5, 7]]), False)[0])
+    alone = normalise(images[1:, :, :5, :7], torch.tensor([[5, 7]]), IMAGENET, False)
+    torch.testing.assert_close(normal[1, :, :5, :7], alone[0])
+
+
+def test_caffes_pixels_are_bgr_in_0_to_255_less_the_mean() -> None:
+    caffe = PixelRule("bgr", (102.9801, 115.9465, 122.7717), (1.0, 1.0, 1.0))
+    images = torch.arange(48, dtype=torch.uint8).reshape(1, 3, 4, 4)
+    normal = normalise(images, torch.tensor([[4, 3]]), caffe, False)
+    for channel, mean in enumerate(caffe.mean):
+        expected = images[0, 2 - channel, :, :3].double() - mean
+        torch.testing.assert_close(normal[0, channel, :, :3].double(), expected, atol=1e-5, rtol=0)
+    assert (normal[..., 3] == 0).all()
+
+
+EXACT = Sizing((96, 128), 200, None, "float_bilinear", "tight")
+"""torchvision's detectors, but for the size."""
+EXACT_SHAPES = [(97, 133), (133, 97), (64, 500), (500, 63), (128, 128), (200, 100), (1, 7), (333, 427), (96, 128)]
+
+
+def exact_sample(image: Tensor, boxes: list[tuple[int, ...]], shorter: int, augment: Augment = NO_AUGMENT) -> Sample:
+    height, width = image.shape[1:]
+    fitted = EXACT.fitted(height, width, shorter)
+    canvas = EXACT.image_canvas(fitted, EXACT.shape_group(height, width), shorter)
+    return sample_of(image, record_of(image, boxes), fitted, canvas, augment, resize=EXACT.resize)
+
+
+def torchvision_transform(shorter: int, training: bool) -> GeneralizedRCNNTransform:
+    """Of one shorter side, without normalisation."""
+    return GeneralizedRCNNTransform((shorter,), 200, [0.0] * 3, [1.0] * 3).train(training)
+
+
+@pytest.mark.parametrize("shorter", [96, 128])
+def test_exact_resizing_and_batching_are_torchvisions(shorter: int) -> None:
+    """Pixels, sizes, boxes and padding of GeneralizedRCNNTransform, on a batch of shapes that differ."""
+    torch.manual_seed(0)
+    images = [torch.randint(0, 256, (3, h, w), dtype=torch.uint8) for h, w in EXACT_SHAPES]
+    boxes = [[(0, 0, 1, 1), (w // 3, h // 4, w, h)] for h, w in EXACT_SHAPES]
+    wanted = [{"boxes": torch.tensor(b, dtype=torch.float32)} for b in boxes]
+    batched, resized = torchvision_transform(shorter, training=True)([i.float() for i in images], wanted)
+    samples = [exact_sample(image, b, shorter) for image, b in zip(images, boxes, strict=True)]
+    batch = collate(samples, tight_canvas(samples))
+    assert batch.images.dtype == torch.float32
+    assert batch.sizes_B2.tolist() == [list(size) for size in batched.image_sizes]
+    torch.testing.assert_close(batch.images, batched.tensors, rtol=0, atol=1e-4)
+    for targets, expected in zip(batch.targets, resized, strict=True):
+        torch.testing.assert_close(targets.boxes_G4, expected["boxes"], rtol=1e-6, atol=0)
+
+
+def test_exact_sizes_are_torchvisions_on_thousands_of_shapes() -> None:
+    rng = np.random.default_rng(0)
+    sizing = Sizing((800,), 1333, None, "float_bilinear", "tight")
+    shapes = [*SHAPES, *(tuple(s) for s in rng.integers(1, 3000, (3000, 2)).tolist()), (427, 640), (640, 427)]
+    rounded = 0
+    for height, width in shapes:
+        scale = min(800 / min(height, width), 1333 / max(height, width))
+        fitted = sizing.fitted(height, width, 800)
+        assert fitted == (max(1, int(height * scale)), max(1, int(width * scale)))
+        rounded += fitted != sizing._replace(resize="antialias").fitted(height, width, 800)
+    assert rounded > 500, "rounding down and rounding must not be the same thing here"
+
+
+def test_a_batch_is_padded_no_further_than_its_largest_image_and_one_image_to_its_own() -> None:
+    shapes = [(97, 133), (100, 121)]
+    samples = [exact_sample(torch.zeros((3, h, w), dtype=torch.uint8), [], 96) for h, w in shapes]
+    assert [tuple(s.image.shape[1:]) for s in samples] == [(96, 131), (96, 116)]
+    assert tight_canvas(samples) == (96, 160)
+    assert tight_canvas(samples[1:]) == (96, 128)
+    assert EXACT.image_canvas((96, 116), 0, 96) == (96, 128)
+    grouped = EXACT._replace(canvases="groups")
+    assert grouped.image_canvas((96, 116), 2, 96) == grouped.group_canvas(2, 96)
+
+
+def test_exact_pixels_are_float_in_0_to_255_through_flips_and_colour() -> None:
+    image = rectangle_image(60, 50, box=(5, 10, 25, 45))
+    plain = exact_sample(image, [(5, 10, 25, 45)], 96)
+    flipped = exact_sample(image, [(5, 10, 25, 45)], 96, ALWAYS_FLIP)
+    torch.testing.assert_close(flipped.image, plain.image.flip(2))
+    assert flipped.targets.boxes_G4[0].tolist() == pytest.approx(bright_box(flipped.image), abs=1.01)
+    coloured = exact_sample(torch.randint(0, 256, (3, 60, 50), dtype=torch.uint8), [], 96, Augment((1, 1), 0.9, 0, 0))
+    for sample in (plain, flipped, coloured):
+        assert sample.image.dtype == torch.float32
+        assert sample.image.min() >= 0
+        assert 1 < sample.image.max() <= 255.01  # interpolation rounds

@@ -182,7 +182,9 @@ def test_the_samples_are_the_training_losses_of_each_anchor(trained: Path, shape
     anchors_A4 = pyramid_anchors((64, 64), saved.detector.anchors, saved.detector.device).boxes_A4
     assignment = assign_batch(anchors_A4, batch.targets, build_assign_rule(saved.config))
     with torch.no_grad():
-        outputs = saved.detector.model(normalise(batch.images, batch.sizes_B2, channels_last=True))
+        outputs = saved.detector.model(
+            normalise(batch.images, batch.sizes_B2, saved.detector.pixels, channels_last=True)
+        )
         divisor, seeds = Divisor(torch.ones(6), 1), torch.zeros(6, dtype=torch.int64)
         parts = build_criterion(saved.config)
         for index, options in enumerate(build_losses(OWN_LOSSES)):

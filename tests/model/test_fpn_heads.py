@@ -1,12 +1,14 @@
 """The pyramid's wiring and sizes, the subnets' order of outputs and their initialisation."""
 
 import math
+from functools import partial
 from typing import Literal
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.models.detection.retinanet import RetinaNetClassificationHead
 
 from retinanet.anchors import STRIDES, AnchorSpec, pyramid_anchors
 from retinanet.model.fpn import Fpn
@@ -25,15 +27,15 @@ def features(canvas: tuple[int, int], channels: tuple[int, int, int] = (4, 6, 8)
 @pytest.mark.parametrize("canvas", [(64, 96), (97, 131), (33, 200), (8, 8)])
 @pytest.mark.parametrize("source", ["c5", "p5"])
 def test_levels_have_the_cells_of_the_anchors(canvas: tuple[int, int], source: Literal["c5", "p5"]) -> None:
-    levels = Fpn((4, 6, 8), 5, source)(features(canvas))
-    spec = AnchorSpec((32.0, 64.0, 128.0, 256.0, 512.0), (1.0,), (1.0,), 0.5, "none")
+    levels = Fpn((4, 6, 8), 5, source, True)(features(canvas))
+    spec = AnchorSpec((32.0, 64.0, 128.0, 256.0, 512.0), (1.0,), (1.0,), 0.5, "none", "stride")
     assert tuple(level.shape[2] * level.shape[3] for level in levels) == pyramid_anchors(canvas, spec, CPU).level_sizes
     assert all(level.shape[:2] == (2, 5) for level in levels)
 
 
 def test_the_pyramid_is_top_down_sums_of_laterals() -> None:
     c3, c4, c5 = features((97, 131))
-    fpn = Fpn((4, 6, 8), 5, "p5")
+    fpn = Fpn((4, 6, 8), 5, "p5", True)
     m5 = fpn.lateral[2](c5)
     m4 = fpn.lateral[1](c4) + F.interpolate(m5, size=c4.shape[-2:], mode="nearest")
     m3 = fpn.lateral[0](c3) + F.interpolate(m4, size=c3.shape[-2:], mode="nearest")
@@ -47,7 +49,7 @@ def test_the_pyramid_is_top_down_sums_of_laterals() -> None:
 
 @pytest.mark.parametrize(("source", "reaches_output"), [("c5", False), ("p5", True)])
 def test_p6_comes_from_its_source(source: Literal["c5", "p5"], reaches_output: bool) -> None:
-    fpn = Fpn((4, 6, 8), 5, source)
+    fpn = Fpn((4, 6, 8), 5, source, True)
     maps = features((128, 128))
     before = fpn(maps)
     with torch.no_grad():
@@ -60,7 +62,7 @@ def test_p6_comes_from_its_source(source: Literal["c5", "p5"], reaches_output: b
 
 
 def test_fpn_biases_start_at_zero() -> None:
-    biases = [module.bias for module in Fpn((4, 6, 8), 5, "c5").modules() if isinstance(module, nn.Conv2d)]
+    biases = [module.bias for module in Fpn((4, 6, 8), 5, "c5", True).modules() if isinstance(module, nn.Conv2d)]
     assert len(biases) == 8
     assert all(bias is not None and not bias.any() for bias in biases)
 
@@ -68,7 +70,7 @@ def test_fpn_biases_start_at_zero() -> None:
 def test_outputs_are_ordered_as_the_anchors() -> None:
     """Levels that hold their cells' centres and a bias of each cell anchor's shape give the anchors themselves."""
     canvas = (150, 220)
-    spec = AnchorSpec((16.0, 32.0, 64.0, 128.0, 256.0), (1.0, 1.5), (0.5, 1.0, 2.0), 0.5, "none")
+    spec = AnchorSpec((16.0, 32.0, 64.0, 128.0, 256.0), (1.0, 1.5), (0.5, 1.0, 2.0), 0.5, "none", "stride")
     pyramid = pyramid_anchors(canvas, spec, CPU)
     centres = []
     for stride in STRIDES:
@@ -126,3 +128,35 @@ def test_weights_start_gaussian_and_biases_at_zero_or_the_prior() -> None:
             assert abs(module.weight.mean().item()) < 1e-4
             assert module.bias is not None
             assert module.bias.unique().tolist() == pytest.approx([-4.595 if module is head.predict else 0.0])
+
+
+def test_without_its_relu_p7_sees_all_of_p6() -> None:
+    maps = features((97, 131))
+    torch.manual_seed(0)
+    with_relu = Fpn((4, 6, 8), 5, "c5", True)
+    torch.manual_seed(0)
+    without = Fpn((4, 6, 8), 5, "c5", False)
+    p6 = without(maps)[3]
+    assert torch.equal(with_relu(maps)[3], p6)
+    torch.testing.assert_close(without(maps)[4], F.conv2d(p6, without.p7.weight, without.p7.bias, stride=2, padding=1))
+    assert not torch.equal(with_relu(maps)[4], without(maps)[4])
+
+
+def test_a_group_norm_head_is_torchvisions_v2_head() -> None:
+    """The same tensors in the same order, and the same outputs of the same weights, levels of odd sizes included."""
+    torch.manual_seed(0)
+    ours = Head(64, 64, 4, "gn", 9, [-4.595] * 7, 7)
+    theirs = RetinaNetClassificationHead(64, 9, 7, norm_layer=partial(nn.GroupNorm, 32))
+    assert [tuple(p.shape) for p in ours.parameters()] == [tuple(p.shape) for p in theirs.parameters()]
+    with torch.no_grad():
+        for parameter, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            other.copy_(parameter.normal_(std=0.1))
+        levels = [torch.randn(2, 64, 5, 7), torch.randn(2, 64, 3, 4), torch.randn(2, 64, 1, 1)]
+        expected = torch.cat(
+            [out.reshape(2, 9, 7, h, w).permute(0, 3, 4, 1, 2).reshape(2, -1, 7) for out, h, w in (
+                (theirs.cls_logits(theirs.conv(level)), *level.shape[2:]) for level in levels
+            )],
+            dim=1,
+        )  # fmt: skip
+        torch.testing.assert_close(ours(levels), expected)
+        torch.testing.assert_close(ours(levels), theirs(levels))

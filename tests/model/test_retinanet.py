@@ -112,7 +112,7 @@ def background_loss(model: RetinaNet, config: Model, images: Tensor) -> float:
     """Focal loss of an empty image, normaliser 1."""
     anchors_A4 = pyramid_anchors((images.shape[2], images.shape[3]), build_anchor_spec(config), CPU).boxes_A4
     empty = Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4))
-    assignment = assign_batch(anchors_A4, [empty], AssignRule(0.5, 0.4, False, 0.0, 0.5))
+    assignment = assign_batch(anchors_A4, [empty], AssignRule(0.5, 0.4, False, 0.0, "best_box", 0.5))
     parts = Criterion(build_class_loss(Focal()), 1.0, build_box_loss(BoxLoss()), 1.0)
     with torch.no_grad():
         return criterion(

@@ -4,7 +4,7 @@ import base64
 from collections.abc import Sequence
 from html import escape
 
-from retinanet.ablation.document import Block, Code, Heading, Listing, Paragraph, Picture, Table
+from retinanet.document.blocks import Block, Code, Gallery, Heading, Listing, Paragraph, Picture, Table
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 """What a browser may load for this file: nothing but what is in it."""
@@ -44,15 +44,28 @@ figure img { max-width: 100%; height: auto; display: block; background: #ffffff;
 figure.wide { width: min(100vw - 3rem, 2150px); margin-left: 50%; transform: translateX(-50%); overflow-x: auto; }
 figure.wide img { max-width: none; width: max(100%, 1200px); }
 figcaption { max-width: 52rem; margin-top: .5rem; }
+.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(21rem, 100%), 1fr)); align-items: start;
+  gap: 1.2rem 1rem; }
+.gallery figure { margin: 0; }
+.gallery img { max-height: 25rem; }
+.gallery figcaption { overflow-wrap: anywhere; line-height: 1.35; margin-top: .3rem; }
+nav { border-left: 3px solid var(--rule); padding-left: 1rem; margin: 1.6rem 0; }
+nav ul { list-style: none; margin: .2rem 0; padding: 0; columns: 16rem; }
+nav a { color: inherit; }
 pre { overflow-x: auto; background: var(--shade); padding: .8rem 1rem; font-size: .8rem; line-height: 1.4; }
 details summary { cursor: pointer; }
 @media print { :root { color-scheme: light; } main { max-width: none; } figure.wide img { width: 100%; } }
 """
 
 
-def render_html(title: str, blocks: Sequence[Block]) -> str:
-    """The whole file. Pictures are read from their paths; all text is escaped."""
+def render_html(title: str, blocks: Sequence[Block], contents: bool = False) -> str:
+    """The whole file. Pictures are read from their paths; all text is escaped.
+
+    contents: a list of the sections (headings of level 2) stands before the first of them.
+    """
     body = "\n".join(_render(block) for block in blocks)
+    if contents:
+        body = _with_contents(body, [block.text for block in blocks if isinstance(block, Heading) and block.level == 2])
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -72,10 +85,20 @@ def _render(block: Block) -> str:
             return "<ul>\n" + "\n".join(f"<li>{escape(item)}</li>" for item in items) + "\n</ul>"
         case Picture():
             return _picture(block)
+        case Gallery(pictures):
+            return '<div class="gallery">\n' + "\n".join(_picture(picture) for picture in pictures) + "\n</div>"
         case Code(code_title, text):
             return f"<details><summary>{escape(code_title)}</summary>\n<pre>{escape(text)}</pre></details>"
         case Table():
             return _table(block)
+
+
+def _with_contents(body: str, sections: list[str]) -> str:
+    """The body with a list of its sections, each of which becomes the target of a link."""
+    first, *others = body.split("<h2>")
+    links = "\n".join(f'<li><a href="#part-{n}">{escape(text)}</a></li>' for n, text in enumerate(sections, 1))
+    parts = "".join(f'<h2 id="part-{n}">{part}' for n, part in enumerate(others, 1))
+    return f'{first}<nav aria-label="contents">\n<ul>\n{links}\n</ul>\n</nav>\n{parts}'
 
 
 def _class(name: str) -> str:
@@ -103,7 +126,9 @@ def _table(table: Table) -> str:
         first, *others = row.cells
         cells = "".join(f"<td{side(i)}>{escape(cell)}</td>" for i, cell in enumerate(others, 1))
         body.append(f'<tr{_class(row.kind)}><th scope="row">{escape(first)}</th>{cells}</tr>')
-    return (
-        f'<div class="table"><table>\n<caption>{escape(table.title)}</caption>\n<thead><tr>{head}</tr></thead>\n'
+    caption = "" if table.folded else f"<caption>{escape(table.title)}</caption>\n"
+    whole = (
+        f'<div class="table"><table>\n{caption}<thead><tr>{head}</tr></thead>\n'
         "<tbody>\n" + "\n".join(body) + "\n</tbody>\n</table></div>"
     )
+    return f"<details><summary>{escape(table.title)}</summary>\n{whole}</details>" if table.folded else whole

@@ -8,8 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retinanet.ablation.bootstrap import draw_multiplicities, resample, weighted_metrics
-from retinanet.ablation.matches import (
+from retinanet.data.ground_truth import load_ground_truth
+from retinanet.data.results import read_results
+from retinanet.errors import ConfigFault, DataFault
+from retinanet.scoring.bootstrap import draw_multiplicities, resample, weighted_metrics
+from retinanet.scoring.evaluation import coco_evaluation
+from retinanet.scoring.matches import (
     AP_NAMES,
     AREAS,
     FALSE_POSITIVE,
@@ -19,10 +23,6 @@ from retinanet.ablation.matches import (
     Matches,
     match_detections,
 )
-from retinanet.data.coco import load_ground_truth
-from retinanet.data.results import read_results
-from retinanet.errors import ConfigFault, DataFault
-from retinanet.evaluate import coco_evaluation
 
 PAIRS = Path(__file__).resolve().parents[3] / "shared" / "data" / "eval_pairs"
 
@@ -206,7 +206,8 @@ def coco_like_matches(seed: int, images: int = 5000, classes: int = 80, detectio
         objects_AN = np.tile(objects[with_objects], (len(AREAS), 1))
         image_D = rng.integers(0, images, rows).astype(np.int32)
         counts = with_objects.astype(np.int32), objects_AN.astype(np.int32)
-        found.append(ClassMatches(k + 1, image_D, score_D, outcome_ATD, *counts))
+        unread = np.arange(rows, dtype=np.int32), np.full((10, rows), -1, dtype=np.int32)
+        found.append(ClassMatches(k + 1, image_D, score_D, outcome_ATD, *counts, *unread))
     return Matches(np.arange(1, images + 1), tuple(found))
 
 

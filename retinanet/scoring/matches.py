@@ -1,25 +1,28 @@
-"""Which detections hit and which miss, found once by pycocotools and kept as small arrays.
+"""Which detections hit and which miss, as pycocotools finds, kept as small arrays.
 
-AP of any multiset of images follows from these arrays without matching again (`retinanet.ablation.bootstrap`).
+AP of any multiset of images follows from these arrays without matching again (`retinanet.scoring.bootstrap`).
 
 Legend: I images, D detections of a class (best first), N images with objects of a class,
 A areas (AREAS), T IoU thresholds (IOUS), Q recalls (RECALLS), K classes.
 """
 
-import contextlib
-import io
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools.cocoeval import COCOeval
 
-from retinanet.errors import ConfigFault
-from retinanet.evaluate import METRIC_NAMES, index_coco
+from retinanet.errors import ConfigFault, DataFault, list_faults
+from retinanet.scoring.columns import Found, Truth, found_columns, truth_columns
+from retinanet.scoring.evaluation import METRIC_NAMES
+from retinanet.scoring.matching import FREE, Pairs, greedy_matches, overlapping_pairs
 
 AREAS = ("all", "small", "medium", "large")
+AREA_RANGES = ((0.0, 1e5**2), (0.0, 32.0**2), (32.0**2, 96.0**2), (96.0**2, 1e5**2))
+"""Least and most square pixels of each area, both belonging to it."""
 IOUS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
+DETECTIONS = 100
+"""Best detections of an image and class that count."""
 
 AP_NAMES = METRIC_NAMES[:6]
 """AP, AP50, AP75, APs, APm, APl: the last axis of every array of metrics in this package."""
@@ -52,6 +55,11 @@ class ClassMatches(NamedTuple):
     """(N,) index into Matches.image_ids_I, rising."""
     objects_AN: NDArray[np.int32]
     """(4, N) objects of the image that count at each area: neither crowd nor of another size."""
+    detection_D: NDArray[np.int32]
+    """(D,) row of the results."""
+    matched_TD: NDArray[np.int32]
+    """(10, D) row of the ground truth's annotations that the detection is matched to with all sizes counting, a crowd
+    region too; -1 where to none."""
 
 
 class Matches(NamedTuple):
@@ -77,51 +85,87 @@ def match_detections(ground_truth: dict[str, Any], results: list[dict[str, Any]]
     None stands for the detections of a run that diverged and is the same as an empty list: no detections, so AP is 0
     wherever there is something to find. A run that diverged has no model that could be evaluated; leaving it out
     instead would reward an arm for failing on its hard seeds.
+    Raises DataFault where boxes are so large or small that an overlap is not a number.
     """
-    with contextlib.redirect_stdout(io.StringIO()):
-        # COCOeval and loadRes write keys of their own into what they are given.
-        truth = index_coco({**ground_truth, "annotations": [dict(row) for row in ground_truth["annotations"]]})
-        found = (
-            truth.loadRes([dict(result) for result in results])
-            if results
-            else index_coco({**ground_truth, "annotations": []})
-        )
-        evaluation = COCOeval(truth, found, "bbox")
-        evaluation.evaluate()
-    image_ids, category_ids = evaluation.params.imgIds, evaluation.params.catIds
-    per_class = len(AREAS) * len(image_ids)
+    truth = truth_columns(ground_truth)
+    found = found_columns(truth, results or [])
+    # Class by class, image by image, best first, ties as in the results.
+    order = np.lexsort((-found.score_D, found.image_D, found.class_D))
+    order = order[_rank_in_image(found.class_D[order], found.image_D[order]) < DETECTIONS]
+    ends = np.searchsorted(found.class_D[order], np.arange(len(truth.category_ids_K) + 1))
+    by_image = np.lexsort((truth.image_N, truth.class_N))
+    object_ends = np.searchsorted(truth.class_N[by_image], np.arange(len(truth.category_ids_K) + 1))
     classes = tuple(
-        _class_matches(int(category_id), evaluation.evalImgs[k * per_class : (k + 1) * per_class])
-        for k, category_id in enumerate(category_ids)
+        _match_class(
+            int(category_id),
+            truth,
+            found,
+            by_image[object_ends[k] : object_ends[k + 1]],
+            order[ends[k] : ends[k + 1]],
+        )
+        for k, category_id in enumerate(truth.category_ids_K)
     )
-    return Matches(np.array(image_ids, dtype=np.int64), classes)
+    return Matches(truth.image_ids_I, classes)
 
 
-def _class_matches(category_id: int, entries: list[dict[str, Any] | None]) -> ClassMatches:
-    """From pycocotools' entries of one class, area by area and image by image; None where an image has nothing."""
-    images = len(entries) // len(AREAS)
-    known = [(i, entry) for i, entry in enumerate(entries[:images]) if entry is not None]
-    image_D = np.array([i for i, entry in known for _ in entry["dtScores"]], dtype=np.int32)
-    score_D = np.array([score for _, entry in known for score in entry["dtScores"]], dtype=np.float64)
-    order_D = np.argsort(-score_D, kind="stable")
-    outcome_ATD = np.zeros((len(AREAS), len(IOUS), len(score_D)), dtype=np.uint8)
-    objects_AN = np.zeros((len(AREAS), len(known)), dtype=np.int32)
-    for a in range(len(AREAS)) if known else ():
-        # An image has entries at every area or at none.
-        of_area = [entry for entry in entries[a * images : (a + 1) * images] if entry is not None]
-        matched_TD = np.concatenate([entry["dtMatches"] for entry in of_area], axis=1) != 0
-        ignored_TD = np.concatenate([entry["dtIgnore"] for entry in of_area], axis=1).astype(bool)
-        outcome_ATD[a] = np.where(ignored_TD, IGNORED, np.where(matched_TD, TRUE_POSITIVE, FALSE_POSITIVE))[:, order_D]
-        objects_AN[a] = [np.count_nonzero(entry["gtIgnore"] == 0) for entry in of_area]
-    with_objects_N = np.flatnonzero(objects_AN.any(axis=0))
+def _rank_in_image(class_D: NDArray[np.int64], image_D: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(D,) place among the detections of the same class and image, which stand together."""
+    starts = np.flatnonzero((np.diff(class_D, prepend=-1) != 0) | (np.diff(image_D, prepend=-1) != 0))
+    lengths = np.diff(starts, append=len(class_D))
+    return np.arange(len(class_D)) - np.repeat(starts, lengths)
+
+
+def _match_class(
+    category_id: int, truth: Truth, found: Found, row_N: NDArray[np.intp], row_D: NDArray[np.intp]
+) -> ClassMatches:
+    """From the rows of one class, annotations image by image, detections too and best first."""
+    image_N, crowd_N, image_D = truth.image_N[row_N], truth.crowd_N[row_N], found.image_D[row_D]
+    boxes_D4 = found.boxes_D4[row_D]
+    area_N = truth.area_N[row_N]
+    with np.errstate(over="ignore", under="ignore"):
+        area_D = boxes_D4[:, 2] * boxes_D4[:, 3]
+    least_A1, most_A1 = np.array(AREA_RANGES).T[:, :, None]
+    ignored_AN = crowd_N | (area_N < least_A1) | (area_N > most_A1)
+    other_size_AD = (area_D < least_A1) | (area_D > most_A1)
+    pairs = overlapping_pairs(image_D, boxes_D4, image_N, truth.boxes_N4[row_N], crowd_N, IOUS[0])
+    _check_overlaps(pairs, truth, found, row_N, row_D)
+    matched_ATD = greedy_matches(pairs, image_D, crowd_N, ignored_AN, IOUS)
+
+    is_free_ATD = matched_ATD == FREE
+    outcome_ATD = np.where(is_free_ATD, FALSE_POSITIVE, TRUE_POSITIVE).astype(np.uint8)
+    if len(row_N):
+        on_ignored_ATD = np.stack([ignored_N[matched] for ignored_N, matched in zip(ignored_AN, matched_ATD)])
+        outcome_ATD[~is_free_ATD & on_ignored_ATD] = IGNORED
+    outcome_ATD[is_free_ATD & other_size_AD[:, None]] = IGNORED
+    images, place_N = np.unique(image_N, return_inverse=True)
+    objects_AN = np.stack([np.bincount(place_N[~ignored_N], minlength=len(images)) for ignored_N in ignored_AN])
+    with_objects = objects_AN.any(axis=0)
+    best_first_D = np.argsort(-found.score_D[row_D], kind="stable")
+    # FREE is -1 and so reads the last entry.
+    row_or_free = np.append(row_N, FREE).astype(np.int32)
     return ClassMatches(
         category_id,
-        image_D[order_D],
-        score_D[order_D],
-        outcome_ATD,
-        np.array([known[n][0] for n in with_objects_N], dtype=np.int32),
-        objects_AN[:, with_objects_N],
+        image_D[best_first_D].astype(np.int32),
+        found.score_D[row_D][best_first_D],
+        outcome_ATD[:, :, best_first_D],
+        images[with_objects].astype(np.int32),
+        objects_AN[:, with_objects].astype(np.int32),
+        row_D[best_first_D].astype(np.int32),
+        row_or_free[matched_ATD[0][:, best_first_D]],
     )
+
+
+def _check_overlaps(pairs: Pairs, truth: Truth, found: Found, row_N: NDArray[np.intp], row_D: NDArray[np.intp]) -> None:
+    """DataFault where an overlap is not a number; rows as in `_match_class`."""
+    bad = np.flatnonzero(np.isnan(pairs.iou_P))
+    if len(bad):
+        rows = zip(row_D[pairs.detection_P[bad]], row_N[pairs.annotation_P[bad]], strict=True)
+        faults = [
+            f"detection {d} (counted from 0) with bbox {found.boxes_D4[d].tolist()} and annotation {n} with bbox "
+            f"{truth.boxes_N4[n].tolist()}, image_id {truth.image_ids_I[found.image_D[d]]}"
+            for d, n in rows
+        ]
+        raise DataFault(list_faults("boxes too large or too small for their overlap to be a number; mend them", faults))
 
 
 def precision_at_recalls(matches: Matches, area: str = "all") -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ Why true positives suffice: interpolated precision is a maximum over the detecti
 positive and rises through the copies of a true positive, so it is taken at the last copy of some true positive. One
 of an image that was not drawn repeats the hits of the one before at no higher precision, which changes no maximum.
 
-Legend: as in `retinanet.ablation.matches`, and R resamples, B resamples of a block, S detections that count at an
+Legend: as in `retinanet.scoring.matches`, and R resamples, B resamples of a block, S detections that count at an
 area, P true positives, E detections that count at other thresholds but not at this one, M metrics (AP_NAMES).
 """
 
@@ -21,7 +21,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from retinanet.ablation.matches import (
+from retinanet.errors import ConfigFault, DataFault
+from retinanet.scoring.matches import (
     AP_CELLS,
     AP_NAMES,
     AREAS,
@@ -33,7 +34,6 @@ from retinanet.ablation.matches import (
     ClassMatches,
     Matches,
 )
-from retinanet.errors import ConfigFault, DataFault
 
 BLOCK = 1 << 19
 """Detections x resamples worked on at once: a few MB, so that a block stays in the cache."""

@@ -1,4 +1,4 @@
-"""A report as a list of blocks, which `report_html` and `report_markdown` turn into files."""
+"""A report as a list of blocks, which `document.html` and `document.markdown` turn into files."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -40,6 +40,8 @@ class Table(NamedTuple):
     header: tuple[str, ...]
     rows: tuple[TableRow, ...]
     left_columns: tuple[int, ...] = (0,)
+    folded: bool = False
+    """Shown when its title is clicked, where that is possible."""
 
 
 class Picture(NamedTuple):
@@ -52,6 +54,12 @@ class Picture(NamedTuple):
     """May be wider than the text."""
 
 
+class Gallery(NamedTuple):
+    """Small pictures side by side, each with its caption."""
+
+    pictures: tuple[Picture, ...]
+
+
 class Code(NamedTuple):
     """Lines of a config, verbatim, behind a title."""
 
@@ -59,4 +67,4 @@ class Code(NamedTuple):
     text: str
 
 
-Block = Heading | Paragraph | Listing | Table | Picture | Code
+Block = Heading | Paragraph | Listing | Table | Picture | Gallery | Code

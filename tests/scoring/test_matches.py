@@ -9,7 +9,11 @@ import numpy as np
 import pytest
 from pycocotools.cocoeval import Params
 
-from retinanet.ablation.matches import (
+from retinanet.data.ground_truth import load_ground_truth
+from retinanet.data.results import read_results
+from retinanet.errors import ConfigFault
+from retinanet.scoring.evaluation import coco_evaluation
+from retinanet.scoring.matches import (
     AP_NAMES,
     AREAS,
     FALSE_POSITIVE,
@@ -23,10 +27,6 @@ from retinanet.ablation.matches import (
     precision_at_recalls,
     precision_recall_curve,
 )
-from retinanet.data.coco import load_ground_truth
-from retinanet.data.results import read_results
-from retinanet.errors import ConfigFault
-from retinanet.evaluate import coco_evaluation
 
 PAIRS = Path(__file__).resolve().parents[3] / "shared" / "data" / "eval_pairs"
 
@@ -113,13 +113,7 @@ def test_a_diverged_run_has_no_average_precision_but_where_there_is_nothing_to_f
 
 
 @pytest.mark.skipif(not PAIRS.is_dir(), reason="the pairs of ../shared/data/eval_pairs are not here")
-@pytest.mark.parametrize(
-    "name",
-    [
-        "cocoapi_val2014_100_fake",
-        pytest.param("coco_val_subset_fastestdet", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("name", ["cocoapi_val2014_100_fake", "coco_val_subset_fastestdet", "voc2007_yolov2"])
 def test_real_pairs_give_pycocotools_numbers_to_the_last_bit(name: str) -> None:
     pair = json.loads((PAIRS / "expected_stats.json").read_text(encoding="utf-8"))[name]
     truth = load_ground_truth(PAIRS / pair["gt"])

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from retinanet.ablation.document import Block, Code, Heading, Listing, Paragraph, Picture, Table
+from retinanet.document.blocks import Block, Code, Gallery, Heading, Listing, Paragraph, Picture, Table
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~&$])")
 
@@ -31,6 +31,8 @@ def _render(block: Block, folder: Path) -> str:
             return "\n".join(f"- {plain(item)}" for item in items)
         case Picture(path, alt, caption):
             return f"![{plain(alt)}]({quote(path.relative_to(folder).as_posix())})\n\n*{plain(caption)}*"
+        case Gallery(pictures):
+            return "\n\n".join(_render(picture, folder) for picture in pictures)
         case Code(code_title, text):
             fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
             return f"{plain(code_title)}\n\n{fence}yaml\n{text.rstrip()}\n{fence}"

@@ -1,0 +1,94 @@
+"""The network as one graph from pixels to boxes and scores, or to detections, for any batch and canvas.
+
+Legend: B images, A anchors, K classes, L levels, N = L * topk candidates of an image, D detections of an image.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from retinanet import boxes
+from retinanet.anchors import AnchorSpec, canvas_anchors
+from retinanet.data.transforms import normalise
+from retinanet.evaluate import Detector
+from retinanet.export.suppression import survivors
+from retinanet.postprocess import DetectRule
+
+EXAMPLE_CANVAS = (256, 320)
+"""Height and width that graphs are traced with: sides that differ, and more than one cell on every level."""
+
+LEAST_TRACED_SIDE = 129
+"""torch.export takes a P7 of one row or column for a special case, which a graph of any canvas cannot hold."""
+
+EMPTY = -1.0
+"""Score of a place without a candidate: below every threshold."""
+
+
+class RawGraph(nn.Module):
+    """Boxes and scores of every anchor."""
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.network = detector.model
+        self.anchors = detector.anchors
+        self.scores = detector.scores
+        self.pixels = detector.pixels
+
+    def forward(self, images: Tensor, sizes_B2: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, H, W) RGB and sizes -> (B, A, 4) xyxy in canvas pixels and (B, A, K) scores, both float32."""
+        outputs = self.network(normalise(images, sizes_B2, self.pixels, channels_last=False))
+        anchors_A4 = canvas_anchors((images.shape[2], images.shape[3]), self.anchors).boxes_A4
+        return boxes.decode(outputs.deltas_BA4.float(), anchors_A4), self.scores(outputs.logits_BAK)
+
+
+class NmsGraph(nn.Module):
+    """Detections: what `postprocess.detect` finds, in canvas pixels and padded to one number an image."""
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.raw = RawGraph(detector)
+        self.rule = detector.rule
+
+    def forward(self, images: Tensor, sizes_B2: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(B, 3, H, W) RGB and sizes -> boxes (B, D, 4), scores (B, D), classes (B, D) and counts (B,)."""
+        boxes_BA4, scores_BAK = self.raw(images, sizes_B2)
+        levels = level_sizes((images.shape[2], images.shape[3]), self.raw.anchors)
+        score_BN, anchor_BN, class_BN = dense_candidates(scores_BAK, levels, self.rule)
+        corners_BN4 = boxes_BA4.gather(1, anchor_BN[:, :, None].expand(-1, -1, 4))
+        limits_B14 = sizes_B2.flip(1).repeat(1, 2)[:, None].to(corners_BN4)
+        clipped_BN4 = torch.minimum(corners_BN4.clamp(min=0), limits_B14)
+        classes = torch.arange(scores_BAK.shape[2], device=images.device)
+        score_BKN = torch.where(class_BN[:, None] == classes[None, :, None], score_BN[:, None], EMPTY)
+        kept_BN = torch.where(survivors(clipped_BN4, score_BKN, self.rule.nms_iou) > 0, score_BN, EMPTY)
+        score_BD, order_BD = kept_BN.topk(min(self.rule.detections, kept_BN.shape[1]))
+        found_BD = score_BD > EMPTY
+        corners_BD4 = clipped_BN4.gather(1, order_BD[:, :, None].expand(-1, -1, 4))
+        return (
+            torch.where(found_BD[:, :, None], corners_BD4, 0.0),
+            torch.where(found_BD, score_BD, 0.0),
+            torch.where(found_BD, class_BN.gather(1, order_BD), -1),
+            found_BD.sum(1),
+        )
+
+
+def level_sizes(canvas: tuple[int, int], spec: AnchorSpec) -> tuple[int, ...]:
+    """Anchors on each level of a canvas, whose sides may be symbolic."""
+    return canvas_anchors(canvas, spec).level_sizes
+
+
+def dense_candidates(scores_BAK: Tensor, levels: tuple[int, ...], rule: DetectRule) -> tuple[Tensor, Tensor, Tensor]:
+    """`postprocess.best_pairs` of each image, `topk` places a level: scores, anchors and classes, each (B, N).
+
+    Places without a candidate have the score EMPTY, and anchor and class 0.
+    """
+    scores, anchors, classes = [], [], []
+    start = 0
+    for level_BAK in scores_BAK.split(list(levels), dim=1):
+        score, pair = F.pad(level_BAK.flatten(1), (0, rule.topk), value=EMPTY).topk(rule.topk)
+        real = score > rule.score_threshold
+        pair = torch.where(real, pair, 0)
+        scores.append(torch.where(real, score, EMPTY))
+        anchors.append(torch.div(pair, scores_BAK.shape[2], rounding_mode="floor") + start)
+        classes.append(pair % scores_BAK.shape[2])
+        start = start + level_BAK.shape[1]
+    return torch.cat(scores, 1), torch.cat(anchors, 1), torch.cat(classes, 1)

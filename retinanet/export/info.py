@@ -1,0 +1,75 @@
+"""What an exported file says of itself, so that whoever runs it needs nothing else."""
+
+import json
+from typing import Literal, NamedTuple
+
+from retinanet.config import Config
+from retinanet.config_file import config_from_dict, config_to_dict
+from retinanet.errors import CheckpointFault
+from retinanet.structures import Category
+
+FORMAT = "retinanet-export-1"
+KEY = "retinanet"
+"""Name of the file's metadata entry."""
+
+Kind = Literal["onnx", "pt2", "aoti"]
+
+INPUTS = ("images", "sizes")
+"""(B, 3, H, W) RGB in 0..255, padded at the right and bottom; (B, 2) int64 (height, width) of each image within."""
+RAW_OUTPUTS = ("boxes", "scores")
+"""(B, A, 4) float32 xyxy in canvas pixels; (B, A, K) float32 in 0..1: every anchor, finest level first."""
+NMS_OUTPUTS = ("boxes", "scores", "classes", "counts")
+"""(B, D, 4), (B, D), (B, D) int64 index into the categories: best first, clipped to the image, in canvas pixels, the
+first counts (B,) int64 of each image are detections and the rest is 0, 0 and -1."""
+
+
+class ExportInfo(NamedTuple):
+    """The metadata of an exported file."""
+
+    kind: Kind
+    config: Config
+    categories: tuple[Category, ...]
+    step: int
+    nms: bool
+    """Whether suppression with the thresholds of config `eval` is inside."""
+    int8: bool
+
+    @property
+    def pixels(self) -> Literal["uint8", "float32"]:
+        """Type of the images that the file takes: whole numbers, but where resizing leaves fractions."""
+        return "float32" if self.config.data.resize == "float_bilinear" else "uint8"
+
+    def as_text(self) -> str:
+        """JSON."""
+        content = {
+            "format": FORMAT,
+            "kind": self.kind,
+            "images": self.pixels,
+            "outputs": NMS_OUTPUTS if self.nms else RAW_OUTPUTS,
+            "nms": self.nms,
+            "int8": self.int8,
+            "step": self.step,
+            "categories": [category._asdict() for category in self.categories],
+            "config": config_to_dict(self.config),
+        }
+        return json.dumps(content, ensure_ascii=True)
+
+
+def read_info(text: str | None, source: str) -> ExportInfo:
+    """The metadata from its JSON. CheckpointFault where `source` does not hold it."""
+    try:
+        content = json.loads(text or "")
+        if content["format"] != FORMAT:
+            raise ValueError(f"its format is {content['format']!r}")
+        return ExportInfo(
+            content["kind"],
+            config_from_dict(content["config"], source),
+            tuple(Category(int(c["id"]), str(c["name"])) for c in content["categories"]),
+            int(content["step"]),
+            bool(content["nms"]),
+            bool(content["int8"]),
+        )
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        raise CheckpointFault(f"{source}: not a file that tools/export.py wrote (no {FORMAT!r} metadata).") from error
+    except ValueError as error:
+        raise CheckpointFault(f"{source}: cannot be used: {error}; export the checkpoint again.") from error

@@ -1,0 +1,181 @@
+"""What an exported file gives up against its checkpoint: AP, differences and latency, measured in one run.
+
+Legend: B images of a batch, A anchors, K classes, N and M detections of an image.
+"""
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from retinanet import boxes
+from retinanet.data.coco import CocoDataset
+from retinanet.data.loader import eval_batches
+from retinanet.data.transforms import Sizing
+from retinanet.evaluate import AnyDetector, Detector, result_rows, results_on, to_results
+from retinanet.export.graph import RawGraph
+from retinanet.export.runtime import ExportedDetector
+from retinanet.progress import image_progress
+from retinanet.scoring.evaluation import Engine, coco_evaluation
+from retinanet.structures import Batch, Category, Detections
+
+SAME_BOX = 0.9
+"""IoU from which a detection of the file and one of the checkpoint, of one class, are the same."""
+
+WARM_UP = 3
+
+
+class Contender(NamedTuple):
+    """A detector under measurement."""
+
+    name: str
+    at_threads: Callable[[int], AnyDetector]
+    """The detector on so many CPU threads."""
+
+
+class Difference:
+    """The largest differences between a file and its checkpoint, over all images that it is shown."""
+
+    def __init__(self) -> None:
+        self.raw_boxes = self.raw_scores = 0.0
+        self.boxes = self.scores = 0.0
+        self.counts = {"checkpoint": 0, "file": 0, "matched": 0}
+
+    def add_raw(self, ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor], threshold: float) -> None:
+        """Boxes (B, A, 4) of anchors that score above `threshold`, and scores (B, A, K) of all."""
+        told_BA = ours[1].amax(2) > threshold
+        self.raw_boxes = max(self.raw_boxes, largest(ours[0][told_BA] - theirs[0][told_BA]))
+        self.raw_scores = max(self.raw_scores, largest(ours[1] - theirs[1]))
+
+    def add_detections(self, ours: Detections, theirs: Detections) -> None:
+        """Detections of one image in one frame."""
+        iou_NM = boxes.iou(ours.boxes_D4, theirs.boxes_D4)
+        iou_NM = torch.where(ours.classes_D[:, None] == theirs.classes_D[None, :], iou_NM, 0.0)
+        self.counts["checkpoint"] += len(ours.scores_D)
+        self.counts["file"] += len(theirs.scores_D)
+        if not iou_NM.numel():
+            return
+        best_N, index_N = iou_NM.max(1)
+        same_N = best_N >= SAME_BOX
+        pair_N = index_N[same_N]
+        self.counts["matched"] += int(same_N.sum())
+        self.boxes = max(self.boxes, largest(ours.boxes_D4[same_N] - theirs.boxes_D4[pair_N]))
+        self.scores = max(self.scores, largest(ours.scores_D[same_N] - theirs.scores_D[pair_N]))
+
+    def as_dict(self, raw: bool) -> dict[str, Any]:
+        """What the report holds: boxes in pixels, scores in 0..1."""
+        detections = {"box_pixels": self.boxes, "score": self.scores, **self.counts}
+        outputs = {"box_pixels": self.raw_boxes, "score": self.raw_scores} if raw else None
+        return {"outputs": outputs, "detections": detections}
+
+
+def largest(difference: Tensor) -> float:
+    """The largest absolute value; 0 of nothing."""
+    return float(difference.abs().max()) if difference.numel() else 0.0
+
+
+def compare(
+    reference: Detector,
+    exported: dict[str, ExportedDetector],
+    dataset: CocoDataset,
+    sizing: Sizing,
+    batch_size: int,
+    engine: Engine,
+    categories: tuple[Category, ...],
+) -> dict[str, dict[str, Any]]:
+    """COCO numbers of a checkpoint and of files of it on a data set, and how far each file's outputs are from it.
+
+    Keyed by name, the checkpoint as "checkpoint". categories: what the checkpoint knows; its detections of those that
+    the data set lacks do not count.
+    """
+    reference.prepare()
+    graph = RawGraph(reference).eval()
+    nothing = torch.zeros((0, 7), dtype=torch.float64)
+    rows = {name: [nothing] for name in ("checkpoint", *exported)}
+    differences = {name: Difference() for name in exported}
+    loader = eval_batches(dataset, sizing, batch_size=batch_size, rank=0, ranks=1, workers=0, pin=False)
+    with image_progress("comparing", len(dataset.images)) as report, torch.no_grad():
+        for batch in loader:
+            ids = batch.image_ids_B.tolist()
+            wanted = reference(batch)
+            rows["checkpoint"] += map(result_rows, ids, wanted)
+            raw = graph(batch.images, batch.sizes_B2)
+            for name, detector in exported.items():
+                outputs = detector.outputs(batch)
+                found = detector.detections(outputs, batch)
+                rows[name] += map(result_rows, ids, found)
+                for ours, theirs in zip(wanted, found, strict=True):
+                    differences[name].add_detections(ours, theirs)
+                if not detector.info.nms:
+                    differences[name].add_raw(raw, (outputs[0], outputs[1]), detector.rule.score_threshold)
+            report(len(ids))
+    results: dict[str, dict[str, Any]] = {}
+    for name, found_rows in rows.items():
+        found_results = results_on(dataset, to_results(torch.cat(found_rows), categories))
+        evaluation = coco_evaluation(dataset.ground_truth, found_results, engine)
+        results[name] = {"metrics": evaluation.metrics}
+        if name in exported:
+            results[name]["difference"] = differences[name].as_dict(raw=not exported[name].info.nms)
+    return results
+
+
+def first_batch(dataset: CocoDataset, sizing: Sizing) -> Batch:
+    """The first image that evaluation would load."""
+    loader = eval_batches(dataset, sizing, batch_size=1, rank=0, ranks=1, workers=0, pin=False)
+    return next(iter(loader))
+
+
+def repeated(batch: Batch, count: int) -> Batch:
+    """A batch of one image, `count` times."""
+    images, sizes, originals, ids = (tensor.repeat_interleave(count, dim=0) for tensor in batch[:4])
+    return Batch(images, sizes, originals, ids, list(batch.targets) * count)
+
+
+def latency(
+    contenders: Iterable[Contender], batch: Batch, sizes: list[int], threads: list[int], runs: int
+) -> list[dict[str, Any]]:
+    """Milliseconds from a canvas to detections: p50 and p99 of `runs` calls for each of `threads` and of `sizes`."""
+    before = torch.get_num_threads()
+    rows = []
+    try:
+        for count in threads:
+            torch.set_num_threads(count)
+            for contender in contenders:
+                detector = contender.at_threads(count)
+                for size in sizes:
+                    times = call_times(detector, repeated(batch, size), runs)
+                    p50, p99 = np.percentile(times, [50, 99]).tolist()
+                    row = {"name": contender.name, "threads": count, "batch": size, "runs": runs}
+                    rows.append({**row, "p50_ms": round(p50, 2), "p99_ms": round(p99, 2)})
+    finally:
+        torch.set_num_threads(before)
+    return rows
+
+
+def call_times(detector: AnyDetector, batch: Batch, runs: int) -> list[float]:
+    """Milliseconds of each of `runs` calls, after a few that are not counted."""
+    times = []
+    for run in range(-WARM_UP, runs):
+        start = time.perf_counter()
+        detector(batch)
+        if run >= 0:
+            times.append((time.perf_counter() - start) * 1000)
+    return times
+
+
+def hardware() -> dict[str, Any]:
+    """The processor's name, the cores that this process may use, and how many processes already wanted them."""
+    name = platform.processor()
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        lines = information.read_text(encoding="utf-8", errors="replace").splitlines()
+        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    load = round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None
+    return {"cpu": name or platform.machine(), "cores": len(allowed), "load": load, "system": platform.platform()}

@@ -1,0 +1,161 @@
+"""An exported file at work: a detector of its own, without the network's code.
+
+Nothing here unpickles an ONNX file. A .pt2 is a program: loading one runs what its author put into it.
+"""
+
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from retinanet.anchors import AnchorSpec
+from retinanet.build import build_detect_rule
+from retinanet.config import Config
+from retinanet.config_file import with_overrides
+from retinanet.errors import CheckpointFault, ConfigFault, DataFault, list_faults
+from retinanet.export.graph import LEAST_TRACED_SIDE, level_sizes
+from retinanet.export.info import INPUTS, KEY, ExportInfo, read_info
+from retinanet.export.packages import need
+from retinanet.model.retinanet import build_anchor_spec
+from retinanet.postprocess import DetectRule, detect_decoded, to_original_frame
+from retinanet.structures import Batch, Category, Detections
+
+SUFFIXES = (".onnx", ".pt2")
+
+Run = Callable[[Tensor, Tensor], Sequence[Tensor]]
+"""Images and sizes -> the outputs that `info` names, all on the CPU."""
+
+
+class ExportedDetector(NamedTuple):
+    """An exported file ready to detect; stands wherever a `Detector` does."""
+
+    run: Run
+    info: ExportInfo
+    anchors: AnchorSpec
+    rule: DetectRule
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
+
+    def prepare(self) -> None:
+        """Nothing to do: the file knows evaluation only."""
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch) -> list[Detections]:
+        """Detections of each image in its original frame."""
+        return self.detections(self.outputs(batch), batch)
+
+    def outputs(self, batch: Batch) -> Sequence[Tensor]:
+        """What the file gives for a batch; `info` says what it is. DataFault for a canvas that it cannot take."""
+        canvas = (batch.images.shape[2], batch.images.shape[3])
+        if self.info.kind != "onnx" and min(canvas) < LEAST_TRACED_SIDE:
+            raise DataFault(
+                f"a canvas of {canvas[0]} x {canvas[1]} (height x width) is too small for a .pt2 file: both sides must "
+                f"be at least {LEAST_TRACED_SIDE}. Set data.canvas or data.shorter_side higher, or export to ONNX."
+            )
+        pixels = torch.uint8 if self.info.pixels == "uint8" else torch.float32
+        return self.run(batch.images.to(pixels), batch.sizes_B2)
+
+    def detections(self, outputs: Sequence[Tensor], batch: Batch) -> list[Detections]:
+        """Detections of each image in its original frame from the file's outputs."""
+        if not self.info.nms:
+            levels = level_sizes((batch.images.shape[2], batch.images.shape[3]), self.anchors)
+            return detect_decoded(outputs[1], outputs[0], levels, batch.sizes_B2, batch.original_sizes_B2, self.rule)
+        found = []
+        for boxes_D4, scores_D, classes_D, count, size, original in zip(
+            *outputs, batch.sizes_B2, batch.original_sizes_B2, strict=True
+        ):
+            kept = Detections(boxes_D4[:count], scores_D[:count], classes_D[:count])
+            found.append(to_original_frame(kept, size, original))
+        return found
+
+
+class LoadedExport(NamedTuple):
+    """What `inference.SavedDetector` is for a checkpoint."""
+
+    detector: ExportedDetector
+    config: Config
+    categories: tuple[Category, ...]
+    step: int
+
+
+def is_exported(path: Path) -> bool:
+    """Whether the file's name says that tools/export.py wrote it."""
+    return path.suffix.lower() in SUFFIXES
+
+
+def load_exported(path: Path, overrides: list[str]) -> LoadedExport:
+    """Read an exported file. `overrides` are key=value words for its config, of keys that are not in its graph.
+
+    CheckpointFault for a file that cannot be used, ConfigFault for other overrides, ResourceFault without the runtime.
+    """
+    if not path.is_file():
+        raise CheckpointFault(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}; give an exported file.")
+    is_onnx = path.suffix.lower() == ".onnx"
+    run, text = open_session(path, torch.get_num_threads()) if is_onnx else open_program(path)
+    info = read_info(text, str(path))
+    config = with_overrides(info.config, overrides)
+    check_overrides(config, info, path)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+        run = open_session(path, config.threads)[0] if is_onnx else run
+    detector = ExportedDetector(run, info, build_anchor_spec(config.model), build_detect_rule(config))
+    return LoadedExport(detector, config, info.categories, info.step)
+
+
+def check_overrides(config: Config, info: ExportInfo, path: Path) -> None:
+    """ConfigFault for overrides of what the graph of `path` has fixed."""
+    before = info.config
+    fixed = {
+        "model": config.model != before.model,
+        "loss.classification": config.loss.classification != before.loss.classification,
+        "data.resize": config.data.resize != before.data.resize,
+        "device": config.device not in ("auto", "cpu"),
+    }
+    if info.nms:
+        fixed["eval (thresholds)"] = build_detect_rule(config) != build_detect_rule(before)
+    changed = [f"{name} is fixed in the file" for name, is_changed in fixed.items() if is_changed]
+    if changed:
+        raise ConfigFault(list_faults(f"{path}: export the checkpoint again with these overrides", changed))
+
+
+def open_session(path: Path, threads: int) -> tuple[Run, str | None]:
+    """An ONNX file in onnxruntime on so many CPU threads, and its metadata."""
+    need("onnxruntime")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises many kinds, none of them public
+        raise CheckpointFault(f"{path}: not an ONNX file that onnxruntime can run ({error!s:.200}).") from error
+
+    def run(images: Tensor, sizes_B2: Tensor) -> list[Tensor]:
+        values = (images.contiguous().numpy(), sizes_B2.numpy())
+        return [torch.from_numpy(output) for output in session.run(None, dict(zip(INPUTS, values, strict=True)))]
+
+    return run, session.get_modelmeta().custom_metadata_map.get(KEY)
+
+
+def open_program(path: Path) -> tuple[Run, str | None]:
+    """A .pt2 file, of torch.export or AOTInductor, and its metadata. Runs on torch's own threads."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"its record {damaged!r} is not as it was written")
+        if any("/data/aotinductor/" in f"/{name}" for name in names):
+            package = torch._inductor.aoti_load_package(str(path))
+            return package, package.get_metadata().get(KEY)
+        extra = {KEY: ""}
+        program = torch.export.load(path, extra_files=extra)
+        return program.module(), extra[KEY]
+    except Exception as error:  # torch raises many kinds for a file of another origin
+        raise CheckpointFault(f"{path}: not a .pt2 file that this torch can run ({error!s:.200}).") from error

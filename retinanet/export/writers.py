@@ -1,0 +1,126 @@
+"""From a detector to a file: ONNX, an ExportedProgram, or an AOTInductor package."""
+
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import Dim, ExportedProgram
+
+from retinanet.errors import ResourceFault
+from retinanet.evaluate import Detector
+from retinanet.export.graph import EXAMPLE_CANVAS, NmsGraph, RawGraph
+from retinanet.export.info import INPUTS, KEY, NMS_OUTPUTS, RAW_OUTPUTS, ExportInfo
+from retinanet.export.packages import need
+from retinanet.export.suppression import onnx_translation
+
+CHATTERING = ("", "torch.onnx", "torch.export", "torch.utils.cpp_extension", "onnxscript", "onnx_ir")
+"""Loggers that tell users of the exporters what concerns their authors; "" is the root."""
+
+OPSET = 18
+"""The oldest that torch writes without conversion, so that the most runtimes read it."""
+
+
+def trace(detector: Detector, info: ExportInfo) -> ExportedProgram:
+    """The detector's graph for any batch and canvas, on the CPU in float32."""
+    graph = (NmsGraph(detector) if info.nms else RawGraph(detector)).eval()
+    height, width = EXAMPLE_CANVAS
+    images = torch.zeros((2, 3, height, width), dtype=torch.uint8 if info.pixels == "uint8" else torch.float32)
+    sizes_B2 = torch.tensor([[height, width], [height - 56, width - 20]])
+    free = ({0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}, {0: Dim.DYNAMIC})
+    with torch.no_grad(), quiet():
+        return torch.export.export(graph, (images, sizes_B2), dynamic_shapes=free, strict=False)
+
+
+def write_onnx(path: Path, detector: Detector, info: ExportInfo) -> None:
+    """An ONNX file with the metadata of `info`, checked by onnx itself."""
+    need("onnx", "onnxscript", "onnxruntime")
+    traced = trace(detector, info)
+    with quiet():
+        program = torch.onnx.export(
+            traced,
+            dynamo=True,
+            input_names=list(INPUTS),
+            output_names=list(NMS_OUTPUTS if info.nms else RAW_OUTPUTS),
+            opset_version=OPSET,
+            custom_translation_table=onnx_translation() if info.nms else None,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    name_dimensions(model)
+    write_checked(path, model, info)
+
+
+def write_checked(path: Path, model: Any, info: ExportInfo) -> None:
+    """Write an onnx.ModelProto with the metadata of `info` in one step, having checked it."""
+    import onnx
+
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, {KEY: info.as_text()})
+    onnx.checker.check_model(model, full_check=True)
+    partial = path.with_suffix(".partial.onnx")
+    onnx.save(model, partial)
+    partial.replace(path)
+
+
+def name_dimensions(model: Any) -> None:
+    """Speaking names for the free dimensions of inputs and outputs, instead of the tracer's own."""
+    names: dict[str, str] = {}
+    images, sizes = model.graph.input
+    for dimension, name in zip(images.type.tensor_type.shape.dim, ("batch", "3", "height", "width"), strict=True):
+        if dimension.dim_param:
+            names[dimension.dim_param] = name
+    for value in (images, sizes, *model.graph.output):
+        for dimension in value.type.tensor_type.shape.dim:
+            if dimension.dim_param:
+                dimension.dim_param = names.get(dimension.dim_param, "anchors")
+    # They carry the tracer's names, and every runtime finds shapes by itself.
+    del model.graph.value_info[:]
+
+
+def write_program(path: Path, detector: Detector, info: ExportInfo) -> None:
+    """A torch.export file (.pt2)."""
+    partial = path.with_suffix(".partial.pt2")
+    torch.export.save(trace(detector, info), partial, extra_files={KEY: info.as_text()})
+    partial.replace(path)
+
+
+def write_package(path: Path, detector: Detector, info: ExportInfo) -> None:
+    """A package (.pt2) of machine code for this kind of CPU. ResourceFault where no C++ compiler works."""
+    from torch._inductor import aoti_compile_and_package
+
+    compilers = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++"]
+    if not any(map(shutil.which, compilers)):
+        raise ResourceFault(
+            f"--format aoti: needs a C++ compiler and {' or '.join(compilers)} is not on the PATH; install one "
+            "(Debian: `apt install g++`), name yours in CXX, or leave out --format."
+        )
+    partial = path.with_suffix(".partial.pt2")
+    traced = trace(detector, info)
+    with quiet():
+        aoti_compile_and_package(
+            traced, package_path=str(partial), inductor_configs={"aot_inductor.metadata": {KEY: info.as_text()}}
+        )
+    partial.replace(path)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the exporters' own chatter about what they specialise or deprecate."""
+    loggers = [logging.getLogger(name) for name in CHATTERING]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

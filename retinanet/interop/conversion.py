@@ -1,0 +1,227 @@
+"""From one file of weights to another: what tools/convert_weights.py does."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from retinanet.anchors import STRIDES, cell_anchors
+from retinanet.checkpoint import Checkpoint, Progress
+from retinanet.config import Config
+from retinanet.config_file import with_overrides
+from retinanet.errors import CheckpointFault, ConfigFault
+from retinanet.interop import msra
+from retinanet.interop.anchor_order import ours_from_scale_major
+from retinanet.interop.classes import Classes, choose_classes
+from retinanet.interop.convert import OUR_NORM_EPS, modernised, to_our_state, to_their_state
+from retinanet.interop.formats import FORMATS, Format, FormatName, build_config
+from retinanet.interop.layout import Layout, infer
+from retinanet.interop.naming import TORCHVISION
+from retinanet.interop.published import read_ours, write_ours
+from retinanet.interop.torchvision_out import (
+    TorchvisionName,
+    constructor_call,
+    preprocessing_differences,
+    torchvision_shape,
+)
+from retinanet.interop.weights_file import WeightsFile, read_weights, write_safetensors, write_state
+from retinanet.model.retinanet import build_anchor_spec
+
+PUBLISHED_WITHOUT_EPS = "eeacb38b"
+"""SHA-256 of torchvision's RetinaNet_ResNet50_FPN_Weights.COCO_V1 begins so; its batch norms have eps 0."""
+
+Conversion = Literal[
+    "torchvision_v1",
+    "torchvision_v2",
+    "detectron2",
+    "mmdetection",
+    "msra_resnet",
+    "ours",
+    "to_torchvision_v1",
+    "to_torchvision_v2",
+]
+
+
+class Wishes(NamedTuple):
+    """What the command line says beside the files."""
+
+    classes: Path | None
+    coco_only: bool
+    norm_eps: float | None
+    overrides: list[str]
+
+
+def convert(conversion: Conversion, source: Path, target: Path, wishes: Wishes) -> list[str]:
+    """Write `target` from `source`; returns what was done, a line each. Raises UserFaults."""
+    if target.exists() and target.samefile(source):
+        raise ConfigFault(f"{target}: the output would replace the input; name another file.")
+    match conversion:
+        case "torchvision_v1" | "torchvision_v2" | "detectron2" | "mmdetection":
+            return _from_foreign(conversion, source, target, wishes)
+        case "msra_resnet":
+            return _msra_resnet(source, target, wishes)
+        case "ours":
+            _refuse_wishes(wishes)
+            checkpoint = read_ours(source)
+            write_ours(target, checkpoint)
+            return [
+                f"{source}: {len(checkpoint.weights())} tensors, {len(checkpoint.categories)} classes, "
+                f"step {checkpoint.progress.step}",
+                f"written to {target}",
+            ]
+        case "to_torchvision_v1":
+            return _to_torchvision("torchvision_v1", source, target, wishes)
+        case "to_torchvision_v2":
+            return _to_torchvision("torchvision_v2", source, target, wishes)
+
+
+def _refuse_wishes(wishes: Wishes) -> None:
+    if wishes != Wishes(None, False, None, []):
+        raise ConfigFault("--classes, --coco-only, --norm-eps and key=value are for RetinaNets of other projects.")
+
+
+def _msra_resnet(source: Path, target: Path, wishes: Wishes) -> list[str]:
+    """A backbone alone, as a state dict for config `model.backbone.weights`."""
+    _refuse_wishes(wishes)
+    if target.suffix not in (".pth", ".pt"):
+        raise ConfigFault(f"{target}: a backbone's state dict is written as .pth or .pt.")
+    found = msra.to_torchvision(read_weights(source).tensors, str(source))
+    write_state(target, found.state)
+    classified = "with" if "fc.weight" in found.state else "without"
+    return [
+        f"{source}: MSRA's {found.name}, {classified} its classifier",
+        *(
+            f"note: {name} is not zero (up to {most:.2g}) and went into the norm after it, as MSRA's network has it; "
+            "Detectron and detectron2 leave it out"
+            for name, most in found.folded.items()
+        ),
+        f"written to {target}: {len(found.state)} tensors by torchvision's names. A config that uses it has "
+        f"model.backbone.name: {found.name}, model.backbone.stride_in_1x1: true and model.pixels.order: bgr with "
+        "std: [1, 1, 1]",
+    ]
+
+
+def _from_foreign(name: FormatName, source: Path, target: Path, wishes: Wishes) -> list[str]:
+    checkpoint, said = read_foreign(name, source, wishes)
+    write_ours(target, checkpoint)
+    return [*said, f"written to {target}: {len(checkpoint.model)} tensors, step 0, for predict.py and eval.py"]
+
+
+def read_foreign(name: FormatName, source: Path, wishes: Wishes) -> tuple[Checkpoint, list[str]]:
+    """The checkpoint of ours that a foreign file amounts to, and what was found, a line each."""
+    theirs = FORMATS[name]
+    file = read_weights(source)
+    state = modernised(file.tensors) if theirs.naming is TORCHVISION else dict(file.tensors)
+    state, extras = _set_apart(state, theirs)
+    layout = infer(state, theirs.naming, str(source))
+    _check_version(name, layout, source)
+    pixels, caffe = _preprocessing(extras, file.meta)
+    config = with_overrides(build_config(name, layout, pixels, caffe), wishes.overrides)
+    _check_cell_anchors(extras, config, source)
+    known = _known_names(file.meta)
+    classes = choose_classes(layout.outputs, theirs.rows_are_ids, wishes.classes, known, wishes.coco_only)
+    eps = _norm_eps(file, wishes)
+    model = to_our_state(state, config, layout, theirs, classes.rows, eps, str(source))
+    checkpoint = Checkpoint(config, classes.categories, Progress(0, -1.0, 0, 0), model, {}, {}, {})
+    return checkpoint, _said(source, file, theirs, layout, config, classes, eps)
+
+
+def _check_version(name: FormatName, layout: Layout, source: Path) -> None:
+    if name in ("torchvision_v1", "torchvision_v2") and layout.shape.head_gn != (name == "torchvision_v2"):
+        other = "torchvision_v2" if layout.shape.head_gn else "torchvision_v1"
+        norms = "have GroupNorm" if layout.shape.head_gn else "have no GroupNorm"
+        raise CheckpointFault(f"{source}: its subnets {norms}, so it is no {name}; convert it as {other}.")
+
+
+def _set_apart(state: Mapping[str, Tensor], theirs: Format) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The network's tensors, and those with which detectron2 says what it does to pixels and which anchors it has."""
+    if theirs.name != "detectron2":
+        return dict(state), {}
+    extra = re.compile(r"pixel_mean|pixel_std|anchor_generator\.cell_anchors\.[0-4]")
+    apart = {name: value for name, value in state.items() if extra.fullmatch(name)}
+    return {name: value for name, value in state.items() if name not in apart}, apart
+
+
+def _preprocessing(extras: Mapping[str, Tensor], meta: Mapping[str, Any]) -> tuple[dict[str, Any] | None, bool | None]:
+    """Config `model.pixels`, and whether the backbone is one of Caffe's; None where the file does not say."""
+    if {"pixel_mean", "pixel_std"} <= extras.keys():
+        mean, std = (tuple(extras[name].flatten().tolist()) for name in ("pixel_mean", "pixel_std"))
+        return {"order": "rgb" if mean[0] > mean[-1] else "bgr", "mean": mean, "std": std}, set(std) == {1.0}
+    text = meta.get("cfg", meta.get("config"))
+    style = re.search(r"style\s*=\s*['\"](caffe|pytorch)['\"]", text) if isinstance(text, str) else None
+    return None, style[1] == "caffe" if style else None
+
+
+def _check_cell_anchors(extras: Mapping[str, Tensor], config: Config, source: Path) -> None:
+    spec = build_anchor_spec(config.model)
+    order = ours_from_scale_major(len(spec.aspect_ratios), len(spec.scales))
+    for level, (stride, size) in enumerate(zip(STRIDES, spec.sizes, strict=True)):
+        given = extras.get(f"anchor_generator.cell_anchors.{level}")
+        if given is None:
+            continue
+        wanted = cell_anchors(size, stride, spec)
+        if given.shape != wanted.shape or not torch.allclose(given[order], wanted, atol=0.01):
+            raise CheckpointFault(
+                f"{source}: its anchors on P{level + 3} are not those of this format's own config. Give "
+                "the keys that differ, such as model.anchors.sizes=[16,32,64,128,256], as key=value."
+            )
+
+
+def _known_names(meta: Mapping[str, Any]) -> tuple[str, ...]:
+    """Class names in mmdetection's `meta`."""
+    data_set = meta.get("dataset_meta")
+    places = (meta, data_set if isinstance(data_set, dict) else {})
+    for names in (place.get(key) for place in places for key in ("CLASSES", "classes")):
+        if isinstance(names, list | tuple) and names and all(isinstance(name, str) for name in names):
+            return tuple(names)
+    return ()
+
+
+def _norm_eps(file: WeightsFile, wishes: Wishes) -> float:
+    if wishes.norm_eps is not None:
+        return wishes.norm_eps
+    return 0.0 if file.digest.startswith(PUBLISHED_WITHOUT_EPS) else OUR_NORM_EPS
+
+
+def _said(
+    source: Path, file: WeightsFile, theirs: Format, layout: Layout, config: Config, classes: Classes, eps: float
+) -> list[str]:
+    head, backbone, pixels = config.model.head, config.model.backbone, config.model.pixels
+    lines = [
+        f"{source}: {len(file.tensors)} tensors as {theirs.name} names them: {layout.backbone}, "
+        f"P6 from {layout.p6_source.upper()}, subnets of {head.depth} convolutions of {layout.head_channels} channels"
+        f"{' with GroupNorm' if layout.shape.head_gn else ''}, {layout.anchors} anchors a cell, "
+        f"{layout.outputs} outputs",
+        f"classes: {len(classes.categories)}, {classes.said}",
+        f"recipe: {theirs.name} (network, preprocessing, assignment, losses and inference of its project)",
+        f"pixels: {pixels.order.upper()}, mean {', '.join(f'{v:g}' for v in pixels.mean)}, "
+        f"deviation {', '.join(f'{v:g}' for v in pixels.std)}; "
+        f"strides in {'1x1' if backbone.stride_in_1x1 else '3x3'} convolutions",
+    ]
+    if eps != OUR_NORM_EPS:
+        lines.append(
+            f"batch norms: eps {eps:g} there, {OUR_NORM_EPS:g} here; their weights are rescaled to compute the same"
+        )
+    return lines
+
+
+def _to_torchvision(name: TorchvisionName, source: Path, target: Path, wishes: Wishes) -> list[str]:
+    _refuse_wishes(wishes)
+    checkpoint = read_ours(source)
+    classes = len(checkpoint.categories)
+    shape = torchvision_shape(checkpoint.config, name)
+    state = to_their_state(checkpoint.weights(), TORCHVISION, shape)
+    if target.suffix == ".safetensors":
+        write_safetensors(target, state, {})
+    else:
+        write_state(target, state)
+    shown = ", ".join(category.name for category in checkpoint.categories[:4])
+    return [
+        f"written to {target}: {len(state)} tensors, for torchvision's",
+        f"  {constructor_call(checkpoint.config, classes, name)}",
+        f"label k is category k of {source} from 0: {shown}{', ...' if classes > 4 else ''}",
+        *(f"note: {line}" for line in preprocessing_differences(checkpoint.config)),
+    ]

@@ -1,0 +1,148 @@
+"""State dicts in files: torch's own format, pickles of numpy arrays and safetensors, each read as plain data."""
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from retinanet.errors import CheckpointFault, ResourceFault, list_faults
+from retinanet.interop.numpy_pickle import Array, read_numpy_pickle
+
+WRAPPERS = ("state_dict", "model", "blobs")
+"""Keys under which training programs keep a state dict beside other things."""
+
+CHECKSUM = "sha256"
+
+
+class WeightsFile(NamedTuple):
+    """What was read: tensors by name, and the rest that the file says of itself."""
+
+    tensors: dict[str, Tensor]
+    """On the CPU; floating point as float32."""
+    meta: Mapping[str, Any]
+    """mmdetection's `meta`, or the metadata of a safetensors file; else empty."""
+    digest: str
+    """Hexadecimal SHA-256 of the file."""
+
+
+def read_weights(path: Path) -> WeightsFile:
+    """The state dict of a .pth, .pt, .pkl or .safetensors file. CheckpointFault for anything but plain data."""
+    if not path.is_file():
+        raise CheckpointFault(f"{path}: {'is a folder; give a file' if path.is_dir() else 'no such file'}.")
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if path.suffix == ".safetensors":
+        tensors, header = read_safetensors(path)
+        return WeightsFile({name: _plain(value) for name, value in tensors.items()}, header, digest)
+    content = read_numpy_pickle(path) if path.suffix == ".pkl" else _read_torch(path)
+    meta = content.get("meta") if isinstance(content, dict) else None
+    return WeightsFile(_state(content, path), meta if isinstance(meta, dict) else {}, digest)
+
+
+def _numpy_scalars() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
+    """What torch must build to read numbers that numpy made, such as a learning rate in mmdetection's `meta`."""
+    kinds = (np.bool_, np.int32, np.int64, np.float32, np.float64)
+    scalar = np.float64(0).__reduce__()[0]
+    assert callable(scalar)
+    return [
+        np.dtype,
+        *(type(np.dtype(kind)) for kind in kinds),
+        (scalar, "numpy._core.multiarray.scalar"),
+        (scalar, "numpy.core.multiarray.scalar"),
+    ]
+
+
+def _read_torch(path: Path) -> object:
+    try:
+        with torch.serialization.safe_globals(_numpy_scalars()):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises many kinds for what is not a file of plain tensors
+        refused = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"it asks for {refused[1]}" if refused else f"{str(error).strip():.200}"
+        raise CheckpointFault(
+            f"{path}: not a file of plain tensors and numbers that torch can load safely ({reason}). "
+            "If you trust it, save its state dict alone in the program it comes from: "
+            "torch.save({'state_dict': model.state_dict()}, 'weights.pth')."
+        ) from error
+
+
+def _state(content: object, path: Path) -> dict[str, Tensor]:
+    for wrapper in WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+            break
+    if not isinstance(content, dict) or not any(isinstance(value, Tensor | Array) for value in content.values()):
+        raise CheckpointFault(f"{path}: holds no state dict (a mapping of names to tensors).")
+    arrays = {str(name): value.value if isinstance(value, Array) else value for name, value in content.items()}
+    odd = [
+        f"{name} is a {type(value).__name__}, not a tensor"
+        for name, value in arrays.items()
+        if not isinstance(value, Tensor | np.ndarray)
+    ]
+    if odd:
+        raise CheckpointFault(list_faults(f"{path}: its state dict cannot be used", odd))
+    return {name: _plain(torch.as_tensor(value)) for name, value in arrays.items()}
+
+
+def _plain(value: Tensor) -> Tensor:
+    return value.float() if value.is_floating_point() else value
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata. A file that `write_safetensors` made is held against its checksum. CheckpointFault else."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            meta = dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise CheckpointFault(f"{path}: not a safetensors file, or cut short or damaged ({error!s:.200}).") from error
+    wanted = meta.pop(CHECKSUM, None)
+    if wanted is not None and wanted != checksum(tensors, meta):
+        raise CheckpointFault(f"{path}: damaged: its content does not match its checksum. Use another copy.")
+    return tensors, meta
+
+
+def write_safetensors(path: Path, tensors: dict[str, Tensor], meta: dict[str, str]) -> None:
+    """Write `path` at once or not at all, with the checksum of everything in it."""
+    whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    replace_file(path, lambda part: save_file(whole, part, {**meta, CHECKSUM: checksum(whole, meta)}))
+
+
+def write_state(path: Path, tensors: dict[str, Tensor]) -> None:
+    """A bare state dict as torch saves one, written at once or not at all."""
+    whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    replace_file(path, lambda part: torch.save(whole, part))
+
+
+def replace_file(path: Path, write: Callable[[Path], None]) -> None:
+    """Have `write` make the file beside `path`, then move it there. ResourceFault where that cannot be."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(part)
+        part.replace(path)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        part.unlink(missing_ok=True)
+        raise ResourceFault(
+            f"{path}: cannot be written ({error}); check the folder, its permissions and free space."
+        ) from error
+
+
+def checksum(tensors: Mapping[str, Tensor], meta: Mapping[str, str]) -> str:
+    """Hexadecimal SHA-256 over names, types, shapes and bytes of the tensors, and over the metadata."""
+    total = hashlib.sha256()
+    for key in sorted(meta):
+        total.update(f"{key}={meta[key]}\0".encode())
+    for name in sorted(tensors):
+        value = tensors[name].contiguous()
+        total.update(f"{name} {value.dtype} {tuple(value.shape)}\0".encode())
+        total.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()

@@ -1,0 +1,42 @@
+"""A detector with scores far enough apart to be compared, for the tests of exporting."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from retinanet import checkpoint
+from retinanet.structures import Batch, Detections
+
+
+def sharpen(source: Path, target: Path) -> Path:
+    """A checkpoint whose heads' last weights are large: random boxes with scores that do not tie."""
+    saved = checkpoint.load(source)
+    generator = torch.Generator().manual_seed(1)
+    weights = dict(saved.weights())
+    for name, spread in (("class_head.predict.weight", 0.15), ("box_head.predict.weight", 0.02)):
+        weights[name] = torch.randn(weights[name].shape, generator=generator) * spread
+    checkpoint.save(target, saved._replace(model=weights, average={}, optimizer={}, scaler={}))
+    return target
+
+
+def random_batch(count: int, canvas: tuple[int, int], seed: int = 0) -> Batch:
+    """Smooth noise; each image a little smaller than the one before it, stored twice as high and thrice as wide."""
+    generator = torch.Generator().manual_seed(seed)
+    height, width = canvas
+    coarse = torch.rand((count, 3, height // 8 + 2, width // 8 + 2), generator=generator) * 255
+    images = torch.nn.functional.interpolate(coarse, size=canvas, mode="bilinear").to(torch.uint8)
+    sizes = torch.tensor([[height - 3 * i, width - 5 * i] for i in range(count)])
+    for image, (h, w) in zip(images, sizes.tolist(), strict=True):
+        image[:, h:] = 0
+        image[:, :, w:] = 0
+    return Batch(images, sizes, sizes * torch.tensor([2, 3]), torch.arange(count), [])
+
+
+def assert_same(found: Sequence[Detections], wanted: Sequence[Detections], pixels: float = 1e-2) -> None:
+    assert len(found) == len(wanted)
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert len(theirs.scores_D) > 5
+        torch.testing.assert_close(ours.scores_D, theirs.scores_D, rtol=0, atol=1e-4)
+        torch.testing.assert_close(ours.boxes_D4, theirs.boxes_D4, rtol=0, atol=pixels)
+        assert torch.equal(ours.classes_D, theirs.classes_D)

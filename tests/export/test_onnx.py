@@ -1,0 +1,289 @@
+"""ONNX files against the detector that they were made of, on batches and canvases that the tracer never saw."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from export_fixtures import assert_same, random_batch, sharpen
+
+from retinanet.anchors import pyramid_anchors
+from retinanet.build import build_sizing
+from retinanet.data.coco import load_coco
+from retinanet.data.loader import eval_batches
+from retinanet.data.loose_images import find_images
+from retinanet.distributed import Ranks
+from retinanet.errors import CheckpointFault, ConfigFault
+from retinanet.evaluate import evaluate_dataset
+from retinanet.export.export import ExportOptions, export_checkpoint
+from retinanet.export.graph import RawGraph
+from retinanet.export.info import ExportInfo, read_info
+from retinanet.export.quantise import spread, write_int8
+from retinanet.export.runtime import LoadedExport, load_exported
+from retinanet.export.writers import write_onnx
+from retinanet.inference import SavedDetector, load_detector
+from retinanet.postprocess import detect_decoded
+
+onnx = pytest.importorskip("onnx", reason="exporting needs `pip install -e .[export]`")
+pytest.importorskip("onnxscript", reason="exporting needs `pip install -e .[export]`")
+ort = pytest.importorskip("onnxruntime", reason="exporting needs `pip install -e .[export]`")
+
+SHAPES = [(1, (64, 64)), (3, (96, 160)), (2, (288, 224)), (1, (100, 75))]
+"""One cell on P7, several, more than the example's, and no multiple of anything."""
+
+
+WORDS = ["eval.score_threshold=0.02", "eval.topk=40"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return sharpen(trained / "checkpoints" / "best.pt", tmp_path_factory.mktemp("sharp") / "sharp.pt")
+
+
+@pytest.fixture(scope="module")
+def saved(checkpoint: Path) -> SavedDetector:
+    return load_detector(checkpoint, [*WORDS, "model.channels_last=false"])
+
+
+@pytest.fixture(scope="module")
+def raw_file(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Written, and compared with the checkpoint, as the command line does."""
+    path = tmp_path_factory.mktemp("raw") / "out" / "raw.onnx"
+    options = ExportOptions(
+        kind=None,
+        nms=False,
+        int8=False,
+        calibrate=[],
+        calibration_images=1,
+        check=True,
+        limit=4,
+        latency_runs=3,
+        batch_sizes=[1, 2],
+        threads=[1],
+        overwrite=False,
+    )
+    export_checkpoint(checkpoint, path, WORDS, options)
+    return path
+
+
+@pytest.fixture(scope="module")
+def nms_file(saved: SavedDetector, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("nms") / "nms.onnx"
+    write_onnx(path, saved.detector, ExportInfo("onnx", saved.config, saved.categories, 7, nms=True, int8=False))
+    return path
+
+
+@pytest.fixture(scope="module")
+def raw(raw_file: Path) -> LoadedExport:
+    return load_exported(raw_file, [])
+
+
+@pytest.mark.parametrize(("count", "canvas"), SHAPES)
+def test_raw_file_equals_the_detector(
+    raw: LoadedExport, saved: SavedDetector, count: int, canvas: tuple[int, int]
+) -> None:
+    batch = random_batch(count, canvas)
+    assert_same(raw.detector(batch), saved.detector(batch))
+
+
+@pytest.mark.parametrize(("count", "canvas"), SHAPES)
+def test_file_with_suppression_equals_the_detector(
+    nms_file: Path, saved: SavedDetector, count: int, canvas: tuple[int, int]
+) -> None:
+    batch = random_batch(count, canvas)
+    detector = load_exported(nms_file, []).detector
+    assert_same(detector(batch), saved.detector(batch))
+    boxes, scores, classes, counts = detector.outputs(batch)
+    assert boxes.shape == (count, saved.config.eval.detections, 4)
+    for box, score, kind, found in zip(boxes, scores, classes, counts, strict=True):
+        assert (kind[found:] == -1).all()
+        assert (score[found:] == 0).all()
+        assert (box[found:] == 0).all()
+        assert (kind[:found] >= 0).all()
+
+
+def test_file_with_suppression_can_find_nothing(nms_file: Path) -> None:
+    batch = random_batch(2, (64, 64))
+    batch = batch._replace(images=torch.zeros_like(batch.images), sizes_B2=batch.sizes_B2)
+    counts = [len(found.scores_D) for found in load_exported(nms_file, []).detector(batch)]
+    assert all(count <= 20 for count in counts)
+
+
+def test_file_speaks_for_itself(raw_file: Path, nms_file: Path, saved: SavedDetector) -> None:
+    """Inputs and outputs by name and type, free dimensions, and all that a user needs in the metadata."""
+    session = ort.InferenceSession(str(nms_file))
+    assert [(i.name, i.type, i.shape) for i in session.get_inputs()] == [
+        ("images", "tensor(uint8)", ["batch", 3, "height", "width"]),
+        ("sizes", "tensor(int64)", ["batch", 2]),
+    ]
+    assert [o.name for o in session.get_outputs()] == ["boxes", "scores", "classes", "counts"]
+    plain = ort.InferenceSession(str(raw_file))
+    assert [(o.name, o.shape) for o in plain.get_outputs()] == [
+        ("boxes", ["batch", "anchors", 4]),
+        ("scores", ["batch", "anchors", len(saved.categories)]),
+    ]
+    info = read_info(plain.get_modelmeta().custom_metadata_map["retinanet"], "raw.onnx")
+    assert info == ExportInfo("onnx", info.config, saved.categories, saved.step, nms=False, int8=False)
+    assert info.config.model == saved.config.model.model_copy(update={"channels_last": True})
+    assert (info.config.eval, info.config.data) == (saved.config.eval, saved.config.data)
+    onnx.checker.check_model(str(raw_file), full_check=True)
+
+
+def test_overrides_of_thresholds_work_where_suppression_is_outside(
+    raw_file: Path, nms_file: Path, checkpoint: Path
+) -> None:
+    words = ["eval.score_threshold=0.1", "eval.detections=3", "eval.nms_iou=0.2"]
+    batch = random_batch(1, (96, 96))
+    found = load_exported(raw_file, words).detector(batch)[0]
+    wanted = load_detector(checkpoint, [*words, "eval.topk=40"]).detector(batch)[0]
+    assert len(found.scores_D) == 3
+    torch.testing.assert_close(found.scores_D, wanted.scores_D, rtol=0, atol=1e-4)
+    with pytest.raises(ConfigFault, match=r"eval .*fixed in the file"):
+        load_exported(nms_file, words)
+
+
+def test_overrides_of_what_the_graph_holds_are_told_together(raw_file: Path) -> None:
+    with pytest.raises(ConfigFault, match=r"export the checkpoint again.*\(3 faults\)"):
+        load_exported(raw_file, ["model.anchors.offset=0", "data.resize=float_bilinear", "device=cuda"])
+
+
+def test_evaluation_takes_a_file_like_a_checkpoint(raw: LoadedExport, saved: SavedDetector, shapes: Path) -> None:
+    dataset = load_coco(shapes / "annotations/val.json", shapes / "val")
+    sizing, ranks = build_sizing(saved.config), Ranks(0, 0, 1)
+    ours = evaluate_dataset(raw.detector, dataset, sizing, (4, 0), ranks, lambda _: None, "auto", dataset.categories)[1]
+    theirs = evaluate_dataset(
+        saved.detector, dataset, sizing, (4, 0), ranks, lambda _: None, "auto", dataset.categories
+    )[1]
+    assert [r["score"] for r in ours] == pytest.approx([r["score"] for r in theirs], abs=1e-4)
+    assert len(ours) > 20
+
+
+def test_prediction_takes_a_file_like_a_checkpoint(
+    raw_file: Path, checkpoint: Path, shapes: Path, tmp_path: Path, tool: Callable[..., Any]
+) -> None:
+    for source, folder in ((raw_file, "onnx"), (checkpoint, "pt")):
+        code, _, err = tool("predict.py", source, shapes / "val", "--output", tmp_path / folder, *WORDS)
+        assert code == 0, err
+    ours, theirs = (json.loads((tmp_path / f / "detections.json").read_text()) for f in ("onnx", "pt"))
+    assert len(ours) == len(theirs) > 20
+    for row, other in zip(ours, theirs, strict=True):
+        assert row["score"] == pytest.approx(other["score"], abs=1e-4)
+        assert row["file_name"] == other["file_name"]
+
+
+def test_files_of_another_origin_are_refused(raw_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.onnx").write_text("no model", encoding="utf-8")
+    with pytest.raises(CheckpointFault, match="not an ONNX file that onnxruntime can run"):
+        load_exported(tmp_path / "text.onnx", [])
+    cut = tmp_path / "cut.onnx"
+    cut.write_bytes(raw_file.read_bytes()[:5000])
+    with pytest.raises(CheckpointFault, match="not an ONNX file"):
+        load_exported(cut, [])
+    with pytest.raises(CheckpointFault, match="no such file"):
+        load_exported(tmp_path / "none.onnx", [])
+    model = onnx.load(raw_file)
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "bare.onnx")
+    with pytest.raises(CheckpointFault, match=r"not a file that tools/export.py wrote"):
+        load_exported(tmp_path / "bare.onnx", [])
+    onnx.helper.set_model_props(model, {"retinanet": json.dumps({"format": "retinanet-export-9"})})
+    onnx.save(model, tmp_path / "newer.onnx")
+    with pytest.raises(CheckpointFault, match=r"retinanet-export-9.*export the checkpoint again"):
+        load_exported(tmp_path / "newer.onnx", [])
+
+
+def test_decoded_boxes_detect_like_deltas(saved: SavedDetector) -> None:
+    """`detect_decoded`, which raw files are read with, on the checkpoint's own decoded boxes: bit for bit."""
+    batch = random_batch(2, (96, 64))
+    with torch.no_grad():
+        boxes_BA4, scores_BAK = RawGraph(saved.detector).eval()(batch.images, batch.sizes_B2)
+    levels = pyramid_anchors((96, 64), saved.detector.anchors, torch.device("cpu")).level_sizes
+    found = detect_decoded(scores_BAK, boxes_BA4, levels, batch.sizes_B2, batch.original_sizes_B2, saved.detector.rule)
+    for ours, theirs in zip(found, saved.detector(batch), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_graph_takes_fractions_where_resizing_leaves_them(checkpoint: Path) -> None:
+    saved = load_detector(checkpoint, ["data.resize=float_bilinear", *WORDS])
+    info = ExportInfo("onnx", saved.config, saved.categories, 1, nms=False, int8=False)
+    assert info.pixels == "float32"
+    batch = random_batch(1, (64, 96))
+    images = batch.images.float() * 0.97 + 0.4
+    graph = RawGraph(saved.detector).eval()
+    levels = pyramid_anchors((64, 96), saved.detector.anchors, torch.device("cpu")).level_sizes
+    with torch.no_grad():
+        boxes_BA4, scores_BAK = graph(images, batch.sizes_B2)
+    frame = (batch.sizes_B2, batch.original_sizes_B2, saved.detector.rule)
+    assert_same(detect_decoded(scores_BAK, boxes_BA4, levels, *frame), saved.detector(batch._replace(images=images)))
+
+
+def test_report_beside_the_file(raw_file: Path, checkpoint: Path) -> None:
+    report = json.loads(raw_file.with_suffix(".json").read_text(encoding="utf-8"))
+    assert (report["kind"], report["nms"], report["int8"], report["images"]) == ("onnx", False, False, 4)
+    assert report["checkpoint"] == str(checkpoint)
+    ours, theirs = report["results"]["checkpoint"], report["results"]["raw.onnx"]
+    assert theirs["metrics"] == pytest.approx(ours["metrics"], abs=1e-6)
+    assert set(ours["metrics"]) >= {"AP", "AP50", "AR100"}
+    difference = theirs["difference"]
+    assert 0 < difference["outputs"]["box_pixels"] < 1e-2
+    assert 0 < difference["outputs"]["score"] < 1e-4
+    found = difference["detections"]
+    assert found["checkpoint"] == found["file"] == found["matched"] > 20
+    assert [(r["name"], r["threads"], r["batch"]) for r in report["latency"]] == [
+        (name, 1, batch) for name in ("checkpoint", "raw.onnx") for batch in (1, 2)
+    ]
+    assert all(0 < row["p50_ms"] <= row["p99_ms"] for row in report["latency"])
+    assert report["hardware"]["cpu"]
+    assert report["hardware"]["cores"] >= 1
+
+
+def test_int8_file_detects_nearly_the_same(raw_file: Path, saved: SavedDetector, shapes: Path, tmp_path: Path) -> None:
+    path = tmp_path / "int8.onnx"
+    info = ExportInfo("onnx", saved.config, saved.categories, 7, nms=False, int8=True)
+    write_int8(path, raw_file, spread(find_images([str(shapes / "train")]), 6), build_sizing(saved.config), info)
+    loaded = load_exported(path, [])
+    assert loaded.detector.info.int8
+    dataset = load_coco(shapes / "annotations/val.json", shapes / "val")
+    for batch in eval_batches(dataset, build_sizing(saved.config), batch_size=3, rank=0, ranks=1, workers=0, pin=False):
+        (_, ours), (_, theirs) = loaded.detector.outputs(batch), load_exported(raw_file, []).detector.outputs(batch)
+        assert 1e-4 < (ours - theirs).abs().max() < 0.2, "8 bits round, and no more"
+    kinds = {node.op_type: node for node in onnx.load(path).graph.node}
+    assert "QuantizeLinear" in kinds
+    assert path.stat().st_size < raw_file.stat().st_size / 2
+    model = onnx.load(path)
+    last = [node for node in model.graph.node if node.op_type == "Conv" and "predict" in node.input[1]]
+    assert len(last) == 10
+    assert all(node.input[1].endswith("_head.predict.weight") for node in last), "the last convolutions stay in float"
+
+
+def test_calibration_images_are_spread_evenly() -> None:
+    paths = [Path(str(number)) for number in range(10)]
+    assert [path.name for path in spread(paths, 4)] == ["0", "2", "5", "7"]
+    assert spread(paths, 50) == paths
+
+
+@pytest.mark.slow
+def test_int8_with_suppression_by_the_command_line(
+    checkpoint: Path, shapes: Path, tmp_path: Path, run_tool: Callable[..., Any]
+) -> None:
+    path = tmp_path / "small.onnx"
+    words = ["--int8", "--calibrate", shapes / "train", "--calibration-images", 4, "--nms", "--latency-runs", 0]
+    done = run_tool("export.py", checkpoint, path, *words, *WORDS)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    assert list(report["results"]) == ["checkpoint", "float32 ONNX", "small.onnx"]
+    assert report["calibration"] == {"inputs": [str(shapes / "train")], "images": 4}
+    assert report["results"]["float32 ONNX"]["difference"]["detections"]["score"] < 1e-4
+    assert "latency" not in report
+    assert {file.name for file in tmp_path.iterdir()} == {"small.onnx", "small.json"}
+    assert len(load_exported(path, []).detector(random_batch(1, (96, 64)))[0].scores_D) > 5
+
+
+def test_a_copy_works_anywhere(raw_file: Path, tmp_path: Path, saved: SavedDetector) -> None:
+    """One file holds everything."""
+    shutil.copy(raw_file, tmp_path / "copy.onnx")
+    batch = random_batch(1, (64, 64))
+    assert_same(load_exported(tmp_path / "copy.onnx", []).detector(batch), saved.detector(batch))

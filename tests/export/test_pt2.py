@@ -1,0 +1,75 @@
+"""torch.export files and AOTInductor packages against the detector that they were made of."""
+
+from pathlib import Path
+
+import pytest
+from export_fixtures import assert_same, random_batch, sharpen
+
+from retinanet.errors import CheckpointFault, DataFault, ResourceFault
+from retinanet.export.info import ExportInfo
+from retinanet.export.runtime import load_exported
+from retinanet.export.writers import write_package, write_program
+from retinanet.inference import SavedDetector, load_detector
+
+SHAPES = [(1, (160, 160)), (3, (192, 288)), (2, (288, 224))]
+
+
+@pytest.fixture(scope="module")
+def saved(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> SavedDetector:
+    checkpoint = sharpen(trained / "checkpoints" / "best.pt", tmp_path_factory.mktemp("sharp") / "sharp.pt")
+    return load_detector(checkpoint, ["eval.score_threshold=0.02", "eval.topk=40", "model.channels_last=false"])
+
+
+@pytest.fixture(scope="module")
+def program(saved: SavedDetector, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("program") / "tiny.pt2"
+    write_program(path, saved.detector, ExportInfo("pt2", saved.config, saved.categories, 3, nms=False, int8=False))
+    return path
+
+
+@pytest.mark.parametrize(("count", "canvas"), SHAPES)
+def test_program_equals_the_detector(program: Path, saved: SavedDetector, count: int, canvas: tuple[int, int]) -> None:
+    loaded = load_exported(program, [])
+    assert (loaded.config, loaded.categories, loaded.step) == (saved.config, saved.categories, 3)
+    batch = random_batch(count, canvas)
+    assert_same(loaded.detector(batch), saved.detector(batch))
+
+
+def test_small_canvases_are_refused_by_name(program: Path) -> None:
+    with pytest.raises(DataFault, match=r"canvas of 128 x 160 .*at least 129.*export to ONNX"):
+        load_exported(program, []).detector(random_batch(1, (128, 160)))
+
+
+def test_files_of_another_origin_are_refused(program: Path, tmp_path: Path) -> None:
+    content = program.read_bytes()
+    (tmp_path / "text.pt2").write_text("no program", encoding="utf-8")
+    (tmp_path / "cut.pt2").write_bytes(content[: len(content) // 2])
+    middle = len(content) // 2
+    flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+    (tmp_path / "flipped.pt2").write_bytes(flipped)
+    for name in ("text", "cut", "flipped"):
+        with pytest.raises(CheckpointFault, match=rf"{name}\.pt2: not a \.pt2 file"):
+            load_exported(tmp_path / f"{name}.pt2", [])
+
+
+def test_package_without_a_compiler_says_what_to_install(
+    saved: SavedDetector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    info = ExportInfo("aoti", saved.config, saved.categories, 3, nms=False, int8=False)
+    with pytest.raises(ResourceFault, match=r"C\+\+ compiler and no-such-compiler is not on the PATH"):
+        write_package(tmp_path / "tiny.pt2", saved.detector, info)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_package_equals_the_detector(saved: SavedDetector, tmp_path: Path) -> None:
+    path = tmp_path / "tiny.pt2"
+    write_package(path, saved.detector, ExportInfo("aoti", saved.config, saved.categories, 3, nms=False, int8=False))
+    loaded = load_exported(path, [])
+    assert loaded.detector.info.kind == "aoti"
+    for count, canvas in SHAPES:
+        batch = random_batch(count, canvas)
+        assert_same(loaded.detector(batch), saved.detector(batch))
+    with pytest.raises(DataFault, match="too small"):
+        loaded.detector(random_batch(1, (96, 160)))

@@ -1,0 +1,298 @@
+"""torchvision's RetinaNets and ours, from the same random weights: the same outputs, losses, gradients and boxes.
+
+torchvision's own model is the oracle throughout, its transform and its post-processing included. `pytest -s` prints a
+line `parity: NAME LARGEST_DIFFERENCE` for each comparison.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import retinanet_resnet50_fpn, retinanet_resnet50_fpn_v2
+
+from retinanet.anchors import pyramid_anchors
+from retinanet.assign import assign_batch
+from retinanet.build import (
+    build_assign_rule,
+    build_criterion,
+    build_detector,
+    build_loss_and_model,
+    build_pixel_rule,
+    build_sizing,
+)
+from retinanet.checkpoint import Checkpoint, load_weights
+from retinanet.criterion import Divisor, StepPositives, criterion, normaliser
+from retinanet.data.coco import ImageRecord
+from retinanet.data.transforms import NO_AUGMENT, collate, make_sample, normalise, tight_canvas
+from retinanet.interop.conversion import Wishes, read_foreign
+from retinanet.interop.convert import to_their_state
+from retinanet.interop.formats import FormatName
+from retinanet.interop.naming import TORCHVISION
+from retinanet.interop.torchvision_out import torchvision_shape
+from retinanet.structures import Batch, Detections, HeadOutputs
+
+CPU = torch.device("cpu")
+CLASSES = 80
+SHORTER, LONGER = 64, 96
+SIZES = [(97, 133), (120, 76), (64, 170)]
+"""Heights and widths; no canvas of theirs is a multiple of 128, together or alone."""
+VERSIONS: tuple[FormatName, ...] = ("torchvision_v1", "torchvision_v2")
+
+
+def said(name: str, difference: float, bound: float) -> None:
+    """Print a comparison and hold it against its bound."""
+    print(f"\nparity: {name} {difference:.2e}", end="")
+    assert difference <= bound, name
+
+
+def largest(a: Tensor, b: Tensor) -> float:
+    assert a.shape == b.shape
+    return float((a.double() - b.double()).abs().max()) if a.numel() else 0.0
+
+
+def relative(a: Tensor, b: Tensor) -> float:
+    """|a - b| / |b| over the whole tensor."""
+    assert a.shape == b.shape
+    return float((a.double() - b.double()).norm() / b.double().norm().clamp(min=1e-12))
+
+
+def perturbed(model: nn.Module, seed: int) -> nn.Module:
+    """The model with every norm, bias and statistic off its start, and scores that spread over 0..1."""
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for name, value in model.state_dict().items():
+            if name.endswith("running_var"):
+                value.uniform_(0.5, 2.0)
+            elif name.endswith("running_mean"):
+                value.normal_(0, 0.2)
+            elif name.endswith("weight") and value.dim() == 1:
+                value.uniform_(0.4, 0.9)
+            elif name.endswith("bias") and "cls_logits" not in name:
+                value.normal_(0, 0.05)
+            elif "classification_head.conv" in name or "regression_head.conv" in name:
+                value.normal_(0, 0.03)
+            elif name.endswith("cls_logits.weight"):
+                value.normal_(0, 0.06)
+            elif name.endswith("cls_logits.bias"):
+                value.normal_(-4.0, 0.5)
+            elif name.endswith("bbox_reg.weight"):
+                value.normal_(0, 0.01)
+    return model
+
+
+class Pair(NamedTuple):
+    """torchvision's model and the checkpoint that its state dict became."""
+
+    name: FormatName
+    theirs: nn.Module
+    checkpoint: Checkpoint
+
+    def ours(self) -> nn.Module:
+        _, model = build_loss_and_model(self.checkpoint.config, CLASSES, load_weights=False)
+        load_weights(model, self.checkpoint.model, "the converted weights")
+        return model
+
+
+def make(name: FormatName, min_size: int = SHORTER) -> nn.Module:
+    build: Callable[..., nn.Module] = retinanet_resnet50_fpn if name == "torchvision_v1" else retinanet_resnet50_fpn_v2
+    return build(weights=None, weights_backbone=None, num_classes=CLASSES, min_size=min_size, max_size=LONGER)
+
+
+@pytest.fixture(scope="module", params=VERSIONS)
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    name: FormatName = request.param
+    path = tmp_path_factory.mktemp("parity") / "theirs.pth"
+    theirs = perturbed(make(name), seed=5)
+    torch.save(theirs.state_dict(), path)
+    overrides = [
+        f"data.shorter_side=[{SHORTER}]",
+        f"data.longer_side={LONGER}",
+        "model.backbone.norm=bn",  # weights=None gives torchvision's v1 BatchNorms that train, as v2 has anyway
+        "model.backbone.frozen_stages=0",
+    ]
+    checkpoint, _ = read_foreign(name, path, Wishes(None, False, None, overrides))
+    return Pair(name, theirs, checkpoint)
+
+
+def photographs(seed: int = 0) -> list[Tensor]:
+    """Random images with some structure, (3, h, w) uint8, of SIZES."""
+    torch.manual_seed(seed)
+    images = []
+    for height, width in SIZES:
+        coarse = torch.rand(1, 3, height // 12 + 1, width // 12 + 1)
+        image = nn.functional.interpolate(coarse, (height, width), mode="bicubic")[0] + 0.1 * torch.rand(
+            3, height, width
+        )
+        images.append((image.clamp(0, 1) * 255).to(torch.uint8))
+    return images
+
+
+def truth(seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Boxes (G, 4) and classes (G,) for each of SIZES, small and large; the last image has none."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for index, (height, width) in enumerate(SIZES):
+        count = 0 if index == len(SIZES) - 1 else 5
+        corner = rng.uniform(0, 0.6, (count, 2)) * (width, height)
+        side = rng.uniform(0.08, 0.39, (count, 2)) * (width, height)
+        boxes = np.concatenate([corner, corner + side], axis=1).astype(np.float32)
+        found.append((boxes, rng.integers(0, CLASSES, count)))
+    return found
+
+
+def our_batch(checkpoint: Checkpoint, images: list[Tensor], objects: list[tuple[np.ndarray, np.ndarray]]) -> Batch:
+    sizing = build_sizing(checkpoint.config)
+    samples = []
+    for index, (image, (boxes, classes)) in enumerate(zip(images, objects, strict=True)):
+        height, width = int(image.shape[1]), int(image.shape[2])
+        record = ImageRecord(index, Path("x"), height, width, boxes, classes, np.zeros((0, 4), np.float32))
+        fitted = sizing.fitted(height, width, SHORTER)
+        canvas = sizing.image_canvas(fitted, sizing.shape_group(height, width), SHORTER)
+        rng = np.random.default_rng(0)
+        samples.append(make_sample(image, record, fitted, canvas, NO_AUGMENT, rng, sizing.resize))
+    return collate(samples, tight_canvas(samples))
+
+
+def our_pixels(checkpoint: Checkpoint, batch: Batch) -> Tensor:
+    return normalise(batch.images, batch.sizes_B2, build_pixel_rule(checkpoint.config), channels_last=True)
+
+
+def unit(images: list[Tensor]) -> list[Tensor]:
+    """As torchvision wants them: float in 0..1."""
+    return [image.float() / 255 for image in images]
+
+
+@torch.no_grad()
+def test_raw_outputs_are_the_same(pair: Pair) -> None:
+    ours, theirs = pair.ours().eval(), pair.theirs.eval()
+    batch = our_batch(pair.checkpoint, photographs(), truth())
+    transformed, _ = theirs.transform(unit(photographs()))
+    assert batch.images.shape == transformed.tensors.shape
+    pixels = our_pixels(pair.checkpoint, batch)
+    said(f"{pair.name} normalised pixels", largest(pixels, transformed.tensors), 1e-4)
+    features = list(theirs.backbone(transformed.tensors).values())
+    wanted = theirs.head(features)
+    outputs: HeadOutputs = ours(pixels)
+    assert wanted["cls_logits"].std() > 0.3, "logits that hardly vary would prove nothing"
+    assert wanted["bbox_regression"].std() > 0.02
+    said(f"{pair.name} logits", largest(outputs.logits_BAK, wanted["cls_logits"]), 1e-4)
+    said(f"{pair.name} deltas", largest(outputs.deltas_BA4, wanted["bbox_regression"]), 1e-4)
+    anchors = theirs.anchor_generator(transformed, features)[0]
+    spec = build_detector(pair.checkpoint.config, ours, CPU).anchors
+    canvas = (pixels.shape[2], pixels.shape[3])
+    said(f"{pair.name} anchors", largest(pyramid_anchors(canvas, spec, CPU).boxes_A4, anchors), 0)
+
+
+def our_losses(pair: Pair, model: nn.Module, batch: Batch, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Class and box loss of a batch in the checkpoint's own assignment, losses and normaliser."""
+    config = pair.checkpoint.config
+    outputs = model(pixels)
+    spec = build_detector(config, model, CPU).anchors
+    pyramid = pyramid_anchors((pixels.shape[2], pixels.shape[3]), spec, CPU)
+    assignment = assign_batch(pyramid.boxes_A4, batch.targets, build_assign_rule(config))
+    positives = assignment.positives()
+    images = len(batch.targets)
+    divisors = normaliser(config.loss.normaliser, positives, StepPositives(positives.sum()[None], None, 0, images))
+    seeds = torch.zeros(images, dtype=torch.int64)
+    losses = criterion(outputs, assignment, pyramid.boxes_A4, build_criterion(config), Divisor(divisors, images), seeds)
+    return losses.class_B.sum(), losses.box_B.sum()
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["stored_statistics", "batch_statistics"])
+def test_losses_and_gradients_are_the_same(pair: Pair, training: bool) -> None:
+    """From the same pixels, with both networks in float64, so that norms over few numbers do not magnify rounding.
+
+    Our losses are computed in float32 all the same. In training, BatchNorm takes the batch's own statistics.
+    """
+    ours, theirs = pair.ours().train(training).double(), make(pair.name).double()
+    theirs.load_state_dict(pair.theirs.state_dict())
+    theirs.train(training)
+    targets = [{"boxes": torch.from_numpy(b), "labels": torch.from_numpy(c)} for b, c in truth()]
+    batch = our_batch(pair.checkpoint, photographs(), truth())
+    pixels = our_pixels(pair.checkpoint, batch).double()
+
+    transformed, resized = theirs.transform(unit(photographs()), targets)
+    transformed.tensors = pixels
+    features = list(theirs.backbone(pixels).values())
+    anchors = theirs.anchor_generator(transformed, features)
+    wanted = theirs.compute_loss(resized, theirs.head(features), anchors)
+    (wanted["classification"] + wanted["bbox_regression"]).backward()
+    class_loss, box_loss = our_losses(pair, ours, batch, pixels)
+    (class_loss + box_loss).backward()
+    kind = "batch statistics" if training else "stored statistics"
+    for mine, key in ((class_loss, "classification"), (box_loss, "bbox_regression")):
+        said(f"{pair.name} {key} loss ({kind}), relative", relative(mine.detach(), wanted[key].detach()), 1e-5)
+    assert min(wanted["bbox_regression"], wanted["classification"]) > 0.1
+
+    shape = torchvision_shape(pair.checkpoint.config, pair.name)
+    gradients = to_their_state(
+        {n: p.grad for n, p in ours.named_parameters() if p.grad is not None}, TORCHVISION, shape
+    )
+    parameters = dict(theirs.named_parameters())
+    assert gradients.keys() == parameters.keys()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in parameters.values())
+    worst = max(relative(gradients[name], p.grad) for name, p in parameters.items())
+    said(f"{pair.name} gradients ({kind}), relative, of {len(parameters)} parameters", worst, 1e-4)
+
+
+def matched(mine: Detections, wanted: dict[str, Tensor]) -> tuple[float, float, float]:
+    """Largest differences of boxes (pixels), scores, and scores rank by rank, over detections that are the same object.
+
+    Each wanted detection must have its own of the same class, the nearest box. Equal scores may change places, and at
+    the end of the list, where it is cut, one with the score of the last may be another.
+    """
+    assert len(mine.scores_D) == len(wanted["scores"])
+    free = torch.ones(len(mine.scores_D), dtype=torch.bool)
+    boxes = scores = 0.0
+    for box, score, label in zip(wanted["boxes"], wanted["scores"], wanted["labels"], strict=True):
+        distance = (mine.boxes_D4 - box).abs().amax(dim=1) + (mine.scores_D - score).abs()
+        distance[~free | (mine.classes_D != label)] = torch.inf
+        best = int(distance.argmin())
+        if distance[best] > 0.1 and score - wanted["scores"][-1] < 1e-5:
+            continue
+        free[best] = False
+        boxes = max(boxes, float((mine.boxes_D4[best] - box).abs().max()))
+        scores = max(scores, float((mine.scores_D[best] - score).abs()))
+    return boxes, scores, largest(mine.scores_D, wanted["scores"])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("alone", [False, True], ids=["one_batch", "image_by_image"])
+def test_detections_are_the_same(pair: Pair, alone: bool) -> None:
+    ours, theirs = pair.ours().eval(), pair.theirs.eval()
+    detector = build_detector(pair.checkpoint.config, ours, CPU)
+    images = photographs(seed=1)
+    groups = [[image] for image in images] if alone else [images]
+    box_difference = score_difference = 0.0
+    count = 0
+    for group in groups:
+        found = detector(
+            our_batch(pair.checkpoint, group, [(np.zeros((0, 4), np.float32), np.zeros(0, np.int64))] * len(group))
+        )
+        for mine, wanted in zip(found, theirs(unit(group)), strict=True):
+            boxes, scores, ranks = matched(mine, wanted)
+            box_difference = max(box_difference, boxes)
+            score_difference = max(score_difference, scores, ranks)
+            count += len(mine.scores_D)
+    assert count > 200, "few detections would prove little"
+    where = "image by image" if alone else "one batch"
+    said(f"{pair.name} boxes of {count} detections ({where}), pixels", box_difference, 0.01)
+    said(f"{pair.name} their scores, and scores rank by rank ({where})", score_difference, 1e-5)
+
+
+@torch.no_grad()
+def test_our_weights_load_strictly_into_torchvisions_model_and_detect_the_same(pair: Pair) -> None:
+    shape = torchvision_shape(pair.checkpoint.config, pair.name)
+    exported = to_their_state(pair.checkpoint.model, TORCHVISION, shape)
+    fresh = make(pair.name)
+    fresh.load_state_dict(exported, strict=True)
+    for name, value in pair.theirs.state_dict().items():
+        assert torch.equal(fresh.state_dict()[name], value), name
+    images = unit(photographs(seed=2))
+    for mine, wanted in zip(fresh.eval()(images), pair.theirs.eval()(images), strict=True):
+        assert torch.equal(mine["boxes"], wanted["boxes"])
+        assert torch.equal(mine["scores"], wanted["scores"])
