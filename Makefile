@@ -1,13 +1,14 @@
 # quickstart  set up, train on generated scenes, evaluate, draw pictures (runs/quickstart)
 # test        set up, then lint and every test
 # lint        ruff and the type checker
+# bench       set up, then see that nothing has become slower beside its peers (benchmarks/README.md)
 # clean       remove what these targets made, not your runs
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: quickstart test lint clean
+.PHONY: quickstart test lint bench clean
 
 quickstart: $(READY)
 	$(BIN)/python tools/prepare_data.py shapes --output data/shapes --train 2000 --val 200 --size 256 256
@@ -22,6 +23,10 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: $(READY)
+	$(BIN)/python benchmarks/run.py loss postprocess --no-memory --check benchmarks/floors.json
+	$(BIN)/python benchmarks/run.py eval --quick --repeats 9 --check benchmarks/floors.json
 
 $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -1,0 +1,78 @@
+"""This project's detector with torchvision's rules, built and run through the functions that a run of ours uses."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+import torch.utils.deterministic
+
+from benchmarks.contest import Precision
+from retinanet import engine
+from retinanet.config import Config
+from retinanet.config_file import config_from_dict
+from retinanet.data.coco import CocoDataset
+from retinanet.distributed import Ranks
+from retinanet.optim import build_plan
+from retinanet.run_folder import RunFolder
+from retinanet.train_state import TrainState, build_state
+
+ONE_PROCESS = Ranks(rank=0, local_rank=0, size=1)
+
+LEARNING_RATE = 1e-8
+"""So small that random weights on random pixels neither grow nor overflow, however many steps are timed."""
+
+Result = TypeVar("Result")
+
+
+def build_config(backbone: str, precision: Precision, batch: int) -> Config:
+    """torchvision's rules for assignment, anchors, pyramid, losses and detections, with random weights."""
+    return config_from_dict(
+        {
+            "model": {
+                "backbone": {"name": backbone, "weights": "none", "norm": "frozen_bn", "frozen_stages": 2},
+                "fpn": {"p6_source": "p5"},
+                "anchors": {"offset": 0.0, "rounding": "truncate", "spacing": "canvas_over_cells"},
+            },
+            "assign": {"low_quality": True},
+            "loss": {"box": {"kind": "l1"}, "normaliser": "image_positives"},
+            "schedule": {
+                "iterations": 1_000_000,
+                "batch_size": batch,
+                "reference_batch": batch,
+                "lr": LEARNING_RATE,
+                "warmup": 0,
+                "milestones": [],
+            },
+            "eval": {"score_threshold": 0.05, "topk": 1000, "nms_iou": 0.5, "detections": 100},
+            "precision": precision,
+        },
+        "the benchmarks",
+    )
+
+
+def build_training(
+    backbone: str, precision: Precision, batch: int, classes: int, device: torch.device
+) -> tuple[TrainState, engine.StepParts]:
+    """A run's state and what its step needs, as `engine.train` makes them."""
+    config = build_config(backbone, precision, batch)
+    no_data = CocoDataset(Path(), Path(), (), (), dropped={}, clipped=0, notes=(), ground_truth={})
+    plan = build_plan(config.schedule, images=batch)
+    run = engine.Run(config, plan, no_data, no_data, RunFolder(Path()), device, ONE_PROCESS)
+    torch.manual_seed(0)
+    return build_state(config, classes, device, ONE_PROCESS), engine.build_step_parts(run)
+
+
+def as_in_a_run(step: Callable[[], Result]) -> Callable[[], Result]:
+    """`step` under the global settings that a run of ours has (build.seed_everything), and torch's own afterwards."""
+
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+    def within() -> Result:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        try:
+            return step()
+        finally:
+            torch.use_deterministic_algorithms(False)
+
+    return within

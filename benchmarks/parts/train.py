@@ -1,0 +1,107 @@
+"""Part `train`: one optimizer step, targets and update included."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.contest import Comparison, Contest, Contestant, Precision, Running
+from benchmarks.foreign import foreign_contestant
+from benchmarks.options import TORCHVISION, Options
+from benchmarks.ours import LEARNING_RATE, as_in_a_run, build_training
+from benchmarks.scenes import random_batch
+from benchmarks.theirs import (
+    AMP,
+    AS_SHIPPED,
+    BFLOAT16_LAST,
+    COMPILED,
+    Variant,
+    build_peer,
+    prepared,
+    training_step,
+    variants,
+)
+from retinanet.build import computes_bfloat16
+from retinanet.engine import train_step
+from retinanet.interrupts import StopRequest
+
+NOT_SAME = (
+    "Each draws its own random weights. Ours takes bytes and also measures the gradient's norm and checks that it is "
+    "finite; torchvision's takes float32 pixels and resizes them to the size that they have."
+)
+
+CPU_GOALS = {
+    ("ours bfloat16", AS_SHIPPED.name): 4.0,
+    ("ours bfloat16", BFLOAT16_LAST.name): 1.3,
+    ("ours float32", AS_SHIPPED.name): 1.3,
+}
+CUDA_GOALS = {("ours bfloat16", AMP.name): 2.0, ("ours bfloat16", COMPILED.name): 1.3}
+
+
+def build_contest(options: Options) -> Contest:
+    """Training steps of ours, of torchvision's variants and of the files of --against."""
+    device = torch.device(options.device)
+    backbone = "resnet18" if options.quick else "resnet50"
+    bfloat16 = computes_bfloat16(device)
+    known = variants(device, bfloat16) if TORCHVISION in options.peers else ()
+    own: tuple[Precision, ...] = ("float32", "bfloat16") if bfloat16 else ("float32",)
+    files = [foreign_contestant(Path(peer), options) for peer in options.peers if peer != TORCHVISION]
+    height, width = options.size
+    return Contest(
+        part="train",
+        what=f"One training step (targets, forward, losses, backward, SGD) of a {backbone} RetinaNet with "
+        f"{options.classes} classes on {options.batch} images of {height} x {width} random pixels with 8 boxes each, "
+        f"random weights, stem and first stage fixed, batch norms frozen, torchvision's rules throughout.",
+        contestants=(
+            *(_ours(backbone, precision, options, device) for precision in own),
+            *(_theirs(backbone, variant, options, device) for variant in known),
+            *files,
+        ),
+        comparisons=(
+            *(_comparison(p, v, options) for p in own for v in known if p != "float32" or v.precision == p),
+            *(Comparison(f"ours {p}", file.name, "whatever that file does otherwise") for p in own for file in files),
+        ),
+        not_same=NOT_SAME,
+        check=finite_losses,
+        items=options.batch,
+        repeats=7,
+        flops_of=AS_SHIPPED.name if known else f"ours {own[0]}",
+        memory="whole",
+    )
+
+
+def finite_losses(results: Mapping[str, Any]) -> str:
+    """Weights differ, so losses do too; each must be a number."""
+    for name, value in results.items():
+        assert value is None or math.isfinite(value), f"{name}: its loss is {value}"
+    return ""
+
+
+def _ours(backbone: str, precision: Precision, options: Options, device: torch.device) -> Contestant:
+    def build() -> Running:
+        state, parts = build_training(backbone, precision, options.batch, options.classes, device)
+        batch = random_batch(options.size, options.batch, options.classes)
+        stop = StopRequest()
+        return Running(as_in_a_run(lambda: train_step(state, [batch], parts, stop)[0]["loss"]))
+
+    return Contestant(f"ours {precision}", ours=True, precision=precision, build=build)
+
+
+def _theirs(backbone: str, variant: Variant, options: Options, device: torch.device) -> Contestant:
+    def build() -> Running:
+        model = prepared(build_peer(backbone, options.size, options.classes, device), variant)
+        batch = random_batch(options.size, options.batch, options.classes)
+        return Running(training_step(model, batch, variant, device, LEARNING_RATE))
+
+    return Contestant(variant.name, ours=False, precision=variant.precision, build=build)
+
+
+def _comparison(precision: Precision, variant: Variant, options: Options) -> Comparison:
+    ours = f"ours {precision}"
+    precisions = "" if precision == variant.precision else f"{precision} against {variant.precision}"
+    told = "; ".join(text for text in (precisions, variant.not_same) if text)
+    goals = CUDA_GOALS if options.device == "cuda" else CPU_GOALS
+    goal = None if options.quick else goals.get((ours, variant.name))
+    return Comparison(ours, variant.name, told, at_least=goal)

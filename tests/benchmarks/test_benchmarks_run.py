@@ -1,0 +1,243 @@
+"""Every part runs on tiny shapes and reports numbers; the command line says what is wrong with it."""
+
+import io
+import json
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from benchmarks.floors import Floor, RegressionFault, check_floors, read_floors
+from benchmarks.measure import measure_all
+from benchmarks.memory import peak_of
+from benchmarks.options import PARTS, Options, parse_arguments
+from benchmarks.report import Report, read_report, write_report
+from benchmarks.table import format_time, report_tables
+from retinanet.errors import ConfigFault, DataFault, ResourceFault
+
+RUN = Path(__file__).resolve().parent.parent.parent / "benchmarks" / "run.py"
+FLOORS = RUN.parent / "floors.json"
+
+FOREIGN = """
+import torch
+
+def build(size, batch, classes, device):
+    return torch.nn.Conv2d(3, classes, 3).to(device), torch.rand(batch, 3, size, size, device=device)
+
+def step(state):
+    layer, images = state
+    layer(images).sum().backward()
+"""
+
+
+def quick(*words: str) -> Options:
+    return parse_arguments([*words, "--quick", "--repeats", "2", "--batch", "1"])
+
+
+@pytest.fixture(scope="module")
+def kernels() -> Report:
+    """The parts without a network, run once."""
+    return measure_all(quick("loss", "assign", "postprocess", "eval"))
+
+
+def test_every_comparison_is_a_number(kernels: Report) -> None:
+    assert [part.part for part in kernels.parts] == ["loss", "assign", "postprocess", "eval"]
+    for part in kernels.parts:
+        assert part.checked, f"{part.part}: results are compared before timing"
+        assert part.not_same
+        assert part.ratios
+        for ratio in part.ratios:
+            assert 0 < ratio.time.least <= ratio.time.median <= ratio.time.most < 1e4
+            assert ratio.time.count == 2
+            assert ratio.met is None, "goals are for full shapes"
+        for timing in part.contestants:
+            assert timing.failure is None
+            assert timing.seconds is not None
+            assert timing.memory_mb is None
+            assert timing.share_of_peak is None or 0 < timing.share_of_peak < 10
+    assert kernels.parts[0].work == "bytes"
+
+
+def test_the_json_is_the_schema(kernels: Report, tmp_path: Path) -> None:
+    write_report(kernels, tmp_path / "out.json")
+    assert read_report(tmp_path / "out.json") == kernels
+    written = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert written["format"] == "retinanet-benchmarks-1"
+    assert {"torch", "torchvision", "python"} <= written["machine"]["versions"].keys()
+    assert written["peaks"]["flops"]["float32"]["median"] > 0
+    assert written["parts"][0]["ratios"][0]["time"]["quartiles"]
+    (tmp_path / "out.json").write_text('{"format": 1}', encoding="utf-8")
+    with pytest.raises(DataFault, match=r"out\.json: not a report"):
+        read_report(tmp_path / "out.json")
+
+
+def test_the_table_names_every_contestant(kernels: Report) -> None:
+    console = Console(width=200, file=io.StringIO())
+    with console.capture() as captured:
+        console.print(report_tables(kernels))
+    text = " ".join(captured.get().split())
+    for part in kernels.parts:
+        assert part.checked in text
+        assert part.not_same in text
+        assert all(timing.name in text for timing in part.contestants)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (12.345, "12.3 s"),
+        (1.0, "1.00 s"),
+        (0.25, "250 ms"),
+        (0.00999, "9.99 ms"),
+        (0.000012, "12.0 us"),
+        (0, "0.00 us"),
+    ],
+)
+def test_times_have_three_figures(seconds: float, text: str) -> None:
+    assert format_time(seconds) == text
+
+
+@pytest.mark.parametrize("part", ["train", "infer"])
+def test_whole_networks_run_beside_torchvision_and_a_file(part: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(FOREIGN, encoding="utf-8")
+    peers = ("--against", "torchvision", "--against", str(tmp_path / "mine.py"))
+    (found,) = measure_all(quick(part, *peers, "--size", "96", "--classes", "3")).parts
+    pairs = {(ratio.ours, ratio.peer) for ratio in found.ratios}
+    assert {("ours float32", "torchvision as shipped"), ("ours float32", "mine")} <= pairs
+    assert all(ratio.time.median > 0 for ratio in found.ratios)
+    assert found.work == "operations"
+    assert all(timing.failure is None for timing in found.contestants)
+
+
+def test_a_peer_that_fails_is_told_and_left_out(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("def build(*_):\n    1 / 0\ndef step(_): ...\n", encoding="utf-8")
+    options = quick("infer", "--against", str(tmp_path / "broken.py"), "--size", "96", "--classes", "2")
+    (found,) = measure_all(options).parts
+    broken = next(timing for timing in found.contestants if timing.name == "broken")
+    assert broken.seconds is None
+    assert broken.failure == "ZeroDivisionError: division by zero"
+    assert found.ratios == ()
+
+
+def test_loaders_run_beside_the_reference() -> None:
+    (found,) = measure_all(quick("data")).parts
+    assert len(found.ratios) == 4
+    assert all(timing.items_per_second for timing in found.contestants)
+
+
+@pytest.mark.slow
+def test_commands_are_timed_up_to_a_first_step() -> None:
+    (found,) = measure_all(quick("start")).parts
+    times = {timing.name: timing.seconds.median for timing in found.contestants if timing.seconds is not None}
+    assert times["train.py --help"] < times["train.py, first step"]
+
+
+def test_memory_is_measured_in_a_process_of_its_own() -> None:
+    options = quick("postprocess")
+    found = peak_of(options, "postprocess", "torchvision")
+    assert found is not None
+    assert 0 <= found < 2000
+
+
+def test_only_leaves_the_others_out() -> None:
+    (found,) = measure_all(quick("eval", "--only", "ours")).parts
+    assert [timing.name for timing in found.contestants] == ["ours"]
+    assert found.ratios == ()
+    with pytest.raises(ConfigFault, match="no contestant of eval"):
+        measure_all(quick("eval", "--only", "nobody"))
+
+
+def test_floors(kernels: Report, tmp_path: Path) -> None:
+    ratio = kernels.parts[0].ratios[0]
+    kept = Floor(part="loss", ours=ratio.ours, peer=ratio.peer, at_least=ratio.time.quartiles[1])
+    elsewhere = Floor(part="train", ours="x", peer="y", at_least=99.0)
+    check_floors(kernels, (kept, elsewhere), tmp_path)
+    with pytest.raises(RegressionFault, match=r"loss: ours float32 against .* the floor is 1e\+06"):
+        check_floors(kernels, (kept.model_copy(update={"at_least": 1e6}),), tmp_path)
+    with pytest.raises(RegressionFault, match="was not measured"):
+        check_floors(kernels, (kept.model_copy(update={"peer": "nobody"}),), tmp_path)
+    (tmp_path / "floors.json").write_text('[{"part": "loss"}]', encoding="utf-8")
+    with pytest.raises(ConfigFault, match="not a list of floors"):
+        read_floors(tmp_path / "floors.json")
+
+
+def test_the_recorded_floors_name_comparisons_that_exist(kernels: Report) -> None:
+    pairs = {(part.part, ratio.ours, ratio.peer) for part in kernels.parts for ratio in part.ratios}
+    floors = read_floors(FLOORS)
+    assert floors
+    assert {(floor.part, floor.ours, floor.peer) for floor in floors} <= pairs
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["train", "--batch", "0", "--repeats", "0"], ["--batch 0", "--repeats 0"]),
+        (["nonsense"], ["nonsense: no part", "train, infer, loss"]),
+        (["train", "--size", "8"], ["--size", "at least 96"]),
+        (["train", "--size", "128", "128", "128"], ["--size"]),
+        (["train", "--against", "nowhere.py"], ["nowhere.py", "no such file"]),
+        (["loss", "--against", str(RUN)], ["in infer or train only"]),
+        (["train", "infer", "--against", str(RUN)], ["name one part"]),
+        (["train", "--size", "128", "256", "--against", str(RUN)], ["square"]),
+        (["data", "--images", "nowhere"], ["--images nowhere"]),
+        (["eval", "--check", "nowhere.json"], ["--check nowhere.json"]),
+        (["eval", "--json", "no/where.json"], ["--json no/where.json"]),
+    ],
+)
+def test_a_wrong_command_line_is_told_whole(words: list[str], parts: list[str]) -> None:
+    with pytest.raises(ConfigFault) as fault:
+        parse_arguments(words)
+    for part in parts:
+        assert part in str(fault.value)
+
+
+def test_parts_and_sizes_of_a_command_line() -> None:
+    assert parse_arguments([]).parts == parse_arguments(["all"]).parts == PARTS
+    assert parse_arguments(["loss", "train"]).parts == ("train", "loss")
+    assert parse_arguments(["train"]).size == (512, 512)
+    assert parse_arguments(["train", "--size", "800", "1344"]).size == (800, 1344)
+
+
+def test_a_file_without_its_functions_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "half.py").write_text("def build(*_): ...\n", encoding="utf-8")
+    with pytest.raises(ConfigFault, match="defines no function step"):
+        measure_all(quick("train", "--against", str(tmp_path / "half.py"), "--size", "96"))
+
+
+def test_no_gpu_is_one_message() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(ResourceFault, match="no CUDA device"):
+        measure_all(quick("eval", "--device", "cuda"))
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    def call(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [str(RUN), *words])
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(RUN), run_name="__main__")
+        return int(ended.value.code or 0), *capsys.readouterr()
+
+    return call
+
+
+def test_the_command_line_as_a_user_types_it(command: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    code, out, err = command("eval", "--quick", "--json", str(tmp_path / "a.json"), "--check", str(FLOORS))
+    assert code == 0, err
+    assert "pycocotools" in out
+    assert read_report(tmp_path / "a.json").parts[0].part == "eval"
+    high = [{"part": "eval", "ours": "ours", "peer": "pycocotools", "at_least": 1e5}]
+    (tmp_path / "high.json").write_text(json.dumps(high), encoding="utf-8")
+    code, out, err = command("eval", "--quick", "--check", str(tmp_path / "high.json"))
+    assert code == 9
+    assert "the floor is 100000" in err
+    assert "Traceback" not in err
+    code, out, err = command("eval", "--repeats", "0")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: benchmarks (1 fault)")
