@@ -137,7 +137,7 @@ class Loss(Section):
     kernels: Literal["auto", "plain"] = Field(
         "auto",
         description="`auto` compiles a dense class loss for large batches, where the machine can; `plain` never does. "
-        "Equal to float rounding.",
+        "Equal to the rounding of the network's precision.",
     )
 
 
@@ -169,7 +169,8 @@ class Data(Section):
     )
     canvases: Literal["groups", "tight"] = Field(
         "groups",
-        description="Pad to one of a few canvases (fast), or to the batch's largest image in whole 32s (torchvision).",
+        description="Pad to one of a few canvases (fast), or to the largest image of a micro-batch in whole 32s "
+        "(torchvision); then padding depends on ranks and accumulation.",
     )
     scale_jitter: Annotated[tuple[Positive, ...], Field(min_length=2, max_length=2)] = Field(
         (1.0, 1.0), description="[least, most] random zoom at training; what leaves the canvas is cropped."

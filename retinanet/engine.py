@@ -168,9 +168,8 @@ def train_step(
     state.optimizer.zero_grad(set_to_none=True)
     seeds = [draw_seeds(parts.seed, state.progress.step, batch.image_ids_B.tolist()) for batch in micro_batches]
     micro_batches = [to_device(batch, parts.device) for batch in micro_batches]
-    height, width = micro_batches[0].images.shape[2:]
-    anchors_A4 = pyramid_anchors((height, width), parts.anchors, parts.device).boxes_A4
-    assignments = [assign_batch(anchors_A4, batch.targets, parts.rule) for batch in micro_batches]
+    anchors = [batch_anchors(batch, parts) for batch in micro_batches]
+    assignments = [assign_batch(a_A4, batch.targets, parts.rule) for a_A4, batch in zip(anchors, micro_batches)]
     images = sum(len(batch.targets) for batch in micro_batches) * parts.ranks.size
     positives = [assignment.positives() for assignment in assignments]
     told = torch.zeros(parts.ranks.size + 1, dtype=torch.int64, device=parts.device)
@@ -188,7 +187,7 @@ def train_step(
             with torch.autocast(parts.device.type, parts.precision, enabled=parts.precision != torch.float32):
                 outputs = state.network(pixels)
             divisor = Divisor(normaliser(parts.normaliser, positives[index], counted), images)
-            losses = criterion(outputs, assignment, anchors_A4, parts.criterion, divisor, seeds[index])
+            losses = criterion(outputs, assignment, anchors[index], parts.criterion, divisor, seeds[index])
             # DistributedDataParallel averages gradients over ranks, and the divisor already counts all of them.
             state.scaler.scale(losses.total() * parts.ranks.size).backward()
         sums += losses.sums()
@@ -205,6 +204,12 @@ def train_step(
         "positives_per_image": float(positives_R.sum()) / images,
         "class_loss_foreground_share": foreground / max(loss_class, 1e-12),
     }, bool(stopping)
+
+
+def batch_anchors(batch: Batch, parts: StepParts) -> Tensor:
+    """(A, 4) anchors of a batch's own canvas; with data.canvases `tight` each micro-batch may have another."""
+    height, width = batch.images.shape[2:]
+    return pyramid_anchors((height, width), parts.anchors, parts.device).boxes_A4
 
 
 def update(state: TrainState, clip_norm: float | None) -> float:

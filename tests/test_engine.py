@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
@@ -141,6 +142,36 @@ def test_accumulation_changes_nothing(tiny: Tiny, tmp_path: Path, normaliser: st
             for name in ("loss", "loss_class", "loss_box", "positives_per_image", "class_loss_foreground_share"):
                 assert row[name] == pytest.approx(expected[name], abs=1e-5), (row["step"], name)
             assert row["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-3)
+
+
+def test_micro_batches_of_transposed_canvases_have_anchors_of_their_own(tiny: Tiny, tmp_path: Path) -> None:
+    """96 x 128 and 128 x 96 have as many anchors, elsewhere: two images together cost the mean of each alone."""
+    sizes, box = [(96, 97), (97, 96)], [20, 50, 40, 30]
+    for image_id, (height, width) in enumerate(sizes, start=1):
+        pixels = torch.randint(0, 256, (height, width, 3), generator=torch.Generator().manual_seed(image_id))
+        Image.fromarray(pixels.to(torch.uint8).numpy()).save(tmp_path / f"{image_id}.png")
+
+    def first_loss(name: str, ids: list[int]) -> float:
+        content = {
+            "images": [
+                {"id": i, "file_name": f"{i}.png", "height": sizes[i - 1][0], "width": sizes[i - 1][1]} for i in ids
+            ],
+            "annotations": [
+                {"id": i, "image_id": i, "category_id": 1, "bbox": box, "area": 1200, "iscrowd": 0} for i in ids
+            ],
+            "categories": [{"id": 1, "name": "thing"}],
+        }
+        (tmp_path / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+        data = [f"data.{split}_annotations={name}.json" for split in ("train", "val")]
+        data += [f"data.root={tmp_path}", "data.train_images=.", "data.val_images=.", "data.canvas=null", "data.flip=0"]
+        data += ["data.shorter_side=[96]", "data.longer_side=97", "data.canvases=tight", "data.resize=float_bilinear"]
+        batch = f"schedule.batch_size={len(ids)}", f"schedule.reference_batch={len(ids)}"
+        one_each = f"schedule.accumulation={len(ids)}", "schedule.iterations=1", "loss.normaliser=image_positives"
+        train(tiny(*data, *batch, *one_each, "assign.low_quality=true"), tmp_path / name)
+        return losses(tmp_path / name)[0]
+
+    together, alone = first_loss("both", [1, 2]), [first_loss("first", [1]), first_loss("second", [2])]
+    assert together == pytest.approx(sum(alone) / 2, rel=1e-5)
 
 
 def test_two_images_are_learned(tiny: Tiny, tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ choice comes from the generator that is passed in.
 Frames: boxes are (x1, y1, x2, y2) pixels of the image beside them.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -146,6 +148,19 @@ def make_sample(
     return Sample(image, targets, record.id, original)
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """torch's float kernels round by the number of threads; loader workers have one, so everyone takes one."""
+    threads = torch.get_num_threads()
+    if threads > 1:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if threads > 1:
+            torch.set_num_threads(threads)
+
+
 def resized(image: Tensor, size: tuple[int, int], resize: Resize) -> Tensor:
     """`image` (3, h, w) uint8 at `size` (height, width) pixels: uint8, or float32 in 0..255 for `float_bilinear`.
 
@@ -156,14 +171,16 @@ def resized(image: Tensor, size: tuple[int, int], resize: Resize) -> Tensor:
         case "antialias":
             return image if tuple(image.shape[-2:]) == size else F.resize(image, list(size), antialias=True)
         case "float_bilinear":
-            return interpolate(image.float()[None], size=size, mode="bilinear", align_corners=False)[0]
+            with one_thread():
+                return interpolate(image.float()[None], size=size, mode="bilinear", align_corners=False)[0]
 
 
 def recoloured(image: Tensor, strengths: list[float]) -> Tensor:
     """`image` in 0..255, of its own type, with brightness, contrast and saturation multiplied by `strengths`."""
     brightness, contrast, saturation = strengths
     unit = image / 255 if image.is_floating_point() else image  # torchvision takes floating point for 0..1
-    changed = F.adjust_saturation(F.adjust_contrast(F.adjust_brightness(unit, brightness), contrast), saturation)
+    with one_thread():
+        changed = F.adjust_saturation(F.adjust_contrast(F.adjust_brightness(unit, brightness), contrast), saturation)
     return changed * 255 if image.is_floating_point() else changed
 
 

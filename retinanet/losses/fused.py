@@ -8,6 +8,7 @@ Legend: N anchors of a batch, K classes.
 
 import logging
 import os
+import shlex
 import shutil
 import warnings
 from collections.abc import Callable
@@ -87,7 +88,8 @@ class _Dense(torch.autograd.Function):
 def can_compile(device_type: str) -> bool:
     """Whether torch.compile has what it needs there: a C++ compiler for the CPU, Triton for a CUDA device."""
     if device_type == "cpu":
-        return shutil.which(os.environ.get("CXX", "g++")) is not None
+        command = shlex.split(os.environ.get("CXX", "")) or ["g++"]
+        return shutil.which(command[0]) is not None
     return device_type == "cuda" and find_spec("triton") is not None
 
 

@@ -351,3 +351,19 @@ def test_exact_pixels_are_float_in_0_to_255_through_flips_and_colour() -> None:
         assert sample.image.dtype == torch.float32
         assert sample.image.min() >= 0
         assert 1 < sample.image.max() <= 255.01  # interpolation rounds
+
+
+def test_float_pixels_do_not_depend_on_threads() -> None:
+    """A loader worker has one thread, the training process may have more."""
+    image = torch.randint(0, 256, (3, 480, 640), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    augment = Augment((1.0, 1.0), 0.4, 0.0, 0.0)
+    threads, found = torch.get_num_threads(), []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            rng, record = np.random.default_rng(0), record_of(image, [])
+            found.append(make_sample(image, record, (601, 801), (608, 832), augment, rng, "float_bilinear").image)
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(*found)
