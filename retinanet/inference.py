@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from retinanet import checkpoint as checkpoints
 from retinanet import distributed
@@ -19,12 +19,25 @@ from retinanet.data.coco import CocoDataset, first_images, load_coco
 from retinanet.data.json_file import write_json
 from retinanet.document.blocks import Block, Heading, Picture
 from retinanet.errors import DataFault
-from retinanet.evaluate import Detector, evaluate_dataset
+from retinanet.evaluate import AnyDetector, Detector, evaluate_dataset
 from retinanet.model.retinanet import build_anchor_spec
 from retinanet.progress import image_progress
 from retinanet.run_folder import make_folder
 from retinanet.scoring.evaluation import check_engine
 from retinanet.structures import Category
+
+
+class Loaded(Protocol):
+    """What evaluation needs of a `SavedDetector`, or of an exported file that was loaded."""
+
+    @property
+    def detector(self) -> AnyDetector: ...
+    @property
+    def config(self) -> Config: ...
+    @property
+    def categories(self) -> tuple[Category, ...]: ...
+    @property
+    def step(self) -> int: ...
 
 
 class SavedDetector(NamedTuple):
@@ -49,13 +62,17 @@ def load_detector(path: Path, overrides: list[str]) -> SavedDetector:
 
 
 def evaluate_checkpoint(path: Path, overrides: list[str], output: Path | None, *, report: bool = True) -> None:
-    """COCO numbers and analyses of a checkpoint on the val split of its config's data (data.* overrides name another).
+    """`evaluate_loaded` of the checkpoint `path`. `overrides` are key=value words for its config."""
+    evaluate_loaded(load_detector(path, overrides), path, output, report=report)
+
+
+def evaluate_loaded(saved: Loaded, path: Path, output: Path | None, *, report: bool) -> None:
+    """COCO numbers and analyses of the detector from `path` on the val split of its config's data.
 
     Prints a table and writes eval.json, detections.json and, unless `report` is False, report.html and plots/ into
     `output`, else into a folder of the run.
     """
     ranks = distributed.read_ranks()
-    saved = load_detector(path, overrides)
     check_engine(saved.config.eval.engine)
     data = saved.config.data
     root = Path(data.root)
@@ -77,7 +94,7 @@ def evaluate_checkpoint(path: Path, overrides: list[str], output: Path | None, *
     distributed.stop()
     if ranks.is_main:
         write_json(folder / "detections.json", results)
-        lines = [f"Checkpoint: {path}, step {saved.step:,}.", f"Data: {dataset.annotation_file}."]
+        lines = [f"Detector: {path}, step {saved.step:,}.", f"Data: {dataset.annotation_file}."]
         if left_out:
             lines.append(f"Detections of {left_out} classes that the data do not have are left out.")
             print(lines[-1])

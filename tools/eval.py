@@ -15,7 +15,7 @@ def parse_arguments() -> argparse.Namespace:
         "          python tools/eval.py --ground-truth GT.json --detections DT.json.gz --images FOLDER",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("checkpoint", nargs="?", type=Path, help="such as runs/NAME/checkpoints/best.pt")
+    parser.add_argument("checkpoint", nargs="?", type=Path, help="such as runs/NAME/checkpoints/best.pt, or an exported file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="config keys to change, as data.root=PATH")
     parser.add_argument("--ground-truth", type=Path, help="COCO annotations, .json or .json.gz")
     parser.add_argument("--detections", type=Path, help="COCO results, .json or .json.gz")
@@ -37,9 +37,11 @@ def main() -> None:
     arguments = parse_arguments()
     report = not arguments.no_report
     if arguments.checkpoint is not None:
-        from retinanet.inference import evaluate_checkpoint
+        from retinanet.inference import evaluate_loaded
+        from retinanet.predict import load_any
 
-        evaluate_checkpoint(arguments.checkpoint, arguments.overrides, arguments.output, report=report)
+        detector = load_any(arguments.checkpoint, arguments.overrides)
+        evaluate_loaded(detector, arguments.checkpoint, arguments.output, report=report)
     else:
         from retinanet.analysis.outcome import evaluate_files
 

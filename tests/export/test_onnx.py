@@ -24,7 +24,7 @@ from retinanet.export.info import ExportInfo, read_info
 from retinanet.export.quantise import spread, write_int8
 from retinanet.export.runtime import LoadedExport, load_exported
 from retinanet.export.writers import write_onnx
-from retinanet.inference import SavedDetector, load_detector
+from retinanet.inference import SavedDetector, evaluate_loaded, load_detector
 from retinanet.postprocess import detect_decoded
 
 onnx = pytest.importorskip("onnx", reason="exporting needs `pip install -e .[export]`")
@@ -159,6 +159,17 @@ def test_evaluation_takes_a_file_like_a_checkpoint(raw: LoadedExport, saved: Sav
     )[1]
     assert [r["score"] for r in ours] == pytest.approx([r["score"] for r in theirs], abs=1e-4)
     assert len(ours) > 20
+
+
+def test_the_whole_evaluation_of_a_file_is_that_of_its_checkpoint(
+    raw: LoadedExport, raw_file: Path, saved: SavedDetector, checkpoint: Path, tmp_path: Path
+) -> None:
+    found = {}
+    for name, loaded, path in (("ours", saved, checkpoint), ("theirs", raw, raw_file)):
+        evaluate_loaded(loaded, path, tmp_path / name, report=False)
+        found[name] = json.loads((tmp_path / name / "eval.json").read_text(encoding="utf-8"))
+    assert found["theirs"]["step"] == found["ours"]["step"]
+    assert found["theirs"]["metrics"] == pytest.approx(found["ours"]["metrics"], abs=0.02)
 
 
 def test_prediction_takes_a_file_like_a_checkpoint(
