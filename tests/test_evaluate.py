@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from retinanet.data.validate import EXACT
 from retinanet.evaluate import result_rows, to_results, write_evaluation
 from retinanet.scoring.evaluation import METRIC_NAMES, Evaluation
 from retinanet.structures import Category, Detections
@@ -15,7 +16,7 @@ def test_rows_become_results_in_the_order_of_their_images() -> None:
         torch.tensor([[1.0, 2.0, 11.5, 22.25], [0.0, 0.0, 5.0, 5.0]]), torch.tensor([0.75, 0.5]), torch.tensor([1, 0])
     )
     categories = (Category(4, "a"), Category(90, "b"))
-    large_id = 2**52 + 1
+    large_id = EXACT - 1
     rows = torch.cat([result_rows(large_id, found), result_rows(7, found)])
     results = to_results(rows, categories)
     assert [r["image_id"] for r in results] == [7, 7, large_id, large_id]

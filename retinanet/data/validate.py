@@ -15,6 +15,9 @@ Mask = NDArray[np.bool_]
 SAID = 5
 """Rows named for one kind of fault; the rest are counted, so that other kinds are not crowded out."""
 
+EXACT = 2**53
+"""The largest id: scoring holds ids as float64 too, which changes larger ones without a word."""
+
 _INT64 = np.iinfo(np.int64)
 _MISSING = object()
 
@@ -61,6 +64,12 @@ class Rows:
             self.report(low, lambda i: f"has {key!r} {numbers[i]}; at least {least} is needed")
             good &= ~low
         return numbers, good
+
+    def exact(self, key: str, ids: NDArray[np.int64], good: Mask) -> None:
+        """Reports ids under `key` beyond plus or minus EXACT."""
+        large = good & ((ids > EXACT) | (ids < -EXACT))
+        mend = f"ids beyond plus or minus {EXACT} (2 to the 53rd) cannot be scored exactly; number {self.section} anew"
+        self.report(large, lambda i: f"has {key!r} {ids[i]}; {mend}")
 
     def numbers(self, key: str, optional: bool = False) -> tuple[NDArray[np.float64], Mask]:
         """(N,) the finite numbers under `key` (0 where faulty or absent) and where they are good."""
@@ -130,6 +139,7 @@ def validate_ground_truth(data: object, needs_files: bool = True) -> list[str]:
     for key in ("images", "categories"):
         if key in sections:
             ids, good = sections[key].integers("id")
+            sections[key].exact("id", ids, good)
             sections[key].unique(ids, good)
             known[key] = set(ids[good].tolist())
     if "categories" in sections:
@@ -210,6 +220,8 @@ def _not_integer(key: str, value: object) -> str:
     mend = "an integer is needed"
     if isinstance(value, float) and value.is_integer():
         mend = f"write {int(value)}, an integer"
+    elif type(value) is int:
+        mend = "an integer of at most 64 bits is needed"
     elif isinstance(value, str) and value.strip().isdecimal() and len(value) < 20:
         mend = f"write {int(value)}, an integer without quotes"
     return _said(key, value) + f"; {mend}"

@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from retinanet.errors import CheckpointFault
+from retinanet.interop.pickle_opcodes import Refused, check_opcodes
 
-NUMBER_CODE = re.compile(r"\?|[biuf]\d{1,2}")
-"""dtypes of plain numbers: bool, integers and floating point."""
+NUMBER_CODE = re.compile(r"\?|b1|[iu][1248]|f[248]")
+"""dtypes that torch takes over: bool, integers and floating point of at most 64 bits."""
 
-
-class Refused(Exception):
-    """A pickle that asks for more than plain data."""
+MOST_SIDES = 32
+"""Dimensions of numpy's arrays in all its versions."""
 
 
 class DType:
@@ -29,7 +29,8 @@ class DType:
 
     def __init__(self, code: object, *_flags: object) -> None:
         if not isinstance(code, str) or not NUMBER_CODE.fullmatch(code):
-            raise Refused(f"an array of dtype {code!r}, not of plain numbers")
+            said = repr(code[:40]) if isinstance(code, str) else f"that is a {type(code).__name__}"
+            raise Refused(f"an array of dtype {said}, not of plain numbers of at most 64 bits")
         self.code, self.big_endian = code, False
 
     def __setstate__(self, state: object) -> None:
@@ -37,65 +38,10 @@ class DType:
             raise Refused("a dtype that is not of plain numbers")
         self.big_endian = state[1] == ">"
 
-    def array(self, raw: object) -> np.ndarray:
-        """The numbers of `raw` bytes, (N,), in this machine's byte order, a copy."""
-        data = raw.encode("latin1") if isinstance(raw, str) else raw  # Python 2 stored bytes as text
-        if not isinstance(data, bytes | bytearray):
-            raise Refused("an array whose content is no bytes")
+    def numbers(self, data: bytes | bytearray) -> np.ndarray:
+        """The numbers of `data`, (N,), in this machine's byte order, a copy."""
         stored = np.frombuffer(data, np.dtype(self.code).newbyteorder(">" if self.big_endian else "<"))
         return stored.astype(stored.dtype.newbyteorder("="))
-
-
-class Array:
-    """Stands for numpy.ndarray; `value` is None until its bytes are known."""
-
-    value: np.ndarray | None = None
-
-    def __setstate__(self, state: object) -> None:
-        if not isinstance(state, tuple) or len(state) != 5:
-            raise Refused("an array in an unknown form")
-        self.value = _shaped(state[4], state[2], state[1], "F" if state[3] else "C")
-
-
-def _shaped(raw: object, dtype: object, shape: object, order: object) -> np.ndarray:
-    if not isinstance(dtype, DType) or order not in ("C", "F"):
-        raise Refused("an array in an unknown form")
-    if not isinstance(shape, tuple) or not all(isinstance(side, int) and side >= 0 for side in shape):
-        raise Refused("an array whose shape is no tuple of integers")
-    flat = dtype.array(raw)
-    if flat.size != math.prod(shape):
-        raise Refused(f"an array of shape {shape} with {flat.size} numbers")
-    return np.ascontiguousarray(flat.reshape(shape, order="F" if order == "F" else "C"))
-
-
-def _empty(kind: object, *_shape_and_code: object) -> Array:
-    if kind is not Array:
-        raise Refused("an array of an unknown kind")
-    return Array()
-
-
-def _from_buffer(raw: object, dtype: object, shape: object, order: object) -> Array:
-    array = Array()
-    array.value = _shaped(raw, dtype, shape, order)
-    return array
-
-
-def _scalar(dtype: object, raw: object) -> Any:
-    if not isinstance(dtype, DType):
-        raise Refused("a number in an unknown form")
-    return _shaped(raw, dtype, (1,), "C")[0].item()
-
-
-def _latin1(text: object, encoding: object = "latin1") -> bytes:
-    """How protocols below 3 spell bytes."""
-    if not isinstance(text, str) or encoding != "latin1":
-        raise Refused("bytes in an unknown form")
-    return text.encode("latin1")
-
-
-def _no_bytes() -> bytes:
-    """How protocol 2 spells no bytes at all."""
-    return b""
 
 
 class Call(NamedTuple):
@@ -107,27 +53,119 @@ class Call(NamedTuple):
         return self.function(*arguments)
 
 
-STAND_INS: dict[tuple[str, str], Any] = {
-    ("numpy", "ndarray"): Array,
-    ("numpy", "dtype"): DType,
-    ("numpy.core.multiarray", "_reconstruct"): Call(_empty),
-    ("numpy._core.multiarray", "_reconstruct"): Call(_empty),
-    ("numpy.core.multiarray", "scalar"): Call(_scalar),
-    ("numpy._core.multiarray", "scalar"): Call(_scalar),
-    ("numpy.core.numeric", "_frombuffer"): Call(_from_buffer),
-    ("numpy._core.numeric", "_frombuffer"): Call(_from_buffer),
-    ("collections", "OrderedDict"): dict,
-    ("_codecs", "encode"): Call(_latin1),
-    ("__builtin__", "bytes"): Call(_no_bytes),
-    ("builtins", "bytes"): Call(_no_bytes),
-}
+def _bare(*_arguments: object) -> Any:
+    raise Refused("an array in an unknown form")
+
+
+NDARRAY = Call(_bare)
+"""Stands for numpy.ndarray, which is only ever named, to say what is to be made."""
+
+
+class Builder:
+    """Makes the content of one file; Refused for content of many times the file's size, named again and again."""
+
+    def __init__(self, allowance: int) -> None:
+        """`allowance`: bytes of arrays and of texts turned to bytes, and entries of dicts, in all."""
+        self.left = allowance
+
+    def stand_ins(self) -> dict[tuple[str, str], Any]:
+        """What answers each global that a pickle may name."""
+        return {
+            ("numpy", "ndarray"): NDARRAY,
+            ("numpy", "dtype"): DType,
+            ("numpy.core.multiarray", "_reconstruct"): Call(self._empty),
+            ("numpy._core.multiarray", "_reconstruct"): Call(self._empty),
+            ("numpy.core.multiarray", "scalar"): Call(self._scalar),
+            ("numpy._core.multiarray", "scalar"): Call(self._scalar),
+            ("numpy.core.numeric", "_frombuffer"): Call(self._from_buffer),
+            ("numpy._core.numeric", "_frombuffer"): Call(self._from_buffer),
+            ("collections", "OrderedDict"): Call(self._ordered),
+            ("_codecs", "encode"): Call(self._latin1),
+            ("__builtin__", "bytes"): Call(_no_bytes),
+            ("builtins", "bytes"): Call(_no_bytes),
+        }
+
+    def shaped(self, raw: object, dtype: object, shape: object, order: object) -> np.ndarray:
+        """The array of `raw` bytes."""
+        if not isinstance(dtype, DType) or order not in ("C", "F"):
+            raise Refused("an array in an unknown form")
+        if not isinstance(shape, tuple) or not all(isinstance(side, int) and 0 <= side < 2**63 for side in shape):
+            raise Refused("an array whose shape is no tuple of integers")
+        if len(shape) > MOST_SIDES:
+            raise Refused(f"an array of {len(shape)} dimensions")
+        data = raw.encode("latin1") if isinstance(raw, str) else raw  # Python 2 stored bytes as text
+        if not isinstance(data, bytes | bytearray):
+            raise Refused("an array whose content is no bytes")
+        self._take(len(data))
+        flat = dtype.numbers(data)
+        if flat.size != math.prod(shape):
+            raise Refused(f"an array of shape {shape} with {flat.size} numbers")
+        return np.ascontiguousarray(flat.reshape(shape, order="F" if order == "F" else "C"))
+
+    def _take(self, count: int) -> None:
+        self.left -= count
+        if self.left < 0:
+            raise Refused("the same content again and again, to many times the size of the file")
+
+    def _empty(self, kind: object, *_shape_and_code: object) -> "Array":
+        if kind is not NDARRAY:
+            raise Refused("an array of an unknown kind")
+        return Array(self)
+
+    def _from_buffer(self, raw: object, dtype: object, shape: object, order: object) -> "Array":
+        array = Array(self)
+        array.value = self.shaped(raw, dtype, shape, order)
+        return array
+
+    def _scalar(self, dtype: object, raw: object) -> Any:
+        return self.shaped(raw, dtype, (1,), "C")[0].item()
+
+    def _latin1(self, text: object, encoding: object = "latin1") -> bytes:
+        """How protocols below 3 spell bytes."""
+        if not isinstance(text, str) or encoding != "latin1":
+            raise Refused("bytes in an unknown form")
+        self._take(len(text))
+        return text.encode("latin1")
+
+    def _ordered(self, pairs: object = ()) -> dict[Any, Any]:
+        """Python 2 gives an OrderedDict all its pairs at once, Python 3 none."""
+        if not isinstance(pairs, list | tuple):
+            raise Refused("an OrderedDict in an unknown form")
+        self._take(len(pairs))
+        if not all(isinstance(pair, list | tuple) and len(pair) == 2 and isinstance(pair[0], str) for pair in pairs):
+            raise Refused("an OrderedDict with keys other than texts")
+        return dict(pairs)
+
+
+class Array:
+    """Stands for numpy.ndarray; `value` is None until its bytes are known."""
+
+    value: np.ndarray | None = None
+
+    def __init__(self, builder: Builder) -> None:
+        self._builder = builder
+
+    def __setstate__(self, state: object) -> None:
+        if not isinstance(state, tuple) or len(state) != 5:
+            raise Refused("an array in an unknown form")
+        self.value = self._builder.shaped(state[4], state[2], state[1], "F" if state[3] else "C")
+
+
+def _no_bytes() -> bytes:
+    """How protocol 2 spells no bytes at all."""
+    return b""
 
 
 class _Reader(pickle.Unpickler):
+    def __init__(self, data: bytes) -> None:
+        super().__init__(io.BytesIO(data), encoding="latin1")
+        # Protocol 2 turns the text of an array to bytes, and these to numbers.
+        self.stand_ins = Builder(2 * len(data)).stand_ins()
+
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in STAND_INS:
-            raise Refused(f"the global {module}.{name}")
-        return STAND_INS[module, name]
+        if (module, name) not in self.stand_ins:
+            raise Refused(f"the global {module:.100}.{name:.100}")
+        return self.stand_ins[module, name]
 
     def persistent_load(self, _identity: object) -> Any:
         raise Refused("a reference to data outside the file")
@@ -136,15 +174,21 @@ class _Reader(pickle.Unpickler):
 def read_numpy_pickle(path: Path) -> object:
     """The content of a pickle; an array is an `Array` whose `value` holds it.
 
-    CheckpointFault, naming the first global that is refused, for one that is more than plain data, and for a file
-    that is no whole pickle. Nothing of the file is run.
+    CheckpointFault, naming the first global that is refused, for one that is more than plain data or would take time
+    or memory out of proportion to its size, and for a file that is no whole pickle. Nothing of the file is run.
     """
+    data = path.read_bytes()
     try:
-        return _Reader(io.BytesIO(path.read_bytes()), encoding="latin1").load()
+        check_opcodes(data)
+        return _Reader(data).load()
     except Refused as refused:
         raise CheckpointFault(
-            f"{path}: this pickle asks for {refused}. Only numbers, texts, lists, dicts and numpy arrays are read; "
-            "the file may be meant to run code. Nothing of it was run."
+            f"{path}: this pickle asks for {refused}. Only numbers, texts, lists, dicts and numpy arrays are read, "
+            "since a pickle can be meant to run code or to fill the memory. Nothing of it was run."
         ) from refused
     except Exception as error:  # a damaged pickle raises almost any kind
-        raise CheckpointFault(f"{path}: not a whole pickle of plain data ({error!r:.200}).") from error
+        # Arguments that are no texts can be nested without end, so that they are not shown.
+        said = error.args[0] if error.args and isinstance(error.args[0], str) else ""
+        raise CheckpointFault(
+            f"{path}: not a whole pickle of plain data ({type(error).__name__}: {said:.200})."
+        ) from error

@@ -89,7 +89,11 @@ def _state(content: object, path: Path) -> dict[str, Tensor]:
     ]
     if odd:
         raise CheckpointFault(list_faults(f"{path}: its state dict cannot be used", odd))
-    return {name: _plain(torch.as_tensor(value)) for name, value in arrays.items()}
+    # Once for each array: a file of megabytes can give one array a hundred thousand names.
+    made = {id(value): _plain(torch.as_tensor(value)) for value in arrays.values() if isinstance(value, np.ndarray)}
+    return {
+        name: made[id(value)] if id(value) in made else _plain(torch.as_tensor(value)) for name, value in arrays.items()
+    }
 
 
 def _plain(value: Tensor) -> Tensor:

@@ -220,6 +220,39 @@ def test_every_fault_at_once(place: Place) -> None:
     assert re.search(r"annotations\[7\] \(id 9\) has 'bbox' .*four finite numbers", text)
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_ids_that_scoring_would_change_are_refused(place: Place, sign: int) -> None:
+    largest, beyond = sign * 2**53, sign * (2**53 + 1)
+    for image_id, category_id in ((largest, 3), (20, largest), (beyond, 3), (20, beyond), (beyond, beyond)):
+        data = good()
+        data["images"][0]["id"] = image_id
+        data["categories"][1]["id"] = category_id
+        for row in data["annotations"]:
+            row["image_id"] = image_id if row["image_id"] == 20 else row["image_id"]
+            row["category_id"] = category_id if row["category_id"] == 3 else row["category_id"]
+        expected = [
+            f"{section} (id {beyond}) has 'id' {beyond}; ids beyond plus or minus 9007199254740992 (2 to the 53rd) "
+            f"cannot be scored exactly; number {section[:-3]} anew"
+            for section, given in (("images[0]", image_id), ("categories[1]", category_id))
+            if given == beyond
+        ]
+        if not expected:
+            assert {image_id, 10, 30} == {image.id for image in place.load(data).images}
+            load_ground_truth(place.file)
+            continue
+        text = place.fault(data)
+        assert f"({len(expected)} fault{'s' if len(expected) > 1 else ''})" in text
+        assert all(line in text for line in expected)
+        with pytest.raises(DataFault, match="2 to the 53rd"):
+            load_ground_truth(place.file)
+
+
+def test_integers_beyond_64_bits_are_not_called_something_else(place: Place) -> None:
+    data = good()
+    data["images"][0]["id"] = 2**70
+    assert "an integer of at most 64 bits is needed" in place.fault(data)
+
+
 def test_many_faults_of_one_kind_do_not_hide_another(place: Place) -> None:
     data = good()
     data["annotations"] = [{"id": n, "image_id": 99, "category_id": 3, "bbox": [1, 2, 3, 4]} for n in range(1, 1001)]
