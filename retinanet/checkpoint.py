@@ -5,6 +5,7 @@ CRC-32, which torch.load does not look at and `load` does.
 """
 
 import os
+import re
 import zipfile
 import zlib
 from pathlib import Path
@@ -126,9 +127,15 @@ def _read(path: Path) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # an intact zip with foreign content: torch.load raises many kinds
-        raise CheckpointFault(
-            f"{path}: holds something other than plain tensors and numbers ({error!s:.200})."
-        ) from error
+        wanted = refused_global(error)
+        more = f" It asks for {wanted}; not loaded, nothing of it was run." if wanted else ""
+        raise CheckpointFault(f"{path}: holds something other than plain tensors and numbers.{more}") from error
+
+
+def refused_global(error: Exception) -> str | None:
+    """The function or class that a file asked for where torch.load(weights_only=True) refused it; else None."""
+    found = re.search(r"GLOBAL ([\w.]+)", str(error))
+    return found[1] if found else None
 
 
 def load_weights(model: nn.Module, state: dict[str, Tensor], source: str) -> None:

@@ -1,6 +1,7 @@
 """What differs between two configs, key by key; either may be a YAML file or a checkpoint."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,13 +10,19 @@ from rich.table import Table
 from rich.text import Text
 
 from retinanet import checkpoint as checkpoints
+from retinanet import yaml_strict
 from retinanet.config import Config
-from retinanet.config_file import config_to_dict, load_config
+from retinanet.config_file import config_to_dict, load_config, with_overrides
+from retinanet.errors import ConfigFault
 
 ABSENT = "-"
 """Stands for the value of a key that the other loss or section does not have."""
 
 CHECKPOINTS = (".pt", ".pth")
+YAML_FILES = (".yaml", ".yml")
+
+STUDY_KEYS = {"arms", "grid"}
+"""Keys of a study (`tools/ablate.py`) that no config has."""
 
 
 class Difference(NamedTuple):
@@ -27,9 +34,24 @@ class Difference(NamedTuple):
     second: str
 
 
-def read_config(path: Path) -> Config:
-    """The config of a YAML file or, by its suffix, of a checkpoint. ConfigFault or CheckpointFault where unreadable."""
-    return checkpoints.load(path).config if path.suffix in CHECKPOINTS else load_config(path, [])
+def read_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """The config of a YAML file or, by its suffix, of a checkpoint, with `key=value` overrides.
+
+    Raises CheckpointFault for a checkpoint that cannot be read, ConfigFault for any other file that holds no config.
+    """
+    if path.suffix in CHECKPOINTS:
+        stored = checkpoints.load(path).config
+        return with_overrides(stored, list(overrides)) if overrides else stored
+    if path.is_file():
+        if path.suffix not in YAML_FILES:
+            kinds = f"YAML files ({', '.join(YAML_FILES)}) and checkpoints ({', '.join(CHECKPOINTS)})"
+            raise ConfigFault(f"{path}: no config can be read from this; only {kinds} hold one")
+        if yaml_strict.read(path).data.keys() & STUDY_KEYS:
+            raise ConfigFault(
+                f"{path} is a study of many configs, for `python tools/ablate.py {path}`; give a config instead, such "
+                "as the one that its `base:` names"
+            )
+    return load_config(path, list(overrides))
 
 
 def differences(first: Config, second: Config) -> list[Difference]:

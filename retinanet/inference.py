@@ -4,22 +4,23 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from retinanet import checkpoint as checkpoints
 from retinanet import distributed
 from retinanet.analysis.outcome import leave_behind
+from retinanet.analysis.stale import TITLE
 from retinanet.analysis.subject import Subject
 from retinanet.anchor_fit.placed import place_boxes
 from retinanet.anchor_fit.plot import draw_recall
 from retinanet.anchor_fit.recall import anchor_recall
 from retinanet.build import build_detector, build_loss_and_model, build_sizing, seed_everything
 from retinanet.checkpoint import load_weights
-from retinanet.config import Config
+from retinanet.config import Assign, Config
 from retinanet.config_file import with_overrides
 from retinanet.data.coco import CocoDataset, first_images, load_coco
 from retinanet.data.json_file import write_json
 from retinanet.document.blocks import Block, Heading, Picture
 from retinanet.errors import DataFault
 from retinanet.evaluate import AnyDetector, Detector, evaluate_dataset
+from retinanet.interop.published import read_ours
 from retinanet.model.retinanet import build_anchor_spec
 from retinanet.progress import image_progress
 from retinanet.run_folder import make_folder
@@ -50,8 +51,11 @@ class SavedDetector(NamedTuple):
 
 
 def load_detector(path: Path, overrides: list[str]) -> SavedDetector:
-    """Read a checkpoint onto the device of its config. `overrides` are key=value words for that config."""
-    saved = checkpoints.load(path)
+    """Read a checkpoint onto the device of its config. `overrides` are key=value words for that config.
+
+    path: of a run (.pt), or of tools/convert_weights.py (.pt or .safetensors).
+    """
+    saved = read_ours(path)
     config = with_overrides(saved.config, overrides)
     device = distributed.choose_device(config.device, distributed.read_ranks())
     seed_everything(config.seed, config.threads)
@@ -76,6 +80,7 @@ def evaluate_loaded(saved: Loaded, path: Path, output: Path | None, *, report: b
     check_engine(saved.config.eval.engine)
     data = saved.config.data
     root = Path(data.root)
+    check_is_there(root, data.val_annotations)
     dataset = first_images(
         load_coco(root / data.val_annotations, root / data.val_images, data.check_images), data.limit
     )
@@ -94,20 +99,43 @@ def evaluate_loaded(saved: Loaded, path: Path, output: Path | None, *, report: b
     distributed.stop()
     if ranks.is_main:
         write_json(folder / "detections.json", results)
-        lines = [f"Detector: {path}, step {saved.step:,}.", f"Data: {dataset.annotation_file}."]
+        precision = precision_name(saved.detector)
+        how = f"computed in {precision} on {saved.detector.device.type}"
+        print(f"{path}: {how}")
+        lines = [f"Detector: {path}, step {saved.step:,}, {how}.", f"Data: {dataset.annotation_file}."]
         if left_out:
             lines.append(f"Detections of {left_out} classes that the data do not have are left out.")
             print(lines[-1])
-        subject = Subject(f"Evaluation of {home.name or path.stem}", tuple(lines), dataset.image_folder)
+        subject = Subject(f"{TITLE}{home.name or path.stem}", tuple(lines), dataset.image_folder)
         leave_behind(
             folder,
             subject,
             evaluation,
             dataset.ground_truth,
             results,
-            {"step": saved.step},
+            {"step": saved.step, "precision": precision},
             report=report,
             extra=partial(anchor_section, saved.config, dataset),
+        )
+
+
+def precision_name(detector: AnyDetector) -> str:
+    """What the network is computed in: as "bfloat16"; an exported file has a precision of its own."""
+    return (
+        str(detector.precision).removeprefix("torch.")
+        if isinstance(detector, Detector)
+        else "the precision of the exported file"
+    )
+
+
+def check_is_there(root: Path, annotations: str) -> None:
+    """DataFault, with how to mend it, where the data that a detector was trained with are not where they were."""
+    if not root.is_dir():
+        raise DataFault(f"data.root: no folder {root}; give the data set's with data.root=PATH (see data/README.md).")
+    if not (root / annotations).is_file():
+        raise DataFault(
+            f"data.val_annotations: no file {root / annotations}; give the folder of the data set with data.root=PATH, "
+            "and if need be the file within it with data.val_annotations=FILE."
         )
 
 
@@ -120,17 +148,25 @@ def anchor_section(config: Config, dataset: CocoDataset, plots: Path) -> list[Bl
     spec = build_anchor_spec(config.model)
     found = anchor_recall(placed, spec, positive_iou=positive, negative_iou=negative)
     whole = found.overall
+    below = f"{whole.boxes - whole.positive:,} of {whole.boxes:,} are, {whole.missed:,} of them below {negative:g}"
     return [
         Heading("Anchors"),
         Picture(
             draw_recall(plots / "anchors.png", f"the best anchor of each of {whole.boxes:,} boxes", found),
             "Best IoU that any anchor has with each object, by size and by level",
             f"Left: the share of objects whose best anchor has at least that IoU. An object below {positive:g} is "
-            f"learned by no anchor unless assign.low_quality is on: {whole.boxes - whole.positive:,} of "
-            f"{whole.boxes:,} are, {whole.missed:,} of them below {negative:g}. Middle and right: the "
-            "same by size on the canvas and by pyramid level; what anchors do not cover, training cannot mend.",
+            f"learned by {learned_by(config.assign)}: {below}. Middle and right: the same by size on the canvas and "
+            "by pyramid level.",
         ),
     ]
+
+
+def learned_by(rule: Assign) -> str:
+    """Which anchors learn an object whose best IoU is below the positive threshold."""
+    if not rule.low_quality:
+        return "no anchor (assign.low_quality is off), and training cannot mend that"
+    least = f" and at an IoU of at least {rule.low_quality_min_iou:g}" if rule.low_quality_min_iou else ""
+    return f"its best anchors alone{least} (assign.low_quality is on)"
 
 
 def check_categories(known: tuple[Category, ...], dataset: CocoDataset, source: Path) -> None:

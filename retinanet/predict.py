@@ -49,11 +49,11 @@ def predict(
     faults: list[str] = []
     with image_progress("predicting", len(paths)) as report:
         for image_id, path in enumerate(paths, start=1):
-            report(1)
             try:
                 image, batch = one_image(path, image_id, sizing)
             except DataFault as fault:
                 faults.append(str(fault))
+                report(1)
                 continue
             results = to_results(result_rows(image_id, detector(batch)[0]), saved.categories)
             shown = [r for r in results if r["score"] >= least[r["category_id"]]]
@@ -63,8 +63,10 @@ def predict(
             for r in results:
                 told = {"category_name": names[r["category_id"]], "shown": r["score"] >= least[r["category_id"]]}
                 rows.append({**r, "file_name": str(path), **told})
+            report(1)
     write_json(output / "detections.json", rows)
-    print(f"{len(paths) - len(faults)} pictures and detections.json written to {output}/")
+    drawn = len(paths) - len(faults)
+    print(f"{drawn} picture{'' if drawn == 1 else 's'} and detections.json written to {output}/")
     if faults:
         raise DataFault(list_faults("images left out", faults))
 

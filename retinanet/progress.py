@@ -11,6 +11,10 @@ LINE_SECONDS = 10.0
 """Least time between plain lines."""
 
 
+LEAST_SECONDS = 1.0
+"""Shorter times tell no speed."""
+
+
 @contextmanager
 def image_progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
     """Gives a function that is told how many more images are done."""
@@ -35,7 +39,14 @@ def image_progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
         now = time.monotonic()
         if now - shown >= LINE_SECONDS or done == total:
             shown = now
-            pace = done / max(now - started, 1e-9)
-            print(f"{title} {done}/{total} images, {pace:.1f} a second, {(total - done) / pace:.0f} s left", flush=True)
+            print(f"{title} {done}/{total} images{_speed(done, total, now - started)}", flush=True)
 
     yield report
+
+
+def _speed(done: int, total: int, seconds: float) -> str:
+    """Words on images a second and time left; none before there is a speed to tell."""
+    if done < 2 or seconds < LEAST_SECONDS:
+        return ""
+    left = f", {(total - done) * seconds / done:.0f} s left" if done < total else ""
+    return f", {done / seconds:.1f} a second{left}"

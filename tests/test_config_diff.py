@@ -48,6 +48,12 @@ def test_a_checkpoint_gives_the_config_it_was_trained_with(trained: Path) -> Non
         read_config(trained / "config.pt")
 
 
+def test_overrides_change_either_kind(trained: Path) -> None:
+    for name in ("config.yaml", "checkpoints/best.pt"):
+        changed = read_config(trained / name, ["seed=41"])
+        assert [row.key for row in differences(read_config(trained / name), changed)] == ["seed"]
+
+
 def test_diff_of_a_file_and_a_checkpoint_in_lines_that_a_script_can_cut(
     tool: Tool, tiny_yaml: Path, trained: Path
 ) -> None:
@@ -81,6 +87,8 @@ def test_show_prints_a_config_that_loads_back(tool: Tool, trained: Path, tmp_pat
     [
         ("gone.yaml", "gone.pt", 2, "there is no config"),
         ("tiny", "gone.pt", 4, "no such checkpoint"),
+        ("tiny", "q.onnx", 2, "only YAML files (.yaml, .yml) and checkpoints (.pt, .pth) hold one"),
+        ("tiny", "study.yaml", 2, "study.yaml is a study of many configs, for `python tools/ablate.py "),
         ("tiny", "wrong.yaml", 2, "wrong.yaml:1: modle: unknown key; did you mean model?"),
     ],
 )
@@ -88,6 +96,8 @@ def test_what_cannot_be_read_is_told_in_one_message(
     tool: Tool, tiny_yaml: Path, tmp_path: Path, first: str, second: str, code: int, told: str
 ) -> None:
     (tmp_path / "wrong.yaml").write_text("modle: {}\n", encoding="utf-8")
+    (tmp_path / "q.onnx").write_bytes(bytes(range(256)))
+    (tmp_path / "study.yaml").write_text("base: tiny.yaml\narms: [{name: a}, {name: b}]\n", encoding="utf-8")
     paths = [tiny_yaml if name == "tiny" else tmp_path / name for name in (first, second)]
     found, out, err = tool("config.py", "diff", *paths)
     assert (found, out) == (code, "")

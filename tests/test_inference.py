@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from retinanet.analysis.outcome import evaluate_files
+from retinanet.config import Config
 from retinanet.errors import ConfigFault, DataFault, ResourceFault
-from retinanet.inference import evaluate_checkpoint, load_detector
+from retinanet.inference import evaluate_checkpoint, learned_by, load_detector
 from retinanet.metrics import read_rows
 
 
@@ -45,6 +46,34 @@ def test_another_data_set_goes_into_a_folder_of_its_own_in_the_run(trained: Path
     )
     detections = json.loads((tmp_path / "eval-best-train" / "detections.json").read_text(encoding="utf-8"))
     assert {row["image_id"] for row in detections} == set(range(1, 13))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_precision_is_told(
+    trained: Path, tmp_path: Path, precision: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = trained / "checkpoints" / "best.pt"
+    evaluate_checkpoint(checkpoint, [f"precision={precision}"], tmp_path / "out", report=False)
+    assert read(tmp_path / "out/eval.json")["precision"] == precision
+    assert f"computed in {precision} on cpu" in capsys.readouterr().out
+
+
+def test_which_anchors_learn_an_object_that_none_fits() -> None:
+    rule = Config().assign
+    assert learned_by(rule) == "no anchor (assign.low_quality is off), and training cannot mend that"
+    assert (
+        learned_by(rule.model_copy(update={"low_quality": True})) == "its best anchors alone (assign.low_quality is on)"
+    )
+    some = rule.model_copy(update={"low_quality": True, "low_quality_min_iou": 0.3})
+    assert "alone and at an IoU of at least 0.3 (" in learned_by(some)
+
+
+def test_data_that_are_elsewhere_come_with_a_hint(trained: Path, tmp_path: Path) -> None:
+    checkpoint = trained / "checkpoints" / "best.pt"
+    for root, named in ((tmp_path / "none", "no folder"), (tmp_path, r"no file .*val\.json")):
+        with pytest.raises(DataFault, match=rf"data\.\w+: {named}.*data\.root=PATH"):
+            evaluate_checkpoint(checkpoint, [f"data.root={root}"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_overrides_reach_the_detector(trained: Path) -> None:
@@ -119,6 +148,8 @@ def test_the_report_of_a_checkpoint_shows_images_and_anchors(trained: Path, tmp_
     evaluate_checkpoint(trained / "checkpoints/best.pt", [], tmp_path / "out")
     page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
     assert ">Anchors</h2>" in page
+    assert "learned by no anchor (assign.low_quality is off)" in page
+    assert f", computed in {read(tmp_path / 'out/eval.json')['precision']} on cpu." in page
     plots = tmp_path / "out/plots"
     assert (plots / "anchors.png").is_file()
     shown = read(tmp_path / "out/eval.json")["images"]

@@ -20,6 +20,7 @@ from retinanet.run_folder import claim
 
 PROJECT = Path(__file__).resolve().parent.parent
 TOOLS = ("train.py", "eval.py", "predict.py", "prepare_data.py", "ablate.py", "loss_distribution.py", "config.py")
+FILES = ("--ground-truth", "g.json", "--detections", "d.json")
 Tool = Callable[..., tuple[int, str, str]]
 
 WITHOUT_TORCH = """
@@ -109,7 +110,12 @@ def told_once(outcome: tuple[int, str, str], code: int, *parts: str) -> None:
         ("eval.py", ["--ground-truth", "gt.json"], ["both --ground-truth and --detections"]),
         ("eval.py", ["--detections", "dt.json"], ["both --ground-truth and --detections"]),
         ("eval.py", [], ["give a checkpoint"]),
-        ("eval.py", ["a.pt", "--ground-truth", "g.json", "--detections", "d.json"], ["give a checkpoint, or"]),
+        ("eval.py", ["a.pt", *FILES], ["give a checkpoint, or"]),
+        ("eval.py", ["a.pt", "--detections", "d.json"], ["not a.pt and files together"]),
+        ("eval.py", ["a.pt", "--engine", "fast"], ["eval.engine=NAME"]),
+        ("eval.py", ["eval.engine=fast"], ["eval.engine=fast: key=value words need a checkpoint"]),
+        ("eval.py", [*FILES, "eval.engine=fast"], ["--engine"]),
+        ("eval.py", [*FILES, "--images", ".", "--no-report"], ["--no-report"]),
         ("predict.py", ["a.pt"], ["INPUT"]),
         ("prepare_data.py", [], ["command"]),
         ("prepare_data.py", ["shapes", "--train", "0"], ["train_images is 0"]),

@@ -15,7 +15,7 @@ def parse_arguments() -> argparse.Namespace:
         "          python tools/anchors.py configs/bccd.yaml data.root=PATH --split val --output anchors.png",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("config", type=Path, help="such as configs/quickstart.yaml")
+    parser.add_argument("config", type=Path, help="YAML file such as configs/quickstart.yaml, or a checkpoint")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="config keys to change, as data.root=PATH")
     parser.add_argument("--split", choices=("train", "val"), default="train", help="boxes to use (default: train)")
     parser.add_argument("--output", type=Path, metavar="PNG", help="draw the fit into this file too")
@@ -25,8 +25,10 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     from retinanet.anchor_fit.report import report_anchors
+    from retinanet.config_diff import read_config
 
-    report_anchors(arguments.config, arguments.overrides, split=arguments.split, output=arguments.output)
+    config = read_config(arguments.config, arguments.overrides)
+    report_anchors(config, arguments.config.name, split=arguments.split, output=arguments.output)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--images", type=Path, metavar="FOLDER", help="draw the images that differ most from here")
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder for the results (default: in runs/)")
     parser.add_argument(
-        "--resamples", type=int, metavar="N", help="default: 1000, more where there are more than 25 classes"
+        "--resamples", type=int, metavar="N", help="at least 40 (default: 1000, more for over 25 classes)"
     )
     return parser.parse_args()
 

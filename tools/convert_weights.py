@@ -35,6 +35,7 @@ def parse_arguments() -> argparse.Namespace:
         "--coco-only", action="store_true", help="of torchvision's 91 outputs keep those of COCO's 80 categories"
     )
     parser.add_argument("--norm-eps", type=float, help="eps of its batch norms (default: 1e-5, or as published)")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT where it exists")
     return parser.parse_intermixed_args()
 
 
@@ -47,7 +48,8 @@ def main() -> None:
     if stray:
         raise ConfigFault(f"expected key=value after the two files, not: {' '.join(stray)}")
     wishes = Wishes(arguments.classes, arguments.coco_only, arguments.norm_eps, overrides)
-    print("\n".join(convert(arguments.conversion, arguments.input, arguments.output, wishes)))
+    files = arguments.input, arguments.output
+    print("\n".join(convert(arguments.conversion, *files, wishes, overwrite=arguments.overwrite)))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from retinanet.analysis.command_line import find_conflict
 from retinanet.cli import run
 
 
@@ -15,7 +16,9 @@ def parse_arguments() -> argparse.Namespace:
         "          python tools/eval.py --ground-truth GT.json --detections DT.json.gz --images FOLDER",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("checkpoint", nargs="?", type=Path, help="such as runs/NAME/checkpoints/best.pt, or an exported file")
+    parser.add_argument(
+        "checkpoint", nargs="?", type=Path, help="such as runs/NAME/checkpoints/best.pt, or an exported file"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="config keys to change, as data.root=PATH")
     parser.add_argument("--ground-truth", type=Path, help="COCO annotations, .json or .json.gz")
     parser.add_argument("--detections", type=Path, help="COCO results, .json or .json.gz")
@@ -25,11 +28,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, help="folder for all files (default: in the run's folder, or runs/)")
     parser.add_argument("--no-report", action="store_true", help="eval.json alone, without report.html and plots/")
     arguments = parser.parse_intermixed_args()
-    files = (arguments.ground_truth, arguments.detections)
-    if (arguments.checkpoint is None) == (files == (None, None)) or (None in files and files != (None, None)):
-        parser.error("give a checkpoint, or both --ground-truth and --detections")
-    if arguments.checkpoint is not None and (arguments.images or arguments.engine):
-        parser.error("with a checkpoint, say data.val_images=FOLDER and eval.engine=NAME instead of --images, --engine")
+    conflict = find_conflict(arguments)
+    if conflict:
+        parser.error(conflict)
     return arguments
 
 

@@ -14,12 +14,18 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def not_negative(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 0 or more")
+    return int(text)
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         allow_abbrev=False,
         description="Write a checkpoint as a file for other runtimes: any batch size and canvas, pixels in, boxes and "
         "scores out, in float32 on the CPU. Then run it beside the checkpoint on the val split of its config and "
-        "write AP, differences and latency to OUTPUT's name .json. tools/predict.py takes the file like a checkpoint.",
+        "write AP, differences and latency to OUTPUT.json. tools/predict.py takes the file like a checkpoint.",
         epilog=f"{EXAMPLE}. Needs `pip install -e .[export]`. A .pt2 is a program: load only those you trust.",
     )
     add = parser.add_argument
@@ -33,7 +39,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--calibration-images", type=positive, default=64, metavar="N", help="at most so many of them (64)")
     add("--skip-check", action="store_false", dest="check", help="write the file only; needs no data")
     add("--limit", type=positive, metavar="N", help="check on the first N images of the val split")
-    add("--latency-runs", type=int, default=50, metavar="N", help="timed calls (50); 0 measures no latency")
+    add("--latency-runs", type=not_negative, default=50, metavar="N", help="timed calls (50); 0 measures no latency")
     add("--batch-sizes", type=positive, nargs="+", default=[1], metavar="N", help="to time (1)")
     add("--threads", type=positive, nargs="+", default=[], metavar="N", help="to time (as many as torch takes)")
     add("--overwrite", action="store_true", help="replace OUTPUT where it exists")

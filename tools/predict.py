@@ -13,7 +13,9 @@ def parse_arguments() -> argparse.Namespace:
         "patterns. A .pt2 file is a program: load only those you trust.",
         epilog="Example: python tools/predict.py runs/quickstart/checkpoints/best.pt photos/ eval.shown_score=0.5",
     )
-    parser.add_argument("checkpoint", type=Path, help="such as runs/NAME/checkpoints/best.pt, NAME.onnx or NAME.pt2")
+    parser.add_argument(
+        "checkpoint", type=Path, help="such as runs/NAME/checkpoints/best.pt, NAME.safetensors, NAME.onnx or NAME.pt2"
+    )
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="image, folder, pattern, or a key=value")
     parser.add_argument("--output", type=Path, default=Path("predictions"), help="folder for the results")
     parser.add_argument(

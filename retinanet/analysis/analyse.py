@@ -33,7 +33,8 @@ class Analysis(NamedTuple):
     errors: ErrorReport
     thresholds: Thresholds
     score: float
-    """From which detections count in `overlaps`, `confusion` and `images`: the overall threshold of best F1."""
+    """The overall threshold of best F1: from it on, detections count in `overlaps`, `confusion`, `images` and
+    `calibration.shown`."""
     confusion: Confusion
     calibration: Calibration | None
     images: ImageErrors
@@ -57,7 +58,7 @@ def analyse(scored: Scored) -> Analysis:
         thresholds=thresholds,
         score=score,
         confusion=confusion_matrix(scored, score),
-        calibration=measure_calibration(scored),
+        calibration=measure_calibration(scored, score),
         images=images,
         worst=worst(images, SHOWN_IMAGES),
         best=best(images, SHOWN_IMAGES),
@@ -129,6 +130,7 @@ def _calibration(calibration: Calibration | None, categories: tuple[tuple[int, s
     return {
         "bins": len(calibration.overall.count_B),
         "overall": numbers(calibration.overall),
+        "from_best_threshold": None if calibration.shown is None else calibration.shown._asdict(),
         "by_class": [
             {"id": id_, "name": name, **numbers(found)} for (id_, name), found in zip(categories, calibration.by_class)
         ],

@@ -31,24 +31,43 @@ class Reliability(NamedTuple):
     """NaN without detections."""
 
 
+class ShownScores(NamedTuple):
+    """The detections from one score on, all classes together."""
+
+    from_score: float
+    detections: int
+    mean_score: float
+    right: float
+    """Share of hits."""
+
+
 class Calibration(NamedTuple):
     """All classes together, and each."""
 
     overall: Reliability
     by_class: tuple[Reliability, ...]
+    shown: ShownScores | None
+    """None where no detection scores so high. ECE is mostly of low scores; this is of those that are used."""
 
 
-def measure_calibration(scored: Scored) -> Calibration | None:
-    """Reliability of the scores; None where some lie outside 0..1 and so are no probabilities."""
+def measure_calibration(scored: Scored, from_score: float) -> Calibration | None:
+    """Reliability of the scores, and their mean error from `from_score` on.
+
+    None where some lie outside 0..1 and so are no probabilities.
+    """
     found = scored.found
     if len(found.score_D) and not (found.score_D[-1] >= 0 and found.score_D[0] <= 1):
         return None
     kept = found.outcome_D != IGNORED
     score_D, hit_D, class_D = found.score_D[kept], found.outcome_D[kept] == TRUE_POSITIVE, found.class_D[kept]
     classes = [class_D == k for k in range(len(scored.categories))]
-    return Calibration(
-        reliability(score_D, hit_D), tuple(reliability(score_D[of_class], hit_D[of_class]) for of_class in classes)
+    above_D = score_D >= from_score
+    count = int(above_D.sum())
+    shown = (
+        ShownScores(from_score, count, float(score_D[above_D].mean()), float(hit_D[above_D].mean())) if count else None
     )
+    by_class = tuple(reliability(score_D[of_class], hit_D[of_class]) for of_class in classes)
+    return Calibration(reliability(score_D, hit_D), by_class, shown)
 
 
 def reliability(score_D: NDArray[np.float64], hit_D: NDArray[np.bool_], bins: int = BINS) -> Reliability:

@@ -2,8 +2,10 @@
 
 Every detection that scores enough is paired with at most one object and the reverse: first the hits, as COCO pairs
 them within a class, then what is left with what is left, of any class, largest IoU first, down to 0.5. So the
-diagonal holds exactly the true positives of that score. A detection without a partner stands under background, an
-object without one too; crowd regions and detections in them do not count.
+diagonal holds exactly the true positives of that score, and an object counts as right even where a detection of another
+class overlaps it more. A detection without a partner stands under background, though it may lie on an object that has
+been found already (a duplicate, or a second class for it); an object without one stands there too. Crowd regions and
+detections in them do not count.
 
 Legend: K classes, D detections, P pairs.
 """

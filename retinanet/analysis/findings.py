@@ -2,9 +2,14 @@
 
 import math
 
+import numpy as np
+
 from retinanet.analysis.analyse import Analysis
 from retinanet.analysis.columns import Scored
 from retinanet.analysis.confusion import most_confused
+
+LOW_SCORE = 0.1
+"""An edge of the bins of `calibration`: below it, it is told how many of the detections are."""
 
 
 def findings(analysis: Analysis, scored: Scored) -> list[str]:
@@ -13,8 +18,27 @@ def findings(analysis: Analysis, scored: Scored) -> list[str]:
         return ["The ground truth has no objects: there is nothing to find, and every detection is false."]
     if not len(scored.found.score_D):
         return ["There are no detections."]
-    told = (_errors(analysis), _threshold(analysis), _calibration(analysis), _sizes(analysis), _classes(analysis))
+    told = (
+        _without_detections(scored),
+        _errors(analysis),
+        _threshold(analysis),
+        _calibration(analysis),
+        _sizes(analysis),
+        _classes(analysis),
+    )
     return [text for text in (*told, _confused(analysis, scored)) if text]
+
+
+def _without_detections(scored: Scored) -> str:
+    images = len(scored.image_names)
+    objects_I = np.bincount(scored.objects.image_N[~scored.objects.crowd_N], minlength=images)
+    empty_I = np.bincount(scored.found.image_D, minlength=images) == 0
+    empty, with_objects = int(empty_I.sum()), int((empty_I & (objects_I > 0)).sum())
+    if not empty:
+        return ""
+    have = "has no detection" if empty == 1 else "have no detection"
+    told = f"{empty:,} of {images:,} images {have}, of which {with_objects:,} with objects."
+    return told + (" Was all of the data set detected on?" if 2 * with_objects > (objects_I > 0).sum() else "")
 
 
 def _errors(analysis: Analysis) -> str:
@@ -42,9 +66,17 @@ def _calibration(analysis: Analysis) -> str:
     if math.isnan(found.ece):
         return ""
     counted = found.count_B > 0
-    gap = float((found.count_B[counted] * (found.score_B - found.right_B)[counted]).sum() / found.count_B.sum())
-    told = "too high" if gap > 0 else "too low"
-    return f"Expected calibration error {found.ece:.3f}; scores are {abs(gap):.3f} {told} on average."
+    low = float(found.count_B[counted & (found.edges[1:] <= LOW_SCORE)].sum() / found.count_B.sum())
+    told = f"Expected calibration error {found.ece:.3f} over all detections ({low:.0%} score below {LOW_SCORE:g})"
+    shown = analysis.calibration.shown
+    if shown is None:
+        return f"{told}."
+    gap = shown.mean_score - shown.right
+    side = "too high" if gap > 0 else "too low"
+    return (
+        f"{told}; from score {shown.from_score:.3f} on, scores are {abs(gap):.3f} {side} on average: mean "
+        f"{shown.mean_score:.3f}, right {shown.right:.3f}."
+    )
 
 
 def _sizes(analysis: Analysis) -> str:

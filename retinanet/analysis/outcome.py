@@ -10,6 +10,7 @@ from rich.console import Console
 from retinanet.analysis.analyse import Analysis, analyse, as_dict
 from retinanet.analysis.columns import Scored, to_columns
 from retinanet.analysis.findings import findings
+from retinanet.analysis.stale import TITLE, remove_report
 from retinanet.analysis.subject import Subject
 from retinanet.console import evaluation_table
 from retinanet.data.ground_truth import load_ground_truth
@@ -20,6 +21,9 @@ from retinanet.errors import DataFault, list_faults
 from retinanet.run_folder import make_folder
 from retinanet.scoring.evaluation import Engine, Evaluation, check_engine, coco_evaluation
 from retinanet.scoring.matches import match_detections
+
+TOLD_IMAGES = 5
+"""Of the images that could not be drawn, so many are told."""
 
 
 def evaluate_files(
@@ -44,13 +48,15 @@ def evaluate_files(
     with steps() as on_step:
         on_step(f"reading {ground_truth.name}")
         truth = load_ground_truth(ground_truth)
+        if images is not None:
+            check_image_folder(images, truth)
         on_step(f"reading {detections.name}")
         results = read_results(detections, truth)
         make_folder(folder)
         on_step("computing COCO's numbers")
         evaluation = coco_evaluation(truth, results, engine)
     lines = (f"Detections: {detections}.", f"Ground truth: {ground_truth}.")
-    subject = Subject(f"Evaluation of {detections.name.split('.')[0]}", lines, images)
+    subject = Subject(f"{TITLE}{detections.name.split('.')[0]}", lines, images)
     leave_behind(folder, subject, evaluation, truth, results, {}, report=report)
 
 
@@ -67,6 +73,8 @@ def leave_behind(
 ) -> None:
     """Analyse, write eval.json (beginning with `more`) and, where wanted, the report; print table and findings.
 
+    The report of an earlier evaluation in `folder` is removed, wanted or not: it does not go with this eval.json.
+
     extra: further sections for the report, given the folder for their pictures. Raises DataFault, when all is
     written, for images that could not be drawn.
     """
@@ -75,6 +83,7 @@ def leave_behind(
         on_step("analysing")
         scored = to_columns(ground_truth, results, match_detections(ground_truth, results))
         analysis = analyse(scored)
+        older = remove_report(folder)
         write_json(folder / "eval.json", {**more, **eval_content(evaluation, analysis, scored)}, indent=1)
         if report:
             # Imported here: a second for matplotlib, which only the report needs.
@@ -84,9 +93,24 @@ def leave_behind(
     console = Console()
     console.print(evaluation_table(evaluation.metrics, evaluation.per_class, findings(analysis, scored)))
     written = "eval.json, report.html and plots/" if report else "eval.json"
+    written += " (the older report there is removed)" if older and not report else ""
     console.print(f"written to {folder}/: {written}", markup=False, highlight=False, soft_wrap=True)
     if faults:
-        raise DataFault(list_faults("images that could not be drawn; the report has the others", faults))
+        told = list_faults("images that could not be drawn; the report has the others", faults, TOLD_IMAGES)
+        raise DataFault(told)
+
+
+def check_image_folder(images: Path, ground_truth: dict[str, Any]) -> None:
+    """DataFault where the folder has none of the images that the ground truth names."""
+    names = [str(row["file_name"]) for row in ground_truth["images"] if row.get("file_name")]
+    if not any((images / name).is_file() for name in names):
+        asked = (
+            f"none of the {len(names):,} images is in {images} (such as {names[0]})"
+            if names
+            else ("the ground truth names no files of its images, so there is nothing to draw")
+        )
+        mend = "give the folder that the file names are relative to" if names else "leave --images out"
+        raise DataFault(f"--images: {asked}; {mend}.")
 
 
 def eval_content(evaluation: Evaluation, analysis: Analysis, scored: Scored) -> dict[str, Any]:

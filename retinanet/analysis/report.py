@@ -17,6 +17,7 @@ from retinanet.analysis.plots_of_errors import (
     draw_thresholds,
 )
 from retinanet.analysis.report_tables import class_table, confused_table, errors_table, images_table, metrics_table
+from retinanet.analysis.stale import PLOTS, REPORT
 from retinanet.analysis.subject import Subject
 from retinanet.analysis.thumbnails import LEGEND, draw_image
 from retinanet.document.blocks import Block, Gallery, Heading, Listing, Paragraph
@@ -26,8 +27,6 @@ from retinanet.errors import DataFault
 from retinanet.run_folder import make_folder, write_text
 from retinanet.scoring.evaluation import Evaluation
 from retinanet.visualize import Picture, save_picture
-
-PLOTS = "plots"
 
 
 def write_report(
@@ -61,7 +60,7 @@ def write_report(
     for title, places in (("worst", analysis.worst), ("best", analysis.best)):
         blocks += _images(title, places, subject, scored, analysis, plots, faults)
     on_step("writing the report")
-    write_text(folder / "report.html", render_html(subject.title, blocks, contents=True))
+    write_text(folder / REPORT, render_html(subject.title, blocks, contents=True))
     return faults
 
 
@@ -132,8 +131,10 @@ def _errors(analysis: Analysis, scored: Scored, plots: Path) -> list[Block]:
             draw_confusion(plots / "confusion.png", analysis.confusion, scored.names()),
             "Confusion matrix",
             f"A row is what objects are, a column what they are detected as, {where}; the colour is the share of the "
-            f"row. Detections from score {analysis.score:.3f} on (best F1), IoU 0.5. Last column: objects not found. "
-            "Last row: detections of nothing, by the class that they claim.",
+            f"row. Detections from score {analysis.score:.3f} on (best F1), IoU 0.5. Pairs of one class go first, as "
+            "COCO takes them, even where a detection of another class lies closer; then what is left is paired over "
+            "all classes. Last column: objects that have no partner. Last row: detections without one, by the class "
+            "that they claim; they may lie on an object that was found already.",
         ),
     ]
     confused = confused_table(analysis, scored)
@@ -156,12 +157,19 @@ def _scores(analysis: Analysis, scored: Scored, plots: Path) -> list[Block]:
     if analysis.calibration is None:
         blocks.append(Paragraph("Not measured: scores outside 0 to 1 are no probabilities."))
         return blocks
+    used = analysis.calibration.shown
+    shown = (
+        f" The {used.detections:,} from score {used.from_score:.3f} on have a mean score of {used.mean_score:.3f}; "
+        f"{used.right:.3f} of them are right."
+        if used
+        else ""
+    )
     picture = Figure(
         draw_calibration(plots / "calibration.png", analysis.calibration.overall),
         "Share of right detections over their score",
         "Where bars end on the dashed line, a score of 0.7 means that 7 in 10 detections are right; bars under it say "
-        "that scores are too high, over it too low. ECE is the mean gap over detections, most of which score low: the "
-        "right panel counts them.",
+        "that scores are too high, over it too low. ECE is the mean gap over detections, so low scores count "
+        f"most where there are most of them: the right panel counts.{shown}",
     )
     return [*blocks, picture]
 

@@ -10,11 +10,21 @@ from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
 from retinanet.anchor_fit.recall import BY_LEVEL, BY_SIDE, AnchorRecall, Group
+from retinanet.errors import ConfigFault
 from retinanet.figures import COLORS, FONT, INK, MUTED, new_figure, save_figure, tidy
 
 SIZE_COLORS = {"small": COLORS[1], "medium": COLORS[2], "large": COLORS[0]}
 POSITIVE, IGNORED, MISSED = COLORS[0], COLORS[4], COLORS[1]
+SUFFIXES = (".png", ".jpg", ".jpeg")
 HATCHES = {POSITIVE: "", IGNORED: "////", MISSED: "xxxx"}
+
+
+def check_picture(path: Path) -> None:
+    """ConfigFault unless a picture can have this path: a folder or a suffix of no picture cannot."""
+    if path.is_dir():
+        raise ConfigFault(f"--output: {path} is a folder; give the picture's own name, such as {path / 'anchors.png'}")
+    if path.suffix.lower() not in SUFFIXES:
+        raise ConfigFault(f"--output: {path}: a picture's name must end in one of {', '.join(SUFFIXES)}")
 
 
 def draw_recall(path: Path, title: str, recall: AnchorRecall, other: AnchorRecall | None = None) -> Path:

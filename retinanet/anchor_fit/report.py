@@ -8,12 +8,11 @@ from rich.console import Console
 from rich.table import Table
 
 from retinanet.anchor_fit.placed import PlacedBoxes, place_boxes
-from retinanet.anchor_fit.plot import draw_recall
+from retinanet.anchor_fit.plot import check_picture, draw_recall
 from retinanet.anchor_fit.recall import ALL, BY_LEVEL, BY_SIDE, BY_SIZE, AnchorRecall, Group, anchor_recall
-from retinanet.anchor_fit.suggest import as_yaml, suggest_anchors
+from retinanet.anchor_fit.suggest import as_arguments, as_yaml, suggest_anchors
 from retinanet.build import build_sizing
 from retinanet.config import Config
-from retinanet.config_file import load_config
 from retinanet.data.coco import CocoDataset, first_images, load_coco
 from retinanet.errors import DataFault
 from retinanet.model.retinanet import build_anchor_spec
@@ -24,14 +23,16 @@ NOTHING = "-"
 
 
 def report_anchors(
-    config_path: Path, overrides: list[str], *, split: Literal["train", "val"] = "train", output: Path | None = None
+    config: Config, name: str, *, split: Literal["train", "val"] = "train", output: Path | None = None
 ) -> None:
     """Print the fit of a config's anchors to a split of its data, and better anchors where there are any.
 
-    output: a .png to write too. Raises ConfigFault and DataFault for a config or data that cannot be used, DataFault
-    where no object can be measured, ResourceFault where the picture cannot be written.
+    name: what the picture calls the config; output: a picture to write too. Raises ConfigFault for an output that is no
+    picture's name (before anything is measured), DataFault for data that cannot be used or have no object to measure,
+    ResourceFault where the picture cannot be written.
     """
-    config = load_config(config_path, overrides)
+    if output is not None:
+        check_picture(output)
     dataset = load_split(config, split)
     placed = place_boxes(dataset.images, build_sizing(config))
     if not len(placed.boxes_N4):
@@ -48,11 +49,11 @@ def report_anchors(
     if better is None:
         say(console, "\nNo anchors of as many scales and aspect ratios were found that fit better.")
     else:
-        say(console, "\n" + comparison(now, better[1]) + "\n\n" + as_yaml(better[0]))
+        say(console, "\n" + comparison(now, better[1]))
+        say(console, f"\nAs arguments, to add to a command line:\n{as_arguments(better[0])}")
+        say(console, f"\nOr as lines under `model:` in a config, in place of these keys:\n{as_yaml(better[0])}")
     if output is not None:
-        title = (
-            f"{config_path.name} on {dataset.annotation_file.name}: the best anchor of each of {len(now.iou_N):,} boxes"
-        )
+        title = f"{name} on {dataset.annotation_file.name}: the best anchor of each of {len(now.iou_N):,} boxes"
         draw_recall(output, title, now, better[1] if better else None)
         say(console, f"\nwritten to {output}")
 

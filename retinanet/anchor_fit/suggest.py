@@ -8,6 +8,7 @@ dimension clusters, and goes uphill one number at a time.
 Legend: N boxes, 2 = (width, height) in canvas pixels.
 """
 
+import shlex
 from collections.abc import Callable
 
 import numpy as np
@@ -119,14 +120,20 @@ def written(spec: AnchorSpec) -> AnchorSpec:
     )
 
 
+def as_arguments(spec: AnchorSpec) -> str:
+    """`key=value` words that set these anchors, quoted for a shell, on one line."""
+    return " ".join(shlex.quote(f"model.anchors.{key}={values}") for key, values in _named(spec))
+
+
 def as_yaml(spec: AnchorSpec) -> str:
-    """One line that can be pasted into a config."""
-    lists = (f"{key}: [{', '.join(f'{v:g}' for v in values)}]" for key, values in _named(spec))
-    return f"model: {{anchors: {{{', '.join(lists)}}}}}"
+    """The `anchors:` lines that set these anchors, indented as they stand under a config's `model:`."""
+    return "\n".join(["  anchors:", *(f"    {key}: {values}" for key, values in _named(spec))])
 
 
-def _named(spec: AnchorSpec) -> tuple[tuple[str, tuple[float, ...]], ...]:
-    return (("sizes", spec.sizes), ("scales", spec.scales), ("aspect_ratios", spec.aspect_ratios))
+def _named(spec: AnchorSpec) -> tuple[tuple[str, str], ...]:
+    """Keys of `model.anchors` and their values as YAML has them."""
+    named = (("sizes", spec.sizes), ("scales", spec.scales), ("aspect_ratios", spec.aspect_ratios))
+    return tuple((key, f"[{', '.join(f'{value:g}' for value in values)}]") for key, values in named)
 
 
 def _digits(value: float) -> float:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retinanet.compare.samples import AR_CELLS, class_metrics, mean_over_classes
-from retinanet.errors import DataFault
+from retinanet.errors import ConfigFault, DataFault
 from retinanet.scoring.bootstrap import draw_multiplicities
 from retinanet.scoring.evaluation import METRIC_NAMES
 from retinanet.scoring.intervals import (
@@ -38,6 +38,9 @@ DEFAULT_RESAMPLES = 1000
 FEWEST_IMAGES = 6
 """Images with objects from which a difference can be judged: were all n in one detector's favour, the exact test that
 swaps the two image by image could still not say less than p = 2^(1 - n), which is under 0.05 from 6 on."""
+
+FEWEST_RESAMPLES = fewest_resamples(1)
+"""Below this even the one question over all classes cannot reach 5 %."""
 
 DIFFERENT, SAME, NOT_MEASURED = "distinguishable", "not distinguishable", "not measured"
 TOO_FEW = "too few images"
@@ -99,8 +102,10 @@ def compare(
     first, second: `match_detections` against one ground truth; class_names: (K,). resamples None takes
     DEFAULT_RESAMPLES, and more where Holm's correction over many classes needs them to reach 5 %. The same arguments
     give the same numbers. Raises DataFault where the two are not of the same images and classes or there is no image,
-    ConfigFault for fewer than one resample.
+    ConfigFault for fewer than FEWEST_RESAMPLES.
     """
+    if resamples is not None:
+        check_resamples(resamples)
     check_same_truth(first, second)
     images = len(first.image_ids_I)
     if images == 0:
@@ -135,6 +140,15 @@ def compare(
     )
 
 
+def check_resamples(resamples: int) -> None:
+    """ConfigFault for fewer than FEWEST_RESAMPLES."""
+    if resamples < FEWEST_RESAMPLES:
+        raise ConfigFault(
+            f"--resamples: wants at least {FEWEST_RESAMPLES}, got {resamples}: with fewer, no difference, however "
+            f"clear, can reach p < {SIGNIFICANCE:g}; leave the option out for {DEFAULT_RESAMPLES} or more"
+        )
+
+
 def images_with_objects(matches: Matches) -> NDArray[np.int64]:
     """(M, K + 1) images with objects that count for each metric: of each class, and last of any."""
     areas = [area for area, _ in (*AP_CELLS, *AR_CELLS)]
@@ -150,9 +164,14 @@ def difference_of(name: str, images: int, first_R: Floats, second_R: Floats) -> 
     """Without a verdict; row 0 of both is the data set as it is, the others are its resamples."""
     difference_R = second_R - first_R
     judged_by = difference_R[1:] if images >= FEWEST_IMAGES else np.full(1, np.nan)
-    p = max(bootstrap_p_value(judged_by), 2.0 ** (1 - images)) if images >= FEWEST_IMAGES else float("nan")
+    p = max(bootstrap_p_value(judged_by), least_p(images)) if images >= FEWEST_IMAGES else float("nan")
     ends = (float(first_R[0]), float(second_R[0]), float(difference_R[0]))
     return Difference(name, *ends, *percentile_interval(judged_by), p, float("nan"), NO_VERDICT, int(images))
+
+
+def least_p(images: int) -> float:
+    """What the exact test that swaps the detectors image by image says where all images favour one of them."""
+    return 2.0 ** (1 - images)
 
 
 def as_family(differences: Sequence[Difference]) -> list[Difference]:
@@ -162,12 +181,13 @@ def as_family(differences: Sequence[Difference]) -> list[Difference]:
 
 
 def judged(found: Difference, p: float) -> str:
-    """The verdict on a difference by its p-value."""
+    """The verdict on a difference by its p-value; one whose interval lies wholly on the other side of 0 is SAME."""
     if np.isnan(found.difference):
         return NOT_MEASURED
     if found.images < FEWEST_IMAGES:
         return TOO_FEW
-    return DIFFERENT if p < SIGNIFICANCE and found.difference != 0 else SAME
+    same_side = min(found.low * found.difference, found.high * found.difference) > 0
+    return DIFFERENT if p < SIGNIFICANCE and same_side else SAME
 
 
 def check_same_truth(first: Matches, second: Matches) -> None:

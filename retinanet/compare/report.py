@@ -12,7 +12,15 @@ from rich.console import Console
 
 from retinanet.analysis.columns import to_columns
 from retinanet.analysis.thumbnails import LEGEND
-from retinanet.compare.differences import MAIN_METRIC, NOT_MEASURED, TOO_FEW, Comparison, Difference, compare
+from retinanet.compare.differences import (
+    MAIN_METRIC,
+    NOT_MEASURED,
+    TOO_FEW,
+    Comparison,
+    Difference,
+    check_resamples,
+    compare,
+)
 from retinanet.compare.images import (
     ImageDifference,
     Used,
@@ -24,6 +32,7 @@ from retinanet.compare.images import (
 )
 from retinanet.compare.plots import draw_classes, draw_differences, largest
 from retinanet.compare.tables import (
+    READING,
     class_findings,
     classes_table,
     images_table,
@@ -38,7 +47,6 @@ from retinanet.data.json_file import write_json
 from retinanet.data.results import read_results
 from retinanet.document.blocks import Block, Heading, Listing, Paragraph, Picture, Table
 from retinanet.document.html import render_html
-from retinanet.errors import ConfigFault
 from retinanet.run_folder import Cell, make_folder, write_csv, write_text
 from retinanet.scoring.evaluation import METRIC_NAMES
 from retinanet.scoring.matches import match_detections
@@ -66,13 +74,18 @@ def compare_files(
     """Print the comparison of two COCO results files and write it into `output` (default: a folder in runs/).
 
     images: folder of the ground truth's file names; with it the images that differ most are drawn. Raises DataFault
-    for files that cannot be used, ConfigFault for fewer than one resample, ResourceFault where it cannot write.
+    for files that cannot be used, ConfigFault for too few resamples, ResourceFault where it cannot write. Files of the
+    same detections are only said to be that.
     """
-    if resamples is not None and resamples < 1:
-        raise ConfigFault(f"--resamples: wants a whole number of at least 1, got {resamples}")
+    if resamples is not None:
+        check_resamples(resamples)
     truth = load_ground_truth(inputs.ground_truth)
     results = [read_results(path, truth) for path in (inputs.first, inputs.second)]
     console = Console()
+    folder = output or Path("runs") / f"compare-{'-'.join(labels(inputs))}"
+    if results[0] == results[1]:
+        report_identical(console, inputs, len(results[0]), folder)
+        return
     with console.status("comparing"):
         matched = [match_detections(truth, found) for found in results]
         detectors = [
@@ -84,7 +97,6 @@ def compare_files(
     rows = image_differences(*pair)
     shown = most_different(rows, PICTURES_EACH_WAY)
     files = find_files(shown, truth, images) if images is not None else []
-    folder = output or Path("runs") / f"compare-{'-'.join(labels(inputs))}"
     make_folder(folder)
     notes = [*remarks(pair, results), *off_centre(comparison)]
     write_numbers(folder, inputs, comparison, rows, pair, notes)
@@ -95,6 +107,18 @@ def compare_files(
     ]
     write_text(folder / "report.html", render_html(title_of(inputs), blocks))
     show(console, inputs, comparison, notes, folder)
+
+
+def report_identical(console: Console, inputs: Inputs, detections: int, folder: Path) -> None:
+    """Say that both files hold the same detections, on the terminal, in compare.json and in report.html."""
+    what = f"Both files hold the same detections, {detections:,} each" if detections else "Neither file has a detection"
+    told = f"{what}: every difference is 0, and there is nothing to compare."
+    make_folder(folder)
+    named = {"A": str(inputs.first), "B": str(inputs.second), "ground_truth": str(inputs.ground_truth)}
+    write_json(folder / "compare.json", {**named, "verdict": told}, indent=1)
+    compared = (f"A is {inputs.first}.", f"B is {inputs.second}.")
+    write_text(folder / "report.html", render_html(title_of(inputs), [Paragraph(told), Listing(compared)]))
+    say(console, f"A  {inputs.first}\nB  {inputs.second}\n\n{told}\n\nwritten to {folder}/")
 
 
 def title_of(inputs: Inputs) -> str:
@@ -113,8 +137,6 @@ def labels(inputs: Inputs) -> tuple[str, str]:
 def remarks(detectors: tuple[Used, Used], results: Sequence[Sequence[dict[str, Any]]]) -> list[str]:
     """What a reader should know of the two files, a sentence each."""
     notes = [f"{detector.name} has no detections." for detector, found in zip(detectors, results) if not found]
-    if results[0] == results[1]:
-        notes.append("Both files hold the same detections.")
     covered = [len({row["image_id"] for row in found}) for found in results]
     if min(covered) < COVERED * max(covered):
         notes.append(
@@ -167,8 +189,7 @@ def number_blocks(folder: Path, comparison: Comparison) -> list[Block]:
         Paragraph(
             f"Paired bootstrap: {comparison.resamples:,} times as many images are drawn with replacement, the same "
             "for both detectors, and every metric is computed anew; the interval is the middle 95 % of the "
-            "differences, p is two-sided. AP over all classes is the question asked. APs, APm and APl are one family "
-            "for Holm's correction, all classes are another; the other rows are shown without a verdict.",
+            f"differences, p is two-sided. {READING}",
             quiet=True,
         ),
         Heading("Classes"),
@@ -262,6 +283,7 @@ def show(console: Console, inputs: Inputs, comparison: Comparison, notes: Sequen
     say(console, f"A  {inputs.first}\nB  {inputs.second}")
     console.print(terminal_table(overall_table(comparison)))
     console.print(terminal_table(sizes_table(comparison), leave_out=("p",)))
+    say(console, f"\n{READING}")
     classes = largest(split_rare(comparison)[0], TERMINAL_CLASSES)
     if classes:
         console.print(terminal_table(classes_table(comparison, classes), leave_out=("p", "verdict", "objects")))

@@ -12,12 +12,18 @@ from retinanet.compare.differences import (
     TOO_FEW,
     Comparison,
     Difference,
+    least_p,
 )
 from retinanet.compare.images import ImageDifference
 from retinanet.document.blocks import Table, TableRow
 from retinanet.scoring.intervals import SIGNIFICANCE, fewest_resamples
 
 NOTHING = "–"
+READING = (
+    "AP over all classes is the one question asked. APs, APm and APl are one family for Holm's correction, all classes "
+    "are another; the other metrics are shown without a verdict, whatever their interval."
+)
+"""How the tables are to be read."""
 HEADER = ("A", "B", "B − A", "95 % interval")
 
 
@@ -55,7 +61,23 @@ def verdict(comparison: Comparison) -> str:
     if main.verdict == DIFFERENT:
         word = "better" if main.difference > 0 else "worse"
         return f"Distinguishable: B is {word} than A in {MAIN_METRIC} ({numbers})."
-    return f"Not distinguishable in {MAIN_METRIC} ({numbers}): with other images, either could be ahead."
+    return f"Not distinguishable in {MAIN_METRIC} ({numbers}): {why_undecided(main)}."
+
+
+def why_undecided(found: Difference) -> str:
+    """What follows of a difference that is not distinguishable, as its interval and p have it."""
+    if found.low == found.difference == found.high == 0:
+        return "hardly a resample of the images differs from 0"
+    if not found.low <= found.difference <= found.high:
+        return "the resamples disagree with the images as they are, so neither can be said to be ahead"
+    if found.low > 0 or found.high < 0:
+        return (
+            f"a borderline case, since the interval leaves out 0 but p is not below {SIGNIFICANCE:g}; more --resamples "
+            "make both more exact, and more images decide"
+        )
+    if found.low < 0 < found.high:
+        return "with other images, either could be ahead"
+    return "with other images, they could be level"
 
 
 def scope(comparison: Comparison) -> str:
@@ -88,14 +110,25 @@ def class_findings(comparison: Comparison) -> list[str]:
             more = f" and {len(names) - 12} more" if len(names) > 12 else ""
             sentences.append(f"B is {word} in {len(names)} of {len(compared)} classes: {', '.join(names[:12])}{more}.")
     if not any(found.verdict == DIFFERENT for found in compared):
-        sentences.append(f"No single class of {len(compared)} is distinguishable after Holm's correction.")
-    needed = fewest_resamples(len(compared))
-    if comparison.resamples < needed:
-        sentences.append(
-            f"With {comparison.resamples:,} resamples no class of {len(compared)} can reach p {SIGNIFICANCE:g} after "
-            f"Holm's correction, however clear it is: use --resamples {needed} or more."
-        )
+        sentences.append(why_no_class(compared, comparison.resamples))
     return sentences
+
+
+def why_no_class(compared: Sequence[Difference], resamples: int) -> str:
+    """That no class is distinguishable, or that none could have been, and what it would take."""
+    needed = fewest_resamples(len(compared))
+    if resamples < needed:
+        return (
+            f"With {resamples:,} resamples no class of {len(compared)} can reach p {SIGNIFICANCE:g} after Holm's "
+            f"correction, however clear it is: use --resamples {needed} or more."
+        )
+    most = max(found.images for found in compared)
+    if len(compared) * least_p(most) >= SIGNIFICANCE:
+        return (
+            f"No class of {len(compared)} has objects in enough images to reach p {SIGNIFICANCE:g} after Holm's "
+            f"correction, however clear it is: the most are {most} images."
+        )
+    return f"No single class of {len(compared)} is distinguishable after Holm's correction."
 
 
 def overall_table(comparison: Comparison) -> Table:

@@ -15,7 +15,8 @@ def read_results(path: Path, ground_truth: dict) -> list[dict]:
     `ground_truth` is a COCO dict that has been validated (`load_ground_truth`); it says which ids are known.
     Other keys are left out, since pycocotools chooses its kind of evaluation by them. An empty list is fine.
     Raises DataFault with every fault of the file: wrong types or lengths, numbers that are not finite, negative
-    width or height, ids that the ground truth does not have.
+    width or height, ids that the ground truth does not have; and where rows name their file (`file_name`) and
+    that is not the file of their image.
     """
     content = read_json(path)
     if not isinstance(content, list):
@@ -24,12 +25,40 @@ def read_results(path: Path, ground_truth: dict) -> list[dict]:
             f"{path}: COCO detections are a list of objects with image_id, category_id, bbox and score; "
             f"this file holds {'an object' if isinstance(content, dict) else 'something else'}{hint}"
         )
+    check_file_names(path, content, ground_truth)
     faults = validate_results(content, ground_truth)
     if faults:
         raise DataFault(list_faults(f"{path}: these detections cannot be scored", faults))
     if all(len(row) == len(_KEYS) for row in content):
         return content
     return [{key: row[key] for key in _KEYS} for row in content]
+
+
+def check_file_names(path: Path, content: list, ground_truth: dict) -> None:
+    """DataFault where a row's `file_name` is not that of the image that its id means; folders do not count."""
+    names = {row["id"]: _base_name(row.get("file_name")) for row in ground_truth["images"]}
+    named = [row for row in content if isinstance(row, dict) and _base_name(row.get("file_name"))]
+    known = [(row, names.get(row["image_id"])) for row in named if isinstance(row.get("image_id"), int)]
+    all_names = set(names.values())
+    wrong = [
+        (row, name)
+        for row, name in known
+        if name != _base_name(row["file_name"]) and (name is not None or _base_name(row["file_name"]) in all_names)
+    ]
+    if wrong:
+        row, name = wrong[0]
+        meant = f"that is {name!r}" if name else "no image has that id"
+        raise DataFault(
+            f"{path}: {len(wrong):,} of {len(content):,} detections are of another image than their image_id means: "
+            f"image_id {row['image_id']} comes with file_name {row['file_name']!r}, but in the ground truth {meant}. "
+            "These look like the results of tools/predict.py, whose image ids are positions: use tools/eval.py "
+            "CHECKPOINT for a data set, or give each detection the id that the ground truth has for its file."
+        )
+
+
+def _base_name(file_name: object) -> str | None:
+    """The name without its folders, of either kind of slash; None for no name."""
+    return file_name.replace("\\", "/").rsplit("/", 1)[-1] or None if isinstance(file_name, str) else None
 
 
 def validate_results(content: list, ground_truth: dict) -> list[str]:

@@ -53,7 +53,7 @@ class ExportOptions(NamedTuple):
 
 
 def export_checkpoint(checkpoint: Path, output: Path, overrides: list[str], options: ExportOptions) -> None:
-    """Write `output`, run it beside the checkpoint over the val split, and write output's name .json with the figures.
+    """Write `output`, run it beside the checkpoint over the val split, and write the figures to `report_of(output)`.
 
     The exported network computes in float32 on the CPU, and so does the checkpoint that it is compared to.
     """
@@ -94,9 +94,14 @@ def export_checkpoint(checkpoint: Path, output: Path, overrides: list[str], opti
             report["calibration"] = {"inputs": options.calibrate, "images": len(chosen)}
         if dataset is not None:
             report |= measured(saved, files, dataset, options)
-    report_file = output.with_suffix(".json")
+    report_file = report_of(output)
     write_json(report_file, report, indent=1)
     show(report, report_file)
+
+
+def report_of(output: Path) -> Path:
+    """NAME.onnx.json or NAME.pt2.json: each exported file has figures of its own."""
+    return output.with_name(f"{output.name}.json")
 
 
 def measured(
@@ -148,7 +153,7 @@ def check_options(output: Path, options: ExportOptions) -> Kind:
     if options.int8 != bool(options.calibrate):
         faults.append("--int8 and --calibrate belong together: 8-bit ranges are measured on images")
     if not options.overwrite:
-        taken = [path for path in (output, output.with_suffix(".json")) if path.exists()]
+        taken = [path for path in (output, report_of(output)) if path.exists()]
         faults += [f"{path} exists; choose another name or add --overwrite" for path in taken]
     if faults:
         raise ConfigFault(list_faults("cannot export", faults))

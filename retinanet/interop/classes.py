@@ -50,6 +50,10 @@ def choose_classes(
     Raises ConfigFault or DataFault for a file that does not fit.
     """
     first = 0 if rows_are_ids else 1
+    if coco_only and file is not None:
+        raise ConfigFault("--coco-only and --classes both say which outputs to keep; give one of them.")
+    if coco_only and not (rows_are_ids and outputs == TORCHVISION_COCO):
+        raise ConfigFault(f"--coco-only is for torchvision's {TORCHVISION_COCO} outputs; these weights have {outputs}.")
     if file is not None:
         content = read_json(file, leave_out="segmentation")
         if isinstance(content, list):
@@ -59,12 +63,10 @@ def choose_classes(
         names = [Category(index + 1, name) for index, name in enumerate(known)]
         coco = tuple(category.name for category in coco_categories())
         return _all(coco_categories() if known == coco else tuple(names), "named by the weights file")
-    if rows_are_ids and outputs == TORCHVISION_COCO and coco_only:
+    if coco_only:
         kept = coco_categories()
         ids = [category.id for category in kept]
         return Classes(kept, ids, f"COCO's own. Left out: outputs {_listed(sorted(set(range(outputs)) - set(ids)))}")
-    if coco_only:
-        raise ConfigFault(f"--coco-only is for torchvision's {TORCHVISION_COCO} outputs; these weights have {outputs}.")
     if rows_are_ids and outputs == TORCHVISION_COCO:
         names91 = RetinaNet_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
         every = tuple(Category(index, name) for index, name in enumerate(names91))

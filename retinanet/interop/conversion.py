@@ -12,7 +12,7 @@ from retinanet.anchors import STRIDES, cell_anchors
 from retinanet.checkpoint import Checkpoint, Progress
 from retinanet.config import Config
 from retinanet.config_file import with_overrides
-from retinanet.errors import CheckpointFault, ConfigFault
+from retinanet.errors import CheckpointFault, ConfigFault, ResourceFault, list_faults
 from retinanet.interop import msra
 from retinanet.interop.anchor_order import ours_from_scale_major
 from retinanet.interop.classes import Classes, choose_classes
@@ -27,7 +27,7 @@ from retinanet.interop.torchvision_out import (
     preprocessing_differences,
     torchvision_shape,
 )
-from retinanet.interop.weights_file import WeightsFile, read_weights, write_safetensors, write_state
+from retinanet.interop.weights_file import WeightsFile, not_finite, read_weights, write_safetensors, write_state
 from retinanet.model.retinanet import build_anchor_spec
 
 PUBLISHED_WITHOUT_EPS = "eeacb38b"
@@ -54,10 +54,14 @@ class Wishes(NamedTuple):
     overrides: list[str]
 
 
-def convert(conversion: Conversion, source: Path, target: Path, wishes: Wishes) -> list[str]:
-    """Write `target` from `source`; returns what was done, a line each. Raises UserFaults."""
-    if target.exists() and target.samefile(source):
-        raise ConfigFault(f"{target}: the output would replace the input; name another file.")
+def convert(
+    conversion: Conversion, source: Path, target: Path, wishes: Wishes, *, overwrite: bool = False
+) -> list[str]:
+    """Write `target` from `source`; returns what was done, a line each. Raises UserFaults.
+
+    A `target` that exists is replaced only where `overwrite` says so.
+    """
+    _check_target(source, target, overwrite)
     match conversion:
         case "torchvision_v1" | "torchvision_v2" | "detectron2" | "mmdetection":
             return _from_foreign(conversion, source, target, wishes)
@@ -65,7 +69,7 @@ def convert(conversion: Conversion, source: Path, target: Path, wishes: Wishes) 
             return _msra_resnet(source, target, wishes)
         case "ours":
             _refuse_wishes(wishes)
-            checkpoint = read_ours(source)
+            checkpoint = _read_finite(source)
             write_ours(target, checkpoint)
             return [
                 f"{source}: {len(checkpoint.weights())} tensors, {len(checkpoint.categories)} classes, "
@@ -76,6 +80,27 @@ def convert(conversion: Conversion, source: Path, target: Path, wishes: Wishes) 
             return _to_torchvision("torchvision_v1", source, target, wishes)
         case "to_torchvision_v2":
             return _to_torchvision("torchvision_v2", source, target, wishes)
+
+
+def _check_target(source: Path, target: Path, overwrite: bool) -> None:
+    folder = next(parent for parent in target.absolute().parents if parent.exists())
+    if not folder.is_dir():
+        raise ResourceFault(f"{target}: cannot be written, since {folder} is a file and no folder; name another OUT.")
+    if target.is_dir():
+        raise ConfigFault(f"{target}: is a folder; name a file in it as OUT.")
+    if target.exists() and source.exists() and target.samefile(source):
+        raise ConfigFault(f"{target}: the output would replace the input; name another file.")
+    if target.exists() and not overwrite:
+        raise ConfigFault(f"{target}: exists; name another OUT or add --overwrite.")
+
+
+def _read_finite(source: Path) -> Checkpoint:
+    """A checkpoint of ours. CheckpointFault lists weights with NaN or infinity."""
+    checkpoint = read_ours(source)
+    faults = not_finite(checkpoint.weights())
+    if faults:
+        raise CheckpointFault(list_faults(f"{source}: its weights are of no use", faults, most=1000))
+    return checkpoint
 
 
 def _refuse_wishes(wishes: Wishes) -> None:
@@ -201,6 +226,8 @@ def _said(
         f"deviation {', '.join(f'{v:g}' for v in pixels.std)}; "
         f"strides in {'1x1' if backbone.stride_in_1x1 else '3x3'} convolutions",
     ]
+    if file.stripped:
+        lines.append(f"names: every one began with {file.stripped!r}, as distributed training has it; left out")
     if eps != OUR_NORM_EPS:
         lines.append(
             f"batch norms: eps {eps:g} there, {OUR_NORM_EPS:g} here; their weights are rescaled to compute the same"
@@ -210,7 +237,7 @@ def _said(
 
 def _to_torchvision(name: TorchvisionName, source: Path, target: Path, wishes: Wishes) -> list[str]:
     _refuse_wishes(wishes)
-    checkpoint = read_ours(source)
+    checkpoint = _read_finite(source)
     classes = len(checkpoint.categories)
     shape = torchvision_shape(checkpoint.config, name)
     state = to_their_state(checkpoint.weights(), TORCHVISION, shape)

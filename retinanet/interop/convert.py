@@ -15,6 +15,7 @@ from retinanet.interop.anchor_order import kept_outputs, ours_from_scale_major, 
 from retinanet.interop.formats import Format
 from retinanet.interop.layout import Layout, shape_of
 from retinanet.interop.naming import OURS, Naming, Shape, name_map, translated
+from retinanet.interop.weights_file import not_finite
 
 COUNTER = "num_batches_tracked"
 OUR_NORM_EPS = 1e-5
@@ -47,8 +48,8 @@ def to_our_names(
 ) -> dict[str, Tensor]:
     """`state` under our names, complete and of the shapes `wanted`.
 
-    CheckpointFault lists every missing, unexpected and misshapen tensor by its name in the file. BatchNorm's count of
-    batches, which nothing reads, is the one tensor that may be left out, or missing.
+    CheckpointFault lists every tensor that is missing, unexpected, misshapen or not finite, by its name in the file.
+    BatchNorm's count of batches, which nothing reads, is the one tensor that may be left out, or missing.
     """
     to_theirs = name_map(OURS, naming, shape)
     to_ours = {theirs: ours for ours, theirs in to_theirs.items()}
@@ -63,6 +64,7 @@ def to_our_names(
             faults.append(f"missing {theirs} {tuple(value.shape)}")
     extra = [translated(name, to_theirs) for name in given if name not in wanted and not name.endswith(COUNTER)]
     faults += [f"unexpected {name} {tuple(state[name].shape)}" for name in dict.fromkeys([*extra, *unknown])]
+    faults += not_finite(state)
     if faults:
         raise CheckpointFault(list_faults(f"{source}: does not fit the network that it seems to be", faults, most=1000))
     return {

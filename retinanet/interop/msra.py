@@ -17,6 +17,7 @@ from torchvision.models.resnet import Bottleneck, ResNet
 from retinanet.errors import CheckpointFault, list_faults
 from retinanet.interop.convert import OUR_NORM_EPS
 from retinanet.interop.layout import RESNETS
+from retinanet.interop.weights_file import not_finite
 
 CONV = {"weight": "_w", "bias": "_b"}
 """What follows a module's name there, by torchvision's word for it; also of the classifier."""
@@ -44,7 +45,7 @@ class Converted(NamedTuple):
 
 
 def to_torchvision(blobs: Mapping[str, Tensor], source: str) -> Converted:
-    """The ResNet in `blobs`. CheckpointFault lists every missing, unexpected and misshapen blob.
+    """The ResNet in `blobs`. CheckpointFault lists every blob that is missing, unexpected, misshapen or not finite.
 
     A scale and a shift become a norm of mean 0 and variance 1 - eps, so that (x - mean) / sqrt(variance + eps) is x. A
     bias before a norm is taken off its mean: the same function, exactly.
@@ -126,6 +127,7 @@ def _check(
             faults.append(f"unexpected {blob} {tuple(value.shape)}")
         elif value.shape != shapes[blob]:
             faults.append(f"{blob} is {tuple(value.shape)}, wanted {tuple(shapes[blob])}")
+    faults += not_finite(given)
     if faults:
         title = f"{source}: does not fit the ResNet that it seems to be"
         raise CheckpointFault(list_faults(title, faults, most=1000))

@@ -7,7 +7,7 @@ from retinanet import checkpoint as checkpoints
 from retinanet.checkpoint import FORMAT, Checkpoint, Progress
 from retinanet.config_file import config_from_dict, config_to_dict
 from retinanet.errors import CheckpointFault, ConfigFault
-from retinanet.interop.weights_file import read_safetensors, write_safetensors
+from retinanet.interop.weights_file import cannot_write, read_safetensors, write_safetensors
 from retinanet.structures import Category
 
 SUFFIXES = (".pt", ".safetensors")
@@ -24,7 +24,7 @@ def read_ours(path: Path) -> Checkpoint:
     if meta.get("format") != FORMAT:
         raise CheckpointFault(
             f"{path}: these weights are not of this project (no format {FORMAT!r} in the header). "
-            "Name the format that they are in."
+            "Give tools/convert_weights.py the name of the format that they are in."
         )
     try:
         categories = tuple(Category(int(c["id"]), str(c["name"])) for c in json.loads(meta["categories"]))
@@ -41,7 +41,10 @@ def write_ours(path: Path, checkpoint: Checkpoint) -> None:
     alone = Checkpoint(checkpoint.config, checkpoint.categories, checkpoint.progress, checkpoint.weights(), {}, {}, {})
     match path.suffix:
         case ".pt":
-            checkpoints.save(path, alone)
+            try:
+                checkpoints.save(path, alone)
+            except (OSError, RuntimeError) as error:
+                raise cannot_write(path, error, path.with_suffix(".partial")) from error
         case ".safetensors":
             meta = {
                 "format": FORMAT,

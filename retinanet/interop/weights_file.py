@@ -2,8 +2,9 @@
 
 import hashlib
 import os
-import re
+import zipfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,13 +14,20 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from retinanet.checkpoint import refused_global
 from retinanet.errors import CheckpointFault, ResourceFault, list_faults
 from retinanet.interop.numpy_pickle import Array, read_numpy_pickle
 
 WRAPPERS = ("state_dict", "model", "blobs")
 """Keys under which training programs keep a state dict beside other things."""
 
+DISTRIBUTED = "module."
+"""What DistributedDataParallel and DataParallel put before every name."""
+
 CHECKSUM = "sha256"
+
+ZIP, PICKLE = b"PK", b"\x80"
+"""How files of torch.save begin; the second until torch 1.5."""
 
 
 class WeightsFile(NamedTuple):
@@ -31,6 +39,8 @@ class WeightsFile(NamedTuple):
     """mmdetection's `meta`, or the metadata of a safetensors file; else empty."""
     digest: str
     """Hexadecimal SHA-256 of the file."""
+    stripped: str = ""
+    """What every name began with there, and is left out of `tensors`."""
 
 
 def read_weights(path: Path) -> WeightsFile:
@@ -41,10 +51,26 @@ def read_weights(path: Path) -> WeightsFile:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if path.suffix == ".safetensors":
         tensors, header = read_safetensors(path)
-        return WeightsFile({name: _plain(value) for name, value in tensors.items()}, header, digest)
+        return _without_prefix(WeightsFile({name: _plain(v) for name, v in tensors.items()}, header, digest))
     content = read_numpy_pickle(path) if path.suffix == ".pkl" else _read_torch(path)
     meta = content.get("meta") if isinstance(content, dict) else None
-    return WeightsFile(_state(content, path), meta if isinstance(meta, dict) else {}, digest)
+    return _without_prefix(WeightsFile(_state(content, path), meta if isinstance(meta, dict) else {}, digest))
+
+
+def _without_prefix(file: WeightsFile) -> WeightsFile:
+    if not file.tensors or not all(name.startswith(DISTRIBUTED) for name in file.tensors):
+        return file
+    tensors = {name.removeprefix(DISTRIBUTED): value for name, value in file.tensors.items()}
+    return file._replace(tensors=tensors, stripped=DISTRIBUTED)
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """A line for each tensor that holds NaN or infinity."""
+    return [
+        f"{name} has {value.numel() - int(value.isfinite().sum()):,} of {value.numel():,} values NaN or infinite"
+        for name, value in tensors.items()
+        if value.is_floating_point() and not value.isfinite().all()
+    ]
 
 
 def _numpy_scalars() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
@@ -65,13 +91,24 @@ def _read_torch(path: Path) -> object:
         with torch.serialization.safe_globals(_numpy_scalars()):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many kinds for what is not a file of plain tensors
-        refused = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"it asks for {refused[1]}" if refused else f"{str(error).strip():.200}"
+        wanted = refused_global(error)
+        if wanted is None:
+            raise CheckpointFault(f"{path}: {_why_unreadable(path)}.") from error
         raise CheckpointFault(
-            f"{path}: not a file of plain tensors and numbers that torch can load safely ({reason}). "
-            "If you trust it, save its state dict alone in the program it comes from: "
+            f"{path}: asks for {wanted}, which is more than plain tensors and numbers; not loaded, nothing of it was "
+            "run. If you trust it, save its state dict alone in the program it comes from: "
             "torch.save({'state_dict': model.state_dict()}, 'weights.pth')."
         ) from error
+
+
+def _why_unreadable(path: Path) -> str:
+    with path.open("rb") as file:
+        begins = file.read(2)
+    if not begins.startswith((ZIP, PICKLE)):
+        return "not a file of weights (torch.save did not write it)"
+    if begins == ZIP and not zipfile.is_zipfile(path):
+        return "cut short or damaged; use another copy"
+    return "damaged, or written by something else than torch.save"
 
 
 def _state(content: object, path: Path) -> dict[str, Tensor]:
@@ -134,10 +171,16 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
         write(part)
         part.replace(path)
     except (OSError, RuntimeError, SafetensorError) as error:
-        part.unlink(missing_ok=True)
-        raise ResourceFault(
-            f"{path}: cannot be written ({error}); check the folder, its permissions and free space."
-        ) from error
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise cannot_write(path, error, part) from error
+
+
+def cannot_write(path: Path, error: Exception, part: Path) -> ResourceFault:
+    """What to tell of an error that came up as `path` was written under the name `part`."""
+    plain = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    reason = plain.replace(str(part), str(path)).replace(part.name, path.name).strip().rstrip(".")
+    return ResourceFault(f"{path}: cannot be written ({reason}); check its folder, permissions and free space.")
 
 
 def checksum(tensors: Mapping[str, Tensor], meta: Mapping[str, str]) -> str:

@@ -168,7 +168,7 @@ def test_calibration_of_a_hand_made_case() -> None:
 def test_calibration_against_loops_and_not_of_scores_that_are_no_probabilities() -> None:
     truth, results = random_scene(8)
     scored = scored_of(truth, results)
-    found = measure_calibration(scored)
+    found = measure_calibration(scored, 0.4)
     bins: dict[int, list] = {}
     for score, outcome in zip(scored.found.score_D, scored.found.outcome_D):
         if outcome != IGNORED:
@@ -179,8 +179,12 @@ def test_calibration_against_loops_and_not_of_scores_that_are_no_probabilities()
     ]
     assert found.overall.ece == pytest.approx(sum(gaps))
     assert sum(part.count_B.sum() for part in found.by_class) == found.overall.count_B.sum() == count
+    shown = [(s, r) for part in bins.values() for s, r in part if s >= 0.4]
+    assert found.shown == (0.4, len(shown), *(pytest.approx(mean) for mean in np.mean(shown, axis=0)))
+    assert 0 < len(shown) < count
+    assert measure_calibration(scored, 2.0).shown is None
     logits = [{**row, "score": 10 * row["score"] - 3} for row in results]
-    assert measure_calibration(scored_of(truth, logits)) is None
+    assert measure_calibration(scored_of(truth, logits), 0.4) is None
 
 
 def test_images_from_worst_to_best() -> None:

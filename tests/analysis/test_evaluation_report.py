@@ -92,6 +92,23 @@ def test_without_a_report_there_is_eval_json_alone(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["eval.json"]
 
 
+def test_an_older_report_goes_but_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    truth, results = random_scene(3)
+    files, out = on_disk(tmp_path / "in", truth, results), tmp_path / "out"
+    evaluate_files(*files, out, images=photographs(tmp_path / "images", 12))
+    assert list((out / "plots").glob("worst_*.jpg"))
+    evaluate_files(*files, out)
+    assert not list((out / "plots").glob("*.jpg"))
+    (out / "plots/mine.png").write_text("", encoding="utf-8")
+    evaluate_files(*files, out, report=False)
+    assert sorted(path.name for path in out.rglob("*")) == ["eval.json", "mine.png", "plots"]
+    assert "older report there is removed" in capsys.readouterr().out.replace("\n", "")
+    (out / "report.html").write_text("<title>Comparison</title>", encoding="utf-8")
+    (out / "plots/errors.png").write_text("", encoding="utf-8")
+    evaluate_files(*files, out, report=False)
+    assert {path.name for path in out.rglob("*.*")} == {"eval.json", "mine.png", "report.html", "errors.png"}
+
+
 @pytest.mark.parametrize("name", ODD)
 def test_odd_inputs_get_a_whole_report(name: str, tmp_path: Path) -> None:
     truth, results = ODD[name]
@@ -134,6 +151,25 @@ def test_a_missing_image_folder_is_told_at_once(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_with_none_of_the_images_is_told_once_and_at_once(tmp_path: Path) -> None:
+    truth, results = random_scene(1)
+    files = on_disk(tmp_path / "in", truth, results)
+    with pytest.raises(DataFault, match=r"^--images: none of the 12 images is in .*such as 1\.jpg") as fault:
+        evaluate_files(*files, tmp_path / "out", images=tmp_path / "in")
+    assert "\n" not in str(fault.value)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(DataFault, match=r"images that could not be drawn.*\n(.*\n){5}  \.\.\. and \d+ more$"):
+        evaluate_files(*files, tmp_path / "out", images=photographs(tmp_path / "some", 1))
+
+
+def test_images_without_file_names_cannot_be_drawn(tmp_path: Path) -> None:
+    truth, results = random_scene(1)
+    for row in truth["images"]:
+        del row["file_name"]
+    with pytest.raises(DataFault, match="--images: the ground truth names no files"):
+        evaluate_files(*on_disk(tmp_path / "in", truth, results), tmp_path / "out", images=tmp_path / "in")
+
+
 def test_a_thumbnail_shows_right_false_and_not_found_where_they_are(tmp_path: Path) -> None:
     """An image of 800 x 400 with EXIF rotation comes out upright and smaller, its boxes with it."""
     scored = scored_of(
@@ -173,6 +209,20 @@ def test_findings_say_what_there_is() -> None:
 
     whole = told(*random_scene(1))
     assert all(part in whole for part in ("AP50", "Best F1", "calibration", "By size", "Lowest AP", "detected as"))
+    truth, results = random_scene(1)
+    part = told(truth, [row for row in results if row["image_id"] <= 2])
+    with_objects = {row["image_id"] for row in truth["annotations"] if not row["iscrowd"]}
+    assert f"10 of 12 images have no detection, of which {len(with_objects - {1, 2})} with objects. Was all" in part
+    assert "no detection" not in told(truth_of([(1, 1, BOX)], images=1), results_of([(1, 1, BOX, 0.9)]))
+    one = told(truth_of([(1, 1, BOX), (3, 1, BOX)]), results_of([(1, 1, BOX, 0.9), (3, 1, FAR, 0.9)]))
+    assert "1 of 3 images has no detection, of which 0 with objects." in one
+    assert "Was all" not in one
+    calibrated = told(
+        truth_of([(1, 1, BOX), (1, 1, FAR)]),
+        results_of([(1, 1, BOX, 0.9), (1, 1, FAR, 0.7), *((2, 1, BOX, 0.06) for _ in range(8))]),
+    )
+    assert "(80% score below 0.1); from score 0.700 on, scores are 0.200 too low" in calibrated
+    assert "mean 0.800, right 1.000." in calibrated
     assert told(*ODD["no detections"]) == "There are no detections."
     assert "nothing to find" in told(*ODD["no objects"])
     assert "No detection is right" in told(*ODD["all wrong"])

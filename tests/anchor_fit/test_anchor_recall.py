@@ -1,13 +1,13 @@
 """Recall of anchors: hand-made counts, placing on canvases, clusters, suggestions and the command's words."""
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 
 from retinanet.anchor_fit.best import best_anchors
@@ -16,14 +16,14 @@ from retinanet.anchor_fit.placed import PlacedBoxes, place_boxes
 from retinanet.anchor_fit.plot import draw_recall
 from retinanet.anchor_fit.recall import ALL, BY_LEVEL, BY_SIDE, BY_SIZE, Group, anchor_recall
 from retinanet.anchor_fit.report import report_anchors, verdict
-from retinanet.anchor_fit.suggest import as_yaml, climb, from_clusters, suggest_anchors, within_bounds, written
+from retinanet.anchor_fit.suggest import as_arguments, climb, from_clusters, suggest_anchors, within_bounds, written
 from retinanet.anchors import AnchorSpec
 from retinanet.build import build_sizing
 from retinanet.config_file import load_config
 from retinanet.data.coco import ImageRecord, load_coco
 from retinanet.data.loader import eval_batches
 from retinanet.data.shapes import generate_shapes
-from retinanet.errors import DataFault
+from retinanet.errors import ConfigFault, DataFault
 from retinanet.model.retinanet import build_anchor_spec
 
 SQUARES = AnchorSpec((32.0, 64.0, 128.0, 256.0, 512.0), (1.0,), (1.0,), 0.5, "none", "stride")
@@ -182,16 +182,19 @@ def test_suggestion_loads_and_keeps_its_promise(
     scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     picture = tmp_path / "fit.png"
-    report_anchors(Path("configs/quickstart.yaml"), [f"data.root={scenes}"], output=picture)
+    quickstart = Path("configs/quickstart.yaml")
+    report_anchors(load_config(quickstart, [f"data.root={scenes}"]), "quickstart", output=picture)
     text = capsys.readouterr().out
     assert Image.open(picture).size[0] > 1000
-    (line,) = (line for line in text.splitlines() if line.startswith("model: "))
+    (arguments,) = (line for line in text.splitlines() if line.startswith("'model.anchors.sizes=["))
+    config = load_config(quickstart, [f"data.root={scenes}", *shlex.split(arguments)])
+    spec = build_anchor_spec(config.model)
+    assert as_arguments(spec) == arguments
+    assert spec != build_anchor_spec(load_config(quickstart, []).model)
     pasted = tmp_path / "pasted.yaml"
-    base = yaml.safe_load(Path("configs/quickstart.yaml").read_text(encoding="utf-8"))
-    base["model"] |= yaml.safe_load(line)["model"]
-    pasted.write_text(yaml.safe_dump(base), encoding="utf-8")
-    config = load_config(pasted, [f"data.root={scenes}"])
-    assert as_yaml(build_anchor_spec(config.model)) == line
+    lines = text[text.index("  anchors:\n") :].split("\n\n")[0]
+    pasted.write_text(f"base: {quickstart.absolute()}\nmodel:\n{lines}\n", encoding="utf-8")
+    assert build_anchor_spec(load_config(pasted, []).model) == spec
     placed = place_boxes(load_coco(scenes / "annotations/train.json", scenes / "train").images, build_sizing(config))
     recall = anchor_recall(placed, build_anchor_spec(config.model), positive_iou=0.5, negative_iou=0.4)
     promised = text.split("mean best IoU")[-1].split(",")[0]
@@ -210,14 +213,24 @@ def test_verdict_says_what_low_quality_does() -> None:
 
 def test_faults_are_told(scenes: Path, tmp_path: Path) -> None:
     with pytest.raises(DataFault, match="no folder"):
-        report_anchors(Path("configs/quickstart.yaml"), [f"data.root={tmp_path / 'nowhere'}"])
+        report_anchors(load_config("configs/quickstart.yaml", [f"data.root={tmp_path / 'nowhere'}"]), "lost")
     empty = tmp_path / "empty"
     generate_shapes(empty, train_images=1, val_images=1)
     annotations = empty / "annotations/train.json"
     content = json.loads(annotations.read_text(encoding="utf-8"))
     annotations.write_text(json.dumps({**content, "annotations": []}), encoding="utf-8")
     with pytest.raises(DataFault, match="nothing to fit anchors to"):
-        report_anchors(Path("configs/quickstart.yaml"), [f"data.root={empty}"])
+        report_anchors(load_config("configs/quickstart.yaml", [f"data.root={empty}"]), "empty")
+
+
+@pytest.mark.parametrize(("name", "told"), [("x.foo", "must end in one of .png"), ("folder.png", "is a folder")])
+def test_an_output_that_is_no_picture_is_refused_before_measuring(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, told: str
+) -> None:
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(ConfigFault, match=told):
+        report_anchors(load_config("configs/quickstart.yaml", []), "any", output=tmp_path / name)
+    assert capsys.readouterr().out == ""
 
 
 def test_picture_without_large_boxes(tmp_path: Path) -> None:
@@ -231,3 +244,12 @@ def test_the_command_line(tool: Callable[..., Any], scenes: Path) -> None:
     assert "boxes have an anchor of IoU 0.5 or more" in done.out
     failed = tool("anchors.py", "configs/quickstart.yaml", "model.anchors.sizes=[1]")
     assert failed.code == 2
+
+
+def test_the_anchors_of_a_checkpoint(tool: Callable[..., Any], trained: Path) -> None:
+    words = ["--split", "val", "model.anchors.sizes=[9, 18, 36, 72, 144]"]
+    (of_file, of_checkpoint) = (
+        tool("anchors.py", trained / name, *words) for name in ("config.yaml", "checkpoints/best.pt")
+    )
+    assert (of_checkpoint.code, of_checkpoint.err) == (0, "")
+    assert of_checkpoint.out == of_file.out

@@ -18,13 +18,16 @@ from retinanet.compare.differences import (
     SAME,
     TOO_FEW,
     Comparison,
+    Difference,
     compare,
+    difference_of,
+    judged,
 )
 from retinanet.compare.images import image_differences, most_different, use_best_score
 from retinanet.compare.plots import largest
 from retinanet.compare.report import Inputs, compare_files, labels
 from retinanet.compare.samples import rank_in_image
-from retinanet.compare.tables import class_findings, scope, verdict
+from retinanet.compare.tables import class_findings, scope, verdict, why_undecided
 from retinanet.data.shapes import generate_shapes
 from retinanet.errors import ConfigFault, DataFault
 from retinanet.scoring.intervals import holm
@@ -148,7 +151,59 @@ def test_resamples_grow_with_the_classes_and_too_few_are_said() -> None:
     truth = truth_of(8, classes=30)
     rows = found_of(truth, 0.5, 1)
     assert compared(truth, rows, rows, None).resamples == 1200
-    assert "use --resamples 1200" in class_findings(compared(truth, rows, rows, 50))[-1]
+    assert [text.split(":")[-1] for text in class_findings(compared(truth, rows, rows, 50))] == [
+        " use --resamples 1200 or more."
+    ]
+
+
+def test_classes_that_could_not_be_distinguishable_are_said_to_be_that() -> None:
+    # 13 classes over 2^7 are above p 0.05, one over 2^7 is not.
+    for classes, told in ((13, "has objects in enough images"), (1, "No single class of 1 is distinguishable")):
+        truth = truth_of(8, classes=classes)
+        rows = found_of(truth, 0.5, 1)
+        (sentence,) = class_findings(compared(truth, rows, list(rows), 600))
+        assert told in sentence
+
+
+def sample(difference: float, resampled: list[float]) -> Difference:
+    """A difference over 50 images with these resamples, judged by its own p-value."""
+    first_R = np.zeros(1 + len(resampled))
+    found = difference_of("AP", 50, first_R, np.array([difference, *resampled]))
+    return found._replace(verdict=judged(found, found.p))
+
+
+@pytest.mark.parametrize(
+    ("difference", "resampled", "told"),
+    [
+        (0.1, [0.1] * 40, "better"),
+        (-0.1, [-0.1] * 40, "worse"),
+        (0.1, [0.1] * 39, "borderline"),
+        (0.1, [0.1] * 90 + [-0.1] * 10, "either could be ahead"),
+        (0.1, [0.1] * 90 + [0.0] * 10, "could be level"),
+        (0.1, [-0.1] * 100, "disagree"),
+        (0.0, [0.1] * 100, "disagree"),
+        (0.0, [0.0] * 100, "hardly a resample"),
+    ],
+)
+def test_the_sentence_agrees_with_interval_and_p(difference: float, resampled: list[float], told: str) -> None:
+    found = sample(difference, resampled)
+    assert told in (
+        verdict(Comparison(50, len(resampled), (found,), (), (), (), np.zeros((1, 1))))
+        if found.verdict == DIFFERENT
+        else why_undecided(found)
+    )
+
+
+def test_random_verdicts_agree_with_their_intervals() -> None:
+    rng = np.random.default_rng(5)
+    for resamples in (40, 41, 79, 100, 1000):
+        for shift in np.linspace(-3, 3, 41):
+            found = sample(float(shift), list(shift + rng.normal(size=resamples)))
+            if found.verdict == DIFFERENT:
+                assert min(found.low * shift, found.high * shift) > 0
+            else:
+                assert found.p >= 0.05
+                assert ("either" in why_undecided(found)) == (found.low < 0 < found.high)
 
 
 def test_different_truths_are_refused() -> None:
@@ -203,10 +258,12 @@ def test_files_of_a_comparison(files: Path, tmp_path: Path, capsys: pytest.Captu
     compare_files(inputs, images=files / "data/val", output=tmp_path / "out", resamples=100)
     printed = capsys.readouterr().out
     assert "Distinguishable: B is better than A in AP" in printed
+    assert printed.count("the other metrics are shown without a verdict") == 1
     content = json.loads((tmp_path / "out/compare.json").read_text(encoding="utf-8"))
     assert content["verdict"].startswith("Distinguishable")
     assert content["overall"][0]["difference"] == pytest.approx(content["overall"][0]["B"] - content["overall"][0]["A"])
     page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    assert page.count("the other metrics are shown without a verdict") == 1
     drawn = sorted((tmp_path / "out/images").glob("*.jpg"))
     assert 1 <= len(drawn) <= 8
     assert page.count("<img ") == 2 + len(drawn)
@@ -232,25 +289,39 @@ def test_remarks_on_odd_files(files: Path, tmp_path: Path, capsys: pytest.Captur
     printed = capsys.readouterr().out
     assert "B has no detections." in printed
     assert "B on 0: make sure that both were run on all 12" in printed
-    compare_files(Inputs(empty, empty, truth), output=tmp_path / "2", resamples=50)
+    compare_files(Inputs(empty, empty, truth), output=tmp_path / "2")
+    assert "Neither file has a detection: every difference is 0" in capsys.readouterr().out
+
+
+def test_the_same_detections_are_said_to_be_that_and_nothing_else(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "copy.json"
+    copy.write_bytes((files / "a.json").read_bytes())
+    compare_files(Inputs(files / "a.json", copy, files / "data/annotations/val.json"), output=tmp_path / "out")
     printed = capsys.readouterr().out
-    assert "Both files hold the same detections." in printed
-    assert "equally many errors" in (tmp_path / "2/report.html").read_text(encoding="utf-8")
+    page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    for text in (printed, page):
+        assert "Both files hold the same detections" in text
+        assert "either could be ahead" not in text
+        assert "95 %" not in text
+    assert "same detections" in json.loads((tmp_path / "out/compare.json").read_text(encoding="utf-8"))["verdict"]
 
 
 def test_faults_are_one_message(files: Path, tmp_path: Path) -> None:
     truth = files / "data/annotations/val.json"
     good = files / "a.json"
-    with pytest.raises(ConfigFault, match="--resamples"):
-        compare_files(Inputs(good, good, truth), output=tmp_path, resamples=0)
+    for few in (-1, 0, 5, 39):
+        with pytest.raises(ConfigFault, match="--resamples: wants at least 40"):
+            compare_files(Inputs(good, good, truth), output=tmp_path, resamples=few)
     strange = tmp_path / "strange.json"
     strange.write_text('[{"image_id": 77777, "category_id": 1, "bbox": [0, 0, 1, 1], "score": 1}]', encoding="utf-8")
     with pytest.raises(DataFault, match="77777"):
         compare_files(Inputs(good, strange, truth), output=tmp_path)
     with pytest.raises(DataFault, match="--images: no folder"):
-        compare_files(Inputs(good, files / "b.json", truth), images=tmp_path / "none", output=tmp_path, resamples=10)
+        compare_files(Inputs(good, files / "b.json", truth), images=tmp_path / "none", output=tmp_path, resamples=40)
     with pytest.raises(DataFault, match=r"no file .* in"):
-        compare_files(Inputs(good, files / "b.json", truth), images=tmp_path, output=tmp_path, resamples=10)
+        compare_files(Inputs(good, files / "b.json", truth), images=tmp_path, output=tmp_path, resamples=40)
     assert not (tmp_path / "report.html").exists()
 
 
@@ -264,7 +335,7 @@ def test_labels_of_equal_names_are_their_folders() -> None:
 
 def test_the_command_line(tool: Callable[..., Any], files: Path, tmp_path: Path) -> None:
     truth = files / "data/annotations/val.json"
-    arguments = (files / "a.json", files / "b.json", "--ground-truth", truth, "--output", tmp_path, "--resamples", 20)
+    arguments = (files / "a.json", files / "b.json", "--ground-truth", truth, "--output", tmp_path, "--resamples", 40)
     done = tool("compare.py", *arguments)
     assert (done.code, done.err) == (0, "")
     assert "written to" in done.out

@@ -34,6 +34,33 @@ def test_good_detections_come_back_with_their_four_keys(tmp_path: Path) -> None:
     assert read(tmp_path, [{**row, "caption": "x", "segmentation": []} for row in rows]) == rows
 
 
+@pytest.mark.parametrize("folder", ["", "some/where/", "C:\\photos\\"])
+def test_file_names_must_be_those_of_the_ids(tmp_path: Path, folder: str) -> None:
+    """As of predict.py, which numbers the images it is given."""
+    truth = {**GROUND_TRUTH, "images": [{"id": 1, "file_name": "val/b.jpg"}, {"id": 2, "file_name": "val/a.jpg"}]}
+    path = tmp_path / "detections.json"
+
+    def read_named(*names: str) -> list[dict]:
+        rows = [detection(image_id=i + 1, file_name=folder + name) for i, name in enumerate(names)]
+        path.write_text(json.dumps([*rows, detection()]), encoding="utf-8")
+        return read_results(path, truth)
+
+    assert len(read_named("b.jpg", "a.jpg")) == 3
+    with pytest.raises(DataFault, match=r"1 of 3 .*image_id 2 .*c\.jpg.*'a\.jpg'.*positions.*eval\.py CHECKPOINT"):
+        read_named("b.jpg", "c.jpg")
+    rows = [detection(image_id=0, file_name=folder + "b.jpg")]
+    path.write_text(json.dumps(rows), encoding="utf-8")
+    with pytest.raises(DataFault, match=r"image_id 0 .*no image has that id.*positions"):
+        read_results(path, truth)
+    with pytest.raises(DataFault, match=r"image_id 1 .*positions"):
+        read_named("a.jpg", "b.jpg", "c.jpg")  # the third id is unknown: why is said first
+
+
+def test_file_names_are_no_matter_where_one_side_has_none(tmp_path: Path) -> None:
+    assert read(tmp_path, [detection(file_name="x.jpg")]) == [detection()]
+    assert read(tmp_path, [detection(file_name=7)]) == [detection()]
+
+
 def test_no_detections_are_fine(tmp_path: Path) -> None:
     assert read(tmp_path, []) == []
 

@@ -28,6 +28,7 @@ runpy.run_path({tool!r}, run_name="__main__")
         (["OUT.onnx", "--calibrate", "photos"], 2, "--int8 and --calibrate belong together"),
         (["OUT.onnx", "--int8", "--calibrate", "no/such/folder"], 3, "no/such/folder: no such file, folder or pattern"),
         (["OUT.onnx", "--limit", "0"], 2, "'0' is no whole number above 0"),
+        (["OUT.onnx", "--latency-runs", "-3"], 2, "'-3' is no whole number of 0 or more"),
         (["OUT.onnx", "model.anchrs.offset=0"], 2, "model.anchrs"),
         (["OUT.onnx", "data.root=nowhere"], 3, "nowhere/annotations/val.json: no such file"),
     ],
@@ -50,13 +51,15 @@ def test_checkpoint_that_is_missing(tmp_path: Path, tool: Callable[..., Any]) ->
 
 
 def test_what_exists_is_not_replaced_unasked(trained: Path, tmp_path: Path, tool: Callable[..., Any]) -> None:
-    for name in ("out.onnx", "out.json"):
+    for name in ("out.onnx", "out.onnx.json", "out.pt2"):
         (tmp_path / name).write_text("dear", encoding="utf-8")
     done = tool("export.py", trained / "checkpoints" / "best.pt", tmp_path / "out.onnx")
     assert done.code == 2
     assert "(2 faults)" in done.err
     assert "add --overwrite" in done.err
     assert (tmp_path / "out.onnx").read_text() == "dear"
+    done = tool("export.py", trained / "checkpoints" / "best.pt", tmp_path / "out.pt2")
+    assert "(1 fault)" in done.err, "figures of the ONNX file are not in the way of those of a .pt2"
 
 
 def test_missing_packages_are_named_with_the_mend(

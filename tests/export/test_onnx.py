@@ -232,7 +232,7 @@ def test_graph_takes_fractions_where_resizing_leaves_them(checkpoint: Path) -> N
 
 
 def test_report_beside_the_file(raw_file: Path, checkpoint: Path) -> None:
-    report = json.loads(raw_file.with_suffix(".json").read_text(encoding="utf-8"))
+    report = json.loads(raw_file.with_name(f"{raw_file.name}.json").read_text(encoding="utf-8"))
     assert (report["kind"], report["nms"], report["int8"], report["images"]) == ("onnx", False, False, 4)
     assert report["checkpoint"] == str(checkpoint)
     ours, theirs = report["results"]["checkpoint"], report["results"]["raw.onnx"]
@@ -284,12 +284,12 @@ def test_int8_with_suppression_by_the_command_line(
     words = ["--int8", "--calibrate", shapes / "train", "--calibration-images", 4, "--nms", "--latency-runs", 0]
     done = run_tool("export.py", checkpoint, path, *words, *WORDS)
     assert done.returncode == 0, done.stderr
-    report = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    report = json.loads(path.with_name("small.onnx.json").read_text(encoding="utf-8"))
     assert list(report["results"]) == ["checkpoint", "float32 ONNX", "small.onnx"]
     assert report["calibration"] == {"inputs": [str(shapes / "train")], "images": 4}
     assert report["results"]["float32 ONNX"]["difference"]["detections"]["score"] < 1e-4
     assert "latency" not in report
-    assert {file.name for file in tmp_path.iterdir()} == {"small.onnx", "small.json"}
+    assert {file.name for file in tmp_path.iterdir()} == {"small.onnx", "small.onnx.json"}
     assert len(load_exported(path, []).detector(random_batch(1, (96, 64)))[0].scores_D) > 5
 
 

@@ -105,6 +105,14 @@ def test_files_that_do_not_fit_are_told(tmp_path: Path, content: object, outputs
     assert str(tmp_path / "f.json") in str(caught.value)
 
 
+def test_coco_only_that_has_nothing_to_do_is_refused(tmp_path: Path) -> None:
+    names = written(tmp_path / "names.json", ["x"] * 91)
+    with pytest.raises(ConfigFault, match="--coco-only and --classes both"):
+        chosen(91, True, names, coco_only=True)
+    with pytest.raises(ConfigFault, match="these weights have 2"):
+        chosen(2, False, known=("cat", "dog"), coco_only=True)
+
+
 def test_a_file_that_is_no_json_is_told(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("cat\ndog\n")
     with pytest.raises(DataFault, match=r"names\.txt: not valid JSON"):

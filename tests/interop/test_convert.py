@@ -4,8 +4,10 @@ The references are written out here with torch.nn.functional and the projects' o
 """
 
 import math
+import os
 import pickle
 import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +21,7 @@ from torch import Tensor
 
 from retinanet.anchors import cell_anchors
 from retinanet.build import build_loss_and_model
-from retinanet.checkpoint import Checkpoint, load_weights
+from retinanet.checkpoint import Checkpoint, load, load_weights
 from retinanet.config_file import load_config
 from retinanet.errors import CheckpointFault, ConfigFault, UserFault
 from retinanet.interop.anchor_order import kept_outputs, ours_from_scale_major, reordered
@@ -29,6 +31,7 @@ from retinanet.interop.convert import modernised, refolded
 from retinanet.interop.formats import FORMATS, FormatName, build_config
 from retinanet.interop.layout import Layout
 from retinanet.interop.naming import DETECTRON2, MMDETECTION, OURS, TORCHVISION, Shape, modules, name_map
+from retinanet.interop.weights_file import read_weights
 from retinanet.model.retinanet import RetinaNet, build_anchor_spec
 from retinanet.structures import HeadOutputs
 
@@ -327,6 +330,38 @@ def test_missing_extra_and_misshapen_tensors_are_all_listed(tmp_path: Path) -> N
     assert f"({len(wanted)} faults)" in message
 
 
+def test_tensors_that_are_not_finite_are_listed_with_the_other_faults(tmp_path: Path) -> None:
+    writer = mmdetection(18, classes=4, channels=16)
+    writer.state["bbox_head.retina_reg.bias"][[0, 7]] = torch.tensor([float("nan"), float("-inf")])
+    writer.state["backbone.bn1.running_var"][5] = float("inf")
+    del writer.state["neck.fpn_convs.4.conv.bias"]
+    with pytest.raises(CheckpointFault) as caught:
+        converted("mmdetection", writer, tmp_path)
+    message = str(caught.value)
+    for line in (
+        "(3 faults)",
+        "missing neck.fpn_convs.4.conv.bias (16,)",
+        "bbox_head.retina_reg.bias has 2 of 36 values NaN or infinite",
+        "backbone.bn1.running_var has 1 of 64 values NaN or infinite",
+    ):
+        assert line in message
+
+
+def test_names_of_distributed_training_lose_their_prefix(tmp_path: Path) -> None:
+    plain = mmdetection(18, classes=4, channels=16).state
+    torch.save({"state_dict": plain}, tmp_path / "a.pth")
+    torch.save({"state_dict": {f"module.{name}": value for name, value in plain.items()}}, tmp_path / "b.pth")
+    (ours, said), (wrapped, told) = (read_foreign("mmdetection", tmp_path / f, NO_WISHES) for f in ("a.pth", "b.pth"))
+    assert ours.model.keys() == wrapped.model.keys()
+    assert all(torch.equal(value, wrapped.model[name]) for name, value in ours.model.items())
+    assert not any("began with" in line for line in said)
+    assert any("every one began with 'module.'" in line for line in told)
+    one_is_not = {**{f"module.{name}": value for name, value in plain.items()}, "scale": torch.zeros(1)}
+    torch.save(one_is_not, tmp_path / "c.pth")
+    assert "scale" in read_weights(tmp_path / "c.pth").tensors
+    assert read_weights(tmp_path / "c.pth").stripped == ""
+
+
 def test_a_file_of_another_format_is_told(tmp_path: Path) -> None:
     with pytest.raises(CheckpointFault, match=r"no head\.cls_score\.weight.*Is the format right"):
         converted("detectron2", mmdetection(18, channels=8), tmp_path)
@@ -417,6 +452,47 @@ def test_a_file_with_foreign_objects_is_refused_saying_how_to_save_it(tmp_path: 
     torch.save({"state_dict": {"w": torch.zeros(1)}, "meta": {"hook": Unknown()}}, tmp_path / "a.pth")
     with pytest.raises(CheckpointFault, match=r"a\.pth: .*Unknown.*save its state dict alone"):
         read_foreign("mmdetection", tmp_path / "a.pth", NO_WISHES)
+
+
+class Hostile:
+    """Asks for a function of the operating system when it is read."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("true",)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_torchs_own_advice_is_never_shown(tmp_path: Path, zipped: bool) -> None:
+    path = tmp_path / "a.pth"
+    torch.save({"w": torch.zeros(1), "x": Hostile()}, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(CheckpointFault, match=r"a\.pth: asks for (posix|nt)\.system, .*not loaded") as caught:
+        read_weights(path)
+    assert "weights_only" not in str(caught.value)
+    if zipped:
+        with pytest.raises(CheckpointFault, match=r"asks for (posix|nt)\.system; not loaded") as caught:
+            load(path)
+        assert "weights_only" not in str(caught.value)
+
+
+def test_files_that_are_no_weights_are_told_apart(tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    torch.save({"w": torch.zeros(100)}, path)
+    whole = path.read_bytes()
+    cases = {
+        b"# A readme\n": "not a file of weights",
+        b"": "not a file of weights",
+        whole[: len(whole) // 2]: "cut short or damaged",
+        b"\x80\x02]q\x00": "written by something else than torch.save",
+    }
+    for content, words in cases.items():
+        path.write_bytes(content)
+        with pytest.raises(CheckpointFault, match=words) as caught:
+            read_weights(path)
+        assert "weights_only" not in str(caught.value)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/readme.txt", "no weights")
+    with pytest.raises(CheckpointFault, match=r"written by something else than torch\.save"):
+        read_weights(path)
 
 
 @pytest.mark.parametrize(

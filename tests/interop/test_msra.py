@@ -198,6 +198,7 @@ def test_missing_extra_and_misshapen_blobs_are_all_listed(statistics: bool) -> N
         "fpn_res5_2_sum_w": torch.zeros(2, 2),
         "res3_4_branch2a_w": torch.ones(1),
     }
+    blobs["fc1000_w"] = torch.full_like(blobs["fc1000_w"], float("nan"))
     with pytest.raises(CheckpointFault) as caught:
         to_torchvision(blobs, "R-50.pkl")
     wanted = [
@@ -207,6 +208,7 @@ def test_missing_extra_and_misshapen_blobs_are_all_listed(statistics: bool) -> N
         "res4_5_branch2c_b is (4,), wanted (1024,)",
         "unexpected fpn_res5_2_sum_w (2, 2)",
         "unexpected res3_4_branch2a_w (1,)",
+        "fc1000_w has 2,048,000 of 2,048,000 values NaN or infinite",
     ]
     message = str(caught.value)
     assert [line for line in wanted if line not in message] == []

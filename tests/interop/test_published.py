@@ -1,6 +1,7 @@
 """Ours as safetensors and back, ours into torchvision's names, and the command line."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ from safetensors.torch import load_file, save_file
 from retinanet.build import build_loss_and_model
 from retinanet.checkpoint import Checkpoint, Progress, load, save
 from retinanet.config import Config
-from retinanet.errors import CheckpointFault, ConfigFault
+from retinanet.errors import CheckpointFault, ConfigFault, ResourceFault
+from retinanet.interop.conversion import Wishes, convert
 from retinanet.interop.formats import recipe_keys
 from retinanet.interop.published import read_ours, write_ours
 from retinanet.interop.torchvision_out import constructor_call, preprocessing_differences, torchvision_shape
-from retinanet.interop.weights_file import CHECKSUM, read_weights, write_safetensors
+from retinanet.interop.weights_file import CHECKSUM, cannot_write, read_weights, write_safetensors, write_state
 from retinanet.structures import Category
 
 CATEGORIES = (Category(1, "cat"), Category(90, "großer Hund"))
@@ -167,7 +169,15 @@ def test_the_command_line_converts_and_predict_takes_it(
     keys = ["data.shorter_side=[64]", "eval.score_threshold=0", "threads=1"]
     outcome = tool("predict.py", tmp_path / "a.pt", tmp_path / "x.png", *keys, "--output", tmp_path / "out")
     assert outcome.code == 0, outcome.err
-    assert len(json.loads((tmp_path / "out" / "detections.json").read_text())) == 100
+    assert "predicting 1/1 images\n" in outcome.out, "one image tells no speed"
+    assert "1 picture and detections.json" in outcome.out
+    found = (tmp_path / "out" / "detections.json").read_text()
+    assert len(json.loads(found)) == 100
+    assert tool("convert_weights.py", "ours", tmp_path / "a.pt", tmp_path / "a.safetensors").code == 0
+    again = tmp_path / "again"
+    outcome = tool("predict.py", tmp_path / "a.safetensors", tmp_path / "x.png", *keys, "--output", again)
+    assert outcome.code == 0, outcome.err
+    assert (again / "detections.json").read_text() == found
 
 
 def test_the_command_line_writes_safetensors_and_reads_them_as_any_format(
@@ -191,9 +201,51 @@ def test_the_command_line_writes_torchvisions_names(tool: Callable[..., Any], tm
     assert "from 0: cat, großer Hund" in outcome.out
     state = torch.load(tmp_path / "b.pth", weights_only=True)
     assert state["head.classification_head.cls_logits.bias"].shape == (18,)
-    outcome = tool("convert_weights.py", "to_torchvision_v2", tmp_path / "a.pt", tmp_path / "b.pth")
+    outcome = tool("convert_weights.py", "to_torchvision_v2", tmp_path / "a.pt", tmp_path / "c.pth")
     assert outcome.code == 2
     assert "model.head.norm is 'none', wanted 'gn'" in outcome.err
+
+
+def test_what_exists_is_replaced_only_when_asked(tool: Callable[..., Any], foreign: Path, tmp_path: Path) -> None:
+    target = tmp_path / "a.pt"
+    target.write_text("dear")
+    outcome = tool("convert_weights.py", "mmdetection", foreign, target)
+    assert (outcome.code, target.read_text()) == (2, "dear")
+    assert f"{target}: exists; name another OUT or add --overwrite" in outcome.err
+    outcome = tool("convert_weights.py", "mmdetection", foreign, target, "--overwrite")
+    assert outcome.code == 0, outcome.err
+    assert len(load(target).categories) == 2
+
+
+@pytest.mark.parametrize("ending", [".pt", ".pth", ".safetensors"])
+def test_a_place_that_cannot_be_written_is_named_as_the_user_named_it(
+    tmp_path: Path, small: Path, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / f"y{ending}"
+
+    def full(part: Path, _target: Path) -> None:
+        raise OSError(28, "No space left on device", str(part))
+
+    monkeypatch.setattr(Path, "replace", full)
+    checkpoint = load(small)
+    with pytest.raises(ResourceFault) as caught:
+        write_state(target, checkpoint.model) if ending == ".pth" else write_ours(target, checkpoint)
+    assert str(caught.value) == (
+        f"{target}: cannot be written (No space left on device); check its folder, permissions and free space."
+    )
+    told = cannot_write(target, RuntimeError("File .y.1.partial cannot be opened."), target.with_name(".y.1.partial"))
+    assert ".partial" not in str(told)
+
+
+def test_weights_that_are_not_finite_are_not_published(tmp_path: Path, small: Path) -> None:
+    whole = load(small)
+    name = next(iter(whole.model))
+    bad = {**whole.model, name: torch.full_like(whole.model[name], float("inf"))}
+    save(tmp_path / "bad.pt", whole._replace(model=bad, average={}))
+    wishes = Wishes(None, False, None, [])
+    with pytest.raises(CheckpointFault, match=rf"(?s)\(1 fault\).*{re.escape(name)} has .* NaN or infinite"):
+        convert("ours", tmp_path / "bad.pt", tmp_path / "out.safetensors", wishes)
+    assert [file.name for file in tmp_path.iterdir()] == ["bad.pt"]
 
 
 @pytest.mark.parametrize(
@@ -201,6 +253,11 @@ def test_the_command_line_writes_torchvisions_names(tool: Callable[..., Any], tm
     [
         (("mmdetection", "missing.pth", "a.pt"), 4, "missing.pth: no such file"),
         (("mmdetection", "{foreign}", "{foreign}"), 2, "the output would replace the input"),
+        (("mmdetection", "{foreign}", "{foreign}/x.pt"), 6, "is a file and no folder; name another OUT"),
+        (("mmdetection", "{foreign}", "{foreign}/.."), 6, "is a file and no folder; name another OUT"),
+        (("mmdetection", "{foreign}", "{folder}"), 2, "is a folder; name a file in it as OUT"),
+        (("mmdetection", "{foreign}", "a.pt", "--coco-only"), 2, "for torchvision's 91 outputs; these weights have 2"),
+        (("mmdetection", "{foreign}", "a.pt", "--coco-only", "--classes", "n.json"), 2, "give one of them"),
         (("mmdetection", "{foreign}", "a.onnx"), 2, "written as .pt or .safetensors"),
         (("mmdetection", "{foreign}", "a.pt", "stray"), 2, "expected key=value after the two files, not: stray"),
         (("mmdetection", "{foreign}", "a.pt", "model.head.dpth=3"), 2, "model.head.dpth"),
@@ -215,7 +272,11 @@ def test_faults_have_a_message_and_an_exit_code(
     tool: Callable[..., Any], foreign: Path, tmp_path: Path, arguments: tuple[str, ...], code: int, words: str
 ) -> None:
     here = [
-        str(foreign) if a == "{foreign}" else str(tmp_path / a) if a.startswith(("a.", "missing")) else a
+        a.format(foreign=foreign, folder=tmp_path)
+        if "{" in a
+        else str(tmp_path / a)
+        if a.startswith(("a.", "missing"))
+        else a
         for a in arguments
     ]
     outcome = tool("convert_weights.py", *here)
