@@ -8,20 +8,16 @@ from retinanet import distributed
 from retinanet.analysis.outcome import leave_behind
 from retinanet.analysis.stale import TITLE
 from retinanet.analysis.subject import Subject
-from retinanet.anchor_fit.placed import place_boxes
-from retinanet.anchor_fit.plot import draw_recall
-from retinanet.anchor_fit.recall import anchor_recall
+from retinanet.anchor_fit.section import anchor_section
 from retinanet.build import build_detector, build_loss_and_model, build_sizing, seed_everything
 from retinanet.checkpoint import load_weights
-from retinanet.config import Assign, Config
+from retinanet.config import Config
 from retinanet.config_file import with_overrides
 from retinanet.data.coco import CocoDataset, first_images, load_coco
 from retinanet.data.json_file import write_json
-from retinanet.document.blocks import Block, Heading, Picture
 from retinanet.errors import DataFault
 from retinanet.evaluate import AnyDetector, Detector, evaluate_dataset
 from retinanet.interop.published import read_ours
-from retinanet.model.retinanet import build_anchor_spec
 from retinanet.progress import image_progress
 from retinanet.run_folder import make_folder
 from retinanet.scoring.evaluation import check_engine
@@ -137,36 +133,6 @@ def check_is_there(root: Path, annotations: str) -> None:
             f"data.val_annotations: no file {root / annotations}; give the folder of the data set with data.root=PATH, "
             "and if need be the file within it with data.val_annotations=FILE."
         )
-
-
-def anchor_section(config: Config, dataset: CocoDataset, plots: Path) -> list[Block]:
-    """How well the config's anchors cover the objects, for the report; the picture goes into `plots`."""
-    placed = place_boxes(dataset.images, build_sizing(config))
-    if not len(placed.boxes_N4):
-        return []
-    positive, negative = config.assign.positive_iou, config.assign.negative_iou
-    spec = build_anchor_spec(config.model)
-    found = anchor_recall(placed, spec, positive_iou=positive, negative_iou=negative)
-    whole = found.overall
-    below = f"{whole.boxes - whole.positive:,} of {whole.boxes:,} are, {whole.missed:,} of them below {negative:g}"
-    return [
-        Heading("Anchors"),
-        Picture(
-            draw_recall(plots / "anchors.png", f"the best anchor of each of {whole.boxes:,} boxes", found),
-            "Best IoU that any anchor has with each object, by size and by level",
-            f"Left: the share of objects whose best anchor has at least that IoU. An object below {positive:g} is "
-            f"learned by {learned_by(config.assign)}: {below}. Middle and right: the same by size on the canvas and "
-            "by pyramid level.",
-        ),
-    ]
-
-
-def learned_by(rule: Assign) -> str:
-    """Which anchors learn an object whose best IoU is below the positive threshold."""
-    if not rule.low_quality:
-        return "no anchor (assign.low_quality is off), and training cannot mend that"
-    least = f" and at an IoU of at least {rule.low_quality_min_iou:g}" if rule.low_quality_min_iou else ""
-    return f"its best anchors alone{least} (assign.low_quality is on)"
 
 
 def check_categories(known: tuple[Category, ...], dataset: CocoDataset, source: Path) -> None:

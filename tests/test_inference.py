@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from retinanet.analysis.outcome import evaluate_files
+from retinanet.anchor_fit.section import learned_by
 from retinanet.config import Config
 from retinanet.errors import ConfigFault, DataFault, ResourceFault
-from retinanet.inference import evaluate_checkpoint, learned_by, load_detector
+from retinanet.inference import evaluate_checkpoint, load_detector
 from retinanet.metrics import read_rows
 
 
@@ -152,6 +153,9 @@ def test_the_report_of_a_checkpoint_shows_images_and_anchors(trained: Path, tmp_
     assert f", computed in {read(tmp_path / 'out/eval.json')['precision']} on cpu." in page
     plots = tmp_path / "out/plots"
     assert (plots / "anchors.png").is_file()
+    rows = (plots / "anchors.csv").read_text(encoding="utf-8").splitlines()
+    assert rows[0].startswith("by,name,boxes,mean_iou,positive")
+    assert rows[1].startswith("all,")
     shown = read(tmp_path / "out/eval.json")["images"]
     assert len(list(plots.glob("worst_*.jpg"))) == len(shown["worst"]) > 0
     assert page.count("<img") == len(list(plots.glob("*.png"))) + len(list(plots.glob("*.jpg")))
