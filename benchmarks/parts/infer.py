@@ -2,19 +2,18 @@
 
 import math
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.contest import Comparison, Contest, Contestant, Precision, Running
-from benchmarks.foreign import foreign_contestant
-from benchmarks.options import TORCHVISION, Options
+from benchmarks.contest import Contest, Contestant, Precision, Running
+from benchmarks.networks import build_field
+from benchmarks.options import Options
 from benchmarks.ours import as_in_a_run, build_config
 from benchmarks.scenes import random_batch
-from benchmarks.theirs import AS_SHIPPED, BFLOAT16_LAST, Variant, autocast, build_peer, images_of, prepared, variants
-from retinanet.build import build_detector, build_loss_and_model, computes_bfloat16
+from benchmarks.theirs import AS_SHIPPED, BFLOAT16_LAST, Variant, autocast, build_peer, images_of, prepared
+from retinanet.build import build_detector, build_loss_and_model
 from retinanet.data.transforms import normalise
 from retinanet.structures import Batch
 
@@ -36,31 +35,26 @@ def build_contest(options: Options) -> Contest:
     """Inference of ours, of torchvision's variants and of the files of --against."""
     device = torch.device(options.device)
     backbone = "resnet18" if options.quick else "resnet50"
-    bfloat16 = computes_bfloat16(device)
-    known = variants(device, bfloat16) if TORCHVISION in options.peers else ()
-    own: tuple[Precision, ...] = ("float32", "bfloat16") if bfloat16 else ("float32",)
-    files = [foreign_contestant(Path(peer), options) for peer in options.peers if peer != TORCHVISION]
     wanted = 300 if options.quick else CANDIDATES
+    field = build_field(
+        options,
+        lambda precision: _ours(backbone, precision, wanted, options, device),
+        lambda variant: _theirs(backbone, variant, wanted, options, device),
+        {} if options.quick or options.device != "cpu" else GOALS,
+    )
     height, width = options.size
     return Contest(
         part="infer",
         what=f"Forward and post-processing of a {backbone} RetinaNet with {options.classes} classes on {options.batch} "
         f"images of {height} x {width} random pixels; {wanted:,} candidates an image above a score of {THRESHOLD}, the "
         "best 1,000 of each level, NMS at 0.5, 100 detections.",
-        contestants=(
-            *(_ours(backbone, precision, wanted, options, device) for precision in own),
-            *(_theirs(backbone, variant, wanted, options, device) for variant in known),
-            *files,
-        ),
-        comparisons=(
-            *(_comparison(p, v, options) for p in own for v in known if p != "float32" or v.precision == p),
-            *(Comparison(f"ours {p}", file.name, "whatever that file does otherwise") for p in own for file in files),
-        ),
+        contestants=field.contestants,
+        comparisons=field.comparisons,
         not_same=NOT_SAME,
         check=found_detections,
         items=options.batch,
         repeats=9,
-        flops_of=AS_SHIPPED.name if known else f"ours {own[0]}",
+        flops_of=field.flops_of,
         memory="whole",
     )
 
@@ -123,11 +117,3 @@ def _inference(model: nn.Module, batch: Batch, variant: Variant, device: torch.d
             return sum(len(found["scores"]) for found in model([image.to(device) for image in images]))
 
     return step
-
-
-def _comparison(precision: Precision, variant: Variant, options: Options) -> Comparison:
-    ours = f"ours {precision}"
-    precisions = "" if precision == variant.precision else f"{precision} against {variant.precision}"
-    told = "; ".join(text for text in (precisions, variant.not_same) if text)
-    goal = GOALS.get((ours, variant.name)) if options.device == "cpu" and not options.quick else None
-    return Comparison(ours, variant.name, told, at_least=goal)

@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.contest import Comparison, Contest, Contestant, Precision, Running
-from benchmarks.foreign import foreign_contestant
-from benchmarks.options import TORCHVISION, Options
+from benchmarks.contest import Contest, Contestant, Precision, Running
+from benchmarks.networks import build_field
+from benchmarks.options import Options
 from benchmarks.ours import LEARNING_RATE, as_in_a_run, build_training
 from benchmarks.scenes import random_batch
 from benchmarks.theirs import (
@@ -21,9 +20,7 @@ from benchmarks.theirs import (
     build_peer,
     prepared,
     training_step,
-    variants,
 )
-from retinanet.build import computes_bfloat16
 from retinanet.engine import train_step
 from retinanet.interrupts import StopRequest
 
@@ -44,30 +41,25 @@ def build_contest(options: Options) -> Contest:
     """Training steps of ours, of torchvision's variants and of the files of --against."""
     device = torch.device(options.device)
     backbone = "resnet18" if options.quick else "resnet50"
-    bfloat16 = computes_bfloat16(device)
-    known = variants(device, bfloat16) if TORCHVISION in options.peers else ()
-    own: tuple[Precision, ...] = ("float32", "bfloat16") if bfloat16 else ("float32",)
-    files = [foreign_contestant(Path(peer), options) for peer in options.peers if peer != TORCHVISION]
+    field = build_field(
+        options,
+        lambda precision: _ours(backbone, precision, options, device),
+        lambda variant: _theirs(backbone, variant, options, device),
+        {} if options.quick else CUDA_GOALS if options.device == "cuda" else CPU_GOALS,
+    )
     height, width = options.size
     return Contest(
         part="train",
         what=f"One training step (targets, forward, losses, backward, SGD) of a {backbone} RetinaNet with "
         f"{options.classes} classes on {options.batch} images of {height} x {width} random pixels with 8 boxes each, "
         f"random weights, stem and first stage fixed, batch norms frozen, torchvision's rules throughout.",
-        contestants=(
-            *(_ours(backbone, precision, options, device) for precision in own),
-            *(_theirs(backbone, variant, options, device) for variant in known),
-            *files,
-        ),
-        comparisons=(
-            *(_comparison(p, v, options) for p in own for v in known if p != "float32" or v.precision == p),
-            *(Comparison(f"ours {p}", file.name, "whatever that file does otherwise") for p in own for file in files),
-        ),
+        contestants=field.contestants,
+        comparisons=field.comparisons,
         not_same=NOT_SAME,
         check=finite_losses,
         items=options.batch,
         repeats=7,
-        flops_of=AS_SHIPPED.name if known else f"ours {own[0]}",
+        flops_of=field.flops_of,
         memory="whole",
     )
 
@@ -96,12 +88,3 @@ def _theirs(backbone: str, variant: Variant, options: Options, device: torch.dev
         return Running(training_step(model, batch, variant, device, LEARNING_RATE))
 
     return Contestant(variant.name, ours=False, precision=variant.precision, build=build)
-
-
-def _comparison(precision: Precision, variant: Variant, options: Options) -> Comparison:
-    ours = f"ours {precision}"
-    precisions = "" if precision == variant.precision else f"{precision} against {variant.precision}"
-    told = "; ".join(text for text in (precisions, variant.not_same) if text)
-    goals = CUDA_GOALS if options.device == "cuda" else CPU_GOALS
-    goal = None if options.quick else goals.get((ours, variant.name))
-    return Comparison(ours, variant.name, told, at_least=goal)

@@ -230,7 +230,7 @@ def image_blocks(
         picture = draw_image(folder / "images" / f"{number:02d}_{row.image_id}.jpg", file, row, pair)
         fewer, more = ("B", "A") if row.gain > 0 else ("A", "B")
         caption = f"{row.name}: {fewer} makes {abs(row.gain)} fewer errors than {more}."
-        blocks.append(Picture(picture, f"Ground truth, A and B on {row.name}", caption, wide=True))
+        blocks.append(Picture(picture, f"Ground truth, A and B on {row.name}", caption))
     return blocks
 
 

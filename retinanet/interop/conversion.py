@@ -141,6 +141,9 @@ def read_foreign(name: FormatName, source: Path, wishes: Wishes) -> tuple[Checkp
     file = read_weights(source)
     state = modernised(file.tensors) if theirs.naming is TORCHVISION else dict(file.tensors)
     state, extras = _set_apart(state, theirs)
+    faults = not_finite(extras)
+    if faults:
+        raise CheckpointFault(list_faults(f"{source}: cannot be converted", faults))
     layout = infer(state, theirs.naming, str(source))
     _check_version(name, layout, source)
     pixels, caffe = _preprocessing(extras, file.meta)

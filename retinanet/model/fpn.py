@@ -32,5 +32,16 @@ class Fpn(nn.Module):
             coarse = F.interpolate(merged[finer + 1], size=merged[finer].shape[-2:], mode="nearest")
             merged[finer] = merged[finer] + coarse
         p3, p4, p5 = (output(m) for output, m in zip(self.output, merged, strict=True))
-        p6 = self.p6(features[-1] if self.p6_source == "c5" else p5)
-        return [p3, p4, p5, p6, self.p7(F.relu(p6) if self.p7_relu else p6)]
+        p6 = self._halved(self.p6, features[-1] if self.p6_source == "c5" else p5)
+        return [p3, p4, p5, p6, self._halved(self.p7, F.relu(p6) if self.p7_relu else p6)]
+
+    def _halved(self, convolution: nn.Module, level: Tensor) -> Tensor:
+        """`convolution` (3x3, stride 2, padding 1) of `level`.
+
+        torch 2.14 never writes its bfloat16 weight gradient on a CPU where the input is one column wide; padded by
+        hand, the same sum has one.
+        """
+        if self.training and level.shape[-1] == 1 and isinstance(convolution, nn.Conv2d):
+            return F.conv2d(F.pad(level, (1, 1, 1, 1)), convolution.weight, convolution.bias, stride=2)
+        halved: Tensor = convolution(level)
+        return halved

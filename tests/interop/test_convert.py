@@ -411,6 +411,10 @@ def test_detectron2s_pixels_and_anchors_are_read_off_the_file(
     assert model.pixels.mean == pytest.approx(mean)
     assert model.pixels.std == pytest.approx(std)
     assert model.backbone.stride_in_1x1 is caffe
+    writer.state["pixel_mean"][1] = float("nan")
+    with pytest.raises(CheckpointFault, match="pixel_mean has 1 of 3 values NaN or infinite"):
+        converted("detectron2", writer, tmp_path)
+    writer.state["pixel_mean"] = torch.tensor(mean).view(3, 1, 1)
     writer.state["anchor_generator.cell_anchors.2"] *= 1.1
     with pytest.raises(CheckpointFault, match="its anchors on P5 are not"):
         converted("detectron2", writer, tmp_path)

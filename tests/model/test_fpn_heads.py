@@ -160,3 +160,31 @@ def test_a_group_norm_head_is_torchvisions_v2_head() -> None:
         )  # fmt: skip
         torch.testing.assert_close(ours(levels), expected)
         torch.testing.assert_close(ours(levels), theirs(levels))
+
+
+@pytest.mark.parametrize("canvas", [(32, 32), (64, 64), (128, 64), (64, 128)])
+@pytest.mark.parametrize("source", ["c5", "p5"])
+def test_small_canvases_have_gradients_in_bfloat16(canvas: tuple[int, int], source: Literal["c5", "p5"]) -> None:
+    """torch leaves the weight gradient of a stride-2 convolution on one column as it finds the memory."""
+    torch.manual_seed(0)
+    fpn, inputs = Fpn((4, 6, 64), 64, source, p7_relu=True).train(), features(canvas, (4, 6, 64))
+
+    def gradients(dtype: torch.dtype) -> dict[str, Tensor]:
+        fpn.zero_grad()
+        litter = [torch.full((64, 64, 3, 3), float("nan")) for _ in range(20)]
+        del litter
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            levels = fpn(inputs)
+        sum(level.float().square().sum() for level in levels).backward()
+        return {name: p.grad.clone() for name, p in fpn.named_parameters() if p.grad is not None}
+
+    for _ in range(3):
+        exact, half = gradients(torch.float32), gradients(torch.bfloat16)
+        for name, gradient in exact.items():
+            torch.testing.assert_close(half[name], gradient, rtol=0, atol=0.05 * float(gradient.abs().max()))
+
+
+def test_a_column_padded_by_hand_gives_the_same_levels() -> None:
+    fpn, inputs = Fpn((4, 6, 8), 16, "c5", p7_relu=True), features((64, 64))
+    for trained, evaluated in zip(fpn.train()(inputs), fpn.eval()(inputs), strict=True):
+        torch.testing.assert_close(trained, evaluated)

@@ -1,7 +1,6 @@
 """The fast engine equals pycocotools in every number, on real pairs and on sets made to tell them apart."""
 
 import copy
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,16 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 from random_sets import random_set
+from real_pairs import every_pair, needs_pairs, read_pair
 
-from retinanet.data.ground_truth import load_ground_truth
-from retinanet.data.results import read_results
 from retinanet.errors import ConfigFault
 from retinanet.scoring import fast, reference
 from retinanet.scoring.evaluation import Engine, check_engine, coco_evaluation
 from retinanet.scoring.reference import CocoNumbers
 
 PROJECT = Path(__file__).resolve().parents[2]
-PAIRS = PROJECT.parent / "shared" / "data" / "eval_pairs"
 ENGINES: tuple[Engine, ...] = ("pycocotools", "fast", "auto")
 
 Rows = list[dict[str, Any]]
@@ -45,21 +42,12 @@ def test_random_sets_score_the_same_to_the_last_bit(hundred: int) -> None:
     assert measured > 12, "the sets must have something to measure"
 
 
-@pytest.mark.skipif(not PAIRS.is_dir(), reason="the pairs of ../shared/data/eval_pairs are not here")
-@pytest.mark.parametrize(
-    "name",
-    [
-        "cocoapi_val2014_100_fake",
-        pytest.param("coco_val_subset_fastestdet", marks=pytest.mark.slow),
-        pytest.param("voc2007_yolov2", marks=pytest.mark.slow),
-    ],
-)
+@needs_pairs
+@every_pair
 def test_real_pairs_score_the_same_to_the_last_bit(name: str) -> None:
-    pair = json.loads((PAIRS / "expected_stats.json").read_text(encoding="utf-8"))[name]
-    truth = load_ground_truth(PAIRS / pair["gt"])
-    results = read_results(PAIRS / pair["detections"], truth)
+    truth, results, stats = read_pair(name)
     given = fast.score(truth, results)
-    assert list(given.twelve) == pair["stats"]
+    assert list(given.twelve) == stats
     assert_same(given, reference.score(truth, results))
 
 

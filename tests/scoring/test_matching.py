@@ -2,17 +2,14 @@
 
 import contextlib
 import io
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from pycocotools.cocoeval import COCOeval, Params
 from random_sets import random_set
+from real_pairs import every_pair, needs_pairs, read_pair
 
-from retinanet.data.ground_truth import load_ground_truth
-from retinanet.data.results import read_results
 from retinanet.errors import DataFault
 from retinanet.scoring.matches import (
     AREA_RANGES,
@@ -24,8 +21,6 @@ from retinanet.scoring.matches import (
     match_detections,
 )
 from retinanet.scoring.reference import index_coco
-
-PAIRS = Path(__file__).resolve().parents[3] / "shared" / "data" / "eval_pairs"
 
 Rows = list[dict[str, Any]]
 
@@ -95,19 +90,10 @@ def test_random_sets_match_as_pycocotools_does(part: int) -> None:
     assert sum(hit > 0 for hit in hits) > 20, "the sets must have something to match"
 
 
-@pytest.mark.skipif(not PAIRS.is_dir(), reason="the pairs of ../shared/data/eval_pairs are not here")
-@pytest.mark.parametrize(
-    "name",
-    [
-        "cocoapi_val2014_100_fake",
-        pytest.param("coco_val_subset_fastestdet", marks=pytest.mark.slow),
-        pytest.param("voc2007_yolov2", marks=pytest.mark.slow),
-    ],
-)
+@needs_pairs
+@every_pair
 def test_real_pairs_match_as_pycocotools_does(name: str) -> None:
-    pair = json.loads((PAIRS / "expected_stats.json").read_text(encoding="utf-8"))[name]
-    truth = load_ground_truth(PAIRS / pair["gt"])
-    results = read_results(PAIRS / pair["detections"], truth)
+    truth, results, _ = read_pair(name)
     assert_same(truth, results)
 
 

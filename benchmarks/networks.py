@@ -1,0 +1,54 @@
+"""The contestants that the parts on whole networks share: ours by precision, torchvision's variants, files' models."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from benchmarks.contest import Comparison, Contestant, Precision
+from benchmarks.foreign import foreign_contestant
+from benchmarks.options import TORCHVISION, Options
+from benchmarks.theirs import AS_SHIPPED, Variant, variants
+from retinanet.build import computes_bfloat16
+
+Goals = Mapping[tuple[str, str], float]
+"""(one of ours, peer) -> least ratio."""
+
+
+class Field(NamedTuple):
+    """Who takes part, and who is compared with whom."""
+
+    contestants: tuple[Contestant, ...]
+    comparisons: tuple[Comparison, ...]
+    flops_of: str
+    """Whose arithmetic a share of the peak is counted by."""
+
+
+def build_field(
+    options: Options,
+    ours: Callable[[Precision], Contestant],
+    theirs: Callable[[Variant], Contestant],
+    goals: Goals,
+) -> Field:
+    """All contestants; ours in float32 meets float32 alone, in bfloat16 everyone, each of ours every file's model."""
+    device = torch.device(options.device)
+    bfloat16 = computes_bfloat16(device)
+    own: tuple[Precision, ...] = ("float32", "bfloat16") if bfloat16 else ("float32",)
+    known = variants(device, bfloat16) if TORCHVISION in options.peers else ()
+    files = [foreign_contestant(Path(peer), options) for peer in options.peers if peer != TORCHVISION]
+    return Field(
+        (*map(ours, own), *map(theirs, known), *files),
+        (
+            *(_comparison(p, v, goals) for p in own for v in known if p != "float32" or v.precision == p),
+            *(Comparison(f"ours {p}", file.name, "whatever that file does otherwise") for p in own for file in files),
+        ),
+        AS_SHIPPED.name if known else f"ours {own[0]}",
+    )
+
+
+def _comparison(precision: Precision, variant: Variant, goals: Goals) -> Comparison:
+    ours = f"ours {precision}"
+    precisions = "" if precision == variant.precision else f"{precision} against {variant.precision}"
+    told = "; ".join(text for text in (precisions, variant.not_same) if text)
+    return Comparison(ours, variant.name, told, at_least=goals.get((ours, variant.name)))

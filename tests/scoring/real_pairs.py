@@ -1,0 +1,29 @@
+"""Real detectors' outputs with their ground truth and pycocotools' numbers, where the data lie beside the project."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from retinanet.data.ground_truth import load_ground_truth
+from retinanet.data.results import read_results
+
+PAIRS = Path(__file__).resolve().parents[3] / "shared" / "data" / "eval_pairs"
+
+needs_pairs = pytest.mark.skipif(not PAIRS.is_dir(), reason="the pairs of ../shared/data/eval_pairs are not here")
+every_pair = pytest.mark.parametrize(
+    "name",
+    [
+        "cocoapi_val2014_100_fake",
+        pytest.param("coco_val_subset_fastestdet", marks=pytest.mark.slow),
+        pytest.param("voc2007_yolov2", marks=pytest.mark.slow),
+    ],
+)
+
+
+def read_pair(name: str) -> tuple[dict[str, Any], list[dict[str, Any]], list[float]]:
+    """Ground truth, detections and the twelve numbers."""
+    pair = json.loads((PAIRS / "expected_stats.json").read_text(encoding="utf-8"))[name]
+    truth = load_ground_truth(PAIRS / pair["gt"])
+    return truth, read_results(PAIRS / pair["detections"], truth), pair["stats"]
