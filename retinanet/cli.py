@@ -39,7 +39,6 @@ _LESS_MEMORY = (
 
 # RuntimeErrors of torch that are no class of their own.
 _MEMORY_WORDS = ("can't allocate memory", "not enough memory", "backend out of memory")
-_WORKER_WORDS = ("DataLoader worker", "is killed by signal")
 
 
 class Verdict(NamedTuple):
@@ -67,7 +66,7 @@ def run(main: Callable[[], None]) -> int:
 def judge(fault: BaseException) -> Verdict:
     """Exit code and message for an exception. An empty message says nothing."""
     if isinstance(fault, UserFault):
-        return Verdict(fault.exit_code, f"error: {_own_message(fault)}")
+        return Verdict(fault.exit_code, f"error: {fault!s}")
     if isinstance(fault, Interrupted):
         return Verdict(fault.exit_code, str(fault))
     if isinstance(fault, KeyboardInterrupt):
@@ -136,15 +135,6 @@ def _silence_stdout() -> None:
             return
 
 
-def _own_message(fault: UserFault) -> str:
-    """The message without the worker's traceback that DataLoader wraps around it."""
-    text = str(fault)
-    marker = f"\n{type(fault).__module__}.{type(fault).__qualname__}: "
-    if text.startswith("Caught ") and marker in text:
-        return text[text.rindex(marker) + len(marker) :].strip()
-    return text
-
-
 def _is_out_of_memory(fault: BaseException) -> bool:
     if isinstance(fault, MemoryError) or (isinstance(fault, OSError) and fault.errno == errno.ENOMEM):
         return True
@@ -152,8 +142,7 @@ def _is_out_of_memory(fault: BaseException) -> bool:
     if isinstance(torch_oom, type) and isinstance(fault, torch_oom):
         return True
     text = str(fault)
-    by_words = any(word in text for word in _MEMORY_WORDS) or all(word in text for word in _WORKER_WORDS)
-    return isinstance(fault, RuntimeError) and by_words
+    return isinstance(fault, RuntimeError) and any(word in text for word in _MEMORY_WORDS)
 
 
 def _os_message(fault: OSError) -> str:

@@ -180,7 +180,7 @@ class Data(Section):
     )
     flip: Fraction = Field(0.5, description="Probability of a horizontal flip at training.")
     vertical_flip: Fraction = Field(0.0, description="Probability of a vertical flip at training.")
-    workers: Natural = Field(2, description="Loader processes of each rank; 0 loads in the training process.")
+    workers: Natural = Field(2, description="Threads of each rank that load ahead; 0 loads between steps.")
     check_images: Literal["none", "header", "decode"] = Field(
         "header",
         description="What validation opens before training: nothing, each file's header and end, or every pixel.",

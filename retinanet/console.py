@@ -95,7 +95,7 @@ class RunConsole:
         self._live: Live | None = None
         if sys.stdout.isatty() if terminal is None else terminal:
             console = Console(force_terminal=True)
-            # No refresh thread: loader workers that fork while it holds a lock would hang on it.
+            # No refresh thread: rows are shown as they come, and it would take Python's lock from the training.
             self._live = Live(console=console, auto_refresh=False)
             self._live.start()
 

@@ -104,7 +104,7 @@ def evaluate_dataset(
 ) -> tuple[Evaluation, list[dict[str, Any]]]:
     """COCO numbers and results of a data set; every rank does its share and returns the same.
 
-    batches: images of one forward pass and loader processes of a rank. categories: what the detector knows; its
+    batches: images of one forward pass and loader threads of a rank. categories: what the detector knows; its
     detections of those that the data set lacks are left out.
     """
     batch_size, workers = batches

@@ -76,7 +76,7 @@ def claim(path: Path, *, resume: bool, overwrite: bool) -> Iterator[RunFolder]:
         ) from error
     with lock:
         try:
-            # Not flock: loader processes would inherit that, and hold it for seconds after a killed run.
+            # Not flock: a child process would inherit that, and might hold it after a killed run.
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             lock.seek(0)

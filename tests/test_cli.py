@@ -95,9 +95,8 @@ def test_a_full_disk_is_6(capsys: pytest.CaptureFixture[str]) -> None:
 def test_out_of_memory_advises(capsys: pytest.CaptureFixture[str]) -> None:
     torch = pytest.importorskip("torch")
     cpu = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
-    worker = RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
     accelerator = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
-    for fault in (MemoryError(), cpu, worker, accelerator, OSError(errno.ENOMEM, "Cannot allocate memory")):
+    for fault in (MemoryError(), cpu, accelerator, OSError(errno.ENOMEM, "Cannot allocate memory")):
         result, message = code(fault, capsys)
         assert result == 6, fault
         assert message.startswith("error: out of memory")
@@ -113,18 +112,6 @@ def test_anything_else_is_ours_with_a_traceback(capsys: pytest.CaptureFixture[st
         assert "Traceback (most recent call last)" in message
         assert type(fault).__name__ in message
         assert "please report it" in message.splitlines()[-1]
-
-
-def test_a_fault_from_a_loader_worker_loses_the_workers_traceback(capsys: pytest.CaptureFixture[str]) -> None:
-    utils = pytest.importorskip("torch._utils")
-    try:
-        raise errors.DataFault("image 7: a.jpg is cut short\n  second line")
-    except errors.DataFault:
-        wrapped = utils.ExceptionWrapper(where="in DataLoader worker process 0")
-    with pytest.raises(errors.DataFault) as caught:
-        wrapped.reraise()
-    assert "Traceback" in str(caught.value)
-    assert code(caught.value, capsys) == (3, "error: image 7: a.jpg is cut short\n  second line\n")
 
 
 def test_a_reader_that_leaves_is_quiet() -> None:

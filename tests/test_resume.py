@@ -29,7 +29,7 @@ gc.disable()
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
-"""Runs a tool that must end its loader processes itself: a collector that comes too late would let it hang."""
+"""Runs a tool that must end its loader threads itself: a collector that comes too late would let it hang."""
 
 STEPS = 18
 TOLD = (
@@ -121,7 +121,7 @@ def test_a_run_killed_five_times_and_interrupted_twice_ends_as_the_unbroken_one(
             process.kill()
             process.communicate(timeout=30)
             continue
-        # To the whole process group, loader included, as a terminal and batch systems do.
+        # To the whole process group, as a terminal and batch systems do.
         seen = last_step(run)
         os.killpg(process.pid, number)
         _, err = process.communicate(timeout=30)

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from retinanet.run_folder import claim
 with claim(Path(sys.argv[1]), resume=True, overwrite=False):
-    if os.fork() == 0:  # as a loader process, which outlives a killed run by seconds
+    if os.fork() == 0:  # a child process that outlives a killed run by seconds
         time.sleep(3)
         os._exit(0)
     print("held", flush=True)

@@ -1,26 +1,20 @@
-"""Which images make which batch, and loading them in worker processes.
+"""Which images make which batch, and loading them ahead of their use.
 
 Order and pixels depend on (seed, epoch, image index) alone: not on workers, ranks, accumulation or interruptions.
 """
 
-import os
-import signal
-from collections.abc import Generator, Iterator
-from types import FrameType
-from typing import Any, NamedTuple
+from collections.abc import Generator, Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
 
 from retinanet.data.coco import CocoDataset
 from retinanet.data.images import decode_image
+from retinanet.data.prefetch import prefetched
 from retinanet.data.transforms import NO_AUGMENT, Augment, Sizing, collate, make_sample, tight_canvas
 from retinanet.errors import DataFault
 from retinanet.structures import Batch, Sample
-
-GRACE_SECONDS = 120
-"""How long a worker goes on after SIGTERM."""
 
 
 class Key(NamedTuple):
@@ -63,7 +57,7 @@ class GlobalBatches:
         return self.shorter_sides[int(draw)]
 
 
-class MicroBatches(Sampler[list[Key]]):
+class MicroBatches:
     """This rank's micro-batches of the steps from `first_step` to `last_step`, in order."""
 
     def __init__(
@@ -71,9 +65,6 @@ class MicroBatches(Sampler[list[Key]]):
     ) -> None:
         self.batches, self.first_step, self.last_step = batches, first_step, last_step
         self.rank, self.ranks, self.accumulation = rank, ranks, accumulation
-
-    def __len__(self) -> int:
-        return (self.last_step - self.first_step) * self.accumulation
 
     def __iter__(self) -> Iterator[list[Key]]:
         size = self.batches.batch_size // (self.ranks * self.accumulation)
@@ -86,20 +77,18 @@ class MicroBatches(Sampler[list[Key]]):
                     yield batch[start : start + size]
 
 
-class Images(Dataset[Sample | str]):
-    """Decodes and augments the image of a key. A file that cannot be read comes back as its fault's message."""
+class Images:
+    """Decodes and augments the images of keys."""
 
     def __init__(self, coco: CocoDataset, sizing: Sizing, augment: Augment, seed: int) -> None:
         self.coco, self.sizing, self.augment, self.seed = coco, sizing, augment, seed
 
-    def __getitem__(self, key: Key) -> Sample | str:
+    def sample(self, key: Key) -> Sample:
+        """DataFault for a file that cannot be read or has another size than its annotation says."""
         record = self.coco.images[key.image]
-        try:
-            image = decode_image(record.path)
-        except DataFault as fault:
-            return str(fault)
+        image = decode_image(record.path)
         if image.shape[-2:] != (record.height, record.width):
-            return (
+            raise DataFault(
                 f"{record.path}: is {image.shape[-2]}x{image.shape[-1]} (height x width) but "
                 f"{self.coco.annotation_file} says {record.height}x{record.width}; correct the annotation "
                 f"of image id {record.id}."
@@ -109,56 +98,31 @@ class Images(Dataset[Sample | str]):
         canvas = self.sizing.image_canvas(fitted, key.group, key.shorter_side)
         return make_sample(image, record, fitted, canvas, self.augment, rng, self.sizing.resize)
 
-    def __getitems__(self, keys: list[Key]) -> tuple[tuple[int, int] | None, list[Sample | str]]:
-        """All samples of a micro-batch and the canvas that their group shares; None where the samples decide it."""
-        tight = self.sizing.canvases == "tight"
-        canvas = None if tight else self.sizing.group_canvas(keys[0].group, keys[0].shorter_side)
-        return canvas, [self[key] for key in keys]
+    def batch(self, keys: list[Key]) -> Batch:
+        """A micro-batch on the canvas of its group, or the samples' own. DataFault naming every file at fault."""
+        samples, faults = [], []
+        for key in keys:
+            try:
+                samples.append(self.sample(key))
+            except DataFault as fault:
+                faults.append(str(fault))
+        if faults:
+            raise DataFault("\n".join(faults))
+        if self.sizing.canvases == "tight":
+            return collate(samples, tight_canvas(samples))
+        return collate(samples, self.sizing.group_canvas(keys[0].group, keys[0].shorter_side))
+
+    def pinned_batch(self, keys: list[Key]) -> Batch:
+        """`batch` with its pixels where a GPU can fetch them by itself."""
+        batch = self.batch(keys)
+        return batch._replace(images=batch.images.pin_memory())
 
 
-def _collate(loaded: Any) -> Batch | str:
-    """What `Images.__getitems__` gives, as a batch, or as the faults of the files that could not be read."""
-    canvas, samples = loaded
-    faults = [sample for sample in samples if isinstance(sample, str)]
-    if faults:
-        return "\n".join(faults)
-    return collate(samples, canvas or tight_canvas(samples))
-
-
-def _leave_signals_to_the_parent(_worker: int) -> None:
-    """Ctrl-C, and SIGTERM from a batch system, reach every process of a group; only the training process answers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _leave_later)
-    signal.signal(signal.SIGALRM, _leave)
-
-
-def _leave_later(_number: int, _frame: FrameType | None) -> None:
-    """Time for the training process to finish its step, save and end this worker itself."""
-    signal.alarm(GRACE_SECONDS)
-
-
-def _leave(_number: int, _frame: FrameType | None) -> None:
-    os._exit(0)
-
-
-def _batches(
-    images: Images, sampler: Sampler[list[Key]] | list[list[Key]], workers: int, pin: bool
-) -> Generator[Batch, None, None]:
-    """The batches of `sampler`. To be closed: that, unlike leaving it to the collector, ends the workers at once."""
-    loader: DataLoader[Batch | str] = DataLoader(
-        images,  # type: ignore[arg-type]
-        batch_sampler=sampler,
-        num_workers=workers,
-        collate_fn=_collate,
-        pin_memory=pin,
-        worker_init_fn=_leave_signals_to_the_parent if workers else None,
-        generator=torch.Generator().manual_seed(0),
-        prefetch_factor=4 if workers else None,
-    )
-    for batch in loader:
-        if isinstance(batch, str):
-            raise DataFault(batch)
-        yield batch
+def _batches(images: Images, keys: Iterable[list[Key]], workers: int, pin: bool) -> Generator[Batch, None, None]:
+    """The batches of `keys`, in order. To be closed: that, unlike leaving it to the collector, ends the threads."""
+    if pin:
+        return prefetched(images.pinned_batch, keys, workers, torch.cuda.current_device())
+    return prefetched(images.batch, keys, workers)
 
 
 class Share(NamedTuple):
@@ -188,8 +152,8 @@ def train_batches(
     """
     groups = [sizing.shape_group(record.height, record.width) for record in coco.images]
     batches = GlobalBatches(groups, batch_size, sizing.shorter_side, seed)
-    sampler = MicroBatches(batches, *steps, share.rank, share.ranks, share.accumulation)
-    return _batches(Images(coco, sizing, augment, seed), sampler, workers, pin)
+    keys = MicroBatches(batches, *steps, share.rank, share.ranks, share.accumulation)
+    return _batches(Images(coco, sizing, augment, seed), keys, workers, pin)
 
 
 def eval_batches(

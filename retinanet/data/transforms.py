@@ -218,10 +218,13 @@ def tight_canvas(samples: list[Sample]) -> tuple[int, int]:
 
 
 def collate(samples: list[Sample], canvas: tuple[int, int]) -> Batch:
-    """Pad samples, at least one, at the right and bottom onto one canvas."""
-    images = torch.zeros((len(samples), 3, *canvas), dtype=samples[0].image.dtype)
+    """Pad samples, at least one, at the right and bottom onto one canvas; channels last in memory, as decoders give."""
+    images = torch.empty((len(samples), *canvas, 3), dtype=samples[0].image.dtype).permute(0, 3, 1, 2)
     for slot, sample in zip(images, samples, strict=True):
-        slot[:, : sample.image.shape[-2], : sample.image.shape[-1]] = sample.image
+        height, width = sample.image.shape[-2:]
+        slot[:, :height, :width] = sample.image
+        slot[:, height:] = 0
+        slot[:, :height, width:] = 0
     return Batch(
         images,
         torch.tensor([sample.image.shape[-2:] for sample in samples]),
@@ -242,11 +245,18 @@ def normalise(images: Tensor, sizes_B2: Tensor, rule: PixelRule, channels_last: 
     """(B, 3, H, W) RGB in 0..255, uint8 or float32 -> float32 as `rule` says; padding becomes exactly 0 (the mean)."""
     if rule.order == "bgr":
         images = images.flip(1)
+    height, width = images.shape[2:]
     # In units of 1 first: that is how torchvision's weights state them, and both factors round in float32.
-    mean = torch.tensor([value / 255 for value in rule.mean], device=images.device).view(1, 3, 1, 1) * 255
-    std = torch.tensor([value / 255 for value in rule.std], device=images.device).view(1, 3, 1, 1) * 255
-    rows = torch.arange(images.shape[2], device=images.device)[None, :] < sizes_B2[:, :1]
-    columns = torch.arange(images.shape[3], device=images.device)[None, :] < sizes_B2[:, 1:]
-    inside = (rows[:, :, None] & columns[:, None, :])[:, None]
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    return torch.where(inside, (images.float() - mean) / std, 0.0).contiguous(memory_format=layout)
+    mean, std = (
+        torch.tensor([v / 255 for v in values], device=images.device) * 255 for values in (rule.mean, rule.std)
+    )
+    rows_BH = torch.arange(height, device=images.device)[None, :] < sizes_B2[:, :1]
+    columns_BW = torch.arange(width, device=images.device)[None, :] < sizes_B2[:, 1:]
+    if not channels_last:
+        inside = (rows_BH[:, :, None] & columns_BW[:, None, :])[:, None]
+        return torch.where(inside, (images.float() - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1), 0.0)
+    # Whole rows of interleaved channels: torch has no fast loop over an innermost dimension of three.
+    pixels = images.permute(0, 2, 3, 1).flatten(2).to(torch.float32, copy=True)
+    pixels.sub_(mean.repeat(width)).div_(std.repeat(width))
+    pixels.mul_(rows_BH[:, :, None].float()).mul_(columns_BW.float().repeat_interleave(3, dim=1)[:, None, :])
+    return pixels.unflatten(2, (width, 3)).permute(0, 3, 1, 2)

@@ -1,0 +1,68 @@
+"""Work done ahead of its use, on threads, in order.
+
+Decoding and resizing let go of Python's lock, so threads use as many cores as processes would, and nothing has to be
+sent from one process to another: that takes longer than decoding a JPEG.
+"""
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Barrier
+from typing import TypeVar
+
+import torch
+
+AHEAD = 4
+"""Results that each thread may have ready."""
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+def prefetched(
+    work: Callable[[Task], Result], tasks: Iterable[Task], threads: int, cuda: int | None = None
+) -> Generator[Result, None, None]:
+    """work(task) of each task, in order; with 0 threads each is done when it is asked for.
+
+    To be closed: that ends the threads. What `work` raises is raised where its result would come. cuda: the device
+    that the threads are to be on, as pinning memory asks for one.
+    """
+    if threads == 0:
+        for task in tasks:
+            yield work(task)
+        return
+    pool = _start(threads, cuda)
+    ahead: deque[Future[Result]] = deque()
+    try:
+        for task in tasks:
+            ahead.append(pool.submit(work, task))
+            if len(ahead) >= AHEAD * threads:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start(threads: int, cuda: int | None) -> ThreadPoolExecutor:
+    """A pool of threads that compute on one core each.
+
+    torch.set_num_threads is of the thread that calls it, and of all that come later: so every thread of the pool calls
+    it before this one, whose number is then again that of later ones (autograd's, for instance).
+    """
+    own = torch.get_num_threads()
+    ready = Barrier(threads + 1)
+
+    def begin() -> None:
+        torch.get_num_threads()  # the first call in a thread takes the number over, so it must not come later
+        torch.set_num_threads(1)
+        if cuda is not None:
+            torch.cuda.set_device(cuda)
+        ready.wait()
+
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="loader", initializer=begin)
+    for _ in range(threads):
+        pool.submit(int)
+    ready.wait()
+    torch.set_num_threads(own)
+    return pool
