@@ -107,7 +107,7 @@ def build_detector(config: Config, model: nn.Module, device: torch.device) -> De
     return Detector(
         model=model,
         anchors=build_anchor_spec(config.model),
-        scores=build_class_loss(config.loss.classification).scores,
+        scoring=build_class_loss(config.loss.classification).scoring,
         rule=build_detect_rule(config),
         device=device,
         precision=build_precision(config, device),

@@ -20,7 +20,7 @@ from retinanet.data.transforms import PixelRule, Sizing, normalise, to_device
 from retinanet.distributed import Ranks, gather_rows
 from retinanet.postprocess import DetectRule, detect
 from retinanet.scoring.evaluation import Engine, Evaluation, coco_evaluation
-from retinanet.structures import Batch, Category, Detections
+from retinanet.structures import Batch, Category, Detections, Scoring
 
 
 class AnyDetector(Protocol):
@@ -41,8 +41,8 @@ class Detector(NamedTuple):
 
     model: nn.Module
     anchors: AnchorSpec
-    scores: Callable[[Tensor], Tensor]
-    """The class loss's own: raw outputs -> scores in 0..1."""
+    scoring: Scoring
+    """The class loss's own."""
     rule: DetectRule
     device: torch.device
     precision: torch.dtype
@@ -62,12 +62,13 @@ class Detector(NamedTuple):
             outputs = self.model(images)
         pyramid = pyramid_anchors((images.shape[2], images.shape[3]), self.anchors, self.device)
         return detect(
-            self.scores(outputs.logits_BAK),
+            outputs.logits_BAK,
             outputs.deltas_BA4,
             pyramid,
             batch.sizes_B2,
             batch.original_sizes_B2,
             self.rule,
+            self.scoring,
         )
 
 

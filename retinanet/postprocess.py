@@ -1,8 +1,10 @@
 """Raw outputs -> detections in each image's own frame (paper section 4, "Inference").
 
-Legend: B images, A anchors, K classes, D detections of an image.
+Legend: B images, A anchors, O outputs of an anchor, K classes, R anchors that may pass the threshold, D detections of
+an image.
 """
 
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import torch
@@ -11,7 +13,7 @@ from torchvision.ops import batched_nms
 
 from retinanet import boxes
 from retinanet.anchors import Pyramid
-from retinanet.structures import Detections
+from retinanet.structures import Detections, Scoring
 
 
 class DetectRule(NamedTuple):
@@ -32,26 +34,40 @@ class Pairs(NamedTuple):
     classes_D: Tensor
 
 
-def best_pairs(scores_AK: Tensor, level_sizes: tuple[int, ...], rule: DetectRule) -> Pairs:
-    """Each level's best `topk` (anchor, class) pairs that score above the threshold."""
-    found_scores, found_anchors, found_classes = [], [], []
-    classes = scores_AK.shape[1]
-    start = 0
-    for size in level_sizes:
-        flat = scores_AK[start : start + size].flatten()
-        above = (flat > rule.score_threshold).nonzero().squeeze(1)
-        score, order = flat[above].topk(min(rule.topk, len(above)))
-        pair = above[order]
-        found_scores.append(score)
-        found_anchors.append(torch.div(pair, classes, rounding_mode="floor") + start)
-        found_classes.append(pair % classes)
-        start += size
-    return Pairs(torch.cat(found_scores), torch.cat(found_anchors), torch.cat(found_classes))
+def given_may_pass(scores_K: Tensor, threshold: float) -> Tensor:
+    return ~(scores_K.amax(dim=-1).float() <= threshold)
 
 
-def candidates(scores_AK: Tensor, deltas_A4: Tensor, pyramid: Pyramid, rule: DetectRule) -> Detections:
+GIVEN = Scoring(Tensor.float, given_may_pass)
+"""Of outputs that are scores already, as exported graphs give."""
+
+NMS_FIRST = 4
+"""Of how many candidates for each detection wanted NMS tries the best ones, before it takes all."""
+
+
+def best_pairs(outputs_AO: Tensor, level_sizes: tuple[int, ...], rule: DetectRule, scoring: Scoring) -> Pairs:
+    """Each level's best `topk` (anchor, class) pairs that score above the threshold.
+
+    Scores are made of those anchors alone that may have such a pair, a few of a hundred.
+    """
+    anchor_R = scoring.may_pass(outputs_AO, rule.score_threshold).nonzero().squeeze(1)
+    scores_RK = scoring.scores(outputs_AO[anchor_R])
+    row_D, class_D = (scores_RK > rule.score_threshold).nonzero(as_tuple=True)
+    score_D, anchor_D = scores_RK[row_D, class_D], anchor_R[row_D]
+    ends = torch.tensor(list(accumulate(level_sizes)), device=anchor_D.device)
+    last = torch.searchsorted(anchor_D, ends).tolist()  # pairs come in the order of their anchors
+    best = []
+    for start, end in pairwise([0, *last]):
+        best.append(score_D[start:end].topk(min(rule.topk, end - start)).indices + start)
+    best_D = torch.cat(best)
+    return Pairs(score_D[best_D], anchor_D[best_D], class_D[best_D])
+
+
+def candidates(
+    outputs_AO: Tensor, deltas_A4: Tensor, pyramid: Pyramid, rule: DetectRule, scoring: Scoring
+) -> Detections:
     """The best pairs with their decoded boxes; canvas frame."""
-    pairs = best_pairs(scores_AK, pyramid.level_sizes, rule)
+    pairs = best_pairs(outputs_AO, pyramid.level_sizes, rule, scoring)
     boxes_D4 = boxes.decode(deltas_A4[pairs.anchors_D].float(), pyramid.boxes_A4[pairs.anchors_D])
     return Detections(boxes_D4, pairs.scores_D, pairs.classes_D)
 
@@ -62,10 +78,26 @@ def best_detections(found: Detections, size_2: Tensor, original_size_2: Tensor, 
     Candidates are clipped to the image, suppressed class by class (NMS), cut to the best `detections` and then
     scaled from the canvas to the stored image.
     """
-    clipped = boxes.clip(found.boxes_D4, size_2[0], size_2[1])
-    keep = batched_nms(clipped, found.scores_D, found.classes_D, rule.nms_iou)[: rule.detections]
-    kept = Detections(clipped[keep], found.scores_D[keep], found.classes_D[keep])
-    return to_original_frame(kept, size_2, original_size_2)
+    clipped = found._replace(boxes_D4=boxes.clip(found.boxes_D4, size_2[0], size_2[1]))
+    return to_original_frame(suppressed(clipped, rule), size_2, original_size_2)
+
+
+def suppressed(found: Detections, rule: DetectRule) -> Detections:
+    """The best `detections` that NMS leaves of each class, best first; equal scores keep their order.
+
+    Whether a candidate stays depends on better ones alone, so once the best few leave enough the others are not asked.
+    """
+    order = found.scores_D.sort(descending=True, stable=True).indices
+    best = Detections(*(tensor[order] for tensor in found))
+    # torchvision keeps classes apart by moving their boxes far away, where float32 would round their sides.
+    exact = torch.float32 if best.boxes_D4.device.type == "mps" else torch.float64
+    boxes_D4, scores_D = best.boxes_D4.to(exact), best.scores_D.to(exact)
+    for count in (NMS_FIRST * rule.detections, len(order)):
+        part = slice(min(count, len(order)))
+        keep = batched_nms(boxes_D4[part], scores_D[part], best.classes_D[part], rule.nms_iou)
+        if len(keep) >= rule.detections:
+            break
+    return Detections(*(tensor[keep[: rule.detections]] for tensor in best))
 
 
 def to_original_frame(found: Detections, size_2: Tensor, original_size_2: Tensor) -> Detections:
@@ -76,18 +108,19 @@ def to_original_frame(found: Detections, size_2: Tensor, original_size_2: Tensor
 
 @torch.no_grad()
 def detect(
-    scores_BAK: Tensor,
+    outputs_BAO: Tensor,
     deltas_BA4: Tensor,
     pyramid: Pyramid,
     sizes_B2: Tensor,
     original_sizes_B2: Tensor,
     rule: DetectRule,
+    scoring: Scoring,
 ) -> list[Detections]:
-    """Detections of each image, best first, in its original frame, from scores and deltas of every anchor."""
+    """Detections of each image, best first, in its original frame, from the class and box head's outputs."""
     return [
-        best_detections(candidates(scores_AK, deltas_A4, pyramid, rule), size, original, rule)
-        for scores_AK, deltas_A4, size, original in zip(
-            scores_BAK, deltas_BA4, sizes_B2, original_sizes_B2, strict=True
+        best_detections(candidates(outputs_AO, deltas_A4, pyramid, rule, scoring), size, original, rule)
+        for outputs_AO, deltas_A4, size, original in zip(
+            outputs_BAO, deltas_BA4, sizes_B2, original_sizes_B2, strict=True
         )
     ]
 
@@ -101,10 +134,10 @@ def detect_decoded(
     original_sizes_B2: Tensor,
     rule: DetectRule,
 ) -> list[Detections]:
-    """As `detect`, where the boxes of every anchor are decoded already (canvas frame), as exported graphs do."""
+    """As `detect`, where scores and boxes of every anchor are there already (canvas frame), as exported graphs give."""
     results = []
     for scores_AK, boxes_A4, size, original in zip(scores_BAK, boxes_BA4, sizes_B2, original_sizes_B2, strict=True):
-        pairs = best_pairs(scores_AK, level_sizes, rule)
+        pairs = best_pairs(scores_AK, level_sizes, rule, GIVEN)
         found = Detections(boxes_A4[pairs.anchors_D], pairs.scores_D, pairs.classes_D)
         results.append(best_detections(found, size, original, rule))
     return results

@@ -8,6 +8,7 @@ Frames: "canvas" is pixels of the padded network input; "original" is pixels of 
 (after its EXIF rotation). Boxes are (x1, y1, x2, y2) with x2 and y2 exclusive, float32.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor
@@ -99,6 +100,16 @@ class ClassTargets(NamedTuple):
     """(P, 4) float32, ground truth of the positives, in the order of nonzero(labels_BA >= 0)."""
     box_loss_P: Tensor
     """(P,) float32, the positives' box loss, weighted but not normalised, detached."""
+
+
+class Scoring(NamedTuple):
+    """How a head's outputs become scores."""
+
+    scores: Callable[[Tensor], Tensor]
+    """Head outputs (..., O) -> class scores (..., K) in 0..1, float32."""
+    may_pass: Callable[[Tensor, float], Tensor]
+    """Head outputs (..., O), threshold -> (...) bool, True wherever some class scores above the threshold, and hardly
+    anywhere else: what is cheap to find out before scores are made."""
 
 
 class Detections(NamedTuple):

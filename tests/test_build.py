@@ -76,7 +76,7 @@ def test_loss_and_model_fit_together() -> None:
     assert model.box_head.outputs == 4
     bias = model.class_head.predict.bias
     assert bias is not None
-    assert loss.scores(bias).tolist() == pytest.approx([0.2] * 12)
+    assert loss.scoring.scores(bias).tolist() == pytest.approx([0.2] * 12)
 
 
 def test_sizing_and_augment() -> None:
@@ -99,7 +99,7 @@ def test_detector() -> None:
     assert detector.pixels == ("bgr", (103.53, 116.28, 123.675), (1.0, 1.0, 1.0))
     assert detector.model is model
     assert detector.precision == torch.bfloat16
-    assert detector.scores(torch.zeros(1, 2)).tolist() == [[0.5, 0.5]]
+    assert detector.scoring.scores(torch.zeros(1, 2)).tolist() == [[0.5, 0.5]]
 
 
 @pytest.mark.parametrize("name", ["float32", "bfloat16", "float16"])

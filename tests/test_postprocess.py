@@ -10,8 +10,9 @@ from torchvision.models.detection import RetinaNet as TorchvisionRetinaNet
 
 from retinanet import boxes
 from retinanet.anchors import AnchorSpec, Pyramid, pyramid_anchors
-from retinanet.postprocess import DetectRule, candidates, detect
-from retinanet.structures import Detections
+from retinanet.losses.scores import SIGMOID, SOFTMAX
+from retinanet.postprocess import GIVEN, DetectRule, best_pairs, candidates, detect, suppressed
+from retinanet.structures import Detections, Scoring
 
 SPEC = AnchorSpec((16.0, 32.0, 64.0, 128.0, 256.0), (1.0, 1.4), (0.5, 1.0, 2.0), 0.5, "none", "stride")
 RULE = DetectRule(score_threshold=0.05, topk=1000, nms_iou=0.5, detections=100)
@@ -32,7 +33,7 @@ def detect_one(
 ) -> Detections:
     deltas = torch.zeros((1, len(pyramid.boxes_A4), 4))
     sizes, originals = torch.tensor([size]), torch.tensor([original or size])
-    return detect(torch.tensor([scores_AK]), deltas, pyramid, sizes, originals, rule)[0]
+    return detect(torch.tensor([scores_AK]), deltas, pyramid, sizes, originals, rule, GIVEN)[0]
 
 
 @pytest.mark.parametrize(
@@ -62,7 +63,7 @@ def test_equals_torchvision(rule: DetectRule) -> None:
         sizes,
     )
     both = torch.tensor(sizes)
-    found = detect(logits.sigmoid(), deltas, pyramid, both, both, rule)
+    found = detect(logits, deltas, pyramid, both, both, rule, SIGMOID)
     for ours, wanted in zip(found, oracle, strict=True):
         assert len(ours.scores_D) > 5
         torch.testing.assert_close(ours.boxes_D4, wanted["boxes"], rtol=1e-5, atol=1e-3)
@@ -114,7 +115,7 @@ def test_equals_the_peers_order_of_steps_done_by_hand(rule: DetectRule) -> None:
     deltas = torch.randn((1, len(pyramid.boxes_A4), 4), generator=generator) * 0.3
     deltas[0, ::7, 2:] += 5.0
     size = torch.tensor([[10**6, 10**6]])
-    found = detect(scores, deltas, pyramid, size, size, rule)[0]
+    found = detect(scores, deltas, pyramid, size, size, rule, GIVEN)[0]
     expected = by_hand(scores[0].double().numpy(), deltas[0].double().numpy(), pyramid, rule)
     assert len(expected) > 5
     assert found.classes_D.tolist() == [k for k, _ in expected]
@@ -154,7 +155,7 @@ def row(count: int, y: float) -> list[list[float]]:
 def test_topk_counts_on_each_level_over_all_classes() -> None:
     pyramid = boxes_as_anchors([row(5, 0), row(5, 20), row(1, 40)])
     scores = torch.linspace(0.9, 0.1, 22).reshape(11, 2)
-    found = candidates(scores, torch.zeros(11, 4), pyramid, RULE._replace(topk=3))
+    found = candidates(scores, torch.zeros(11, 4), pyramid, RULE._replace(topk=3), GIVEN)
     assert found.scores_D.tolist() == scores.flatten()[[0, 1, 2, 10, 11, 12, 20, 21]].tolist()
     assert found.classes_D.tolist() == [0, 1, 0, 0, 1, 0, 0, 1]
     assert found.boxes_D4[:, 1].tolist() == [0, 0, 0, 20, 20, 20, 40, 40]
@@ -196,7 +197,7 @@ def test_each_image_has_its_own_size_and_results() -> None:
     pyramid = boxes_as_anchors([[[0.0, 0, 100, 100]]])
     scores = torch.tensor([[[0.9]], [[0.0]], [[0.7]]])
     sizes = torch.tensor([[100, 50], [40, 40], [20, 80]])
-    found = detect(scores, torch.zeros(3, 1, 4), pyramid, sizes, sizes * 2, RULE)
+    found = detect(scores, torch.zeros(3, 1, 4), pyramid, sizes, sizes * 2, RULE, GIVEN)
     assert [d.boxes_D4.tolist() for d in found] == [[[0, 0, 100, 200]], [], [[0, 0, 160, 40]]]
 
 
@@ -204,7 +205,62 @@ def test_deltas_are_decoded_against_their_anchor_also_in_half_precision() -> Non
     pyramid = boxes_as_anchors([[[10.0, 10, 30, 50]]])
     deltas = torch.tensor([[[0.25, -0.125, 0.5, -0.25]]], dtype=torch.bfloat16)
     size = torch.tensor([[100, 100]])
-    found = detect(torch.tensor([[[0.9]]]), deltas, pyramid, size, size, RULE)[0]
+    found = detect(torch.tensor([[[0.9]]]), deltas, pyramid, size, size, RULE, GIVEN)[0]
     expected: Tensor = boxes.decode(deltas[0].float(), pyramid.boxes_A4)
     assert found.boxes_D4.dtype == torch.float32
     torch.testing.assert_close(found.boxes_D4, expected)
+
+
+@pytest.mark.parametrize("scoring", [SIGMOID, SOFTMAX, GIVEN], ids=["sigmoid", "softmax", "given"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("threshold", [0.0, 1e-6, 0.05, 0.5, 0.999, 1.0])
+def test_no_pair_is_missed_for_looking_at_outputs_before_scores(
+    scoring: Scoring, dtype: torch.dtype, threshold: float
+) -> None:
+    """The same pairs in the same order as from every score of every anchor, logits at the threshold's own included."""
+    generator = torch.Generator().manual_seed(7)
+    outputs_AO = torch.randn((600, 6), generator=generator) * 6
+    at = math.log(threshold / (1 - threshold)) if 0 < threshold < 1 else 0.0
+    outputs_AO[::3, 1] = at + torch.linspace(-3e-6, 3e-6, 200)
+    outputs_AO[1::3] = -20.0
+    outputs_AO[1::3, -1] += 40.0 * (scoring is SOFTMAX)
+    outputs_AO = (outputs_AO.sigmoid() if scoring is GIVEN else outputs_AO).to(dtype)
+    rule, levels = RULE._replace(score_threshold=threshold, topk=150), (300, 200, 100)
+    found = best_pairs(outputs_AO, levels, rule, scoring)
+    everything = Scoring(scoring.scores, lambda outputs, _: torch.ones_like(outputs[..., 0], dtype=torch.bool))
+    wanted = best_pairs(outputs_AO, levels, rule, everything)
+    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+    passing = scoring.may_pass(outputs_AO, threshold)
+    assert threshold in (0.0, 1e-6) or passing.float().mean() < 0.9, "an anchor far below is not looked at"
+
+
+def test_a_threshold_is_not_rounded_to_the_outputs_type() -> None:
+    """-2.9375 in bfloat16 is just above the logit of 0.05, -2.944, which bfloat16 rounds to the same number."""
+    outputs_AO = torch.tensor([[-2.9375], [-2.953125]], dtype=torch.bfloat16)
+    assert SIGMOID.may_pass(outputs_AO, 0.05).tolist() == [True, False]
+    assert GIVEN.may_pass(torch.tensor([[1.0], [0.99609375]], dtype=torch.bfloat16), 0.999).tolist() == [True, False]
+
+
+def test_an_output_that_is_no_number_hides_no_other_class_of_its_anchor() -> None:
+    outputs_AO = torch.tensor([[math.nan, 3.0, -9.0], [-9.0, -9.0, -9.0]])
+    for scoring in (SIGMOID, SOFTMAX):
+        assert scoring.may_pass(outputs_AO, 0.05)[0]
+    assert not SIGMOID.may_pass(outputs_AO, 0.05)[1]
+
+
+@pytest.mark.parametrize("spread", [6.0, 40.0, 4000.0], ids=["one pile", "piles", "hardly any overlap"])
+@pytest.mark.parametrize("detections", [1, 10, 60, 5000])
+def test_nms_of_the_best_few_gives_what_nms_of_all_gives(spread: float, detections: int) -> None:
+    generator = torch.Generator().manual_seed(3)
+    low = torch.rand((900, 2), generator=generator) * spread
+    corners = torch.cat([low, low + 4 + 8 * torch.rand((900, 2), generator=generator)], dim=1)
+    scores = torch.rand(900, generator=generator).mul(50).round() / 50  # many are equal
+    found = Detections(corners, scores, torch.randint(0, 3, (900,), generator=generator))
+    keep = []
+    for index in scores.sort(descending=True, stable=True).indices.tolist():
+        same = [k for k in keep if found.classes_D[k] == found.classes_D[index]]
+        if all(iou_of(corners[index].tolist(), corners[k].tolist()) <= RULE.nms_iou for k in same):
+            keep.append(index)
+    wanted = Detections(*(tensor[keep[:detections]] for tensor in found))
+    kept = suppressed(found, RULE._replace(detections=detections))
+    assert all(torch.equal(a, b) for a, b in zip(kept, wanted, strict=True))

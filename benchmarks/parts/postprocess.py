@@ -94,8 +94,8 @@ def _ours(outputs: Outputs, canvas: tuple[int, int]) -> Running:
     sizes_B2 = torch.tensor([canvas] * IMAGES, device=outputs.logits_BAK.device)
 
     def step() -> object:
-        scores_BAK = detector.scores(outputs.logits_BAK)
-        return detect(scores_BAK, outputs.deltas_BA4, outputs.pyramid, sizes_B2, sizes_B2, detector.rule)
+        raw = (outputs.logits_BAK, outputs.deltas_BA4)
+        return detect(*raw, outputs.pyramid, sizes_B2, sizes_B2, detector.rule, detector.scoring)
 
     return Running(as_in_a_run(step))
 

@@ -31,7 +31,7 @@ class RawGraph(nn.Module):
         super().__init__()
         self.network = detector.model
         self.anchors = detector.anchors
-        self.scores = detector.scores
+        self.scores = detector.scoring.scores
         self.pixels = detector.pixels
 
     def forward(self, images: Tensor, sizes_B2: Tensor) -> tuple[Tensor, Tensor]:

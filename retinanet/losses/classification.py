@@ -10,7 +10,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, Literal, NamedTuple
 
-import torch
 from pydantic import Discriminator, Tag
 from torch import Tensor
 
@@ -23,16 +22,16 @@ from retinanet.losses.hard_mining import Ohem, Ohem13, ohem
 from retinanet.losses.margins import cross_entropy_margin, focal_margin, focal_star_margin
 from retinanet.losses.quality import QualityFocal, Varifocal, quality_focal, varifocal
 from retinanet.losses.sampled import Sampled, sampled
+from retinanet.losses.scores import SIGMOID, SOFTMAX
 from retinanet.losses.softmax import (
     SoftmaxCrossEntropy,
     SoftmaxFocal,
     softmax_cross_entropy,
     softmax_focal,
     softmax_prior_bias,
-    softmax_scores,
 )
 from retinanet.section import ClassLossSection
-from retinanet.structures import ClassTargets
+from retinanet.structures import ClassTargets, Scoring
 
 
 def kind_of(options: Any) -> str | None:
@@ -60,11 +59,6 @@ ClassLoss = Annotated[
 """Config `loss.classification`: the keys of one kind."""
 
 
-def sigmoid_scores(logits_K: Tensor) -> Tensor:
-    """Independent class scores in float32."""
-    return torch.sigmoid(logits_K.float())
-
-
 def sigmoid_prior_bias(prior: float, classes: int) -> list[float]:
     """b with sigmoid(b) = prior for every class: -log((1 - pi) / pi)."""
     return [-math.log((1.0 - prior) / prior)] * classes
@@ -79,8 +73,7 @@ class ClassificationLoss(NamedTuple):
     """(pi, K) -> bias of each of the O outputs of an anchor at the start (paper section 4.1); their number is O.
 
     The first K outputs are the classes' own."""
-    scores: Callable[[Tensor], Tensor] = sigmoid_scores
-    """Head outputs (..., O) -> class scores (..., K) in 0..1, float32."""
+    scoring: Scoring = SIGMOID
 
 
 def over_positives(loss: DenseLoss) -> Callable[[Tensor, ClassTargets], Tensor]:
@@ -122,7 +115,7 @@ def build_class_loss(options: ClassLoss, kernels: Literal["auto", "plain"] = "au
             return ClassificationLoss(partial(varifocal, alpha=alpha, gamma=gamma))
         case SoftmaxCrossEntropy(alpha=alpha):
             value = over_positives(partial(softmax_cross_entropy, alpha=alpha))
-            return ClassificationLoss(value, softmax_prior_bias, softmax_scores)
+            return ClassificationLoss(value, softmax_prior_bias, SOFTMAX)
         case SoftmaxFocal(alpha=alpha, gamma=gamma):
             value = over_positives(partial(softmax_focal, alpha=alpha, gamma=gamma))
-            return ClassificationLoss(value, softmax_prior_bias, softmax_scores)
+            return ClassificationLoss(value, softmax_prior_bias, SOFTMAX)

@@ -71,11 +71,6 @@ def output_weights(alpha: float | Sequence[float], classes: int) -> list[float]:
     return list(alpha)
 
 
-def softmax_scores(logits_O: Tensor) -> Tensor:
-    """Class scores (..., K) in float32 from outputs (..., K + 1): the softmax without background's part."""
-    return torch.softmax(logits_O.float(), dim=-1)[..., :-1]
-
-
 def softmax_prior_bias(prior: float, classes: int) -> list[float]:
     """Biases b of the K + 1 outputs with which all classes together start at probability `prior`.
 

@@ -221,7 +221,7 @@ def test_gradcheck(loss: Loss) -> None:
 @pytest.mark.parametrize("prior", [0.001, 0.01, 0.5, 0.9])
 def test_the_prior_bias_gives_the_prior_as_score(kind: str, prior: float) -> None:
     loss = chosen(kind=kind)
-    scores = loss.scores(torch.tensor([loss.prior_bias(prior, 5)] * 2))
+    scores = loss.scoring.scores(torch.tensor([loss.prior_bias(prior, 5)] * 2))
     assert scores.shape == (2, 5)
     assert scores.dtype == torch.float32
     assert scores.flatten().tolist() == pytest.approx([prior] * 10, rel=1e-6)
@@ -229,7 +229,7 @@ def test_the_prior_bias_gives_the_prior_as_score(kind: str, prior: float) -> Non
 
 def test_scores_of_half_precision_are_float32() -> None:
     loss = chosen()
-    scores = loss.scores(torch.tensor([[-4.6, 0.0, 4.6]], dtype=torch.bfloat16))
+    scores = loss.scoring.scores(torch.tensor([[-4.6, 0.0, 4.6]], dtype=torch.bfloat16))
     assert scores.dtype == torch.float32
     assert scores[0].tolist() == pytest.approx([1 / (1 + math.exp(4.59375)), 0.5, 1 / (1 + math.exp(-4.59375))])
 
@@ -275,7 +275,7 @@ def test_every_kind_keeps_the_contract(kind: str) -> None:
     assert len(biases) in (3, 4)
     logits, targets = crowded_case()
     logits = logits[..., : len(biases)]
-    assert loss.scores(logits).shape == (*logits.shape[:2], 3)
+    assert loss.scoring.scores(logits).shape == (*logits.shape[:2], 3)
     empty = torch.full_like(targets.labels_BA, BACKGROUND)
     nothing = targets._replace(boxes_P4=torch.zeros(0, 4), box_loss_P=torch.zeros(0))
     cases = [

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from retinanet.errors import ConfigFault
+from retinanet.losses.scores import softmax_scores
 from retinanet.losses.softmax import (
     SoftmaxCrossEntropy,
     SoftmaxFocal,
@@ -17,7 +18,6 @@ from retinanet.losses.softmax import (
     softmax_cross_entropy,
     softmax_focal,
     softmax_prior_bias,
-    softmax_scores,
 )
 from retinanet.structures import BACKGROUND, IGNORE
 

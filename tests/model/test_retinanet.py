@@ -129,7 +129,9 @@ def test_the_prior_bounds_the_initial_class_loss() -> None:
     model = build(config, classes, bias)
     expected = outputs * 0.75 * pi**2 * -math.log(1 - pi)
     assert background_loss(model, config, images) == pytest.approx(expected, rel=0.05)
-    assert build_class_loss(Focal()).scores(model(images).logits_BAK).mean().item() == pytest.approx(pi, rel=0.02)
+    assert build_class_loss(Focal()).scoring.scores(model(images).logits_BAK).mean().item() == pytest.approx(
+        pi, rel=0.02
+    )
     even = background_loss(build(config, classes, 0.0), config, images)
     assert even == pytest.approx(outputs * 0.75 * 0.25 * math.log(2), rel=0.05)
 
