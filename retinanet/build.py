@@ -13,6 +13,7 @@ from retinanet.data.transforms import Augment, PixelRule, Sizing
 from retinanet.evaluate import Detector
 from retinanet.losses.box import build_box_loss
 from retinanet.losses.classification import ClassificationLoss, build_class_loss
+from retinanet.model.folding import inference_copy
 from retinanet.model.retinanet import RetinaNet, build_anchor_spec, build_model
 from retinanet.postprocess import DetectRule
 
@@ -103,14 +104,15 @@ def build_detect_rule(config: Config) -> DetectRule:
 
 
 def build_detector(config: Config, model: nn.Module, device: torch.device) -> Detector:
-    """`model` with the inference rules of `config`."""
+    """A copy of `model`, made for inference, with the rules of `config`."""
+    precision = build_precision(config, device)
     return Detector(
-        model=model,
+        model=inference_copy(model, precision),
         anchors=build_anchor_spec(config.model),
         scoring=build_class_loss(config.loss.classification).scoring,
         rule=build_detect_rule(config),
         device=device,
-        precision=build_precision(config, device),
+        precision=precision,
         channels_last=config.model.channels_last,
         pixels=build_pixel_rule(config),
     )

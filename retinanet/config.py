@@ -32,6 +32,11 @@ class Backbone(Section):
         False, description="Bottlenecks stride in their first 1x1 convolution (Caffe's ResNets: Detectron, detectron2)."
     )
 
+    fold: bool = Field(
+        True,
+        description="Frozen batch norms work within the convolutions before them (faster); equal to rounding.",
+    )
+
     @model_validator(mode="after")
     def _has_bottlenecks(self) -> "Backbone":
         if self.stride_in_1x1 and self.name not in ("resnet50", "resnet101", "resnet152"):

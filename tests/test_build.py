@@ -97,7 +97,8 @@ def test_detector() -> None:
     assert tuple(detector.rule) == (0.1, 50, 0.6, 7)
     assert tuple(detector.anchors)[1:] == ((1.0,), (0.5, 1.0, 2.0), 0.0, "truncate", "stride")
     assert detector.pixels == ("bgr", (103.53, 116.28, 123.675), (1.0, 1.0, 1.0))
-    assert detector.model is model
+    assert detector.model is not model
+    assert not detector.model.training
     assert detector.precision == torch.bfloat16
     assert detector.scoring.scores(torch.zeros(1, 2)).tolist() == [[0.5, 0.5]]
 

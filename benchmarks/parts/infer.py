@@ -13,7 +13,7 @@ from benchmarks.options import Options
 from benchmarks.ours import as_in_a_run, build_config
 from benchmarks.scenes import random_batch
 from benchmarks.theirs import AS_SHIPPED, BFLOAT16_LAST, Variant, autocast, build_peer, images_of, prepared
-from retinanet.build import build_detector, build_loss_and_model
+from retinanet.build import build_detector, build_loss_and_model, build_pixel_rule
 from retinanet.data.transforms import normalise
 from retinanet.structures import Batch
 
@@ -85,9 +85,10 @@ def _ours(backbone: str, precision: Precision, wanted: int, options: Options, de
         _, model = build_loss_and_model(config, options.classes, load_weights=False)
         model = model.to(device).eval()
         batch = random_batch(options.size, options.batch, options.classes)
-        detector = build_detector(config, model, device)
-        pixels = normalise(batch.images.to(device), batch.sizes_B2.to(device), detector.pixels, detector.channels_last)
+        rule = build_pixel_rule(config)
+        pixels = normalise(batch.images.to(device), batch.sizes_B2.to(device), rule, config.model.channels_last)
         spread_logits(model.class_head.predict, lambda: model(pixels).logits_BAK, wanted * options.batch)
+        detector = build_detector(config, model, device)
         return Running(as_in_a_run(lambda: sum(len(found.scores_D) for found in detector(batch))))
 
     return Contestant(f"ours {precision}", ours=True, precision=precision, build=build)

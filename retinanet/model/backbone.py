@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.resnet import Bottleneck
-from torchvision.ops import FrozenBatchNorm2d
 
 from retinanet.errors import CheckpointFault
+from retinanet.model.folding import FrozenNorm, fold_frozen_norms
 
 NormLayer = Callable[[int], nn.Module]
 NormKind = Literal["frozen_bn", "eval_bn", "bn", "sync_bn", "gn"]
@@ -84,7 +84,7 @@ class EvalBatchNorm2d(nn.BatchNorm2d):
 def norm_layer(kind: NormKind) -> NormLayer:
     match kind:
         case "frozen_bn":
-            return FrozenBatchNorm2d
+            return FrozenNorm
         case "eval_bn":
             return EvalBatchNorm2d
         case "bn":
@@ -126,12 +126,14 @@ def _network(name: str, norm: NormLayer, from_scratch: bool) -> nn.Module:
     raise ValueError(f"no backbone named {name!r}")
 
 
-def build_backbone(name: str, weights: str, norm: NormKind, frozen_stages: int, stride_in_1x1: bool) -> Backbone:
+def build_backbone(
+    name: str, weights: str, norm: NormKind, frozen_stages: int, stride_in_1x1: bool, fold: bool
+) -> Backbone:
     """The named network without its classifier.
 
     weights: `imagenet`, `none`, or a state-dict file with torchvision's names (of the whole network or, for
-    MobileNetV2, of its `features`). stride_in_1x1: see `move_strides`. Raises CheckpointFault for weights that cannot
-    be had or do not fit.
+    MobileNetV2, of its `features`). stride_in_1x1: see `move_strides`; fold: see `fold_frozen_norms`. Raises
+    CheckpointFault for weights that cannot be had or do not fit.
     """
     network = _network(name, norm_layer(norm), from_scratch=weights == "none" and norm != "frozen_bn")
     if stride_in_1x1:
@@ -140,6 +142,8 @@ def build_backbone(name: str, weights: str, norm: NormKind, frozen_stages: int, 
         state = _imagenet_state(name) if weights == "imagenet" else read_state(Path(weights))
         source = f"torchvision's {name}" if weights == "imagenet" else weights
         load_backbone_state(network, state, source, needs_statistics=norm != "gn")
+    if fold:
+        fold_frozen_norms(network)
     if name == "mobilenet_v2":
         blocks = list(network.children())
         cuts = ((0, 2), (2, 4), (4, 7), (7, 14), (14, 18))

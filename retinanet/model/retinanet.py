@@ -50,6 +50,7 @@ def build_model(config: Model, classes: int, class_biases: list[float], load_wei
         backbone_config.norm,
         backbone_config.frozen_stages,
         backbone_config.stride_in_1x1,
+        backbone_config.fold,
     )
     width = head.channels or channels
     fpn = Fpn(backbone.channels, channels, config.fpn.p6_source, config.fpn.p7_relu)

@@ -94,7 +94,7 @@ def caffes_features(blobs: dict[str, Tensor], x: Tensor, depth: int) -> list[Ten
 
 def backbone_of(blobs: dict[str, Tensor], folder: Path, depth: int = 50, norm: Any = "frozen_bn") -> Backbone:
     torch.save(to_torchvision(blobs, "here").state, folder / "ours.pth")
-    return build_backbone(f"resnet{depth}", str(folder / "ours.pth"), norm, 2, stride_in_1x1=True).eval()
+    return build_backbone(f"resnet{depth}", str(folder / "ours.pth"), norm, 2, stride_in_1x1=True, fold=False).eval()
 
 
 @torch.no_grad()
