@@ -11,6 +11,9 @@ from torch import Tensor
 from retinanet import boxes
 from retinanet.structures import BACKGROUND, IGNORE, Assignment, Targets
 
+CPU_TILE, GPU_TILE = 1 << 18, 1 << 26
+"""Most pairs of an anchor and a box that are looked at together: bounds memory, and on a CPU stays in its caches."""
+
 
 class AssignRule(NamedTuple):
     """Thresholds of the assignment; the fields are those of config `assign`."""
@@ -47,6 +50,24 @@ def assign(anchors_A4: Tensor, targets: Targets, rule: AssignRule) -> Assignment
     (mmdetection's MaxIoUAssigner). Its IoU with what it learns must be at least low_quality_min_iou.
     A background or ignored anchor that lies in a crowd region by more than crowd_overlap is ignored.
     """
+    most_boxes = max(len(targets.boxes_G4), len(targets.crowd_C4), 1)
+    pairs = CPU_TILE if anchors_A4.device.type == "cpu" else GPU_TILE
+    tiles = anchors_A4.split(max(1, pairs // most_boxes))
+    reach_G1 = best_of_boxes(targets.boxes_G4, tiles) if rule.low_quality else None
+    parts = [assign_tile(tile_A4, targets, reach_G1, rule) for tile_A4 in tiles]
+    return Assignment(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+
+
+def best_of_boxes(boxes_G4: Tensor, tiles: tuple[Tensor, ...]) -> Tensor:
+    """(G, 1) the best IoU that each box has with an anchor of any tile."""
+    best_G1 = torch.zeros((len(boxes_G4), 1), dtype=boxes_G4.dtype, device=boxes_G4.device)
+    for tile_A4 in tiles:
+        best_G1 = torch.maximum(best_G1, boxes.iou(boxes_G4, tile_A4).amax(dim=1, keepdim=True))
+    return best_G1
+
+
+def assign_tile(anchors_A4: Tensor, targets: Targets, reach_G1: Tensor | None, rule: AssignRule) -> Assignment:
+    """`assign` of some of the anchors. reach_G1: `best_of_boxes` among all of them, for low_quality."""
     count = len(anchors_A4)
     labels_A = torch.full((count,), BACKGROUND, dtype=torch.int64, device=anchors_A4.device)
     matched_A = torch.zeros(count, dtype=torch.int64, device=anchors_A4.device)
@@ -54,11 +75,10 @@ def assign(anchors_A4: Tensor, targets: Targets, rule: AssignRule) -> Assignment
         iou_GA = boxes.iou(targets.boxes_G4, anchors_A4)
         best_A, matched_A = iou_GA.max(dim=0)
         positive_A = best_A >= rule.positive_iou
-        if rule.low_quality:
-            best_G1 = iou_GA.max(dim=1, keepdim=True).values
-            reaches_GA = (iou_GA == best_G1) & (best_G1 > 0)
+        if reach_G1 is not None:
+            reaches_GA = (iou_GA == reach_G1) & (reach_G1 > 0)
             if rule.low_quality_takes == "own_box":
-                reaches_GA &= best_G1 >= rule.low_quality_min_iou
+                reaches_GA &= reach_G1 >= rule.low_quality_min_iou
                 number_G1 = torch.arange(len(iou_GA), device=iou_GA.device)[:, None]
                 last_A = torch.where(reaches_GA, number_G1, -1).amax(dim=0)
                 matched_A = torch.where(last_A >= 0, last_A, matched_A)

@@ -7,6 +7,7 @@ from torch import Tensor
 from torchvision.models.detection._utils import Matcher
 from torchvision.ops import box_iou
 
+from retinanet import assign as assigning
 from retinanet.assign import AssignRule, BatchAssignment, assign, assign_batch
 from retinanet.structures import BACKGROUND, IGNORE, Targets
 
@@ -232,3 +233,41 @@ def test_a_batch_without_any_box() -> None:
     assert isinstance(batch, BatchAssignment)
     assert batch.boxes_P4.shape == (0, 4)
     assert batch.positives().tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("tile", [1, 50, 777, 4000])
+@pytest.mark.parametrize(
+    "rule",
+    [PAPER, LOW, LOW._replace(low_quality_takes="own_box", low_quality_min_iou=0.2)],
+    ids=["plain", "best", "own"],
+)
+def test_tiles_change_nothing(tile: int, rule: AssignRule, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole pixels, so that boxes reach their best IoU at several anchors in several tiles."""
+    generator = torch.Generator().manual_seed(2)
+    low = torch.randint(0, 60, (450, 2), generator=generator).float()
+    corners = torch.cat([low, low + torch.randint(4, 30, (450, 2), generator=generator)], dim=1)
+    anchors, boxes, crowd = corners[:400], corners[400:440], corners[440:]
+    image = Targets(boxes, torch.randint(0, 5, (40,), generator=generator), crowd)
+    monkeypatch.setattr(assigning, "CPU_TILE", 1 << 40)
+    whole = assign(anchors, image, rule)
+    monkeypatch.setattr(assigning, "CPU_TILE", tile)
+    tiled = assign(anchors, image, rule)
+    assert all(torch.equal(a, b) for a, b in zip(tiled, whole, strict=True))
+    assert len(whole.labels_A.unique()) == 7
+
+
+def test_thousands_of_boxes_take_no_more_memory_than_a_tile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """5,000 boxes and 30,000 anchors: 600 MB for each of a dozen tensors if all were looked at together."""
+    largest = 0
+    iou = assigning.boxes.iou
+
+    def watched(a_N4: Tensor, b_M4: Tensor) -> Tensor:
+        nonlocal largest
+        largest = max(largest, len(a_N4) * len(b_M4))
+        return iou(a_N4, b_M4[:3])[:, :1].expand(-1, len(b_M4))  # the work itself is not what this is about
+
+    monkeypatch.setattr(assigning.boxes, "iou", watched)
+    low = torch.rand((5000, 2)) * 500
+    many = Targets(torch.cat([low, low + 20], dim=1), torch.zeros(5000, dtype=torch.int64), NONE)
+    assign(torch.cat([low, low + 20], dim=1).repeat(6, 1), many, LOW)
+    assert 0 < largest <= assigning.CPU_TILE
