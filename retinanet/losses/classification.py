@@ -16,8 +16,8 @@ from torch import Tensor
 from retinanet.losses.cross_entropy import BalancedCrossEntropy, CrossEntropy, balanced_cross_entropy, cross_entropy
 from retinanet.losses.focal import Focal, focal
 from retinanet.losses.focal_star import FocalStar, focal_star
-from retinanet.losses.fused import DenseLoss, FusedLoss, Margin
-from retinanet.losses.ghm import Ghm, ghm
+from retinanet.losses.fused import DenseLoss, FusedLoss, Margin, OnePass, sigmoid_pass
+from retinanet.losses.ghm import Ghm, ghm, harmonised, harmonised_in_one_pass
 from retinanet.losses.hard_mining import Ohem, Ohem13, ohem
 from retinanet.losses.margins import cross_entropy_margin, focal_margin, focal_star_margin
 from retinanet.losses.quality import QualityFocal, Varifocal, quality_focal, varifocal
@@ -88,9 +88,11 @@ def over_positives(loss: DenseLoss) -> Callable[[Tensor, ClassTargets], Tensor]:
 def build_class_loss(options: ClassLoss, kernels: Literal["auto", "plain"] = "auto") -> ClassificationLoss:
     """The loss that config `loss.classification` describes; `auto` kernels compile dense losses of large batches."""
 
+    def fast(plain: DenseLoss, one_pass: OnePass) -> DenseLoss:
+        return FusedLoss(plain, one_pass) if kernels == "auto" else plain
+
     def dense(plain: DenseLoss, margin: Margin, positive_weight: float, negative_weight: float) -> ClassificationLoss:
-        fused = FusedLoss(plain, margin, positive_weight, negative_weight)
-        return ClassificationLoss(over_positives(fused if kernels == "auto" else plain))
+        return ClassificationLoss(over_positives(fast(plain, sigmoid_pass(margin, positive_weight, negative_weight))))
 
     match options:
         case Focal(alpha=alpha, gamma=gamma):
@@ -104,11 +106,13 @@ def build_class_loss(options: ClassLoss, kernels: Literal["auto", "plain"] = "au
             plain = partial(focal_star, gamma=gamma, beta=beta, alpha=alpha)
             return dense(plain, partial(focal_star_margin, gamma=gamma, beta=beta), alpha, 1.0 - alpha)
         case Ohem() | Ohem13():
-            return ClassificationLoss(partial(ohem, rule=options.rule()))
+            one_pass = sigmoid_pass(cross_entropy_margin, 1.0, 1.0)
+            return ClassificationLoss(partial(ohem, rule=options.rule(), hardness=fast(cross_entropy, one_pass)))
         case Sampled():
             return ClassificationLoss(partial(sampled, rule=options.rule()))
         case Ghm(bins=bins):
-            return ClassificationLoss(partial(ghm, bins=bins))
+            plain = partial(harmonised, bins=bins)
+            return ClassificationLoss(partial(ghm, loss=fast(plain, partial(harmonised_in_one_pass, bins=bins))))
         case QualityFocal(beta=beta):
             return ClassificationLoss(partial(quality_focal, beta=beta))
         case Varifocal(alpha=alpha, gamma=gamma):

@@ -29,11 +29,16 @@ Margin = Callable[[Tensor], tuple[Tensor, Tensor]]
 """s -> value and slope; see `margins.py`."""
 
 
+OnePass = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""(logits_NK, labels_N int32) -> loss_N, gradient_NK: each anchor's loss and its derivative by its logits."""
+
+
 class Kernel(NamedTuple):
     """The compiled parts of a dense loss."""
 
-    one_pass: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-    """(logits_NK, labels_N int32) -> loss_N, gradient_NK."""
+    one_pass: OnePass
+    value_alone: Callable[[Tensor, Tensor], Tensor]
+    """(logits_NK, labels_N int32) -> loss_N, where nobody asks for the gradient."""
     scale_rows: Callable[[Tensor, Tensor], Tensor]
     """(gradient_NK, scale_N) -> gradient_NK, changed in place."""
 
@@ -59,6 +64,11 @@ def value_and_gradient(
     gradient_NK = torch.where(is_class, -weight_NK, weight_NK) * slope_NK
     kept = torch.float32 if logits_NK.dtype == torch.float16 else logits_NK.dtype
     return loss_N, torch.where(valid_N1, gradient_NK, 0.0).to(kept)
+
+
+def sigmoid_pass(margin: Margin, positive_weight: float, negative_weight: float) -> OnePass:
+    """`value_and_gradient` of logits and labels alone."""
+    return partial(value_and_gradient, margin=margin, positive_weight=positive_weight, negative_weight=negative_weight)
 
 
 def scale_rows(gradient_NK: Tensor, scale_N: Tensor) -> Tensor:
@@ -99,11 +109,9 @@ class FusedLoss:
     The choice depends on shape and machine alone, so a resumed run makes the same one.
     """
 
-    def __init__(self, plain: DenseLoss, margin: Margin, positive_weight: float, negative_weight: float) -> None:
+    def __init__(self, plain: DenseLoss, one_pass: OnePass) -> None:
         self.plain = plain
-        self.one_pass = partial(
-            value_and_gradient, margin=margin, positive_weight=positive_weight, negative_weight=negative_weight
-        )
+        self.one_pass = one_pass
         self.kernel: Kernel | None = None
         self.refused = False
 
@@ -116,9 +124,15 @@ class FusedLoss:
         if self.kernel is None:
             # On machines with CUDA's files and no GPU it would tell every user that it found none.
             logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-            self.kernel = Kernel(torch.compile(self.one_pass, dynamic=True), torch.compile(scale_rows, dynamic=True))
+            self.kernel = Kernel(
+                torch.compile(self.one_pass, dynamic=True),
+                torch.compile(lambda logits_NK, labels_N: self.one_pass(logits_NK, labels_N)[0], dynamic=True),
+                torch.compile(scale_rows, dynamic=True),
+            )
+        flat = (logits_K.flatten(0, -2), labels.flatten().to(torch.int32))
+        trains = torch.is_grad_enabled() and logits_K.requires_grad
         try:
-            loss_N: Tensor = _Dense.apply(logits_K.flatten(0, -2), labels.flatten().to(torch.int32), self.kernel)
+            loss_N: Tensor = _Dense.apply(*flat, self.kernel) if trains else self.kernel.value_alone(*flat)
         except BackendCompilerFailed as error:
             self.refused = True
             reason = str(error).splitlines()[0]

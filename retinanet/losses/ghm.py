@@ -1,6 +1,6 @@
 """GHM-C, the gradient harmonising class loss (Li, Liu, Wang: arXiv 1811.05181).
 
-Legend: B images, A anchors, K classes, M bins ("unit regions") of the gradient norm.
+Legend: B images, A anchors, N anchors of a batch, K classes, M bins ("unit regions") of the gradient norm.
 
 The paper and its authors' code differ in one factor. With R the number of outputs in an output's bin, the paper's
 gradient density is R M, all bins counted; the code divides by R n, n the bins that are not empty, so that the loss does
@@ -20,6 +20,8 @@ from pydantic import Field
 from torch import Tensor
 
 from retinanet.losses.cross_entropy import drop_ignored, signed_logits
+from retinanet.losses.fused import DenseLoss
+from retinanet.losses.margins import softplus_and_sigmoid
 from retinanet.section import ClassLossSection, Count
 from retinanet.structures import IGNORE, ClassTargets
 
@@ -34,8 +36,8 @@ class Ghm(ClassLossSection):
 def harmonising_weights(norms_BAK: Tensor, valid_BA: Tensor, bins: int) -> Tensor:
     """1 / (R n) of each output: beta_i / N of the paper, with n bins in use instead of all M.
 
-    norms_BAK: (B, A, K) float32 gradient norms g = |p - p*| in 0..1; bin t holds t / bins <= g < (t + 1) / bins, the
-    last one also g = 1. valid_BA: (B, A) bool, anchors that are counted. Returns (B, A, K) of the norms' type, without
+    norms_BAK: (..., K) float32 gradient norms g = |p - p*| in 0..1; bin t holds t / bins <= g < (t + 1) / bins, the
+    last one also g = 1. valid_BA: (...) bool, anchors that are counted. Returns (..., K) of the norms' type, without
     gradient, summing to 1 over the valid outputs and 0 elsewhere.
     """
     # int32 halves the memory of the default index type; clamped as integers, because the cast of NaN is any number.
@@ -47,11 +49,32 @@ def harmonising_weights(norms_BAK: Tensor, valid_BA: Tensor, bins: int) -> Tenso
     return F.pad(weights, (0, 1)).index_select(0, bins_BAK.flatten()).view_as(norms_BAK)
 
 
-def ghm(logits_BAK: Tensor, targets: ClassTargets, bins: int) -> Tensor:
-    """Cross entropy of each output over its gradient density, summed over the K outputs: (B, A) float32, normalised.
+def harmonised(logits_BAK: Tensor, labels_BA: Tensor, bins: int) -> Tensor:
+    """Cross entropy of each output over its gradient density, summed over the K outputs: (B, A) float32, in all a mean.
 
     logits_BAK: (B, A, K), any float type. An example, in the paper's word, is one output: (anchor, class). The density
     is a constant to the gradient, as in the paper.
+    """
+    _, s = signed_logits(logits_BAK, labels_BA)
+    weights_BAK = harmonising_weights(torch.sigmoid(s), labels_BA != IGNORE, bins)
+    return drop_ignored((weights_BAK * F.softplus(s)).sum(dim=-1), labels_BA)
+
+
+def harmonised_in_one_pass(logits_NK: Tensor, labels_N: Tensor, bins: int) -> tuple[Tensor, Tensor]:
+    """`harmonised` and its gradient by each logit, for a compiler; see `fused.value_and_gradient`. labels_N: int32."""
+    x_NK = logits_NK if logits_NK.dtype == torch.float64 else logits_NK.float()
+    is_class = labels_N[:, None] == torch.arange(logits_NK.shape[1], dtype=torch.int32, device=labels_N.device)
+    softplus_NK, norms_NK, _ = softplus_and_sigmoid(torch.where(is_class, -x_NK, x_NK))
+    valid_N = labels_N != IGNORE
+    weights_NK = harmonising_weights(norms_NK, valid_N, bins)
+    loss_N = torch.where(valid_N[:, None], weights_NK * softplus_NK, 0.0).sum(dim=1)
+    gradient_NK = torch.where(is_class, -weights_NK, weights_NK) * norms_NK
+    kept = torch.float32 if logits_NK.dtype == torch.float16 else logits_NK.dtype
+    return loss_N, torch.where(valid_N[:, None], gradient_NK, 0.0).to(kept)
+
+
+def ghm(logits_BAK: Tensor, targets: ClassTargets, loss: DenseLoss) -> Tensor:
+    """`harmonised` with targets of a step: (B, A) float32, normalised. loss: `harmonised`, or a faster equal of it.
 
     The normaliser is the loss's own: the weights of a micro-batch sum to 1. Each micro-batch then counts by its share
     of targets.images, so that micro-batches and ranks average; since each has its own histogram, their average is not
@@ -59,7 +82,4 @@ def ghm(logits_BAK: Tensor, targets: ClassTargets, bins: int) -> Tensor:
     it is state, and losses here are pure functions, so that resumed and accumulated runs equal unbroken ones. Without
     it a lone output in its bin carries 1 / n of the loss, so use bins no finer than the micro-batch can fill.
     """
-    _, s = signed_logits(logits_BAK, targets.labels_BA)
-    weights_BAK = harmonising_weights(torch.sigmoid(s), targets.labels_BA != IGNORE, bins)
-    loss_BA = drop_ignored((weights_BAK * F.softplus(s)).sum(dim=-1), targets.labels_BA)
-    return loss_BA * (len(logits_BAK) / targets.images)
+    return loss(logits_BAK, targets.labels_BA) * (len(logits_BAK) / targets.images)

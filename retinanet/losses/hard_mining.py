@@ -13,6 +13,7 @@ from torchvision.ops import nms
 
 from retinanet import boxes
 from retinanet.losses.cross_entropy import cross_entropy
+from retinanet.losses.fused import DenseLoss
 from retinanet.losses.sampled import Normaliser, minibatch_cross_entropy
 from retinanet.section import ClassLossSection, Count, Fraction
 from retinanet.structures import BACKGROUND, IGNORE, ClassTargets
@@ -220,12 +221,14 @@ def mine(ranked: Ranked, rule: OhemRule) -> Tensor:
 
 
 @torch.no_grad()
-def hardest(logits_BAK: Tensor, labels_BA: Tensor, targets: ClassTargets, rule: OhemRule) -> Tensor:
+def hardest(
+    logits_BAK: Tensor, labels_BA: Tensor, targets: ClassTargets, rule: OhemRule, hardness: DenseLoss
+) -> Tensor:
     """Which anchors are kept: (B, A) bool. Equal losses rank by anchor index.
 
     labels_BA: (B, A) int64; its IGNORE anchors neither are kept nor suppress another.
     """
-    ranking_BA = cross_entropy(logits_BAK, labels_BA)
+    ranking_BA = hardness(logits_BAK, labels_BA)
     if rule.ranking == "class_and_box":
         ranking_BA[targets.labels_BA >= 0] += targets.box_loss_P.to(ranking_BA.dtype)
     kept_BA = torch.zeros_like(labels_BA, dtype=torch.bool)
@@ -240,15 +243,15 @@ def hardest(logits_BAK: Tensor, labels_BA: Tensor, targets: ClassTargets, rule: 
     return kept_BA
 
 
-def ohem(logits_BAK: Tensor, targets: ClassTargets, rule: OhemRule) -> Tensor:
+def ohem(logits_BAK: Tensor, targets: ClassTargets, rule: OhemRule, hardness: DenseLoss = cross_entropy) -> Tensor:
     """Cross entropy of each image's hardest anchors after NMS, normalised, 0 elsewhere: (B, A) float32.
 
-    Hardness is the detached cross entropy summed over the classes (with `class_and_box` plus targets.box_loss_P);
-    NMS runs over the predicted boxes, decoded from targets.deltas_BA4, harder anchors first. The choice carries no
-    gradient. The box loss stays that of all positives.
+    hardness: `cross_entropy`, or a faster equal of it; an anchor's is the detached sum over the classes (with
+    `class_and_box` plus targets.box_loss_P). NMS runs over the predicted boxes, decoded from targets.deltas_BA4, harder
+    anchors first. The choice carries no gradient. The box loss stays that of all positives.
     """
     labels_BA = targets.labels_BA
     if rule.ignored == "background":
         labels_BA = torch.where(labels_BA == IGNORE, BACKGROUND, labels_BA)
-    kept_BA = hardest(logits_BAK, labels_BA, targets, rule)
+    kept_BA = hardest(logits_BAK, labels_BA, targets, rule, hardness)
     return minibatch_cross_entropy(logits_BAK, labels_BA, kept_BA, targets, rule.normaliser)

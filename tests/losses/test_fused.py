@@ -16,7 +16,17 @@ from retinanet.losses.classification import build_class_loss
 from retinanet.losses.cross_entropy import CrossEntropy, balanced_cross_entropy, cross_entropy
 from retinanet.losses.focal import Focal, focal
 from retinanet.losses.focal_star import focal_star
-from retinanet.losses.fused import FUSED_FROM, DenseLoss, FusedLoss, Margin, can_compile, value_and_gradient
+from retinanet.losses.fused import (
+    FUSED_FROM,
+    DenseLoss,
+    FusedLoss,
+    Margin,
+    can_compile,
+    sigmoid_pass,
+    value_and_gradient,
+)
+from retinanet.losses.ghm import Ghm, harmonised, harmonised_in_one_pass
+from retinanet.losses.hard_mining import Ohem
 from retinanet.losses.margins import cross_entropy_margin, focal_margin, focal_star_margin, softplus_and_sigmoid
 from retinanet.structures import BACKGROUND, IGNORE, ClassTargets
 
@@ -34,6 +44,13 @@ PAIRS: dict[str, tuple[DenseLoss, Margin, float, float]] = {
         0.75,
     ),
 }
+
+
+def fused(name: str) -> FusedLoss:
+    plain, margin, positive, negative = PAIRS[name]
+    return FusedLoss(plain, sigmoid_pass(margin, positive, negative))
+
+
 every_pair = pytest.mark.parametrize("name", PAIRS)
 needs_compiler = pytest.mark.skipif(not can_compile("cpu"), reason="no C++ compiler here")
 
@@ -133,7 +150,7 @@ def test_a_half_precision_gradient_is_kept_where_it_does_not_vanish() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_large_batch_is_compiled_and_the_same(name: str, dtype: torch.dtype) -> None:
     logits, labels = batch(FUSED_FROM // 160 + 7, 80, seed=1)
-    loss = FusedLoss(*PAIRS[name])
+    loss = fused(name)
     assert_same(name, logits.to(dtype), labels, loss, rtol=4e-6 if dtype == torch.float32 else 2e-2)
     assert loss.kernel is not None
     assert not loss.refused
@@ -141,7 +158,7 @@ def test_a_large_batch_is_compiled_and_the_same(name: str, dtype: torch.dtype) -
 
 def test_a_small_batch_takes_the_plain_loss_to_the_bit() -> None:
     logits, labels = batch(100, 3, seed=2)
-    loss = FusedLoss(*PAIRS["focal2"])
+    loss = fused("focal2")
     own, plain = (plain_and_gradient(f, logits, labels) for f in (loss, PAIRS["focal2"][0]))
     assert torch.equal(own[0], plain[0])
     assert torch.equal(own[1], plain[1])
@@ -149,9 +166,68 @@ def test_a_small_batch_takes_the_plain_loss_to_the_bit() -> None:
 
 
 @needs_compiler
+def test_the_value_alone_is_the_same_and_leaves_no_gradient_behind() -> None:
+    logits, labels = batch(FUSED_FROM // 160 + 3, 80, seed=8)
+    loss = fused("ce")
+    with torch.no_grad():
+        alone = loss(logits.requires_grad_(), labels)
+    assert not alone.requires_grad
+    torch.testing.assert_close(alone, loss(logits, labels).detach(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(alone, cross_entropy(logits, labels).detach(), rtol=4e-6, atol=1e-30)
+
+
+@pytest.mark.parametrize("bins", [1, 30])
+@pytest.mark.parametrize("classes", [1, 3, 80])
+def test_harmonised_in_one_pass_equals_autograd(classes: int, bins: int) -> None:
+    logits, labels = batch(300, classes, seed=classes)
+    logits = logits.double()
+    value, gradient = harmonised_in_one_pass(logits.flatten(0, 1), labels.flatten().int(), bins)
+    leaf = logits.clone().requires_grad_()
+    expected = harmonised(leaf, labels, bins)
+    expected.sum().backward()
+    torch.testing.assert_close(value.view_as(expected), expected.detach(), rtol=1e-7, atol=1e-30)
+    torch.testing.assert_close(gradient.view_as(logits), leaf.grad, rtol=1e-7, atol=1e-15)
+
+
+@needs_compiler
+def test_a_large_batch_of_ghm_is_compiled_and_the_same() -> None:
+    """An output on the border of two bins may fall into the other one; a bin has thousands."""
+    logits, labels = batch(FUSED_FROM // 160 + 7, 80, seed=1)
+    loss = FusedLoss(partial(harmonised, bins=10), partial(harmonised_in_one_pass, bins=10))
+    value, gradient = plain_and_gradient(partial(harmonised, bins=10), logits, labels)
+    own_value, own_gradient = plain_and_gradient(loss, logits, labels)
+    assert loss.kernel is not None
+    assert not loss.refused
+    torch.testing.assert_close(own_value.sum(), value.sum(), rtol=1e-5, atol=0)
+    close = torch.isclose(own_gradient, gradient, rtol=1e-3, atol=1e-12)
+    assert close.float().mean() > 0.9999
+
+
+@needs_compiler
+@pytest.mark.parametrize("kind", ["ohem", "ghm"])
+def test_losses_that_rank_or_weigh_are_the_same_with_and_without_kernels(kind: str) -> None:
+    logits, labels = batch(FUSED_FROM // 160 + 7, 80, seed=6)
+    anchors_A4 = torch.rand((labels.shape[1], 4)).mul(400).sort(dim=1).values[:, [0, 1, 2, 3]]
+    nothing = torch.zeros(int((labels >= 0).sum()))
+    targets = ClassTargets(
+        labels,
+        torch.full((2,), 9.0),
+        2,
+        torch.zeros(2),
+        anchors_A4,
+        torch.zeros((*labels.shape, 4)),
+        torch.zeros((len(nothing), 4)),
+        nothing,
+    )
+    options = Ohem(batch=64) if kind == "ohem" else Ghm(bins=10)
+    plain, fast = (build_class_loss(options, kernels).value(logits, targets) for kernels in ("plain", "auto"))
+    torch.testing.assert_close(fast.sum(), plain.sum(), rtol=1e-4, atol=0)
+
+
+@needs_compiler
 def test_a_second_backward_is_refused_rather_than_wrong() -> None:
     logits, labels = batch(FUSED_FROM // 160 + 1, 80, seed=3)
-    value = FusedLoss(*PAIRS["ce"])(logits.requires_grad_(), labels).sum()
+    value = fused("ce")(logits.requires_grad_(), labels).sum()
     value.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         value.backward()
@@ -168,7 +244,7 @@ def fresh_choice() -> Iterator[None]:
 def test_without_a_compiler_the_plain_loss_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     logits, labels = batch(FUSED_FROM // 160 + 1, 80, seed=4)
-    loss = FusedLoss(*PAIRS["focal2"])
+    loss = fused("focal2")
     assert torch.equal(loss(logits, labels), PAIRS["focal2"][0](logits, labels))
     assert loss.kernel is None
 
@@ -176,9 +252,9 @@ def test_without_a_compiler_the_plain_loss_runs(monkeypatch: pytest.MonkeyPatch)
 BROKEN_COMPILER = """
 import torch
 from retinanet.losses.cross_entropy import cross_entropy
-from retinanet.losses.fused import FUSED_FROM, FusedLoss
+from retinanet.losses.fused import FUSED_FROM, FusedLoss, sigmoid_pass
 from retinanet.losses.margins import cross_entropy_margin
-loss = FusedLoss(cross_entropy, cross_entropy_margin, 1.0, 1.0)
+loss = FusedLoss(cross_entropy, sigmoid_pass(cross_entropy_margin, 1.0, 1.0))
 logits, labels = torch.randn(FUSED_FROM // 64, 64), torch.full((FUSED_FROM // 64,), 3)
 for _ in range(2):
     assert torch.equal(loss(logits, labels), cross_entropy(logits, labels))

@@ -1,14 +1,20 @@
 """GHM-C against a loop over its definition in float64, and its histogram by hand."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
 
 from retinanet.losses.cross_entropy import cross_entropy
-from retinanet.losses.ghm import Ghm, ghm, harmonising_weights
+from retinanet.losses.ghm import Ghm, harmonised, harmonising_weights
+from retinanet.losses.ghm import ghm as ghm_by
 from retinanet.structures import BACKGROUND, IGNORE, ClassTargets
+
+
+def ghm(logits: Tensor, targets: ClassTargets, bins: int) -> Tensor:
+    return ghm_by(logits, targets, partial(harmonised, bins=bins))
 
 
 def targets_of(labels_BA: Tensor, images: int | None = None) -> ClassTargets:
