@@ -1,12 +1,19 @@
 """A saved detector on images of any origin: pictures to look at and COCO-style results."""
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from torch import Tensor
 
 from retinanet.build import build_sizing
 from retinanet.data.json_file import read_json, write_json
 from retinanet.data.loose_images import find_images, one_image
+from retinanet.data.prefetch import prefetched
+from retinanet.data.transforms import Sizing, joined
 from retinanet.errors import ConfigFault, DataFault, list_faults
 from retinanet.evaluate import AnyDetector, result_rows, to_results
 from retinanet.export.runtime import LoadedExport, is_exported, load_exported
@@ -14,13 +21,26 @@ from retinanet.inference import SavedDetector, load_detector
 from retinanet.pictures import draw_results
 from retinanet.progress import image_progress
 from retinanet.run_folder import make_folder
-from retinanet.structures import Category
+from retinanet.structures import Batch, Category
 from retinanet.visualize import save_picture
 
 
 def load_any(path: Path, overrides: list[str]) -> SavedDetector | LoadedExport:
     """A checkpoint, or a file that tools/export.py wrote."""
     return load_exported(path, overrides) if is_exported(path) else load_detector(path, overrides)
+
+
+class Loaded(NamedTuple):
+    """One input image on its way."""
+
+    path: Path
+    image: Tensor | None
+    """(3, h, w) uint8 as stored; None where it cannot be read."""
+    batch: Batch | None
+    """The image alone, fitted for the network."""
+    fault: str
+    results: list[dict[str, Any]]
+    """COCO results, once detected."""
 
 
 def predict(
@@ -32,43 +52,88 @@ def predict(
     threshold of their class are not drawn or counted; without it, or for a class that it lacks, those below
     eval.shown_score. detections.json holds all as COCO results with file_name, category_name and shown beside the
     ids; image_id counts from 1 in input order.
-    Images that cannot be read are left out and told in one DataFault at the end.
+    Images are read and drawn on data.workers threads while others are in the network, up to eval.batch_size of one
+    canvas at a time. Those that cannot be read are left out and told in one DataFault at the end.
     """
     paths = find_images(inputs)
     pictures = picture_files(paths, output)
     saved = load_any(checkpoint, overrides)
-    detector: AnyDetector = saved.detector
-    detector.prepare()
-    least = dict.fromkeys((category.id for category in saved.categories), saved.config.eval.shown_score)
+    saved.detector.prepare()
+    config, categories = saved.config, saved.categories
+    least = dict.fromkeys((category.id for category in categories), config.eval.shown_score)
     if thresholds is not None:
-        least |= best_thresholds(thresholds, saved.categories, checkpoint)
+        least |= best_thresholds(thresholds, categories, checkpoint)
     make_folder(output)
-    sizing = build_sizing(saved.config)
-    names = {category.id: category.name for category in saved.categories}
+    names = {category.id: category.name for category in categories}
+
+    def is_shown(result: dict[str, Any]) -> bool:
+        return bool(result["score"] >= least[result["category_id"]])
+
+    def draw(one: Loaded) -> Loaded:
+        if one.image is not None:
+            shown = [result for result in one.results if is_shown(result)]
+            pixels = one.image.permute(1, 2, 0).numpy()
+            save_picture(pictures[one.path], draw_results(pixels, shown, categories, 0.0))
+        return one
+
     rows: list[dict[str, Any]] = []
     faults: list[str] = []
-    with image_progress("predicting", len(paths)) as report:
-        for image_id, path in enumerate(paths, start=1):
-            try:
-                image, batch = one_image(path, image_id, sizing)
-            except DataFault as fault:
-                faults.append(str(fault))
-                report(1)
-                continue
-            results = to_results(result_rows(image_id, detector(batch)[0]), saved.categories)
-            shown = [r for r in results if r["score"] >= least[r["category_id"]]]
-            save_picture(pictures[path], draw_results(image.permute(1, 2, 0).numpy(), shown, saved.categories, 0.0))
-            counts = Counter(names[r["category_id"]] for r in shown)
-            print(f"{path}: {', '.join(f'{count} {name}' for name, count in counts.most_common()) or 'nothing'}")
-            for r in results:
-                told = {"category_name": names[r["category_id"]], "shown": r["score"] >= least[r["category_id"]]}
-                rows.append({**r, "file_name": str(path), **told})
+    with ExitStack() as stack:
+        report = stack.enter_context(image_progress("predicting", len(paths)))
+        threads, load = config.data.workers, partial(load_image, sizing=build_sizing(config))
+        loaded = stack.enter_context(closing(prefetched(load, enumerate(paths, start=1), threads)))
+        found = detected(loaded, saved.detector, categories, config.eval.batch_size)
+        for one in stack.enter_context(closing(prefetched(draw, found, threads))):
+            if one.fault:
+                faults.append(one.fault)
+            else:
+                counts = Counter(names[r["category_id"]] for r in one.results if is_shown(r))
+                told = ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing"
+                print(f"{one.path}: {told}")
+            for r in one.results:
+                told_too = {"category_name": names[r["category_id"]], "shown": is_shown(r)}
+                rows.append({**r, "file_name": str(one.path), **told_too})
             report(1)
     write_json(output / "detections.json", rows)
     drawn = len(paths) - len(faults)
     print(f"{drawn} picture{'' if drawn == 1 else 's'} and detections.json written to {output}/")
     if faults:
         raise DataFault(list_faults("images left out", faults))
+
+
+def load_image(numbered: tuple[int, Path], sizing: Sizing) -> Loaded:
+    """An image, or why there is none. numbered: its image_id and its file."""
+    image_id, path = numbered
+    try:
+        image, batch = one_image(path, image_id, sizing)
+    except DataFault as fault:
+        return Loaded(path, None, None, str(fault), [])
+    return Loaded(path, image, batch, "", [])
+
+
+def detected(
+    images: Iterable[Loaded], detector: AnyDetector, categories: tuple[Category, ...], most: int
+) -> Iterator[Loaded]:
+    """The images, in order, with their results; up to `most` neighbours of one canvas share a pass of the network."""
+    waiting: list[Loaded] = []
+
+    def finished() -> Iterator[Loaded]:
+        batches = [one.batch for one in waiting if one.batch is not None]
+        detections = iter(detector(joined(batches)) if batches else [])
+        for one in waiting:
+            if one.batch is None:
+                yield one
+            else:
+                rows_D7 = result_rows(int(one.batch.image_ids_B), next(detections))
+                yield one._replace(results=to_results(rows_D7, categories), batch=None)
+        waiting.clear()
+
+    for one in images:
+        canvases = {other.batch.images.shape for other in (*waiting, one) if other.batch is not None}
+        if len(canvases) > 1 or len(waiting) == most:
+            yield from finished()
+        waiting.append(one)
+    yield from finished()
 
 
 def best_thresholds(path: Path, categories: tuple[Category, ...], source: Path) -> dict[int, float]:

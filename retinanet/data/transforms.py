@@ -234,6 +234,12 @@ def collate(samples: list[Sample], canvas: tuple[int, int]) -> Batch:
     )
 
 
+def joined(batches: list[Batch]) -> Batch:
+    """Batches of one canvas, at least one, as one batch."""
+    images, sizes, originals, ids = (torch.cat(tensors) for tensors in zip(*(batch[:4] for batch in batches)))
+    return Batch(images, sizes, originals, ids, [targets for batch in batches for targets in batch.targets])
+
+
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch with all its tensors on `device`."""
     targets = [Targets(*(tensor.to(device, non_blocking=True) for tensor in t)) for t in batch.targets]
