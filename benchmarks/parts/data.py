@@ -28,11 +28,11 @@ from retinanet.errors import DataFault
 PHOTO = (480, 640)
 BATCH = 2
 RUN_UP = 8
-"""Batches that workers give before a stretch is timed: as many as they may hold ready."""
+"""Batches that workers give before a stretch is timed: as many as ours may hold ready."""
 
 NOT_SAME = "Ours antialiases when it shrinks, the reference never does."
 BYTES = "ours gives bytes and leaves normalising to the training step, the reference gives normalised float32"
-WORKERS = "; two worker processes of ours against one process of the reference"
+WORKERS = "; two threads of ours against one process of the reference"
 
 Batches = Generator[object, None, None]
 
@@ -65,8 +65,8 @@ def build_contest(options: Options) -> Contest:
         part="data",
         what=f"{batches * BATCH} images a step ({source}) from a warm disk to padded batches of {BATCH}, the shorter "
         f"side {shorter} and the longer at most {longer} pixels, no flip. One process computes on one thread; two "
-        "workers are timed in full swing. The reference is what torchvision's training script does: Pillow, float, "
-        "normalise, resize.",
+        "workers (ours threads, theirs processes) are timed in full swing. The reference is what torchvision's "
+        "training script does: Pillow, float, normalise, resize.",
         contestants=(
             Contestant(ours, True, "-", lambda: _in_process(lambda: our_batches(load, 0), load)),
             Contestant(f"{ours}, normalised", True, "-", lambda: _in_process(lambda: our_normalised(load), load)),
