@@ -56,13 +56,17 @@ def _start(threads: int, cuda: int | None) -> ThreadPoolExecutor:
     def begin() -> None:
         torch.get_num_threads()  # the first call in a thread takes the number over, so it must not come later
         torch.set_num_threads(1)
+        ready.wait()
         if cuda is not None:
             torch.cuda.set_device(cuda)
-        ready.wait()
 
     pool = ThreadPoolExecutor(threads, thread_name_prefix="loader", initializer=begin)
-    for _ in range(threads):
-        pool.submit(int)
-    ready.wait()
+    try:
+        for _ in range(threads):
+            pool.submit(int)
+        ready.wait()
+    except BaseException:  # no thread to be had, or Ctrl-C: the others must not wait for ever
+        ready.abort()
+        raise
     torch.set_num_threads(own)
     return pool

@@ -84,3 +84,20 @@ def test_closing_leaves_undone_what_has_not_begun() -> None:
     next(results)
     results.close()
     assert len(done) <= 3
+
+
+def test_a_thread_that_cannot_be_had_leaves_no_other_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, started = threading.Thread.start, []
+
+    def third_fails(thread: threading.Thread) -> None:
+        if len(started) == 2:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", third_fails)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        list(prefetched(int, range(9), 3))
+    for thread in started:
+        thread.join(timeout=5)
+        assert not thread.is_alive()
