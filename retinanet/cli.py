@@ -26,8 +26,8 @@ _MEND = {
     errno.EPERM: "change its permissions, or choose another path",
     errno.EROFS: "write elsewhere with output=FOLDER",
     errno.EIO: "the disk or the network drive failed; check it, or choose another path",
-    errno.EMFILE: "allow more open files (`ulimit -n 4096`), or use fewer data.workers",
-    errno.ENFILE: "close other programs, or use fewer data.workers",
+    errno.EMFILE: "allow more open files (`ulimit -n 4096`), or close what else runs here",
+    errno.ENFILE: "close other programs",
     errno.ENAMETOOLONG: "choose a shorter path",
     errno.ENOTDIR: "a part of this path is a file; choose another path",
 }

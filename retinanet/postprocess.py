@@ -94,8 +94,8 @@ def suppressed(found: Detections, rule: DetectRule) -> Detections:
     boxes_D4, scores_D = best.boxes_D4.to(exact), best.scores_D.to(exact)
     for count in (NMS_FIRST * rule.detections, len(order)):
         part = slice(min(count, len(order)))
-        keep = batched_nms(boxes_D4[part], scores_D[part], best.classes_D[part], rule.nms_iou)
-        if len(keep) >= rule.detections:
+        keep = batched_nms(boxes_D4[part], scores_D[part], best.classes_D[part], rule.nms_iou).sort().values
+        if len(keep) >= rule.detections or count >= len(order):
             break
     return Detections(*(tensor[keep[: rule.detections]] for tensor in best))
 

@@ -52,8 +52,8 @@ def predict(
     threshold of their class are not drawn or counted; without it, or for a class that it lacks, those below
     eval.shown_score. detections.json holds all as COCO results with file_name, category_name and shown beside the
     ids; image_id counts from 1 in input order.
-    Images are read and drawn on data.workers threads while others are in the network, up to eval.batch_size of one
-    canvas at a time. Those that cannot be read are left out and told in one DataFault at the end.
+    Images are read, and drawn, on data.workers threads each while others are in the network, up to eval.batch_size
+    neighbours of one canvas at a time. Those that cannot be read are left out and told in one DataFault at the end.
     """
     paths = find_images(inputs)
     pictures = picture_files(paths, output)
@@ -74,16 +74,16 @@ def predict(
             shown = [result for result in one.results if is_shown(result)]
             pixels = one.image.permute(1, 2, 0).numpy()
             save_picture(pictures[one.path], draw_results(pixels, shown, categories, 0.0))
-        return one
+        return one._replace(image=None)
 
     rows: list[dict[str, Any]] = []
     faults: list[str] = []
     with ExitStack() as stack:
         report = stack.enter_context(image_progress("predicting", len(paths)))
         threads, load = config.data.workers, partial(load_image, sizing=build_sizing(config))
-        loaded = stack.enter_context(closing(prefetched(load, enumerate(paths, start=1), threads)))
+        loaded = stack.enter_context(closing(prefetched(load, enumerate(paths, start=1), threads, ahead=1)))
         found = detected(loaded, saved.detector, categories, config.eval.batch_size)
-        for one in stack.enter_context(closing(prefetched(draw, found, threads))):
+        for one in stack.enter_context(closing(prefetched(draw, found, threads, ahead=1))):
             if one.fault:
                 faults.append(one.fault)
             else:

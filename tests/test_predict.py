@@ -120,6 +120,34 @@ def test_broken_images_are_left_out_and_told_at_the_end(
     assert {path.name for path in (tmp_path / "out").glob("*.jpg")} == {path.name for path in rest}
 
 
+@pytest.mark.parametrize("workers", [1, 3])
+def test_threads_and_passes_of_several_images_change_nothing(
+    trained: Path, shapes: Path, tmp_path: Path, workers: int
+) -> None:
+    """Images of several canvases, broken ones among them, in an order that mixes them."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for index in range(14):
+        image = Image.open(shapes / "val" / f"{index % 6 + 1:06d}.jpg")
+        image.resize([(64, 64), (96, 64), (64, 96)][index % 5 % 3]).save(photos / f"{index:02d}.png")
+    (photos / "03.png").write_text("not an image", encoding="utf-8")
+    (photos / "13.png").write_bytes((photos / "12.png").read_bytes()[:300])
+    keys = ["data.canvas=null", "data.shorter_side=[64]", "data.longer_side=96"]
+    written = []
+    for name, told in (("alone", ("data.workers=0", "eval.batch_size=1")), ("together", (f"data.workers={workers}",))):
+        with pytest.raises(DataFault, match=r"\(2 faults\)"):
+            predict(trained / "checkpoints" / "best.pt", [str(photos)], [*keys, *told], tmp_path / name)
+        written.append(json.loads((tmp_path / name / "detections.json").read_text(encoding="utf-8")))
+    alone, together = written
+    assert [row["image_id"] for row in together] == [row["image_id"] for row in alone]
+    assert {row["image_id"] for row in alone} == set(range(1, 14)) - {4}
+    scores = [[row["score"] for row in rows] for rows in written]
+    assert scores[1] == pytest.approx(scores[0], abs=1e-4)
+    names = [sorted(path.name for path in (tmp_path / name).glob("*.jpg")) for name in ("alone", "together")]
+    assert names[0] == names[1]
+    assert len(names[0]) == 12
+
+
 def eval_json(path: Path, scores: list[float | None], names: list[str]) -> Path:
     rows = [{"id": i, "name": name, "score": s} for i, (name, s) in enumerate(zip(names, scores, strict=True), start=1)]
     path.write_text(json.dumps({"thresholds": {"iou": 0.5, "overall": {}, "by_class": rows}}), encoding="utf-8")

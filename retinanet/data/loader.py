@@ -4,6 +4,7 @@ Order and pixels depend on (seed, epoch, image index) alone: not on workers, ran
 """
 
 from collections.abc import Generator, Iterable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -112,16 +113,17 @@ class Images:
             return collate(samples, tight_canvas(samples))
         return collate(samples, self.sizing.group_canvas(keys[0].group, keys[0].shorter_side))
 
-    def pinned_batch(self, keys: list[Key]) -> Batch:
-        """`batch` with its pixels where a GPU can fetch them by itself."""
+    def pinned_batch(self, keys: list[Key], device: int) -> Batch:
+        """`batch` with its pixels where the GPU `device` can fetch them by itself."""
         batch = self.batch(keys)
-        return batch._replace(images=batch.images.pin_memory())
+        with torch.cuda.device(device):
+            return batch._replace(images=batch.images.pin_memory())
 
 
 def _batches(images: Images, keys: Iterable[list[Key]], workers: int, pin: bool) -> Generator[Batch, None, None]:
     """The batches of `keys`, in order. To be closed: that, unlike leaving it to the collector, ends the threads."""
     if pin:
-        return prefetched(images.pinned_batch, keys, workers, torch.cuda.current_device())
+        return prefetched(partial(images.pinned_batch, device=torch.cuda.current_device()), keys, workers)
     return prefetched(images.batch, keys, workers)
 
 

@@ -7,44 +7,45 @@ sent from one process to another: that takes longer than decoding a JPEG.
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from threading import Barrier
+from contextlib import suppress
+from threading import Barrier, BrokenBarrierError
 from typing import TypeVar
 
 import torch
 
 AHEAD = 4
-"""Results that each thread may have ready."""
+"""Batches that a loader's thread may have ready."""
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 
 def prefetched(
-    work: Callable[[Task], Result], tasks: Iterable[Task], threads: int, cuda: int | None = None
+    work: Callable[[Task], Result], tasks: Iterable[Task], threads: int, ahead: int = AHEAD
 ) -> Generator[Result, None, None]:
     """work(task) of each task, in order; with 0 threads each is done when it is asked for.
 
-    To be closed: that ends the threads. What `work` raises is raised where its result would come. cuda: the device
-    that the threads are to be on, as pinning memory asks for one.
+    To be closed: that ends the threads. What `work` raises is raised where its result would come. ahead: results that
+    each thread may have ready.
     """
     if threads == 0:
         for task in tasks:
             yield work(task)
         return
-    pool = _start(threads, cuda)
-    ahead: deque[Future[Result]] = deque()
+    pool = _start(threads)
+    ready: deque[Future[Result]] = deque()
     try:
         for task in tasks:
-            ahead.append(pool.submit(work, task))
-            if len(ahead) >= AHEAD * threads:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
+            ready.append(pool.submit(work, task))
+            if len(ready) >= ahead * threads:
+                yield ready.popleft().result()
+        while ready:
+            yield ready.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _start(threads: int, cuda: int | None) -> ThreadPoolExecutor:
+def _start(threads: int) -> ThreadPoolExecutor:
     """A pool of threads that compute on one core each.
 
     torch.set_num_threads is of the thread that calls it, and of all that come later: so every thread of the pool calls
@@ -56,9 +57,8 @@ def _start(threads: int, cuda: int | None) -> ThreadPoolExecutor:
     def begin() -> None:
         torch.get_num_threads()  # the first call in a thread takes the number over, so it must not come later
         torch.set_num_threads(1)
-        ready.wait()
-        if cuda is not None:
-            torch.cuda.set_device(cuda)
+        with suppress(BrokenBarrierError):
+            ready.wait()
 
     pool = ThreadPoolExecutor(threads, thread_name_prefix="loader", initializer=begin)
     try:

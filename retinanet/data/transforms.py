@@ -260,7 +260,8 @@ def normalise(images: Tensor, sizes_B2: Tensor, rule: PixelRule, channels_last: 
     columns_BW = torch.arange(width, device=images.device)[None, :] < sizes_B2[:, 1:]
     if not channels_last:
         inside = (rows_BH[:, :, None] & columns_BW[:, None, :])[:, None]
-        return torch.where(inside, (images.float() - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1), 0.0)
+        normal = (images.float() - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)
+        return torch.where(inside, normal, 0.0).contiguous()
     # Whole rows of interleaved channels: torch has no fast loop over an innermost dimension of three.
     pixels = images.permute(0, 2, 3, 1).flatten(2).to(torch.float32, copy=True)
     pixels.sub_(mean.repeat(width)).div_(std.repeat(width))

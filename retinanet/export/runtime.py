@@ -58,7 +58,8 @@ class ExportedDetector(NamedTuple):
                 f"be at least {LEAST_TRACED_SIDE}. Set data.canvas or data.shorter_side higher, or export to ONNX."
             )
         pixels = torch.uint8 if self.info.pixels == "uint8" else torch.float32
-        return self.run(batch.images.to(pixels), batch.sizes_B2)
+        # In the order that graphs were traced with: an AOTInductor file reads memory without asking for its strides.
+        return self.run(batch.images.to(pixels).contiguous(), batch.sizes_B2)
 
     def detections(self, outputs: Sequence[Tensor], batch: Batch) -> list[Detections]:
         """Detections of each image in its original frame from the file's outputs."""

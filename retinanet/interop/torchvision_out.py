@@ -11,7 +11,7 @@ from retinanet.interop.naming import Shape
 
 TorchvisionName = Literal["torchvision_v1", "torchvision_v2"]
 
-FREE = ("backbone.weights", "backbone.norm", "backbone.frozen_stages", "head.prior", "channels_last")
+FREE = ("backbone.weights", "backbone.norm", "backbone.frozen_stages", "backbone.fold", "head.prior", "channels_last")
 """Keys of config `model` that do not change what given weights compute (a norm must be a BatchNorm)."""
 
 

@@ -61,7 +61,10 @@ def harmonised(logits_BAK: Tensor, labels_BA: Tensor, bins: int) -> Tensor:
 
 
 def harmonised_in_one_pass(logits_NK: Tensor, labels_N: Tensor, bins: int) -> tuple[Tensor, Tensor]:
-    """`harmonised` and its gradient by each logit, for a compiler; see `fused.value_and_gradient`. labels_N: int32."""
+    """`harmonised` and its gradient by each logit, for a compiler, which stops once, to count the bins.
+
+    See `fused.value_and_gradient`. labels_N: int32.
+    """
     x_NK = logits_NK if logits_NK.dtype == torch.float64 else logits_NK.float()
     is_class = labels_N[:, None] == torch.arange(logits_NK.shape[1], dtype=torch.int32, device=labels_N.device)
     softplus_NK, norms_NK, _ = softplus_and_sigmoid(torch.where(is_class, -x_NK, x_NK))

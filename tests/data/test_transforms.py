@@ -254,11 +254,14 @@ IMAGENET = PixelRule("rgb", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("given_last", [True, False])
 @pytest.mark.parametrize("kind", [torch.uint8, torch.float32])
 def test_normalisation_is_in_closed_form_and_exactly_zero_in_the_padding(
-    channels_last: bool, kind: torch.dtype
+    channels_last: bool, given_last: bool, kind: torch.dtype
 ) -> None:
     images = (torch.randint(0, 256, (2, 3, 8, 12)) + (0.25 if kind.is_floating_point else 0)).to(kind)
+    images = images.contiguous(memory_format=torch.channels_last if given_last else torch.contiguous_format)
+    before = images.clone()
     normal = normalise(images, torch.tensor([[8, 12], [5, 7]]), IMAGENET, channels_last)
     assert normal.dtype == torch.float32
     layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -266,6 +269,7 @@ def test_normalisation_is_in_closed_form_and_exactly_zero_in_the_padding(
     for channel, (mean, std) in enumerate(((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))):
         expected = (images[0, channel].double() / 255 - mean) / std
         torch.testing.assert_close(normal[0, channel].double(), expected, atol=3e-7, rtol=0)
+    assert torch.equal(images, before)
     assert (normal[1, :, 5:] == 0).all()
     assert (normal[1, :, :, 7:] == 0).all()
     alone = normalise(images[1:, :, :5, :7], torch.tensor([[5, 7]]), IMAGENET, False)

@@ -26,6 +26,7 @@ def random_batch(count: int, canvas: tuple[int, int], seed: int = 0) -> Batch:
     height, width = canvas
     coarse = torch.rand((count, 3, height // 8 + 2, width // 8 + 2), generator=generator) * 255
     images = torch.nn.functional.interpolate(coarse, size=canvas, mode="bilinear").to(torch.uint8)
+    images = images.contiguous(memory_format=torch.channels_last)  # as `collate` makes them
     sizes = torch.tensor([[height - 3 * i, width - 5 * i] for i in range(count)])
     for image, (h, w) in zip(images, sizes.tolist(), strict=True):
         image[:, h:] = 0

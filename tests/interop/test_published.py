@@ -107,7 +107,8 @@ def test_only_known_endings_are_written(small: Path, tmp_path: Path) -> None:
 
 def test_what_torchvision_cannot_hold_is_listed_key_by_key() -> None:
     assert torchvision_shape(torchvision_like(), "torchvision_v1").blocks == (3, 4, 6, 3)
-    free = torchvision_like(backbone={"norm": "bn", "frozen_stages": 0, "weights": "x.pth"}, head={"prior": 0.02})
+    backbone = {"norm": "bn", "frozen_stages": 0, "weights": "x.pth", "fold": False}
+    free = torchvision_like(backbone=backbone, head={"prior": 0.02})
     assert torchvision_shape(free, "torchvision_v1") == torchvision_shape(torchvision_like(), "torchvision_v1")
     with pytest.raises(ConfigFault) as caught:
         torchvision_shape(Config(), "torchvision_v1")

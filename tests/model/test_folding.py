@@ -133,3 +133,28 @@ def test_the_copy_in_bfloat16_gives_what_autocast_gives() -> None:
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         found: tuple[Tensor, ...] = copied(images)
         assert all(torch.equal(a, b) for a, b in zip(found, model(images), strict=True))
+
+
+def test_a_folded_copy_in_bfloat16_rounds_as_the_folded_network_does() -> None:
+    model = network("frozen_bn").eval()
+    copied = inference_copy(model, torch.bfloat16)
+    assert isinstance(copied, RetinaNet)
+    images = torch.randn((1, 3, 96, 64))
+    with torch.no_grad():
+        exact = model.backbone(images)
+        with torch.autocast("cpu", torch.bfloat16):
+            features = (copied.backbone(images), model.backbone(images), exact)
+            for found, same, wanted in zip(*features, strict=True):
+                scale = float(wanted.std())
+                assert float((found.float() - same.float()).std()) < 0.02 * scale
+                assert float((found.float() - wanted).std()) < 0.02 * scale
+
+
+def test_the_strides_of_caffes_bottlenecks_stay_where_they_were_moved() -> None:
+    plain, folded = (build_backbone("resnet50", "none", "frozen_bn", 0, True, fold) for fold in (False, True))
+    randomise(plain)
+    folded.load_state_dict(plain.state_dict())
+    images = torch.randn((1, 3, 65, 96), dtype=torch.float64)
+    with torch.no_grad():
+        for a, b in zip(folded.double()(images), plain.double()(images), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
