@@ -44,6 +44,12 @@ def kernels() -> Report:
     return measure_all(quick("loss", "assign", "postprocess", "eval"))
 
 
+@pytest.fixture(scope="module")
+def loading() -> Report:
+    """The part on data, run once."""
+    return measure_all(quick("data"))
+
+
 def test_every_comparison_is_a_number(kernels: Report) -> None:
     assert [part.part for part in kernels.parts] == ["loss", "assign", "postprocess", "eval"]
     for part in kernels.parts:
@@ -123,8 +129,8 @@ def test_a_peer_that_fails_is_told_and_left_out(tmp_path: Path) -> None:
     assert found.ratios == ()
 
 
-def test_loaders_run_beside_the_reference() -> None:
-    (found,) = measure_all(quick("data")).parts
+def test_loaders_run_beside_the_reference(loading: Report) -> None:
+    (found,) = loading.parts
     assert len(found.ratios) == 4
     assert all(timing.items_per_second for timing in found.contestants)
 
@@ -165,8 +171,9 @@ def test_floors(kernels: Report, tmp_path: Path) -> None:
         read_floors(tmp_path / "floors.json")
 
 
-def test_the_recorded_floors_name_comparisons_that_exist(kernels: Report) -> None:
-    pairs = {(part.part, ratio.ours, ratio.peer) for part in kernels.parts for ratio in part.ratios}
+def test_the_recorded_floors_name_comparisons_that_exist(kernels: Report, loading: Report) -> None:
+    parts = (*kernels.parts, *loading.parts)
+    pairs = {(part.part, ratio.ours, ratio.peer) for part in parts for ratio in part.ratios}
     floors = read_floors(FLOORS)
     assert floors
     assert {(floor.part, floor.ours, floor.peer) for floor in floors} <= pairs
