@@ -25,7 +25,7 @@ lint: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)
-	$(BIN)/python benchmarks/run.py loss postprocess data --no-memory --check benchmarks/floors.json
+	$(BIN)/python benchmarks/run.py loss assign postprocess data --no-memory --check benchmarks/floors.json
 	$(BIN)/python benchmarks/run.py eval --quick --repeats 9 --check benchmarks/floors.json
 
 $(READY): requirements.txt pyproject.toml

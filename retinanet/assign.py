@@ -3,6 +3,8 @@
 Legend: A anchors, G boxes, C crowd regions, B images, P positive anchors of a batch; boxes in the canvas frame.
 """
 
+from collections.abc import Iterable
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
@@ -13,6 +15,9 @@ from retinanet.structures import BACKGROUND, IGNORE, Assignment, Targets
 
 CPU_TILE, GPU_TILE = 1 << 18, 1 << 26
 """Most pairs of an anchor and a box that are looked at together: bounds memory, and on a CPU stays in its caches."""
+
+KEPT_PAIRS = 1 << 24
+"""Most pairs of an image whose IoUs are kept from the first look at all tiles to the second."""
 
 
 class AssignRule(NamedTuple):
@@ -53,38 +58,46 @@ def assign(anchors_A4: Tensor, targets: Targets, rule: AssignRule) -> Assignment
     most_boxes = max(len(targets.boxes_G4), len(targets.crowd_C4), 1)
     pairs = CPU_TILE if anchors_A4.device.type == "cpu" else GPU_TILE
     tiles = anchors_A4.split(max(1, pairs // most_boxes))
-    reach_G1 = best_of_boxes(targets.boxes_G4, tiles) if rule.low_quality else None
-    parts = [assign_tile(tile_A4, targets, reach_G1, rule) for tile_A4 in tiles]
+    iou_of = partial(boxes.iou, targets.boxes_G4)
+    kept: list[Tensor] = []
+    reach_G1 = None
+    if rule.low_quality:
+        if len(targets.boxes_G4) * len(anchors_A4) <= KEPT_PAIRS:
+            kept = list(map(iou_of, tiles))
+        reach_G1 = best_of_boxes(targets.boxes_G4, kept or map(iou_of, tiles))
+    looked_at = zip(tiles, kept or map(iou_of, tiles), strict=True)
+    parts = [assign_tile(tile_A4, iou_GA, targets, reach_G1, rule) for tile_A4, iou_GA in looked_at]
     return Assignment(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
 
-def best_of_boxes(boxes_G4: Tensor, tiles: tuple[Tensor, ...]) -> Tensor:
-    """(G, 1) the best IoU that each box has with an anchor of any tile."""
+def best_of_boxes(boxes_G4: Tensor, ious: Iterable[Tensor]) -> Tensor:
+    """(G, 1) the best IoU that each box has with an anchor of any tile; ious: (G, A) of each tile."""
     best_G1 = torch.zeros((len(boxes_G4), 1), dtype=boxes_G4.dtype, device=boxes_G4.device)
-    for tile_A4 in tiles:
-        best_G1 = torch.maximum(best_G1, boxes.iou(boxes_G4, tile_A4).amax(dim=1, keepdim=True))
+    for iou_GA in ious:
+        best_G1 = torch.maximum(best_G1, iou_GA.amax(dim=1, keepdim=True))
     return best_G1
 
 
-def assign_tile(anchors_A4: Tensor, targets: Targets, reach_G1: Tensor | None, rule: AssignRule) -> Assignment:
+def assign_tile(
+    anchors_A4: Tensor, iou_GA: Tensor, targets: Targets, reach_G1: Tensor | None, rule: AssignRule
+) -> Assignment:
     """`assign` of some of the anchors. reach_G1: `best_of_boxes` among all of them, for low_quality."""
     count = len(anchors_A4)
     labels_A = torch.full((count,), BACKGROUND, dtype=torch.int64, device=anchors_A4.device)
     matched_A = torch.zeros(count, dtype=torch.int64, device=anchors_A4.device)
     if len(targets.boxes_G4):
-        iou_GA = boxes.iou(targets.boxes_G4, anchors_A4)
         best_A, matched_A = iou_GA.max(dim=0)
         positive_A = best_A >= rule.positive_iou
         if reach_G1 is not None:
-            reaches_GA = (iou_GA == reach_G1) & (reach_G1 > 0)
+            reaches_GA = iou_GA == torch.where(reach_G1 > 0, reach_G1, torch.inf)
             if rule.low_quality_takes == "own_box":
                 reaches_GA &= reach_G1 >= rule.low_quality_min_iou
                 number_G1 = torch.arange(len(iou_GA), device=iou_GA.device)[:, None]
                 last_A = torch.where(reaches_GA, number_G1, -1).amax(dim=0)
                 matched_A = torch.where(last_A >= 0, last_A, matched_A)
+                positive_A |= last_A >= 0
             else:
-                reaches_GA &= best_A >= rule.low_quality_min_iou
-            positive_A |= reaches_GA.any(dim=0)
+                positive_A |= reaches_GA.any(dim=0) & (best_A >= rule.low_quality_min_iou)
         labels_A[best_A >= rule.negative_iou] = IGNORE
         labels_A = torch.where(positive_A, targets.classes_G[matched_A], labels_A)
     if len(targets.crowd_C4):

@@ -14,16 +14,18 @@ MAX_LOG_SCALE = math.log(1000 / 16)
 
 def area(boxes_N4: Tensor) -> Tensor:
     """Areas (N,) in square pixels; a reversed side counts as zero."""
-    sides = (boxes_N4[..., 2:] - boxes_N4[..., :2]).clamp(min=0)
-    return sides[..., 0] * sides[..., 1]
+    x1, y1, x2, y2 = boxes_N4.unbind(dim=-1)
+    return (x2 - x1).clamp(min=0) * (y2 - y1).clamp(min=0)
 
 
 def intersection(a_N4: Tensor, b_M4: Tensor) -> Tensor:
     """Pairwise intersection areas (N, M)."""
-    low = torch.maximum(a_N4[:, None, :2], b_M4[None, :, :2])
-    high = torch.minimum(a_N4[:, None, 2:], b_M4[None, :, 2:])
-    sides = (high - low).clamp(min=0)
-    return sides[..., 0] * sides[..., 1]
+    # Coordinate by coordinate: torch has no fast loop over an innermost dimension of two.
+    ax1, ay1, ax2, ay2 = a_N4[:, None].unbind(dim=-1)
+    bx1, by1, bx2, by2 = b_M4.T.contiguous()[:, None]
+    width = torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)
+    height = torch.minimum(ay2, by2) - torch.maximum(ay1, by1)
+    return width.clamp(min=0) * height.clamp(min=0)
 
 
 def iou(a_N4: Tensor, b_M4: Tensor) -> Tensor:

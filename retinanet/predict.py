@@ -88,11 +88,10 @@ def predict(
                 faults.append(one.fault)
             else:
                 counts = Counter(names[r["category_id"]] for r in one.results if is_shown(r))
-                told = ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing"
-                print(f"{one.path}: {told}")
+                print(f"{one.path}: {', '.join(f'{n} {name}' for name, n in counts.most_common()) or 'nothing'}")
             for r in one.results:
-                told_too = {"category_name": names[r["category_id"]], "shown": is_shown(r)}
-                rows.append({**r, "file_name": str(one.path), **told_too})
+                told = {"category_name": names[r["category_id"]], "shown": is_shown(r)}
+                rows.append({**r, "file_name": str(one.path), **told})
             report(1)
     write_json(output / "detections.json", rows)
     drawn = len(paths) - len(faults)

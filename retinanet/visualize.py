@@ -210,7 +210,7 @@ def draw_curves(metrics_jsonl: Path, out: Path) -> None:
         elif name == "loss" and min(largest, default=0) > 0 and max(largest) > 30 * float(np.median(largest)):
             axes.set_yscale("log")
         if len(keys) > 1:
-            axes.legend(loc="best")
+            axes.legend(loc="upper left" if kind == "eval" else "best")  # "best" does not see a single point
     axes.set_xlabel("step")
     canvas.draw()
     save_picture(out, np.array(canvas.buffer_rgba())[..., :3])
