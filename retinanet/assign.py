@@ -1,10 +1,12 @@
 """Which anchor learns what: anchors x ground truth -> labels and matches (paper section 4, "Anchors"). Pure.
 
-Legend: A anchors, G boxes, C crowd regions, B images, P positive anchors of a batch; boxes in the canvas frame.
+Legend: A anchors, G boxes, C crowd regions, B images, N boxes and P positive anchors of a batch; boxes in the canvas
+frame.
 """
 
 from collections.abc import Iterable
 from functools import partial
+from itertools import accumulate
 from typing import Literal, NamedTuple
 
 import torch
@@ -36,8 +38,12 @@ class BatchAssignment(NamedTuple):
 
     labels_BA: Tensor
     """(B, A) int64: class index, BACKGROUND or IGNORE."""
+    image_P: Tensor
+    """(P,) int64, image of each positive, ascending: nonzero(labels_BA >= 0), found once for all that need it."""
+    anchor_P: Tensor
+    """(P,) int64, its anchor, ascending within an image."""
     boxes_P4: Tensor
-    """(P, 4) ground truth of the positives, in the order of nonzero(labels_BA >= 0)."""
+    """(P, 4) its ground truth."""
 
     def positives(self) -> Tensor:
         """(B,) number of positive anchors of each image."""
@@ -98,19 +104,23 @@ def assign_tile(
                 positive_A |= last_A >= 0
             else:
                 positive_A |= reaches_GA.any(dim=0) & (best_A >= rule.low_quality_min_iou)
-        labels_A[best_A >= rule.negative_iou] = IGNORE
+        labels_A = labels_A.masked_fill(best_A >= rule.negative_iou, IGNORE)
         labels_A = torch.where(positive_A, targets.classes_G[matched_A], labels_A)
     if len(targets.crowd_C4):
         in_crowd_A = (boxes.overlap(anchors_A4, targets.crowd_C4) > rule.crowd_overlap).any(dim=1)
-        labels_A[in_crowd_A & (labels_A == BACKGROUND)] = IGNORE
+        labels_A = labels_A.masked_fill(in_crowd_A & (labels_A == BACKGROUND), IGNORE)
     return Assignment(labels_A, torch.where(labels_A >= 0, matched_A, 0))
 
 
 def assign_batch(anchors_A4: Tensor, targets: list[Targets], rule: AssignRule) -> BatchAssignment:
-    """Assign each image of a batch; an image without boxes is all background."""
-    labels, matched_boxes = [], []
-    for image_targets in targets:
-        assignment = assign(anchors_A4, image_targets, rule)
-        labels.append(assignment.labels_A)
-        matched_boxes.append(image_targets.boxes_G4[assignment.matched_A[assignment.labels_A >= 0]])
-    return BatchAssignment(torch.stack(labels), torch.cat(matched_boxes))
+    """Assign each image of a batch; an image without boxes is all background.
+
+    The host waits for a GPU once: to know how many positives there are.
+    """
+    assigned = [assign(anchors_A4, image_targets, rule) for image_targets in targets]
+    labels_BA, matched_BA = (torch.stack(tensors) for tensors in zip(*assigned, strict=True))
+    image_P, anchor_P = (labels_BA >= 0).nonzero(as_tuple=True)
+    counts = [len(image_targets.boxes_G4) for image_targets in targets]
+    first_B = torch.tensor([0, *accumulate(counts[:-1])]).to(image_P.device, non_blocking=True)
+    boxes_N4 = torch.cat([image_targets.boxes_G4 for image_targets in targets])
+    return BatchAssignment(labels_BA, image_P, anchor_P, boxes_N4[first_B[image_P] + matched_BA[image_P, anchor_P]])

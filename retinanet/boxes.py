@@ -65,6 +65,6 @@ def decode(deltas_N4: Tensor, anchors_N4: Tensor) -> Tensor:
 
 
 def clip(boxes_N4: Tensor, height: Tensor | float, width: Tensor | float) -> Tensor:
-    """Boxes cut to the frame [0, width] x [0, height]."""
-    limit = torch.stack([torch.as_tensor(v, dtype=boxes_N4.dtype, device=boxes_N4.device) for v in (width, height)])
-    return torch.minimum(boxes_N4.clamp(min=0), torch.cat([limit, limit]))
+    """Boxes cut to the frame [0, width] x [0, height]; height and width: of all boxes, or (N,) of each."""
+    sides = [torch.as_tensor(v, dtype=boxes_N4.dtype, device=boxes_N4.device) for v in (width, height)]
+    return torch.minimum(boxes_N4.clamp(min=0), torch.stack([*sides, *sides], dim=-1))

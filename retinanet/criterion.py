@@ -73,8 +73,7 @@ def criterion(
 
     seeds_B: (B,) int64 on the CPU, for class losses that draw anchors at random.
     """
-    positive_BA = assignment.labels_BA >= 0
-    image_P, anchor_P = positive_BA.nonzero(as_tuple=True)
+    image_P, anchor_P = assignment.image_P, assignment.anchor_P
     box_P = parts.box_loss(outputs.deltas_BA4[image_P, anchor_P], assignment.boxes_P4, anchors_A4[anchor_P])
     box_P = box_P * parts.box_weight
     box_B = torch.zeros_like(divisor.normaliser_B).index_add(0, image_P, box_P / divisor.normaliser_B[image_P])
@@ -90,7 +89,7 @@ def criterion(
         box_P.detach(),
     )
     loss_BA = parts.class_loss.value(outputs.logits_BAK, targets) * parts.class_weight
-    return Losses(loss_BA.sum(dim=1), box_B, loss_BA.detach()[positive_BA].sum())
+    return Losses(loss_BA.sum(dim=1), box_B, loss_BA.detach()[image_P, anchor_P].sum())
 
 
 class StepPositives(NamedTuple):

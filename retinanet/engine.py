@@ -4,6 +4,7 @@ Legend: B images of a micro-batch, A anchors, P positive anchors. A step is one 
 batch: all ranks, all accumulated micro-batches.
 """
 
+import math
 import time
 from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
@@ -53,7 +54,7 @@ from retinanet.scoring.evaluation import check_engine
 from retinanet.step_clock import StepClock
 from retinanet.structures import Batch
 from retinanet.train_data import check_batch_divides, load_data, load_steps
-from retinanet.train_state import TrainState, build_state, restore, snapshot
+from retinanet.train_state import TrainState, apply_gradients, build_state, clip_gradients, restore, snapshot
 
 
 class Run(NamedTuple):
@@ -162,7 +163,8 @@ def train_step(
     """One update: assign, forward, criterion, backward, clip, step. Its values, and whether any rank is to stop.
 
     Targets are assigned before the first forward, so that every micro-batch is divided by the positives of the whole
-    effective batch (paper section 4.1). Raises NumericalFault, before the update, if the loss is not finite.
+    effective batch (paper section 4.1). Raises NumericalFault, before the update, if a loss or gradient is not finite.
+    The host waits for a GPU twice: after assignment, for the positives, and before the update, for all values at once.
     """
     state.network.train()
     state.optimizer.zero_grad(set_to_none=True)
@@ -180,7 +182,7 @@ def train_step(
     counted = StepPositives(positives_R, state.running_positives_R, parts.ranks.rank, images)
 
     sums = torch.zeros(3, device=parts.device)
-    bad_images: list[int] = []
+    finite: list[Tensor] = []
     for index, (batch, assignment) in enumerate(zip(micro_batches, assignments, strict=True)):
         with gradient_exchange(state.network, now=index == len(micro_batches) - 1):
             pixels = normalise(batch.images, batch.sizes_B2, parts.pixels, parts.channels_last)
@@ -191,47 +193,31 @@ def train_step(
             # DistributedDataParallel averages gradients over ranks, and the divisor already counts all of them.
             state.scaler.scale(losses.total() * parts.ranks.size).backward()
         sums += losses.sums()
-        bad_images += batch.image_ids_B[~losses.finite()].tolist()
+        finite.append(losses.finite())
 
-    loss_class, loss_box, foreground = distributed.sum_over_ranks(sums).tolist()
-    if not torch.isfinite(sums).all():
-        raise NumericalFault(describe_bad_loss(state.progress.step + 1, bad_images, loss_class, loss_box))
+    norm = clip_gradients(state, parts.clip_norm)
+    figures = [distributed.sum_over_ranks(sums), norm[None], positives_R.sum(dim=0, keepdim=True), stopping]
+    loss_class, loss_box, foreground, grad_norm, found, stop_asked = torch.cat(figures).tolist()
+    if not math.isfinite(loss_class + loss_box):
+        ids = torch.cat([batch.image_ids_B for batch in micro_batches])[~torch.cat(finite)].tolist()
+        raise NumericalFault(describe_bad_loss(state.progress.step + 1, ids, loss_class, loss_box))
+    if not math.isfinite(grad_norm) and not state.scaler.is_enabled():
+        raise NumericalFault(describe_bad_gradient(state.progress.step + 1))
+    apply_gradients(state)
     return {
         "loss": loss_class + loss_box,
         "loss_class": loss_class,
         "loss_box": loss_box,
-        "grad_norm": update(state, parts.clip_norm),
-        "positives_per_image": float(positives_R.sum()) / images,
+        "grad_norm": grad_norm if math.isfinite(grad_norm) else 0.0,
+        "positives_per_image": found / images,
         "class_loss_foreground_share": foreground / max(loss_class, 1e-12),
-    }, bool(stopping)
+    }, stop_asked > 0
 
 
 def batch_anchors(batch: Batch, parts: StepParts) -> Tensor:
     """(A, 4) anchors of a batch's own canvas; with data.canvases `tight` each micro-batch may have another."""
     height, width = batch.images.shape[2:]
     return pyramid_anchors((height, width), parts.anchors, parts.device).boxes_A4
-
-
-def update(state: TrainState, clip_norm: float | None) -> float:
-    """Clip and apply the gradients, move the average; returns the gradient norm before clipping.
-
-    Raises NumericalFault, before the update, for a gradient that is not finite, except under float16 loss scaling,
-    which skips such a step and lowers its scale.
-    """
-    state.scaler.unscale_(state.optimizer)
-    parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
-    norm: Tensor = nn.utils.clip_grad_norm_(parameters, float("inf") if clip_norm is None else clip_norm)
-    finite = bool(torch.isfinite(norm))
-    if not finite and not state.scaler.is_enabled():
-        raise NumericalFault(
-            f"step {state.progress.step + 1}: the loss is finite but a gradient is not; lower schedule.lr or set "
-            "schedule.clip_norm. The weights before this step are untouched, the last save is good."
-        )
-    state.scaler.step(state.optimizer)
-    state.scaler.update()
-    if state.average is not None:
-        state.average.update_parameters(state.model)
-    return float(norm) if finite else 0.0
 
 
 def gradient_exchange(network: nn.Module, now: bool) -> AbstractContextManager[object]:
@@ -245,6 +231,13 @@ def describe_bad_loss(step: int, image_ids: list[int], loss_class: float, loss_b
         f"step {step}: the loss is not finite (class {loss_class}, box {loss_box}) on {images}. The weights before "
         "this step are untouched and the last save is good. Lower schedule.lr, lengthen schedule.warmup or set "
         "schedule.clip_norm, and look at those images' boxes."
+    )
+
+
+def describe_bad_gradient(step: int) -> str:
+    return (
+        f"step {step}: the loss is finite but a gradient is not; lower schedule.lr or set schedule.clip_norm. The "
+        "weights before this step are untouched, the last save is good."
     )
 
 

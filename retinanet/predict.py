@@ -123,7 +123,7 @@ def detected(
             if one.batch is None:
                 yield one
             else:
-                rows_D7 = result_rows(int(one.batch.image_ids_B), next(detections))
+                rows_D7 = result_rows(one.batch.image_ids_B, [next(detections)])
                 yield one._replace(results=to_results(rows_D7, categories), batch=None)
         waiting.clear()
 

@@ -82,6 +82,25 @@ def build_state(
     return TrainState(model, network, average, optimizer, scaler, Progress(0, -1.0, 0, 0), running_R)
 
 
+def clip_gradients(state: TrainState, clip_norm: float | None) -> Tensor:
+    """Take loss scaling out of the gradients and clip them; returns their norm before clipping, a scalar on the device.
+
+    It is not finite where a gradient is not.
+    """
+    state.scaler.unscale_(state.optimizer)
+    parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
+    norm: Tensor = nn.utils.clip_grad_norm_(parameters, float("inf") if clip_norm is None else clip_norm)
+    return norm
+
+
+def apply_gradients(state: TrainState) -> None:
+    """Apply the gradients and move the average; float16 loss scaling skips a step whose gradients are not finite."""
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    if state.average is not None:
+        state.average.update_parameters(state.model)
+
+
 def snapshot(
     state: TrainState, config: Config, categories: tuple[Category, ...], inference_only: bool = False
 ) -> Checkpoint:

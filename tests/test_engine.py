@@ -5,14 +5,15 @@ import json
 import multiprocessing
 import re
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from host_reads import HostReads
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch import nn
 
 from retinanet import checkpoint as checkpoints
 from retinanet import distributed
@@ -22,12 +23,16 @@ from retinanet.config_file import load_config
 from retinanet.data.ground_truth import load_ground_truth
 from retinanet.data.loader import GlobalBatches
 from retinanet.data.results import read_results
-from retinanet.engine import train, update
+from retinanet.engine import Run, StepParts, build_step_parts, train, train_step
 from retinanet.errors import ConfigFault, DataFault, NumericalFault
+from retinanet.interrupts import StopRequest
 from retinanet.metrics import read_rows, without_clock
+from retinanet.optim import build_plan
+from retinanet.run_folder import RunFolder
 from retinanet.scoring.evaluation import METRIC_NAMES, coco_evaluation
-from retinanet.train_data import check_batch_divides
-from retinanet.train_state import TrainState, warmed_average
+from retinanet.structures import Batch
+from retinanet.train_data import check_batch_divides, load_data, load_steps
+from retinanet.train_state import TrainState, build_state
 
 Tiny = Callable[..., Config]
 
@@ -277,6 +282,53 @@ def test_a_loss_that_is_no_number_stops_before_the_update_and_names_the_images(t
     assert [row["step"] for row in read_rows(tmp_path / "metrics.jsonl")] == [1, 2]
 
 
+def first_step(config: Config, folder: Path) -> tuple[TrainState, list[Batch], StepParts]:
+    """All that the first step of a run takes."""
+    device, ranks = torch.device("cpu"), distributed.read_ranks()
+    train_set, val_set = load_data(config, ranks)
+    run = Run(
+        config,
+        build_plan(config.schedule, len(train_set.images)),
+        train_set,
+        val_set,
+        RunFolder(folder),
+        device,
+        ranks,
+    )
+    with closing(load_steps(config, train_set, (0, 1), ranks, pin=False)) as steps:
+        batches = next(steps)
+    return build_state(config, len(train_set.categories), device, ranks), batches, build_step_parts(run)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_gradient_that_is_no_number_stops_before_the_update(bad: float, tiny: Tiny, tmp_path: Path) -> None:
+    state, batches, parts = first_step(tiny("schedule.ema=0.9"), tmp_path)
+    before = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
+    state.model.get_parameter("box_head.predict.bias").register_hook(lambda gradient: gradient * bad)
+    with pytest.raises(NumericalFault, match=r"step 1: .*gradient"):
+        train_step(state, batches, parts, StopRequest())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in state.model.state_dict().items())
+    assert state.average is not None
+    assert int(state.average.n_averaged) == 0
+    assert not state.optimizer.state
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("kind", ["focal", "cross_entropy", "softmax_focal"])
+def test_a_step_waits_for_the_device_once_for_positives_and_once_for_its_figures(
+    accumulation: int, kind: str, tiny: Tiny, tmp_path: Path
+) -> None:
+    """Noted on the second step, when anchors are remembered. Image ids are read before they leave the host."""
+    loss = f"loss.classification.kind={kind}"
+    state, batches, parts = first_step(
+        tiny(loss, f"schedule.accumulation={accumulation}", "assign.low_quality=true", "data.canvas=[64, 64]"), tmp_path
+    )
+    train_step(state, batches, parts, StopRequest())
+    with HostReads() as reads:
+        train_step(state, batches, parts, StopRequest())
+    assert reads.found == ["tolist"] * accumulation + ["nonzero"] * accumulation + ["tolist"]
+
+
 def test_a_step_divides_by_the_running_mean_of_its_own_positives(tiny: Tiny, tmp_path: Path) -> None:
     """The first step's loss under each normaliser, one rank: the mean starts at 100 and moves before it divides."""
     told = ("schedule.iterations=1", "log.pictures=0", "schedule.accumulation=2")
@@ -290,47 +342,6 @@ def test_a_step_divides_by_the_running_mean_of_its_own_positives(tiny: Tiny, tmp
     assert found["rank_positives"]["loss"] == found["batch_positives"]["loss"]
     assert found["running_positives"]["loss"] == pytest.approx(sums / (90 + positives / 10), rel=1e-5)
     assert checkpoints.load(tmp_path / "rank_positives" / "checkpoints" / "last.pt").running_positives_R is None
-
-
-def linear_state(lr: float) -> TrainState:
-    model = nn.Linear(2, 1, bias=False)
-    nn.init.ones_(model.weight)
-    average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=warmed_average(0.9))
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
-    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
-    return TrainState(model, model, average, optimizer, scaler, Progress(6, -1.0, 0, 0))
-
-
-def test_an_update_clips_and_tells_the_norm_before() -> None:
-    state = linear_state(lr=1.0)
-    state.model.weight.grad = torch.tensor([[3.0, 4.0]])
-    assert update(state, clip_norm=0.5) == pytest.approx(5.0)
-    torch.testing.assert_close(state.model.weight, torch.tensor([[0.7, 0.6]]))
-    state.model.weight.grad = torch.tensor([[3.0, 4.0]])
-    assert update(state, clip_norm=None) == pytest.approx(5.0)
-    torch.testing.assert_close(state.model.weight, torch.tensor([[-2.3, -3.4]]))
-
-
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_gradient_that_is_no_number_stops_before_the_update(bad: float) -> None:
-    state = linear_state(lr=1.0)
-    state.model.weight.grad = torch.tensor([[3.0, bad]])
-    with pytest.raises(NumericalFault, match=r"step 7: .*gradient"):
-        update(state, clip_norm=None)
-    assert state.model.weight.tolist() == [[1.0, 1.0]]
-
-
-def test_the_moving_average_forgets_its_start() -> None:
-    state = linear_state(lr=1.0)
-    assert state.average is not None
-    expected = None
-    for count in range(1, 30):
-        state.model.weight.grad = torch.tensor([[1.0, -1.0]])
-        update(state, None)
-        value = state.model.weight.detach().double().clone()
-        decay = min(0.9, (1 + count - 1) / (10 + count - 1))
-        expected = value if expected is None else decay * expected + (1 - decay) * value
-        torch.testing.assert_close(state.average.module.weight.double(), expected, atol=1e-4, rtol=1e-5)
 
 
 def copy_data(shapes: Path, target: Path) -> Path:

@@ -17,7 +17,8 @@ def test_rows_become_results_in_the_order_of_their_images() -> None:
     )
     categories = (Category(4, "a"), Category(90, "b"))
     large_id = EXACT - 1
-    rows = torch.cat([result_rows(large_id, found), result_rows(7, found)])
+    nothing = Detections(torch.zeros((0, 4)), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
+    rows = result_rows(torch.tensor([large_id, 3, 7]), [found, nothing, found])
     results = to_results(rows, categories)
     assert [r["image_id"] for r in results] == [7, 7, large_id, large_id]
     assert results[0] == {"image_id": 7, "category_id": 90, "bbox": [1.0, 2.0, 10.5, 20.25], "score": 0.75}

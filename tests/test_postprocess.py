@@ -5,13 +5,24 @@ import math
 import numpy as np
 import pytest
 import torch
+from host_reads import HostReads
 from torch import Tensor, nn
 from torchvision.models.detection import RetinaNet as TorchvisionRetinaNet
 
-from retinanet import boxes
+from retinanet import boxes, postprocess
 from retinanet.anchors import AnchorSpec, Pyramid, pyramid_anchors
+from retinanet.evaluate import result_rows
 from retinanet.losses.scores import SIGMOID, SOFTMAX
-from retinanet.postprocess import GIVEN, DetectRule, best_pairs, candidates, detect, suppressed
+from retinanet.postprocess import (
+    GIVEN,
+    NMS_TOGETHER,
+    DetectRule,
+    best_pairs,
+    detect,
+    nms_of,
+    suppressed,
+    taken_together,
+)
 from retinanet.structures import Detections, Scoring
 
 SPEC = AnchorSpec((16.0, 32.0, 64.0, 128.0, 256.0), (1.0, 1.4), (0.5, 1.0, 2.0), 0.5, "none", "stride")
@@ -155,10 +166,15 @@ def row(count: int, y: float) -> list[list[float]]:
 def test_topk_counts_on_each_level_over_all_classes() -> None:
     pyramid = boxes_as_anchors([row(5, 0), row(5, 20), row(1, 40)])
     scores = torch.linspace(0.9, 0.1, 22).reshape(11, 2)
-    found = candidates(scores, torch.zeros(11, 4), pyramid, RULE._replace(topk=3), GIVEN)
-    assert found.scores_D.tolist() == scores.flatten()[[0, 1, 2, 10, 11, 12, 20, 21]].tolist()
-    assert found.classes_D.tolist() == [0, 1, 0, 0, 1, 0, 0, 1]
-    assert found.boxes_D4[:, 1].tolist() == [0, 0, 0, 20, 20, 20, 40, 40]
+    both = torch.stack([scores, scores.flip(0) * (torch.arange(11) > 4)[:, None]])
+    found = best_pairs(both, pyramid.level_sizes, RULE._replace(topk=3), GIVEN)
+    assert found.counts == [8, 5]
+    assert found.images_N.tolist() == [0] * 8 + [1] * 5
+    best = [0, 1, 2, 10, 11, 12, 20, 21]
+    assert found.scores_N[:8].tolist() == scores.flatten()[best].tolist()
+    assert found.classes_N[:8].tolist() == [pair % 2 for pair in best]
+    assert found.anchors_N[:8].tolist() == [pair // 2 for pair in best]
+    assert found.anchors_N[8:].tolist() == [9, 9, 8, 10, 10]
 
 
 def test_at_most_so_many_detections_the_best_of_all_levels() -> None:
@@ -226,10 +242,12 @@ def test_no_pair_is_missed_for_looking_at_outputs_before_scores(
     outputs_AO[1::3, -1] += 40.0 * (scoring is SOFTMAX)
     outputs_AO = (outputs_AO.sigmoid() if scoring is GIVEN else outputs_AO).to(dtype)
     rule, levels = RULE._replace(score_threshold=threshold, topk=150), (300, 200, 100)
-    found = best_pairs(outputs_AO, levels, rule, scoring)
+    outputs_BAO = torch.stack([outputs_AO, outputs_AO.roll(1, 0)])
+    found = best_pairs(outputs_BAO, levels, rule, scoring)
     everything = Scoring(scoring.scores, lambda outputs, _: torch.ones_like(outputs[..., 0], dtype=torch.bool))
-    wanted = best_pairs(outputs_AO, levels, rule, everything)
-    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+    wanted = best_pairs(outputs_BAO, levels, rule, everything)
+    assert found.counts == wanted.counts
+    assert all(torch.equal(a, b) for a, b in zip(found[:4], wanted[:4], strict=True))
     passing = scoring.may_pass(outputs_AO, threshold)
     assert threshold in (0.0, 1e-6) or passing.float().mean() < 0.9, "an anchor far below is not looked at"
 
@@ -248,19 +266,62 @@ def test_an_output_that_is_no_number_hides_no_other_class_of_its_anchor() -> Non
     assert not SIGMOID.may_pass(outputs_AO, 0.05)[1]
 
 
+def crowd(count: int, spread: float, seed: int) -> Detections:
+    """Boxes of three classes in a square of `spread` pixels; many scores are equal."""
+    generator = torch.Generator().manual_seed(seed)
+    low = torch.rand((count, 2), generator=generator) * spread
+    corners = torch.cat([low, low + 4 + 8 * torch.rand((count, 2), generator=generator)], dim=1)
+    scores = torch.rand(count, generator=generator).mul(50).round() / 50
+    return Detections(corners, scores, torch.randint(0, 3, (count,), generator=generator))
+
+
 @pytest.mark.parametrize("spread", [6.0, 40.0, 4000.0], ids=["one pile", "piles", "hardly any overlap"])
 @pytest.mark.parametrize("detections", [1, 10, 60, 5000])
 def test_nms_of_the_best_few_gives_what_nms_of_all_gives(spread: float, detections: int) -> None:
-    generator = torch.Generator().manual_seed(3)
-    low = torch.rand((900, 2), generator=generator) * spread
-    corners = torch.cat([low, low + 4 + 8 * torch.rand((900, 2), generator=generator)], dim=1)
-    scores = torch.rand(900, generator=generator).mul(50).round() / 50  # many are equal
-    found = Detections(corners, scores, torch.randint(0, 3, (900,), generator=generator))
-    keep = []
-    for index in scores.sort(descending=True, stable=True).indices.tolist():
+    found = crowd(900, spread, seed=3)
+    keep: list[int] = []
+    for index in found.scores_D.sort(descending=True, stable=True).indices.tolist():
         same = [k for k in keep if found.classes_D[k] == found.classes_D[index]]
-        if all(iou_of(corners[index].tolist(), corners[k].tolist()) <= RULE.nms_iou for k in same):
+        if all(iou_of(found.boxes_D4[index].tolist(), found.boxes_D4[k].tolist()) <= RULE.nms_iou for k in same):
             keep.append(index)
     wanted = Detections(*(tensor[keep[:detections]] for tensor in found))
-    kept = suppressed(found, RULE._replace(detections=detections))
+    kept = suppressed([found], RULE._replace(detections=detections))[0]
     assert all(torch.equal(a, b) for a, b in zip(kept, wanted, strict=True))
+
+
+def test_images_that_share_an_nms_do_not_see_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: images that need a second look beside those that do not, and one without candidates."""
+    images = [crowd(900, 6.0, 1), crowd(900, 4000.0, 2), crowd(0, 6.0, 3), crowd(30, 6.0, 4), crowd(900, 40.0, 5)]
+    rule = RULE._replace(detections=60)
+    alone = suppressed(images, rule)
+    assert [len(group) for group in taken_together(images)][:2] == [1, 1], "on a CPU each has its own"
+    monkeypatch.setattr(postprocess, "taken_together", lambda group: [group] if group else [])
+    for together, wanted in zip(suppressed(images, rule), alone, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(together, wanted, strict=True))
+    assert 0 < min(len(found.scores_D) for found in alone if len(found.scores_D)) < 60
+    assert [len(found.scores_D) for found in nms_of(images[2:3], rule)] == [0]
+
+
+def test_a_gpu_takes_as_many_images_together_as_its_bound_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postprocess, "together_on", lambda device: 100)
+    images = [crowd(count, 6.0, 1) for count in (40, 60, 1, 120, 0, 30)]
+    groups = [[len(found.scores_D) for found in group] for group in taken_together(images)]
+    assert groups == [[40, 60], [1], [120], [0, 30]]
+    assert list(taken_together([])) == []
+
+
+@pytest.mark.parametrize("images", [1, 2, 5])
+def test_a_gpu_is_waited_for_as_often_whatever_the_number_of_images(
+    images: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postprocess, "together_on", lambda device: NMS_TOGETHER)
+    pyramid = pyramid_anchors((96, 128), SPEC, torch.device("cpu"))
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn((images, len(pyramid.boxes_A4), 3), generator=generator) - 2
+    deltas = torch.randn((images, len(pyramid.boxes_A4), 4), generator=generator) * 0.1
+    sizes = torch.tensor([(96, 128)] * images)
+    with HostReads() as reads:
+        found = detect(logits, deltas, pyramid, sizes, sizes, RULE._replace(detections=20), SIGMOID)
+        result_rows(torch.arange(images), found)
+    assert all(len(of_image.scores_D) == 20 for of_image in found)
+    assert reads.found == ["nonzero", "nonzero", "tolist", "nms", "tolist"]

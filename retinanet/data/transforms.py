@@ -7,6 +7,7 @@ Frames: boxes are (x1, y1, x2, y2) pixels of the image beside them.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -247,15 +248,19 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     return Batch(images, sizes, originals, ids, targets)
 
 
+@lru_cache(maxsize=16)
+def of_channels(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """(3,) float32 in 0..255 on `device`; remembered, as handing it over makes the host wait for a GPU."""
+    # In units of 1 first: that is how torchvision's weights state them, and both factors round in float32.
+    return torch.tensor([value / 255 for value in values], device=device) * 255
+
+
 def normalise(images: Tensor, sizes_B2: Tensor, rule: PixelRule, channels_last: bool) -> Tensor:
     """(B, 3, H, W) RGB in 0..255, uint8 or float32 -> float32 as `rule` says; padding becomes exactly 0 (the mean)."""
     if rule.order == "bgr":
         images = images.flip(1)
     height, width = images.shape[2:]
-    # In units of 1 first: that is how torchvision's weights state them, and both factors round in float32.
-    mean, std = (
-        torch.tensor([v / 255 for v in values], device=images.device) * 255 for values in (rule.mean, rule.std)
-    )
+    mean, std = of_channels(rule.mean, images.device), of_channels(rule.std, images.device)
     rows_BH = torch.arange(height, device=images.device)[None, :] < sizes_B2[:, :1]
     columns_BW = torch.arange(width, device=images.device)[None, :] < sizes_B2[:, 1:]
     if not channels_last:

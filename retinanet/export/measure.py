@@ -102,19 +102,19 @@ def compare(
     loader = eval_batches(dataset, sizing, batch_size=batch_size, rank=0, ranks=1, workers=0, pin=False)
     with image_progress("comparing", len(dataset.images)) as report, torch.no_grad():
         for batch in loader:
-            ids = batch.image_ids_B.tolist()
+            ids_B = batch.image_ids_B
             wanted = reference(batch)
-            rows["checkpoint"] += map(result_rows, ids, wanted)
+            rows["checkpoint"].append(result_rows(ids_B, wanted))
             raw = graph(batch.images, batch.sizes_B2)
             for name, detector in exported.items():
                 outputs = detector.outputs(batch)
                 found = detector.detections(outputs, batch)
-                rows[name] += map(result_rows, ids, found)
+                rows[name].append(result_rows(ids_B, found))
                 for ours, theirs in zip(wanted, found, strict=True):
                     differences[name].add_detections(ours, theirs)
                 if not detector.info.nms:
                     differences[name].add_raw(raw, (outputs[0], outputs[1]), detector.rule.score_threshold)
-            report(len(ids))
+            report(len(ids_B))
     results: dict[str, dict[str, Any]] = {}
     for name, found_rows in rows.items():
         found_results = results_on(dataset, to_results(torch.cat(found_rows), categories))

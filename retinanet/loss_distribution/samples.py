@@ -146,7 +146,7 @@ class Tally:
         self.negatives.add(losses_SN)
         self._positive_levels.add(losses_SP, level_BA[positive_BA].numpy())
         self._negative_levels.add(losses_SN, level_BA[negative_BA].numpy())
-        image_P = positive_BA.nonzero(as_tuple=True)[0]
+        image_P = assignment.image_P.cpu()
         areas_P = original_areas(assignment.boxes_P4.cpu(), batch.sizes_B2[image_P], batch.original_sizes_B2[image_P])
         self._sizes.add(losses_SP, np.digitize(areas_P.numpy(), SIZE_BOUNDS))
         self._classes.add(losses_SP, labels_BA[positive_BA].numpy())
@@ -191,7 +191,7 @@ def batch_losses(measure: Measure, batch: Batch) -> tuple[BatchAssignment, Pyram
     pyramid = pyramid_anchors((images.shape[2], images.shape[3]), detector.anchors, detector.device)
     anchors_A4 = pyramid.boxes_A4
     assignment = assign_batch(anchors_A4, moved.targets, measure.rule)
-    image_P, anchor_P = (assignment.labels_BA >= 0).nonzero(as_tuple=True)
+    image_P, anchor_P = assignment.image_P, assignment.anchor_P
     box_P = measure.box_loss(outputs.deltas_BA4[image_P, anchor_P], assignment.boxes_P4, anchors_A4[anchor_P])
     targets = ClassTargets(
         labels_BA=assignment.labels_BA,

@@ -1,0 +1,21 @@
+"""The noting of host reads that other tests rely on."""
+
+import torch
+from host_reads import HostReads
+
+
+def test_host_reads_are_noted() -> None:
+    values = torch.arange(4.0)
+    with HostReads() as reads:
+        values[values > 1] = 0.0
+        bool(values[values > 1].sum() > 0)
+        torch.where(values > 1, values, 0.0).clone().tolist()
+    assert reads.found == ["index_put_", "index", "_local_scalar_dense", "tolist"]
+
+
+def test_those_of_a_backward_pass_are_noted_too() -> None:
+    leaf = torch.ones(3, requires_grad=True)
+    leaf.register_hook(lambda gradient: gradient * float(gradient.sum()))
+    with HostReads() as reads:
+        (leaf * 2).sum().backward()
+    assert reads.found == ["_local_scalar_dense"]
