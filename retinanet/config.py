@@ -186,6 +186,11 @@ class Data(Section):
     flip: Fraction = Field(0.5, description="Probability of a horizontal flip at training.")
     vertical_flip: Fraction = Field(0.0, description="Probability of a vertical flip at training.")
     workers: Natural = Field(2, description="Threads of each rank that load ahead; 0 loads between steps.")
+    cache_mib: Natural = Field(
+        0,
+        description="MiB of each rank's memory for training images that need not be decoded again, and without "
+        "scale_jitter not resized; a data set that does not fit is kept in part.",
+    )
     check_images: Literal["none", "header", "decode"] = Field(
         "header",
         description="What validation opens before training: nothing, each file's header and end, or every pixel.",

@@ -47,6 +47,7 @@ def load_steps(
         share=Share(ranks.rank, ranks.size, config.schedule.accumulation),
         workers=config.data.workers,
         pin=pin,
+        cache_mib=config.data.cache_mib,
     )
     while group := list(islice(batches, config.schedule.accumulation)):
         yield group

@@ -21,7 +21,7 @@ from retinanet.errors import CheckpointFault, ConfigFault, list_faults
 from retinanet.optim import build_optimizer
 from retinanet.structures import Category
 
-FREE_TO_CHANGE = ("data.root", "data.workers", "data.check_images", "log.", "output", "device")
+FREE_TO_CHANGE = ("data.root", "data.workers", "data.cache_mib", "data.check_images", "log.", "output", "device")
 """Config keys that a resumed run may give otherwise, since they do not change what is computed."""
 
 

@@ -9,11 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from retinanet.data.coco import CocoDataset
+from retinanet.data.coco import CocoDataset, ImageRecord
+from retinanet.data.image_cache import ImageCache
 from retinanet.data.images import decode_image
 from retinanet.data.prefetch import prefetched
-from retinanet.data.transforms import NO_AUGMENT, Augment, Sizing, collate, make_sample, tight_canvas
+from retinanet.data.transforms import NO_AUGMENT, Augment, Sizing, collate, make_sample, resized, tight_canvas
 from retinanet.errors import DataFault
 from retinanet.structures import Batch, Sample
 
@@ -81,12 +83,28 @@ class MicroBatches:
 class Images:
     """Decodes and augments the images of keys."""
 
-    def __init__(self, coco: CocoDataset, sizing: Sizing, augment: Augment, seed: int) -> None:
+    def __init__(
+        self, coco: CocoDataset, sizing: Sizing, augment: Augment, seed: int, cache: ImageCache | None = None
+    ) -> None:
         self.coco, self.sizing, self.augment, self.seed = coco, sizing, augment, seed
+        self.cache = cache or ImageCache(0)
 
     def sample(self, key: Key) -> Sample:
         """DataFault for a file that cannot be read or has another size than its annotation says."""
         record = self.coco.images[key.image]
+        fitted = self.sizing.fitted(record.height, record.width, key.shorter_side)
+        if self.augment.scale_jitter == (1.0, 1.0):
+            image = self.cache.get(
+                (key.image, fitted), lambda: resized(self.decoded(record), fitted, self.sizing.resize)
+            )
+        else:
+            image = self.cache.get(key.image, lambda: self.decoded(record))
+        rng = np.random.default_rng([self.seed, key.epoch, key.image])
+        canvas = self.sizing.image_canvas(fitted, key.group, key.shorter_side)
+        return make_sample(image, record, fitted, canvas, self.augment, rng, self.sizing.resize)
+
+    def decoded(self, record: ImageRecord) -> Tensor:
+        """(3, h, w) uint8, as stored."""
         image = decode_image(record.path)
         if image.shape[-2:] != (record.height, record.width):
             raise DataFault(
@@ -94,10 +112,7 @@ class Images:
                 f"{self.coco.annotation_file} says {record.height}x{record.width}; correct the annotation "
                 f"of image id {record.id}."
             )
-        rng = np.random.default_rng([self.seed, key.epoch, key.image])
-        fitted = self.sizing.fitted(record.height, record.width, key.shorter_side)
-        canvas = self.sizing.image_canvas(fitted, key.group, key.shorter_side)
-        return make_sample(image, record, fitted, canvas, self.augment, rng, self.sizing.resize)
+        return image
 
     def batch(self, keys: list[Key]) -> Batch:
         """A micro-batch on the canvas of its group, or the samples' own. DataFault naming every file at fault."""
@@ -146,16 +161,17 @@ def train_batches(
     share: Share,
     workers: int,
     pin: bool,
+    cache_mib: int = 0,
 ) -> Generator[Batch, None, None]:
     """This rank's micro-batches for the steps [first, last): `accumulation` of them a step.
 
-    batch_size: images of a step over all ranks; a multiple of ranks * accumulation. Raises DataFault, while
-    iterating, for an image that cannot be read.
+    batch_size: images of a step over all ranks; a multiple of ranks * accumulation. cache_mib: of `ImageCache`. Raises
+    DataFault, while iterating, for an image that cannot be read.
     """
     groups = [sizing.shape_group(record.height, record.width) for record in coco.images]
     batches = GlobalBatches(groups, batch_size, sizing.shorter_side, seed)
     keys = MicroBatches(batches, *steps, share.rank, share.ranks, share.accumulation)
-    return _batches(Images(coco, sizing, augment, seed), keys, workers, pin)
+    return _batches(Images(coco, sizing, augment, seed, ImageCache(cache_mib)), keys, workers, pin)
 
 
 def eval_batches(

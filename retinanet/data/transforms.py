@@ -114,11 +114,12 @@ def make_sample(
     rng: np.random.Generator,
     resize: Resize,
 ) -> Sample:
-    """Resize `image` (3, h, w) uint8 to `fitted` pixels times a random zoom, crop it to `canvas`, flip, recolour.
+    """Resize `image` (3, h, w) to `fitted` pixels times a random zoom, crop it to `canvas`, flip, recolour.
 
+    image: uint8 as stored, or what `resized` made of it at `fitted` pixels; it is not written into.
     The number of draws from `rng` does not depend on their outcome.
     """
-    original = (image.shape[-2], image.shape[-1])
+    original = (record.height, record.width)
     zoom, flip, vertical_flip, crop_y, crop_x, *colour = rng.random(8)
     low, high = augment.scale_jitter
     factor = low * (high / low) ** zoom
@@ -163,15 +164,19 @@ def one_thread() -> Iterator[None]:
 
 
 def resized(image: Tensor, size: tuple[int, int], resize: Resize) -> Tensor:
-    """`image` (3, h, w) uint8 at `size` (height, width) pixels: uint8, or float32 in 0..255 for `float_bilinear`.
+    """`image` (3, h, w) at `size` (height, width) pixels: uint8, or float32 in 0..255 for `float_bilinear`.
 
+    image: uint8, or what this function gave; at its own size it stays as it is.
     `float_bilinear` samples without antialiasing and keeps fractions. It does so before normalisation and torchvision's
     GeneralizedRCNNTransform after it, which differs by rounding alone, since both are linear.
     """
+    same = tuple(image.shape[-2:]) == size
     match resize:
         case "antialias":
-            return image if tuple(image.shape[-2:]) == size else F.resize(image, list(size), antialias=True)
+            return image if same else F.resize(image, list(size), antialias=True)
         case "float_bilinear":
+            if same:
+                return image.float()
             with one_thread():
                 return interpolate(image.float()[None], size=size, mode="bilinear", align_corners=False)[0]
 
