@@ -72,6 +72,8 @@ class Contest(NamedTuple):
     memory: Literal["whole", "extra"] | None = None
     """Whether a step's peak is measured above the process before anything was built, or above what a first step left
     behind; None: not measured."""
+    profiled: bool = False
+    """Whether it is also found out what steps take their time for."""
     close: Callable[[], None] = nothing
     """Called when all is done."""
 

@@ -1,4 +1,4 @@
-"""From options to a report: build what takes part, check it, time it in turns, measure its memory."""
+"""From options to a report: build what takes part, check it, time it in turns, profile it, measure its memory."""
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.status import Status
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.breakdown import Breakdown, break_down
 from benchmarks.contest import Comparison, Contest, Contestant, Running
 from benchmarks.machine import this_machine
 from benchmarks.memory import peak_of
@@ -57,7 +58,7 @@ def measure_all(options: Options) -> Report:
 
 
 def measure_part(contest: Contest, options: Options, peaks: Peaks, say: Say) -> PartReport:
-    """One part: results checked first, then times, then memory."""
+    """One part: results checked first, then times, then what they consist of, then memory."""
     device = torch.device(options.device)
     lineup = line_up(contest, say)
     checked = contest.check(lineup.results)
@@ -65,6 +66,7 @@ def measure_part(contest: Contest, options: Options, peaks: Peaks, say: Say) -> 
     lineup.results.clear()
     rounds = options.repeats or (3 if options.quick else contest.repeats)
     seconds = take_turns(lineup.running, rounds, contest.warmups, contest.once, device, say)
+    breakdowns = profile_all(contest, lineup.running, peaks, device, say) if contest.profiled else ()
     lineup.running.clear()
     memory: dict[str, float | None] = {}
     if options.memory and contest.memory is not None:
@@ -96,6 +98,7 @@ def measure_part(contest: Contest, options: Options, peaks: Peaks, say: Say) -> 
         memory=contest.memory,
         contestants=tuple(timing(contestant) for contestant in contest.contestants),
         ratios=tuple(ratio(c, seconds, memory) for c in contest.comparisons if {c.ours, c.peer} <= seconds.keys()),
+        breakdowns=breakdowns,
     )
 
 
@@ -120,6 +123,23 @@ def line_up(contest: Contest, say: Say) -> Lineup:
         lineup.running[name] = running
         lineup.results[name] = result
     return lineup
+
+
+def profile_all(
+    contest: Contest, lineup: Mapping[str, Running], peaks: Peaks, device: torch.device, say: Say
+) -> tuple[Breakdown, ...]:
+    """What the steps of all contestants take their time for; they are warm."""
+    found = []
+    for contestant in contest.contestants:
+        if contestant.name in lineup:
+            say(f"{contestant.name}: profiling")
+            product = peaks.flops.get(contestant.precision)
+            peak = product.most if product else None
+            running = lineup[contestant.name]
+            running.before()
+            found.append(break_down(contestant.name, running.step, device, peak))
+            running.after()
+    return tuple(found)
 
 
 def count_flops(running: Running | None) -> float:

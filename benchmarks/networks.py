@@ -1,16 +1,17 @@
 """The contestants that the parts on whole networks share: ours by precision, torchvision's variants, files' models."""
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from benchmarks.contest import Comparison, Contestant, Precision
 from benchmarks.foreign import foreign_contestant
 from benchmarks.options import TORCHVISION, Options
+from benchmarks.ours import own_precisions
 from benchmarks.theirs import AS_SHIPPED, Variant, variants
-from retinanet.build import computes_bfloat16
 
 Goals = Mapping[tuple[str, str], float]
 """(one of ours, peer) -> least ratio."""
@@ -33,9 +34,8 @@ def build_field(
 ) -> Field:
     """All contestants; ours in float32 meets float32 alone, in bfloat16 everyone, each of ours every file's model."""
     device = torch.device(options.device)
-    bfloat16 = computes_bfloat16(device)
-    own: tuple[Precision, ...] = ("float32", "bfloat16") if bfloat16 else ("float32",)
-    known = variants(device, bfloat16) if TORCHVISION in options.peers else ()
+    own = own_precisions(device)
+    known = variants(device, "bfloat16" in own) if TORCHVISION in options.peers else ()
     files = [foreign_contestant(Path(peer), options) for peer in options.peers if peer != TORCHVISION]
     return Field(
         (*map(ours, own), *map(theirs, known), *files),
@@ -45,6 +45,13 @@ def build_field(
         ),
         AS_SHIPPED.name if known else f"ours {own[0]}",
     )
+
+
+def finite_losses(results: Mapping[str, Any]) -> str:
+    """Weights differ, so losses do too; each must be a number."""
+    for name, value in results.items():
+        assert value is None or math.isfinite(value), f"{name}: its loss is {value}"
+    return ""
 
 
 def _comparison(precision: Precision, variant: Variant, goals: Goals) -> Comparison:

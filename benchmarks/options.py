@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 from retinanet.errors import ConfigFault, list_faults
 
-PARTS = ("train", "infer", "loss", "assign", "postprocess", "data", "eval", "start")
+PARTS = ("train", "infer", "loss", "assign", "postprocess", "data", "feed", "profile", "eval", "start")
 TORCHVISION = "torchvision"
 LEAST_SIDE = 96
 """So that P6 is larger than one cell: torch 2.14's CPU convolution of stride 2 leaves the weights' gradient of a single
@@ -23,6 +23,8 @@ parts
   assign       ground truth to anchors
   postprocess  scores, thresholds, top-k, decoding, NMS
   data         JPEG files to padded batches
+  feed         training steps from JPEG files, beside the same steps on a batch in memory
+  profile      what a training step takes its time for
   eval         the twelve COCO numbers
   start        the commands themselves: --help, and the first training step
 
@@ -46,7 +48,7 @@ class Options(NamedTuple):
     """`torchvision` or the path of a Python file."""
     device: Literal["cpu", "cuda"]
     size: tuple[int, int]
-    """(height, width) of the images of `train` and `infer`."""
+    """(height, width) of the images of `train`, `infer` and `profile`, and of the canvas of `feed`."""
     batch: int
     classes: int
     repeats: int | None
@@ -136,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         nargs="+",
         metavar="PIXELS",
-        help="images of train and infer: side, or height and width (512)",
+        help="images of train, infer, feed and profile: side, or height and width (512)",
     )
     parser.add_argument("--batch", type=int, default=2, metavar="N", help="images of a step (default: %(default)s)")
     parser.add_argument("--classes", type=int, default=80, metavar="N", help="default: %(default)s")
@@ -146,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
         "--only", metavar="TEXT", help="only contestants whose name contains TEXT, and no ratios to others"
     )
     parser.add_argument(
-        "--images", type=Path, metavar="FOLDER", help="JPEG files for `data` (default: generated photos)"
+        "--images", type=Path, metavar="FOLDER", help="JPEG files for `data` and `feed` (default: generated photos)"
     )
     parser.add_argument("--no-memory", action="store_true", help="do not measure memory, which takes a process each")
     parser.add_argument(

@@ -9,12 +9,15 @@ import torch.utils.deterministic
 
 from benchmarks.contest import Precision
 from retinanet import engine
+from retinanet.build import computes_bfloat16
 from retinanet.config import Config
 from retinanet.config_file import config_from_dict
 from retinanet.data.coco import CocoDataset
 from retinanet.distributed import Ranks
+from retinanet.interrupts import StopRequest
 from retinanet.optim import build_plan
 from retinanet.run_folder import RunFolder
+from retinanet.structures import Batch
 from retinanet.train_state import TrainState, build_state
 
 ONE_PROCESS = Ranks(rank=0, local_rank=0, size=1)
@@ -23,6 +26,11 @@ LEARNING_RATE = 1e-8
 """So small that random weights on random pixels neither grow nor overflow, however many steps are timed."""
 
 Result = TypeVar("Result")
+
+
+def own_precisions(device: torch.device) -> tuple[Precision, ...]:
+    """What ours is timed in: float32, then bfloat16 where `device` computes in it."""
+    return ("float32", "bfloat16") if computes_bfloat16(device) else ("float32",)
 
 
 def build_config(backbone: str, precision: Precision, batch: int) -> Config:
@@ -61,6 +69,12 @@ def build_training(
     run = engine.Run(config, plan, no_data, no_data, RunFolder(Path()), device, ONE_PROCESS)
     torch.manual_seed(0)
     return build_state(config, classes, device, ONE_PROCESS), engine.build_step_parts(run)
+
+
+def one_update(state: TrainState, parts: engine.StepParts) -> Callable[[Batch], float]:
+    """A training step on a batch; gives its loss."""
+    stop = StopRequest()
+    return lambda batch: engine.train_step(state, [batch], parts, stop)[0]["loss"]
 
 
 def as_in_a_run(step: Callable[[], Result]) -> Callable[[], Result]:

@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
+from benchmarks.breakdown import Breakdown
 from benchmarks.contest import Precision
 from benchmarks.machine import Machine
 from benchmarks.peaks import Peaks
@@ -74,6 +75,8 @@ class PartReport(Section):
     """What memory_mb counts; see Contest.memory."""
     contestants: tuple[Timing, ...]
     ratios: tuple[Ratio, ...]
+    breakdowns: tuple[Breakdown, ...] = ()
+    """Of the contestants, where the part has its steps profiled."""
 
 
 class Report(Section):

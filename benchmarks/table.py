@@ -5,7 +5,9 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from benchmarks.breakdown import Breakdown
 from benchmarks.report import PartReport, Ratio, Report, Timing
+from benchmarks.spread import Spread
 
 ABSENT = "-"
 PIPED_WIDTH = 160
@@ -48,6 +50,9 @@ def _part(part: PartReport) -> tuple[RenderableType, ...]:
     blocks: list[RenderableType] = [text, _contestants(part)]
     if part.ratios:
         blocks.append(_ratios(part.ratios))
+    for breakdown in part.breakdowns:
+        without = next(timing.seconds for timing in part.contestants if timing.name == breakdown.name)
+        blocks += [_profiled(breakdown, without), _groups(breakdown)]
     return tuple(blocks)
 
 
@@ -113,6 +118,31 @@ def _ratios(ratios: tuple[Ratio, ...]) -> Table:
             cells.append(number if most is None else number.append("  ").append_text(_verdict(most, kept, "<= ")))
         table.add_row(
             ratio.ours, ratio.peer, *cells, *([ratio.not_same] if len(table.columns) > len(cells) + 2 else [])
+        )
+    return table
+
+
+def _profiled(breakdown: Breakdown, without: Spread | None) -> Text:
+    """How long the profiled steps took, and the others, so that the reader sees what the profiler adds."""
+    busy = f", of which the GPU works {format_time(sum(group.seconds for group in breakdown.groups))}"
+    text = f"  {breakdown.steps} steps with the profiler, {format_time(breakdown.seconds)} each"
+    text += busy if breakdown.clock == "cuda" else ""
+    text += f"; without it {format_time(without.median)}" if without else ""
+    return Text.assemble((breakdown.name, "bold"), text)
+
+
+def _groups(breakdown: Breakdown) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="")
+    table.add_column("a step's time", no_wrap=True)
+    for title in ("ms", "share", "GFLOP/s", "of the product's peak"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for group in breakdown.groups:
+        table.add_row(
+            group.group,
+            f"{group.seconds * 1e3:,.2f}",
+            f"{group.share:.1%}",
+            f"{group.flops / group.seconds / 1e9:,.0f}" if group.flops else ABSENT,
+            ABSENT if group.share_of_peak is None else f"{group.share_of_peak:.0%}",
         )
     return table
 

@@ -2,7 +2,7 @@
 
 from benchmarks.contest import Contest
 from benchmarks.options import Options
-from benchmarks.parts import assign, data, evaluation, infer, loss, postprocess, start, train
+from benchmarks.parts import assign, data, evaluation, feed, infer, loss, postprocess, profile, start, train
 
 
 def build_contest(part: str, options: Options) -> Contest:
@@ -20,6 +20,10 @@ def build_contest(part: str, options: Options) -> Contest:
             return postprocess.build_contest(options)
         case "data":
             return data.build_contest(options)
+        case "feed":
+            return feed.build_contest(options)
+        case "profile":
+            return profile.build_contest(options)
         case "eval":
             return evaluation.build_contest(options)
         case "start":

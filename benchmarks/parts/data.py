@@ -16,16 +16,13 @@ from torchvision.transforms.v2 import functional as F
 
 from benchmarks.contest import Comparison, Contest, Contestant, Running, unchecked
 from benchmarks.options import Options
-from benchmarks.scenes import write_annotations, write_photos
+from benchmarks.photos import make_dataset, source_of
 from retinanet.build import build_pixel_rule, build_sizing
 from retinanet.config import Config, Data, Schedule
-from retinanet.data.coco import CocoDataset, load_coco
-from retinanet.data.images import image_header
+from retinanet.data.coco import CocoDataset
 from retinanet.data.loader import eval_batches
 from retinanet.data.transforms import normalise
-from retinanet.errors import DataFault
 
-PHOTO = (480, 640)
 BATCH = 2
 RUN_UP = 8
 """Batches that workers give before a stretch is timed: as many as ours may hold ready."""
@@ -55,10 +52,10 @@ def build_contest(options: Options) -> Contest:
     config = Config(
         data=Data(shorter_side=(shorter,), longer_side=longer), schedule=Schedule(iterations=1, batch_size=BATCH)
     )
-    dataset = make_dataset(Path(folder.name), options.images, photos=8)
+    dataset = make_dataset(Path(folder.name), options.images)
     records = dataset.images * (-(-(batches + RUN_UP) * BATCH // len(dataset.images)))
     load = Load(replace(dataset, images=records), config, batches)
-    source = f"the JPEG files of {options.images}" if options.images else "generated photos of 640 x 480"
+    source = source_of(options.images)
     goals = (None, None) if options.quick else (5.0, 9.0)
     ours, theirs = "ours, 1 process", "reference, 1 process"
     return Contest(
@@ -87,19 +84,6 @@ def build_contest(options: Options) -> Contest:
         once=True,
         close=folder.cleanup,
     )
-
-
-def make_dataset(folder: Path, images: Path | None, photos: int) -> CocoDataset:
-    """A data set of the JPEG files in `images`, at most 256, or of `photos` generated ones in `folder`."""
-    if images is None:
-        images = folder / "photos"
-        write_photos(images, photos, PHOTO)
-    files = sorted(path for path in images.iterdir() if path.suffix.lower() in (".jpg", ".jpeg"))[:256]
-    if not files:
-        raise DataFault(f"--images {images}: holds no .jpg or .jpeg file")
-    annotations = folder / "annotations.json"
-    write_annotations(annotations, files, {file: image_header(file) for file in files})
-    return load_coco(annotations, images)
 
 
 def our_batches(load: Load, workers: int) -> Batches:

@@ -14,12 +14,12 @@ from torchvision.models.detection.retinanet import RetinaNetClassificationHead
 
 from benchmarks.contest import Comparison, Contest, Contestant, Precision, Running
 from benchmarks.options import Options
-from benchmarks.ours import as_in_a_run, build_config
+from benchmarks.ours import as_in_a_run, build_config, own_precisions
 from benchmarks.peaks import DTYPES
 from benchmarks.scenes import random_targets
 from retinanet.anchors import pyramid_anchors
 from retinanet.assign import assign
-from retinanet.build import build_assign_rule, build_criterion, computes_bfloat16
+from retinanet.build import build_assign_rule, build_criterion
 from retinanet.model.retinanet import build_anchor_spec
 from retinanet.structures import ClassTargets
 
@@ -49,7 +49,7 @@ def build_contest(options: Options) -> Contest:
     """Class losses in the logits' types that training meets."""
     device = torch.device(options.device)
     canvas = QUICK_CANVAS if options.quick else CANVAS
-    own: tuple[Precision, ...] = ("float32", "bfloat16") if computes_bfloat16(device) else ("float32",)
+    own = own_precisions(device)
     anchors = len(
         pyramid_anchors(canvas, build_anchor_spec(build_config("resnet50", "float32", 1).model), device).boxes_A4
     )

@@ -1,15 +1,11 @@
 """Part `train`: one optimizer step, targets and update included."""
 
-import math
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 
 from benchmarks.contest import Contest, Contestant, Precision, Running
-from benchmarks.networks import build_field
+from benchmarks.networks import build_field, finite_losses
 from benchmarks.options import Options
-from benchmarks.ours import LEARNING_RATE, as_in_a_run, build_training
+from benchmarks.ours import LEARNING_RATE, as_in_a_run, build_training, one_update
 from benchmarks.scenes import random_batch
 from benchmarks.theirs import (
     AMP,
@@ -21,8 +17,6 @@ from benchmarks.theirs import (
     prepared,
     training_step,
 )
-from retinanet.engine import train_step
-from retinanet.interrupts import StopRequest
 
 NOT_SAME = (
     "Each draws its own random weights. Ours takes bytes and also measures the gradient's norm and checks that it is "
@@ -64,19 +58,11 @@ def build_contest(options: Options) -> Contest:
     )
 
 
-def finite_losses(results: Mapping[str, Any]) -> str:
-    """Weights differ, so losses do too; each must be a number."""
-    for name, value in results.items():
-        assert value is None or math.isfinite(value), f"{name}: its loss is {value}"
-    return ""
-
-
 def _ours(backbone: str, precision: Precision, options: Options, device: torch.device) -> Contestant:
     def build() -> Running:
-        state, parts = build_training(backbone, precision, options.batch, options.classes, device)
+        step = one_update(*build_training(backbone, precision, options.batch, options.classes, device))
         batch = random_batch(options.size, options.batch, options.classes)
-        stop = StopRequest()
-        return Running(as_in_a_run(lambda: train_step(state, [batch], parts, stop)[0]["loss"]))
+        return Running(as_in_a_run(lambda: step(batch)))
 
     return Contestant(f"ours {precision}", ours=True, precision=precision, build=build)
 

@@ -4,6 +4,7 @@ import io
 import json
 import runpy
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,9 +13,11 @@ import torch
 from rich.console import Console
 
 from benchmarks.floors import Floor, RegressionFault, check_floors, read_floors
+from benchmarks.groups import BACKWARD, BOX_LOSS, FORWARD, GROUPS, TRANSFERS
 from benchmarks.measure import measure_all
 from benchmarks.memory import peak_of
 from benchmarks.options import PARTS, Options, parse_arguments
+from benchmarks.photos import write_photos
 from benchmarks.report import Report, read_report, write_report
 from benchmarks.table import format_time, report_tables
 from retinanet.errors import ConfigFault, DataFault, ResourceFault
@@ -133,6 +136,60 @@ def test_loaders_run_beside_the_reference(loading: Report) -> None:
     (found,) = loading.parts
     assert len(found.ratios) == 4
     assert all(timing.items_per_second for timing in found.contestants)
+
+
+def test_training_from_files_runs_beside_training_from_memory() -> None:
+    (found,) = measure_all(quick("feed", "--size", "96", "--classes", "3")).parts
+    assert found.checked == "batches are of 1 x 3 x 96 x 96 bytes in both"
+    (ratio,) = found.ratios
+    assert (ratio.ours, ratio.peer, ratio.met) == ("ours, from files", "ours, in memory", None)
+    assert 0 < ratio.time.median < 10
+    for timing in found.contestants:
+        assert timing.seconds is not None
+        assert timing.items_per_second == pytest.approx(2 / timing.seconds.median), "two steps of one image"
+    assert loader_threads() == []
+
+
+def test_training_from_files_reads_them_and_ends_its_threads(tmp_path: Path) -> None:
+    write_photos(tmp_path, 3, (100, 120))
+    broken = tmp_path / "000002.jpg"
+    broken.write_bytes(broken.read_bytes()[:2000])
+    with pytest.raises(DataFault, match=r"000002\.jpg"):
+        measure_all(quick("feed", "--images", str(tmp_path), "--size", "96", "--classes", "3"))
+    assert loader_threads() == []
+
+
+def loader_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("loader")]
+
+
+def test_a_training_step_is_taken_apart(tmp_path: Path) -> None:
+    report = measure_all(quick("profile", "--size", "96", "--classes", "3"))
+    (found,) = report.parts
+    assert [breakdown.name for breakdown in found.breakdowns] == [timing.name for timing in found.contestants]
+    everywhere = set(GROUPS) - {TRANSFERS}
+    for breakdown in found.breakdowns:
+        seconds = {group.group: group.seconds for group in breakdown.groups}
+        assert everywhere <= seconds.keys(), "a group is empty: does the step still make the calls that are named?"
+        assert sum(group.share for group in breakdown.groups) == pytest.approx(1.0)
+        assert sum(seconds.values()) == pytest.approx(breakdown.seconds, rel=0.2)
+        assert seconds[BACKWARD] > seconds[FORWARD] > seconds[BOX_LOSS]
+        assert all(group.share_of_peak for group in breakdown.groups if group.flops)
+    console = Console(width=200, file=io.StringIO())
+    with console.capture() as captured:
+        console.print(report_tables(report))
+    assert all(group in captured.get() for group in everywhere)
+    assert "3 steps with the profiler" in captured.get()
+    write_report(report, tmp_path / "new.json")
+    assert read_report(tmp_path / "new.json") == report
+
+
+def test_reports_of_before_there_were_breakdowns_can_be_read(kernels: Report, tmp_path: Path) -> None:
+    old = kernels.model_dump(mode="json")
+    for part in old["parts"]:
+        assert part.pop("breakdowns") == []
+    (tmp_path / "old.json").write_text(json.dumps(old), encoding="utf-8")
+    assert read_report(tmp_path / "old.json") == kernels
 
 
 @pytest.mark.slow
