@@ -287,6 +287,11 @@ class Config(Section):
         "float32",
         description="Autocast type of the network, not of losses; `auto`: bfloat16 where the device computes in it.",
     )
+    compile: bool = Field(
+        False,
+        description="Compile the network (torch.compile) at training, for each canvas when it first comes: minutes "
+        "once, then faster steps. Equal to rounding.",
+    )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         "auto", description="`auto` takes CUDA, then an Apple GPU, then the CPU."
     )
@@ -295,3 +300,9 @@ class Config(Section):
         0, description="Every random choice derives from (seed, epoch, image)."
     )
     output: str | None = Field(None, description="Run folder; null is runs/<config's name>.")
+
+    @model_validator(mode="after")
+    def _shapes_are_few(self) -> "Config":
+        if self.compile and self.data.canvases == "tight":
+            raise ValueError("compile needs data.canvases=groups: tight canvases would be compiled one after the other")
+        return self

@@ -27,6 +27,7 @@ from retinanet.build import (
     build_sizing,
     seed_everything,
 )
+from retinanet.compiled import check_compiler, compile_network
 from retinanet.config import Config
 from retinanet.config_file import dump_config
 from retinanet.criterion import (
@@ -98,6 +99,8 @@ def train(config: Config, output: Path, *, resume: bool = False, overwrite: bool
     device = distributed.choose_device(config.device, ranks)
     check_batch_divides(config, ranks)
     check_engine(config.eval.engine)
+    if config.compile:
+        check_compiler(device)
     resume = resume or distributed.was_restarted()
     claimed = claim(output, resume=resume, overwrite=overwrite) if ranks.is_main else nullcontext(RunFolder(output))
     with claimed as folder:
@@ -130,6 +133,8 @@ def run_steps(run: Run, state: TrainState, log: MetricsLog | None, stop: StopReq
     and arrives at the same bytes.
     """
     parts = build_step_parts(run)
+    if run.config.compile:
+        compile_network(state.model, log.say if log is not None else lambda _: None)
     clock = StepClock(run.config.schedule.batch_size, run.plan.total_steps)
     span, pin = (state.progress.step, run.plan.total_steps), run.device.type == "cuda"
     with closing(load_steps(run.config, run.train_set, span, run.ranks, pin)) as steps:

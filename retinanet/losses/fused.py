@@ -7,19 +7,16 @@ Legend: N anchors of a batch, K classes.
 """
 
 import logging
-import os
-import shlex
-import shutil
 import warnings
 from collections.abc import Callable
-from functools import lru_cache, partial
-from importlib.util import find_spec
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from retinanet.compiled import can_compile, keep_compiled
 from retinanet.structures import IGNORE
 
 DenseLoss = Callable[[Tensor, Tensor], Tensor]
@@ -94,15 +91,6 @@ class _Dense(torch.autograd.Function):
         return ctx.scale_rows(gradient_NK, scale_N), None, None
 
 
-@lru_cache
-def can_compile(device_type: str) -> bool:
-    """Whether torch.compile has what it needs there: a C++ compiler for the CPU, Triton for a CUDA device."""
-    if device_type == "cpu":
-        command = shlex.split(os.environ.get("CXX", "")) or ["g++"]
-        return shutil.which(command[0]) is not None
-    return device_type == "cuda" and find_spec("triton") is not None
-
-
 class FusedLoss:
     """A dense loss that compiles itself when it first meets a batch worth it; until then, and elsewhere, the plain one.
 
@@ -122,6 +110,7 @@ class FusedLoss:
         from torch._dynamo.exc import BackendCompilerFailed  # a second to import, for those who need it
 
         if self.kernel is None:
+            keep_compiled()
             # On machines with CUDA's files and no GPU it would tell every user that it found none.
             logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
             self.kernel = Kernel(

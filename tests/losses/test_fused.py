@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from retinanet.compiled import can_compile
 from retinanet.losses.classification import build_class_loss
 from retinanet.losses.cross_entropy import CrossEntropy, balanced_cross_entropy, cross_entropy
 from retinanet.losses.focal import Focal, focal
@@ -21,7 +22,6 @@ from retinanet.losses.fused import (
     DenseLoss,
     FusedLoss,
     Margin,
-    can_compile,
     sigmoid_pass,
     value_and_gradient,
 )

@@ -1,0 +1,116 @@
+"""A compiled network against the plain one: the same training to rounding, a graph a canvas, and what is told."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch._dynamo
+
+from retinanet import checkpoint as checkpoints
+from retinanet import engine
+from retinanet.compiled import can_compile, check_compiler, keep_compiled
+from retinanet.config import Config
+from retinanet.errors import ConfigFault, ResourceFault
+from retinanet.metrics import read_rows, without_clock
+from retinanet.train_state import TrainState
+
+Tiny = Callable[..., Config]
+needs_compiler = pytest.mark.skipif(not can_compile("cpu"), reason="no C++ compiler here")
+
+TWO_CANVASES = (
+    "data.canvas=null",
+    "data.shorter_side=[62, 94]",
+    "data.longer_side=96",
+    "schedule.iterations=4",
+    "model.fpn.channels=32",
+    "log.pictures=0",
+)
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_a_compiled_run_is_the_plain_one_to_rounding_and_resumes_to_the_bit(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four steps on two canvases, in one go and ended by force after three of them, of which two are saved."""
+    engine.train(tiny(*TWO_CANVASES), tmp_path / "plain")
+    capsys.readouterr()
+    compiled = (*TWO_CANVASES, "compile=true")
+    engine.train(tiny(*compiled), tmp_path / "whole")
+    told = capsys.readouterr().out
+    for side in (64, 96):
+        assert told.count(f"compiling the network for 4 x {side} x {side} pixels") == 1, told
+
+    halves = tiny(*compiled, "log.save_every=2")
+    step = engine.train_step
+
+    def killed_in_the_fourth(state: TrainState, *rest: Any) -> Any:
+        if state.progress.step == 3:
+            raise KeyboardInterrupt
+        return step(state, *rest)
+
+    monkeypatch.setattr(engine, "train_step", killed_in_the_fourth)
+    with pytest.raises(KeyboardInterrupt):
+        engine.train(halves, tmp_path / "halves")
+    monkeypatch.setattr(engine, "train_step", step)
+    assert checkpoints.load(tmp_path / "halves" / "checkpoints" / "last.pt").progress.step == 2
+    torch._dynamo.reset()  # as a new process would begin
+    engine.train(halves, tmp_path / "halves", resume=True)
+    plain, whole = (
+        [row for row in read_rows(tmp_path / name / "metrics.jsonl") if row["kind"] == "train"]
+        for name in ("plain", "whole")
+    )
+    for ours, wanted in zip(whole, plain, strict=True):
+        assert ours["loss"] == pytest.approx(wanted["loss"], rel=1e-4)
+        assert ours["grad_norm"] == pytest.approx(wanted["grad_norm"], rel=1e-3)
+    assert without_clock(tmp_path / "halves" / "metrics.jsonl") == without_clock(tmp_path / "whole" / "metrics.jsonl")
+
+    states = [
+        checkpoints.load(tmp_path / name / "checkpoints" / "last.pt").model for name in ("plain", "whole", "halves")
+    ]
+    assert states[0].keys() == states[1].keys()
+    for name, tensor in states[0].items():
+        torch.testing.assert_close(states[1][name], tensor, rtol=1e-3, atol=1e-5)
+        assert torch.equal(states[1][name], states[2][name])
+
+
+def test_a_machine_that_cannot_compile_is_told_before_the_work(tiny: Tiny, tmp_path: Path, fresh: None) -> None:
+    os.environ["CXX"] = "no-such-compiler"
+    with pytest.raises(ResourceFault, match=r"compile: .*C\+\+ compiler.*compile=false"):
+        engine.train(tiny("compile=true"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ResourceFault, match="for mps; set compile=false"):
+        check_compiler(torch.device("mps"))
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("CXX", "")
+    can_compile.cache_clear()
+    yield
+    can_compile.cache_clear()
+
+
+def test_tight_canvases_are_not_compiled(tiny: Tiny) -> None:
+    with pytest.raises(ConfigFault, match=r"compile needs data\.canvases=groups"):
+        tiny("compile=true", "data.canvases=tight", "data.canvas=null")
+
+
+def test_compiled_code_is_kept_where_the_user_said_or_in_the_users_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "elsewhere")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    keep_compiled()
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "elsewhere"
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    keep_compiled()
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "retinanet" / "compiled")
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    keep_compiled()
+    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
