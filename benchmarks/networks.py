@@ -32,18 +32,22 @@ def build_field(
     theirs: Callable[[Variant], Contestant],
     goals: Goals,
 ) -> Field:
-    """All contestants; ours in float32 meets float32 alone, in bfloat16 everyone, each of ours every file's model."""
+    """All contestants; ours in float32 meets float32 alone, in bfloat16 everyone, each of ours every file's model.
+
+    goals name ours `ours PRECISION`, however `ours` itself names what it makes.
+    """
     device = torch.device(options.device)
     own = own_precisions(device)
     known = variants(device, "bfloat16" in own) if TORCHVISION in options.peers else ()
     files = [foreign_contestant(Path(peer), options) for peer in options.peers if peer != TORCHVISION]
+    mine = {precision: ours(precision) for precision in own}
     return Field(
-        (*map(ours, own), *map(theirs, known), *files),
+        (*mine.values(), *map(theirs, known), *files),
         (
-            *(_comparison(p, v, goals) for p in own for v in known if p != "float32" or v.precision == p),
-            *(Comparison(f"ours {p}", file.name, "whatever that file does otherwise") for p in own for file in files),
+            *(_comparison(mine[p], v, goals) for p in own for v in known if p != "float32" or v.precision == p),
+            *(Comparison(mine[p].name, file.name, "whatever that file does otherwise") for p in own for file in files),
         ),
-        AS_SHIPPED.name if known else f"ours {own[0]}",
+        AS_SHIPPED.name if known else mine[own[0]].name,
     )
 
 
@@ -54,8 +58,7 @@ def finite_losses(results: Mapping[str, Any]) -> str:
     return ""
 
 
-def _comparison(precision: Precision, variant: Variant, goals: Goals) -> Comparison:
-    ours = f"ours {precision}"
-    precisions = "" if precision == variant.precision else f"{precision} against {variant.precision}"
+def _comparison(ours: Contestant, variant: Variant, goals: Goals) -> Comparison:
+    precisions = "" if ours.precision == variant.precision else f"{ours.precision} against {variant.precision}"
     told = "; ".join(text for text in (precisions, variant.not_same) if text)
-    return Comparison(ours, variant.name, told, at_least=goals.get((ours, variant.name)))
+    return Comparison(ours.name, variant.name, told, at_least=goals.get((f"ours {ours.precision}", variant.name)))

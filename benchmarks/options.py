@@ -56,6 +56,8 @@ class Options(NamedTuple):
     threads: int
     """0: torch's choice."""
     quick: bool
+    compile: bool
+    """Whether our network is compiled in `train`."""
     only: str | None
     images: Path | None
     memory: bool
@@ -78,6 +80,7 @@ def parse_arguments(words: list[str] | None = None) -> Options:
         repeats=given.repeats,
         threads=given.threads,
         quick=given.quick,
+        compile=given.compile,
         only=given.only,
         images=given.images,
         memory=not given.no_memory and not given.quick,
@@ -154,6 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--quick", action="store_true", help="small shapes, a ResNet-18, no memory: to see that everything works"
     )
+    parser.add_argument("--compile", action="store_true", help="our network compiled, in train (config `compile`)")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write all figures to this file")
     parser.add_argument(
         "--check", type=Path, metavar="FLOORS", help="fail where a ratio is under its floor in this file"

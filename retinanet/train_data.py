@@ -1,6 +1,7 @@
 """What a training run reads: both splits, validated, and the batches of each step."""
 
 from collections.abc import Generator
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
@@ -49,8 +50,9 @@ def load_steps(
         pin=pin,
         cache_mib=config.data.cache_mib,
     )
-    while group := list(islice(batches, config.schedule.accumulation)):
-        yield group
+    with closing(batches):
+        while group := list(islice(batches, config.schedule.accumulation)):
+            yield group
 
 
 def check_batch_divides(config: Config, ranks: Ranks) -> None:

@@ -20,8 +20,8 @@ from benchmarks.photos import make_dataset, source_of
 from retinanet.build import build_pixel_rule, build_sizing
 from retinanet.config import Config, Data, Schedule
 from retinanet.data.coco import CocoDataset
-from retinanet.data.loader import eval_batches
-from retinanet.data.transforms import normalise
+from retinanet.data.loader import Share, eval_batches, train_batches
+from retinanet.data.transforms import NO_AUGMENT, normalise
 
 BATCH = 2
 RUN_UP = 8
@@ -39,6 +39,8 @@ class Load(NamedTuple):
 
     dataset: CocoDataset
     """Its records repeat, so that workers can be timed in full swing."""
+    kept: CocoDataset
+    """The same without repetition, for a loader that meets its images again."""
     config: Config
     batches: int
     """Of a timed stretch."""
@@ -54,7 +56,7 @@ def build_contest(options: Options) -> Contest:
     )
     dataset = make_dataset(Path(folder.name), options.images)
     records = dataset.images * (-(-(batches + RUN_UP) * BATCH // len(dataset.images)))
-    load = Load(replace(dataset, images=records), config, batches)
+    load = Load(replace(dataset, images=records), dataset, config, batches)
     source = source_of(options.images)
     goals = (None, None) if options.quick else (5.0, 9.0)
     ours, theirs = "ours, 1 process", "reference, 1 process"
@@ -67,6 +69,7 @@ def build_contest(options: Options) -> Contest:
         contestants=(
             Contestant(ours, True, "-", lambda: _in_process(lambda: our_batches(load, 0), load)),
             Contestant(f"{ours}, normalised", True, "-", lambda: _in_process(lambda: our_normalised(load), load)),
+            Contestant(f"{ours}, cache", True, "-", lambda: _in_process_again(lambda: our_kept(load), load)),
             Contestant(theirs, False, "-", lambda: _in_process(lambda: their_batches(load, 0), load)),
             Contestant("ours, 2 workers", True, "-", lambda: _with_workers(lambda: our_batches(load, 2), load)),
             Contestant("reference, 2 workers", False, "-", lambda: _with_workers(lambda: their_batches(load, 2), load)),
@@ -74,6 +77,7 @@ def build_contest(options: Options) -> Contest:
         comparisons=(
             Comparison(ours, theirs, BYTES, at_least=goals[0]),
             Comparison(f"{ours}, normalised", theirs),
+            Comparison(f"{ours}, cache", theirs, f"{BYTES}; images decoded and resized in an epoch before"),
             Comparison("ours, 2 workers", theirs, BYTES + WORKERS, at_least=goals[1]),
             Comparison("ours, 2 workers", "reference, 2 workers", BYTES),
         ),
@@ -97,6 +101,22 @@ def our_normalised(load: Load) -> Batches:
     rule, sizing = build_pixel_rule(load.config), build_sizing(load.config)
     for batch in eval_batches(load.dataset, sizing, batch_size=BATCH, rank=0, ranks=1, workers=0, pin=False):
         yield normalise(batch.images, batch.sizes_B2, rule, channels_last=True)
+
+
+def our_kept(load: Load) -> Batches:
+    """Training's loader without augmentation, with room for all images in data.cache_mib."""
+    yield from train_batches(
+        load.kept,
+        build_sizing(load.config),
+        NO_AUGMENT,
+        batch_size=BATCH,
+        seed=0,
+        steps=(0, RUN_UP + load.batches + len(load.kept.images)),
+        share=Share(0, 1, 1),
+        workers=0,
+        pin=False,
+        cache_mib=4 * len(load.kept.images),
+    )
 
 
 class _Decoded(Dataset[Tensor]):
@@ -135,13 +155,32 @@ def _in_process(batches: Callable[[], Batches], load: Load) -> Running:
     return Running(step, lambda: torch.set_num_threads(1), lambda: torch.set_num_threads(threads))
 
 
+def _in_process_again(batches: Callable[[], Batches], load: Load) -> Running:
+    """A step takes batches of a pass under way in which every image has come before; one thread."""
+    running, threads = _under_way(batches, load, run_up=len(load.kept.images)), torch.get_num_threads()
+
+    def before() -> None:
+        torch.set_num_threads(1)
+        running.before()
+
+    def after() -> None:
+        running.after()
+        torch.set_num_threads(threads)
+
+    return Running(running.step, before, after)
+
+
 def _with_workers(batches: Callable[[], Batches], load: Load) -> Running:
     """A step takes batches of a pass that is under way; what workers had ready is taken before."""
+    return _under_way(batches, load, RUN_UP)
+
+
+def _under_way(batches: Callable[[], Batches], load: Load, run_up: int) -> Running:
     under_way: list[Batches] = []
 
     def before() -> None:
         under_way.append(batches())
-        _take(under_way[0], RUN_UP)
+        _take(under_way[0], run_up)
 
     def after() -> None:
         under_way.pop().close()

@@ -17,6 +17,7 @@ from benchmarks.theirs import (
     prepared,
     training_step,
 )
+from retinanet.compiled import compile_network
 
 NOT_SAME = (
     "Each draws its own random weights. Ours takes bytes and also measures the gradient's norm and checks that it is "
@@ -60,11 +61,15 @@ def build_contest(options: Options) -> Contest:
 
 def _ours(backbone: str, precision: Precision, options: Options, device: torch.device) -> Contestant:
     def build() -> Running:
-        step = one_update(*build_training(backbone, precision, options.batch, options.classes, device))
+        state, parts = build_training(backbone, precision, options.batch, options.classes, device)
+        if options.compile:
+            compile_network(state.model, say=lambda _: None)
+        step = one_update(state, parts)
         batch = random_batch(options.size, options.batch, options.classes)
         return Running(as_in_a_run(lambda: step(batch)))
 
-    return Contestant(f"ours {precision}", ours=True, precision=precision, build=build)
+    name = f"ours {precision}" + " compiled" * options.compile
+    return Contestant(name, ours=True, precision=precision, build=build)
 
 
 def _theirs(backbone: str, variant: Variant, options: Options, device: torch.device) -> Contestant:

@@ -174,8 +174,11 @@ def _next_marker(file: BinaryIO) -> int | None:
 
 def _has_end_marker(file: BinaryIO) -> bool:
     """Whether an end-of-image marker follows; entropy-coded data never holds its two bytes (T.81, B.1.1.5)."""
-    scan = file.tell()
-    tail = max(scan, file.seek(0, io.SEEK_END) - _TAIL)
+    scan, end = file.tell(), file.seek(0, io.SEEK_END)
+    file.seek(max(scan, end - 2))
+    if file.read() == b"\xff\xd9":  # as nearly every file ends
+        return True
+    tail = max(scan, end - _TAIL)
     file.seek(tail)
     if b"\xff\xd9" in file.read():
         return True
