@@ -5,12 +5,12 @@ frame.
 """
 
 from collections.abc import Iterable
-from functools import partial
 from itertools import accumulate
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from retinanet import boxes
 from retinanet.structures import BACKGROUND, IGNORE, Assignment, Targets
@@ -18,8 +18,8 @@ from retinanet.structures import BACKGROUND, IGNORE, Assignment, Targets
 CPU_TILE, GPU_TILE = 1 << 18, 1 << 26
 """Most pairs of an anchor and a box that are looked at together: bounds memory, and on a CPU stays in its caches."""
 
-KEPT_PAIRS = 1 << 24
-"""Most pairs of an image whose IoUs are kept from the first look at all tiles to the second."""
+CPU_KEPT, GPU_KEPT = 1 << 24, 1 << 26
+"""Most pairs of images assigned at once whose IoUs are kept from the first look at all tiles to the second."""
 
 
 class AssignRule(NamedTuple):
@@ -50,7 +50,16 @@ class BatchAssignment(NamedTuple):
         return (self.labels_BA >= 0).sum(dim=1)
 
 
-@torch.no_grad()
+class PaddedTargets(NamedTuple):
+    """Ground truth of images in one tensor each; an image with fewer boxes has empty ones, which no anchor meets."""
+
+    boxes_BG4: Tensor
+    classes_BG: Tensor
+    crowd_BC4: Tensor
+    any_B: Tensor
+    """(B,) bool: whether an image has boxes."""
+
+
 def assign(anchors_A4: Tensor, targets: Targets, rule: AssignRule) -> Assignment:
     """Label each anchor with the class of its best box, BACKGROUND or IGNORE.
 
@@ -61,66 +70,98 @@ def assign(anchors_A4: Tensor, targets: Targets, rule: AssignRule) -> Assignment
     (mmdetection's MaxIoUAssigner). Its IoU with what it learns must be at least low_quality_min_iou.
     A background or ignored anchor that lies in a crowd region by more than crowd_overlap is ignored.
     """
-    most_boxes = max(len(targets.boxes_G4), len(targets.crowd_C4), 1)
-    pairs = CPU_TILE if anchors_A4.device.type == "cpu" else GPU_TILE
-    tiles = anchors_A4.split(max(1, pairs // most_boxes))
-    iou_of = partial(boxes.iou, targets.boxes_G4)
+    return Assignment(*(tensor_1A[0] for tensor_1A in assign_together(anchors_A4, [targets], rule)))
+
+
+@torch.no_grad()
+def assign_together(anchors_A4: Tensor, targets: list[Targets], rule: AssignRule) -> tuple[Tensor, Tensor]:
+    """`assign` of several images at once: labels and matches, (B, A) int64 each."""
+    padded = pad(targets)
+    images, most_boxes = len(targets), max(padded.boxes_BG4.shape[1], padded.crowd_BC4.shape[1], 1)
+    on_cpu = anchors_A4.device.type == "cpu"
+    tiles = anchors_A4.split(max(1, (CPU_TILE if on_cpu else GPU_TILE) // (images * most_boxes)))
+
+    def iou_of(tile_A4: Tensor) -> Tensor:
+        return boxes.iou(padded.boxes_BG4.flatten(0, 1), tile_A4).unflatten(0, padded.boxes_BG4.shape[:2])
+
     kept: list[Tensor] = []
-    reach_G1 = None
+    reach_BG1 = None
     if rule.low_quality:
-        if len(targets.boxes_G4) * len(anchors_A4) <= KEPT_PAIRS:
+        if padded.boxes_BG4[..., 0].numel() * len(anchors_A4) <= (CPU_KEPT if on_cpu else GPU_KEPT):
             kept = list(map(iou_of, tiles))
-        reach_G1 = best_of_boxes(targets.boxes_G4, kept or map(iou_of, tiles))
+        reach_BG1 = best_of_boxes(padded.boxes_BG4, kept or map(iou_of, tiles))
     looked_at = zip(tiles, kept or map(iou_of, tiles), strict=True)
-    parts = [assign_tile(tile_A4, iou_GA, targets, reach_G1, rule) for tile_A4, iou_GA in looked_at]
-    return Assignment(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+    parts = [assign_tile(tile_A4, iou_BGA, padded, reach_BG1, rule) for tile_A4, iou_BGA in looked_at]
+    labels_BA, matched_BA = (torch.cat(tensors, dim=1) for tensors in zip(*parts, strict=True))
+    return labels_BA, matched_BA
 
 
-def best_of_boxes(boxes_G4: Tensor, ious: Iterable[Tensor]) -> Tensor:
-    """(G, 1) the best IoU that each box has with an anchor of any tile; ious: (G, A) of each tile."""
-    best_G1 = torch.zeros((len(boxes_G4), 1), dtype=boxes_G4.dtype, device=boxes_G4.device)
-    for iou_GA in ious:
-        best_G1 = torch.maximum(best_G1, iou_GA.amax(dim=1, keepdim=True))
-    return best_G1
+def pad(targets: list[Targets]) -> PaddedTargets:
+    """Several images' ground truth, as many boxes and crowd regions each as the one with most."""
+    boxes_BG4, classes_BG, crowd_BC4 = (
+        pad_sequence(list(tensors), batch_first=True) for tensors in zip(*targets, strict=True)
+    )
+    counts = torch.tensor([len(image_targets.boxes_G4) for image_targets in targets])
+    return PaddedTargets(boxes_BG4, classes_BG, crowd_BC4, (counts > 0).to(boxes_BG4.device, non_blocking=True))
+
+
+def best_of_boxes(boxes_BG4: Tensor, ious: Iterable[Tensor]) -> Tensor:
+    """(B, G, 1) the best IoU that each box has with an anchor of any tile; ious: (B, G, A) of each tile."""
+    best_BG1 = torch.zeros_like(boxes_BG4[..., :1])
+    for iou_BGA in ious:
+        best_BG1 = torch.maximum(best_BG1, iou_BGA.amax(dim=2, keepdim=True))
+    return best_BG1
 
 
 def assign_tile(
-    anchors_A4: Tensor, iou_GA: Tensor, targets: Targets, reach_G1: Tensor | None, rule: AssignRule
-) -> Assignment:
-    """`assign` of some of the anchors. reach_G1: `best_of_boxes` among all of them, for low_quality."""
-    count = len(anchors_A4)
-    labels_A = torch.full((count,), BACKGROUND, dtype=torch.int64, device=anchors_A4.device)
-    matched_A = torch.zeros(count, dtype=torch.int64, device=anchors_A4.device)
-    if len(targets.boxes_G4):
-        best_A, matched_A = iou_GA.max(dim=0)
-        positive_A = best_A >= rule.positive_iou
-        if reach_G1 is not None:
-            reaches_GA = iou_GA == torch.where(reach_G1 > 0, reach_G1, torch.inf)
+    anchors_A4: Tensor, iou_BGA: Tensor, targets: PaddedTargets, reach_BG1: Tensor | None, rule: AssignRule
+) -> tuple[Tensor, Tensor]:
+    """`assign_together` of some of the anchors. reach_BG1: `best_of_boxes` among all of them, for low_quality."""
+    shape = (len(iou_BGA), len(anchors_A4))
+    labels_BA = torch.full(shape, BACKGROUND, dtype=torch.int64, device=anchors_A4.device)
+    matched_BA = torch.zeros_like(labels_BA)
+    if iou_BGA.shape[1]:
+        best_BA, matched_BA = iou_BGA.max(dim=1)
+        positive_BA = best_BA >= rule.positive_iou
+        if reach_BG1 is not None:
+            reaches_BGA = iou_BGA == torch.where(reach_BG1 > 0, reach_BG1, torch.inf)
             if rule.low_quality_takes == "own_box":
-                reaches_GA &= reach_G1 >= rule.low_quality_min_iou
-                number_G1 = torch.arange(len(iou_GA), device=iou_GA.device)[:, None]
-                last_A = torch.where(reaches_GA, number_G1, -1).amax(dim=0)
-                matched_A = torch.where(last_A >= 0, last_A, matched_A)
-                positive_A |= last_A >= 0
+                reaches_BGA &= reach_BG1 >= rule.low_quality_min_iou
+                number_G1 = torch.arange(iou_BGA.shape[1], device=iou_BGA.device)[:, None]
+                last_BA = torch.where(reaches_BGA, number_G1, -1).amax(dim=1)
+                matched_BA = torch.where(last_BA >= 0, last_BA, matched_BA)
+                positive_BA |= last_BA >= 0
             else:
-                positive_A |= reaches_GA.any(dim=0) & (best_A >= rule.low_quality_min_iou)
-        labels_A = labels_A.masked_fill(best_A >= rule.negative_iou, IGNORE)
-        labels_A = torch.where(positive_A, targets.classes_G[matched_A], labels_A)
-    if len(targets.crowd_C4):
-        in_crowd_A = (boxes.overlap(anchors_A4, targets.crowd_C4) > rule.crowd_overlap).any(dim=1)
-        labels_A = labels_A.masked_fill(in_crowd_A & (labels_A == BACKGROUND), IGNORE)
-    return Assignment(labels_A, torch.where(labels_A >= 0, matched_A, 0))
+                positive_BA |= reaches_BGA.any(dim=1) & (best_BA >= rule.low_quality_min_iou)
+        any_B1 = targets.any_B[:, None]
+        labels_BA = labels_BA.masked_fill((best_BA >= rule.negative_iou) & any_B1, IGNORE)
+        labels_BA = torch.where(positive_BA & any_B1, targets.classes_BG.gather(1, matched_BA), labels_BA)
+    if targets.crowd_BC4.shape[1]:
+        overlap_ABC = boxes.overlap(anchors_A4, targets.crowd_BC4.flatten(0, 1)).unflatten(
+            1, targets.crowd_BC4.shape[:2]
+        )
+        in_crowd_BA = (overlap_ABC > rule.crowd_overlap).any(dim=2).T
+        labels_BA = labels_BA.masked_fill(in_crowd_BA & (labels_BA == BACKGROUND), IGNORE)
+    return labels_BA, torch.where(labels_BA >= 0, matched_BA, 0)
 
 
 def assign_batch(anchors_A4: Tensor, targets: list[Targets], rule: AssignRule) -> BatchAssignment:
     """Assign each image of a batch; an image without boxes is all background.
 
+    A GPU takes the whole batch at once, since there each call costs; on a CPU pairs cost, and padding makes more.
     The host waits for a GPU once: to know how many positives there are.
     """
-    assigned = [assign(anchors_A4, image_targets, rule) for image_targets in targets]
-    labels_BA, matched_BA = (torch.stack(tensors) for tensors in zip(*assigned, strict=True))
+    together = together_on(anchors_A4.device, len(targets))
+    groups = [targets[first : first + together] for first in range(0, len(targets), together)]
+    assigned = [assign_together(anchors_A4, group, rule) for group in groups]
+    labels_BA, matched_BA = (torch.cat(tensors) for tensors in zip(*assigned, strict=True))
     image_P, anchor_P = (labels_BA >= 0).nonzero(as_tuple=True)
     counts = [len(image_targets.boxes_G4) for image_targets in targets]
     first_B = torch.tensor([0, *accumulate(counts[:-1])]).to(image_P.device, non_blocking=True)
     boxes_N4 = torch.cat([image_targets.boxes_G4 for image_targets in targets])
     return BatchAssignment(labels_BA, image_P, anchor_P, boxes_N4[first_B[image_P] + matched_BA[image_P, anchor_P]])
+
+
+def together_on(device: torch.device, images: int) -> int:
+    """How many of a batch's images are assigned at once."""
+    return 1 if device.type == "cpu" else images

@@ -256,6 +256,39 @@ def test_tiles_change_nothing(tile: int, rule: AssignRule, monkeypatch: pytest.M
     assert len(whole.labels_A.unique()) == 7
 
 
+@pytest.mark.parametrize("tile", [1, 1500, 1 << 40])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        PAPER,
+        LOW,
+        LOW._replace(low_quality_takes="own_box", low_quality_min_iou=0.2),
+        LOW._replace(low_quality_takes="own_box", negative_iou=0.0, positive_iou=0.0, crowd_overlap=0.0),
+        PAPER._replace(negative_iou=0.0),
+    ],
+    ids=["plain", "best", "own", "all positive", "all ignored"],
+)
+def test_a_batch_at_once_is_assigned_as_its_images_one_by_one(
+    rule: AssignRule, tile: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU; images with many, few and no boxes, with crowd regions and without, bit for bit."""
+    generator = torch.Generator().manual_seed(5)
+    low = torch.randint(0, 60, (400, 2), generator=generator).float()
+    corners = torch.cat([low, low + torch.randint(4, 30, (400, 2), generator=generator)], dim=1)
+    anchors, images = corners[:300], []
+    for first, boxes, crowds in ((300, 40, 0), (340, 3, 2), (350, 0, 3), (360, 0, 0), (370, 11, 1)):
+        classes = torch.randint(0, 5, (boxes,), generator=generator)
+        end = first + boxes
+        images.append(Targets(corners[first:end], classes, corners[end : end + crowds]))
+    monkeypatch.setattr(assigning, "CPU_TILE", tile)
+    alone = assign_batch(anchors, images, rule)
+    monkeypatch.setattr(assigning, "together_on", lambda device, images: images)
+    together = assign_batch(anchors, images, rule)
+    assert all(torch.equal(a, b) for a, b in zip(together, alone, strict=True))
+    assert together.positives()[2:4].tolist() == [0, 0]
+    assert (together.labels_BA[3] == BACKGROUND).all()
+
+
 def test_thousands_of_boxes_take_no_more_memory_than_a_tile(monkeypatch: pytest.MonkeyPatch) -> None:
     """5,000 boxes and 30,000 anchors: 600 MB for each of a dozen tensors if all were looked at together."""
     largest = 0
