@@ -134,7 +134,7 @@ def test_a_peer_that_fails_is_told_and_left_out(tmp_path: Path) -> None:
 
 def test_loaders_run_beside_the_reference(loading: Report) -> None:
     (found,) = loading.parts
-    assert len(found.ratios) == 4
+    assert len(found.ratios) == 5
     assert all(timing.items_per_second for timing in found.contestants)
 
 
