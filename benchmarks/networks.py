@@ -22,8 +22,8 @@ class Field(NamedTuple):
 
     contestants: tuple[Contestant, ...]
     comparisons: tuple[Comparison, ...]
-    flops_of: str
-    """Whose arithmetic a share of the peak is counted by."""
+    flops_of: str | None
+    """Whose arithmetic a share of the peak is counted by; None: a compiled network's cannot be counted."""
 
 
 def build_field(
@@ -47,7 +47,7 @@ def build_field(
             *(_comparison(mine[p], v, goals) for p in own for v in known if p != "float32" or v.precision == p),
             *(Comparison(mine[p].name, file.name, "whatever that file does otherwise") for p in own for file in files),
         ),
-        AS_SHIPPED.name if known else mine[own[0]].name,
+        AS_SHIPPED.name if known else None if options.compile else mine[own[0]].name,
     )
 
 

@@ -4,7 +4,7 @@ Legend: A anchors, G boxes, C crowd regions, B images, N boxes and P positive an
 frame.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from typing import Literal, NamedTuple
 
@@ -148,11 +148,10 @@ def assign_tile(
 def assign_batch(anchors_A4: Tensor, targets: list[Targets], rule: AssignRule) -> BatchAssignment:
     """Assign each image of a batch; an image without boxes is all background.
 
-    A GPU takes the whole batch at once, since there each call costs; on a CPU pairs cost, and padding makes more.
+    A GPU takes many images at once, since there each call costs; on a CPU pairs cost, and padding makes more.
     The host waits for a GPU once: to know how many positives there are.
     """
-    together = together_on(anchors_A4.device, len(targets))
-    groups = [targets[first : first + together] for first in range(0, len(targets), together)]
+    groups = taken_together(targets, len(anchors_A4), together_on(anchors_A4.device))
     assigned = [assign_together(anchors_A4, group, rule) for group in groups]
     labels_BA, matched_BA = (torch.cat(tensors) for tensors in zip(*assigned, strict=True))
     image_P, anchor_P = (labels_BA >= 0).nonzero(as_tuple=True)
@@ -162,6 +161,18 @@ def assign_batch(anchors_A4: Tensor, targets: list[Targets], rule: AssignRule) -
     return BatchAssignment(labels_BA, image_P, anchor_P, boxes_N4[first_B[image_P] + matched_BA[image_P, anchor_P]])
 
 
-def together_on(device: torch.device, images: int) -> int:
-    """How many of a batch's images are assigned at once."""
-    return 1 if device.type == "cpu" else images
+def together_on(device: torch.device) -> int:
+    """Most pairs, those of padding included, of images that are assigned at once."""
+    return 0 if device.type == "cpu" else GPU_KEPT
+
+
+def taken_together(targets: list[Targets], anchors: int, most_pairs: int) -> Iterator[list[Targets]]:
+    """Neighbours that are assigned at once; an image with more pairs than the bound is alone."""
+    group: list[Targets] = []
+    for image_targets in targets:
+        most_boxes = max(len(one.boxes_G4) for one in [*group, image_targets])
+        if group and (len(group) + 1) * max(most_boxes, 1) * anchors > most_pairs:
+            yield group
+            group = []
+        group.append(image_targets)
+    yield group

@@ -34,7 +34,7 @@ _MEND = {
 
 _LESS_MEMORY = (
     "use a smaller schedule.batch_size, the same batch in more parts (schedule.accumulation), "
-    "a smaller data.shorter_side and data.longer_side, or fewer data.workers"
+    "a smaller data.shorter_side and data.longer_side, fewer data.workers or a smaller data.cache_mib"
 )
 
 # RuntimeErrors of torch that are no class of their own.
@@ -78,9 +78,6 @@ def judge(fault: BaseException) -> Verdict:
         first = next(iter(str(fault).splitlines()), "")
         what = f"out of memory: {first}" if first else "out of memory"
         return Verdict(ResourceFault.exit_code, f"error: {what}\n{_LESS_MEMORY}")
-    if _is_compilers(fault):
-        first = next(iter(str(fault).splitlines()), "")
-        return Verdict(ResourceFault.exit_code, f"error: torch cannot compile the network: {first}\nset compile=false")
     if isinstance(fault, OSError) and (fault.errno in _MEND or isinstance(fault, PermissionError)):
         return Verdict(ResourceFault.exit_code, f"error: {_os_message(fault)}")
     report = "error: this is a fault of the program, not of your input: please report it with the lines above"
@@ -146,11 +143,6 @@ def _is_out_of_memory(fault: BaseException) -> bool:
         return True
     text = str(fault)
     return isinstance(fault, RuntimeError) and any(word in text for word in _MEMORY_WORDS)
-
-
-def _is_compilers(fault: BaseException) -> bool:
-    """Whether torch.compile raised it."""
-    return type(fault).__module__ in ("torch._dynamo.exc", "torch._inductor.exc")
 
 
 def _os_message(fault: OSError) -> str:

@@ -1,10 +1,11 @@
 """torch.compile for what a run computes again and again, and whether a machine has what that needs."""
 
+import logging
 import os
 import shlex
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,9 +15,6 @@ import torch
 from torch import nn
 
 from retinanet.errors import ResourceFault
-
-MOST_SHAPES = 64
-"""Shapes of images that a network may be compiled for: seven canvases at nine sizes."""
 
 
 @lru_cache
@@ -36,39 +34,56 @@ def check_compiler(device: torch.device) -> None:
         raise ResourceFault(f"compile: this machine cannot compile a network for {device.type}; {mend} compile=false.")
 
 
-def keep_compiled() -> None:
-    """Have compiled code outlive a reboot, unless the user has said where it goes: torch's own choice is /tmp."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "retinanet" / "compiled"
-    with suppress(OSError):  # a home that cannot be written to: torch's choice then
+def prepare_compiler() -> None:
+    """Settings of torch.compile for all that this process compiles.
+
+    Compiled code goes where it outlives a reboot, unless the user has said where or it cannot: torch's choice is /tmp.
+    """
+    # On machines with CUDA's files and no GPU it would tell every user that it found none.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    if "TORCHINDUCTOR_CACHE_DIR" in os.environ:
+        return
+    with suppress(OSError, RuntimeError):  # a home that is not there, or not known, or full
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "retinanet" / "compiled"
         folder.mkdir(parents=True, exist_ok=True)
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
+        if os.access(folder, os.W_OK):
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
 
 
 def compile_network(network: nn.Module, say: Callable[[str], None]) -> None:
-    """Compile `network`'s forward and backward, in place, as one graph for each shape of images that it meets.
+    """Compile `network`'s forward and backward, in place, for each shape of images that it meets.
 
     Shapes are known to the compiler, so a run compiles as often as its data have canvases, and tells `say` each time.
-    Parameters, their names and copies of the network stay as they are; results are equal to rounding.
+    Each is one graph, which torch splits under DistributedDataParallel by its buckets of gradients. Parameters, their
+    names and copies of the network stay as they are; results are equal to rounding.
     """
-    keep_compiled()
+    prepare_compiler()
     import torch._dynamo  # a second to import, for those who need it
 
     inductor = torch._dynamo.lookup_backend("inductor")
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MOST_SHAPES)
+    # Canvases are few, and a network that ran uncompiled after so many would no longer be the one that is resumed.
+    torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = 1 << 20
 
     def compiled(graph: torch.fx.GraphModule, inputs: list[Any]) -> Callable[..., Any]:
-        say(f"compiling the network for {_images_of(graph, inputs)}: one step that takes minutes")
+        places = [node.name.strip("_").lower() for node in graph.graph.nodes if node.op == "placeholder"]
+        for count, _, height, width in [given.shape for name, given in zip(places, inputs) if name == "l_images"]:
+            say(f"compiling the network for {count} x {height} x {width} pixels: one step that takes minutes")
         code: Callable[..., Any] = inductor(graph, inputs)
         return code
 
     network.compile(backend=compiled, fullgraph=True, dynamic=False)
 
 
-def _images_of(graph: torch.fx.GraphModule, inputs: list[Any]) -> str:
-    """Number and size of the images among a graph's inputs, which are mostly parameters."""
-    places = [node.name for node in graph.graph.nodes if node.op == "placeholder"]
-    for name, given in zip(places, inputs, strict=True):
-        if name.strip("_").lower() == "l_images":
-            count, _, height, width = given.shape
-            return f"{count} x {height} x {width} pixels"
-    return "images of a new shape"
+@contextmanager
+def compiler_faults() -> Iterator[None]:
+    """A compiler that fails on a network becomes a ResourceFault."""
+    from torch._dynamo.exc import BackendCompilerFailed
+
+    try:
+        yield
+    except BackendCompilerFailed as error:
+        lines = str(error.inner_exception or error).splitlines()
+        reason = next((line for line in lines if line.strip()), type(error).__name__)
+        raise ResourceFault(
+            f"compile: torch.compile failed: {reason}\nContinue with compile=false --resume."
+        ) from error

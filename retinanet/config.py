@@ -188,8 +188,8 @@ class Data(Section):
     workers: Natural = Field(2, description="Threads of each rank that load ahead; 0 loads between steps.")
     cache_mib: Natural = Field(
         0,
-        description="MiB of each rank's memory for training images that need not be decoded again, and without "
-        "scale_jitter not resized; a data set that does not fit is kept in part.",
+        description="MiB of each rank's memory for training images that need not be decoded again, nor resized where "
+        "they always have one size; a data set that does not fit is kept in part.",
     )
     check_images: Literal["none", "header", "decode"] = Field(
         "header",

@@ -27,7 +27,7 @@ from retinanet.build import (
     build_sizing,
     seed_everything,
 )
-from retinanet.compiled import check_compiler, compile_network
+from retinanet.compiled import check_compiler, compile_network, compiler_faults
 from retinanet.config import Config
 from retinanet.config_file import dump_config
 from retinanet.criterion import (
@@ -121,7 +121,8 @@ def train_in(folder: RunFolder, config: Config, ranks: Ranks, device: torch.devi
         restore(state, checkpoints.load(folder.last), config, train_set.categories, folder.last)
     if ranks.is_main:
         write_text(folder.config, dump_config(config))
-    with listen() as stop, open_log(run, state.progress.step, resume) as log:
+    compiling = compiler_faults() if config.compile else nullcontext()
+    with listen() as stop, open_log(run, state.progress.step, resume) as log, compiling:
         run_steps(run, state, log, stop)
     distributed.stop()
 
@@ -169,7 +170,8 @@ def train_step(
 
     Targets are assigned before the first forward, so that every micro-batch is divided by the positives of the whole
     effective batch (paper section 4.1). Raises NumericalFault, before the update, if a loss or gradient is not finite.
-    The host waits for a GPU twice: after assignment, for the positives, and before the update, for all values at once.
+    The host waits for a GPU for the positives of each micro-batch and, once, for all values before the update; a class
+    loss that draws or ranks anchors may have it wait too.
     """
     state.network.train()
     state.optimizer.zero_grad(set_to_none=True)

@@ -86,13 +86,16 @@ def detect_all(detector: AnyDetector, batches: Iterator[Batch], on_batch: Callab
 
 
 def result_rows(image_ids_B: Tensor, found: list[Detections]) -> Tensor:
-    """Detections of a batch as rows (N, 7) float64 on the CPU: image id, class index, x, y, w, h, score."""
+    """Detections of a batch as rows (N, 7) float64 on the CPU: image id, class index, x, y, w, h, score.
+
+    image_ids_B: on the CPU.
+    """
     columns = [torch.cat(tensors) for tensors in zip(*found, strict=True)]
     boxes_N4, scores_N, classes_N = columns
     packed_N6 = torch.cat([classes_N[:, None].to(boxes_N4), boxes_N4, scores_N[:, None]], dim=1)  # leaves a GPU as one
     classes_N1, low_N2, high_N2, scores_N1 = packed_N6.cpu().double().split([1, 2, 2, 1], dim=1)
     counts_B = torch.tensor([len(of_image.scores_D) for of_image in found])
-    ids_N1 = image_ids_B.cpu().double().repeat_interleave(counts_B)[:, None]
+    ids_N1 = image_ids_B.double().repeat_interleave(counts_B)[:, None]
     return torch.cat([ids_N1, classes_N1, low_N2, high_N2 - low_N2, scores_N1], dim=1)
 
 

@@ -21,8 +21,18 @@ from retinanet.errors import CheckpointFault, ConfigFault, list_faults
 from retinanet.optim import build_optimizer
 from retinanet.structures import Category
 
-FREE_TO_CHANGE = ("data.root", "data.workers", "data.cache_mib", "data.check_images", "log.", "output", "device")
-"""Config keys that a resumed run may give otherwise, since they do not change what is computed."""
+FREE_TO_CHANGE = (
+    "data.root",
+    "data.workers",
+    "data.cache_mib",
+    "data.check_images",
+    "log.",
+    "output",
+    "device",
+    "compile",
+)
+"""Config keys that a resumed run may give otherwise, since they do not change what is computed, or as `device` and
+`compile` only how it is rounded."""
 
 
 @dataclass
@@ -64,6 +74,8 @@ def build_state(
     """Network, average, optimizer and loss scaler at step 0, the same on every rank."""
     if config.model.backbone.norm == "sync_bn" and ranks.size > 1 and device.type != "cuda":
         raise ConfigFault("model.backbone.norm: sync_bn over several processes needs GPUs; use bn, or one process.")
+    if config.model.backbone.norm == "sync_bn" and ranks.size > 1 and config.compile:
+        raise ConfigFault("compile: a network with sync_bn over several processes is not compiled; use compile=false.")
     _, model = build_loss_and_model(config, classes, load_weights)
     model = model.to(device)
     average = None

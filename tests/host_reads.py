@@ -8,14 +8,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class HostReads(TorchFunctionMode):
-    """Notes what makes a host wait for a GPU: values that it wants to know, and shapes that depend on values."""
+    """Notes what makes a host wait for a GPU: values that it wants to know, shapes that depend on values, and Python's
+    numbers made into a tensor there at once. Not seen: `Tensor.to` another device, which waits unless `non_blocking`.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.found: list[str] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.Tensor.tolist or func is torch.Tensor.numpy:
+        sent = func in (torch.tensor, torch.as_tensor) and not isinstance(args[0], torch.Tensor)
+        if func in (torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.cpu) or (
+            sent and (kwargs or {}).get("device")
+        ):
             self.found.append(func.__name__)
         with WaitingOperators(self.found):
             return func(*args, **(kwargs or {}))

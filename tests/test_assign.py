@@ -8,7 +8,7 @@ from torchvision.models.detection._utils import Matcher
 from torchvision.ops import box_iou
 
 from retinanet import assign as assigning
-from retinanet.assign import AssignRule, BatchAssignment, assign, assign_batch
+from retinanet.assign import AssignRule, BatchAssignment, assign, assign_batch, taken_together
 from retinanet.structures import BACKGROUND, IGNORE, Targets
 
 PAPER = AssignRule(
@@ -282,11 +282,18 @@ def test_a_batch_at_once_is_assigned_as_its_images_one_by_one(
         images.append(Targets(corners[first:end], classes, corners[end : end + crowds]))
     monkeypatch.setattr(assigning, "CPU_TILE", tile)
     alone = assign_batch(anchors, images, rule)
-    monkeypatch.setattr(assigning, "together_on", lambda device, images: images)
+    monkeypatch.setattr(assigning, "together_on", lambda device: 1 << 40)
     together = assign_batch(anchors, images, rule)
     assert all(torch.equal(a, b) for a, b in zip(together, alone, strict=True))
     assert together.positives()[2:4].tolist() == [0, 0]
     assert (together.labels_BA[3] == BACKGROUND).all()
+
+
+def test_images_are_assigned_together_up_to_a_bound_that_counts_padding() -> None:
+    images = [Targets(torch.zeros((boxes, 4)), torch.zeros(boxes), NONE) for boxes in (0, 3, 5, 5, 30, 0, 2)]
+    groups = [[len(one.boxes_G4) for one in group] for group in taken_together(images, 100, 1500)]
+    assert groups == [[0, 3, 5], [5], [30], [0, 2]]
+    assert [len(group) for group in taken_together(images, 100, 0)] == [1] * 7, "on a CPU"
 
 
 def test_thousands_of_boxes_take_no_more_memory_than_a_tile(monkeypatch: pytest.MonkeyPatch) -> None:

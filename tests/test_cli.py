@@ -105,13 +105,6 @@ def test_out_of_memory_advises(capsys: pytest.CaptureFixture[str]) -> None:
     assert "2 GiB" in judge(accelerator).message
 
 
-def test_a_network_that_cannot_be_compiled_says_how_to_do_without(capsys: pytest.CaptureFixture[str]) -> None:
-    exc = pytest.importorskip("torch._dynamo.exc")
-    result, message = code(exc.FailOnRecompileLimitHit("too many shapes\nmore"), capsys)
-    assert result == 6
-    assert message == "error: torch cannot compile the network: too many shapes\nset compile=false\n"
-
-
 def test_anything_else_is_ours_with_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     for fault in (RuntimeError("broken"), FileNotFoundError(errno.ENOENT, "gone", "x"), AssertionError("no")):
         result, message = code(fault, capsys)

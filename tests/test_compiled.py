@@ -8,14 +8,17 @@ from typing import Any
 import pytest
 import torch
 import torch._dynamo
+from torch._dynamo.exc import BackendCompilerFailed
+from torch._inductor.exc import InductorError
 
 from retinanet import checkpoint as checkpoints
 from retinanet import engine
-from retinanet.compiled import can_compile, check_compiler, keep_compiled
+from retinanet.compiled import can_compile, check_compiler, compiler_faults, prepare_compiler
 from retinanet.config import Config
+from retinanet.config_file import config_to_dict
 from retinanet.errors import ConfigFault, ResourceFault
 from retinanet.metrics import read_rows, without_clock
-from retinanet.train_state import TrainState
+from retinanet.train_state import TrainState, config_differences
 
 Tiny = Callable[..., Config]
 needs_compiler = pytest.mark.skipif(not can_compile("cpu"), reason="no C++ compiler here")
@@ -99,18 +102,54 @@ def test_tight_canvases_are_not_compiled(tiny: Tiny) -> None:
         tiny("compile=true", "data.canvases=tight", "data.canvas=null")
 
 
+def failing(error: Exception) -> None:
+    with compiler_faults():
+        raise error
+
+
+def test_a_compiler_that_fails_says_why_and_how_to_go_on_without() -> None:
+    reason = RuntimeError("\nC++ compile error\nmany lines")
+    for error in (BackendCompilerFailed(failing, reason, None), InductorError(reason, None)):
+        with pytest.raises(ResourceFault, match=r"torch.compile failed: C\+\+ compile error\n.*compile=false --resume"):
+            failing(error)
+    with pytest.raises(ZeroDivisionError):
+        failing(ZeroDivisionError())
+
+
+def test_a_compiled_run_may_go_on_uncompiled(tiny: Tiny) -> None:
+    both = [config_to_dict(tiny(f"compile={flag}")) for flag in ("true", "false")]
+    assert config_differences(*both) == []
+
+
 def test_compiled_code_is_kept_where_the_user_said_or_in_the_users_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "elsewhere")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    keep_compiled()
+    prepare_compiler()
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "elsewhere"
+    assert list(tmp_path.iterdir()) == []
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
-    keep_compiled()
+    prepare_compiler()
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "retinanet" / "compiled")
-    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
-    (tmp_path / "file").write_text("", encoding="utf-8")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    keep_compiled()
+
+
+@pytest.mark.parametrize("trouble", ["a file in its place", "not writable", "no home"])
+def test_without_a_cache_that_can_be_written_torch_chooses(
+    trouble: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    if trouble == "a file in its place":
+        (tmp_path / "cache").write_text("", encoding="utf-8")
+    elif trouble == "not writable":
+        monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
+    else:
+        monkeypatch.delenv("XDG_CACHE_HOME")
+
+        def nowhere() -> Path:
+            raise RuntimeError("Could not determine home directory.")
+
+        monkeypatch.setattr(Path, "home", nowhere)
+    prepare_compiler()
     assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ

@@ -10,7 +10,9 @@ def test_host_reads_are_noted() -> None:
         values[values > 1] = 0.0
         bool(values[values > 1].sum() > 0)
         torch.where(values > 1, values, 0.0).clone().tolist()
-    assert reads.found == ["index_put_", "index", "_local_scalar_dense", "tolist"]
+        torch.tensor([1.0, 2.0], device=values.device).cpu()
+        torch.tensor([1.0, 2.0]).to(values.device, non_blocking=True)
+    assert reads.found == ["index_put_", "index", "_local_scalar_dense", "tolist", "tensor", "cpu"]
 
 
 def test_those_of_a_backward_pass_are_noted_too() -> None:

@@ -324,4 +324,4 @@ def test_a_gpu_is_waited_for_as_often_whatever_the_number_of_images(
         found = detect(logits, deltas, pyramid, sizes, sizes, RULE._replace(detections=20), SIGMOID)
         result_rows(torch.arange(images), found)
     assert all(len(of_image.scores_D) == 20 for of_image in found)
-    assert reads.found == ["nonzero", "nonzero", "tolist", "nms", "tolist"]
+    assert reads.found == ["nonzero", "nonzero", "tolist", "nms", "tolist", "cpu"]

@@ -10,7 +10,8 @@ MIB = 2**20
 
 class ImageCache:
     """Keeps images until it is full, and then those: an epoch comes back to every image, so one is worth as much as
-    another, while a cache of the latest would have thrown each away just before its turn.
+    another, while a cache of the latest would have thrown each away just before its turn. Of several ranks, each meets
+    another part of the images in every epoch, and in the end all of them.
     """
 
     def __init__(self, mib: int) -> None:

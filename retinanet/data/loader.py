@@ -88,12 +88,14 @@ class Images:
     ) -> None:
         self.coco, self.sizing, self.augment, self.seed = coco, sizing, augment, seed
         self.cache = cache or ImageCache(0)
+        one_side = sizing.canvas is not None or len(sizing.shorter_side) == 1
+        self.always_one_size = one_side and augment.scale_jitter == (1.0, 1.0)
 
     def sample(self, key: Key) -> Sample:
         """DataFault for a file that cannot be read or has another size than its annotation says."""
         record = self.coco.images[key.image]
         fitted = self.sizing.fitted(record.height, record.width, key.shorter_side)
-        if self.augment.scale_jitter == (1.0, 1.0):
+        if self.always_one_size:
             image = self.cache.get(
                 (key.image, fitted), lambda: resized(self.decoded(record), fitted, self.sizing.resize)
             )

@@ -7,7 +7,6 @@ Frames: boxes are (x1, y1, x2, y2) pixels of the image beside them.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -253,11 +252,10 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     return Batch(images, sizes, originals, ids, targets)
 
 
-@lru_cache(maxsize=16)
 def of_channels(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """(3,) float32 in 0..255 on `device`; remembered, as handing it over makes the host wait for a GPU."""
+    """(3,) float32 in 0..255 on `device`; the host does not wait for it. Not remembered: a graph may be traced here."""
     # In units of 1 first: that is how torchvision's weights state them, and both factors round in float32.
-    return torch.tensor([value / 255 for value in values], device=device) * 255
+    return (torch.tensor([value / 255 for value in values]) * 255).to(device, non_blocking=True)
 
 
 def normalise(images: Tensor, sizes_B2: Tensor, rule: PixelRule, channels_last: bool) -> Tensor:

@@ -6,7 +6,6 @@ one. Small batches take the plain loss, so that nobody waits for a compiler to s
 Legend: N anchors of a batch, K classes.
 """
 
-import logging
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from retinanet.compiled import can_compile, keep_compiled
+from retinanet.compiled import can_compile, prepare_compiler
 from retinanet.structures import IGNORE
 
 DenseLoss = Callable[[Tensor, Tensor], Tensor]
@@ -110,9 +109,7 @@ class FusedLoss:
         from torch._dynamo.exc import BackendCompilerFailed  # a second to import, for those who need it
 
         if self.kernel is None:
-            keep_compiled()
-            # On machines with CUDA's files and no GPU it would tell every user that it found none.
-            logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+            prepare_compiler()
             self.kernel = Kernel(
                 torch.compile(self.one_pass, dynamic=True),
                 torch.compile(lambda logits_NK, labels_N: self.one_pass(logits_NK, labels_N)[0], dynamic=True),

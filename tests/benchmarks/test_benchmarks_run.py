@@ -17,6 +17,7 @@ from benchmarks.groups import BACKWARD, BOX_LOSS, FORWARD, GROUPS, TRANSFERS
 from benchmarks.measure import measure_all
 from benchmarks.memory import peak_of
 from benchmarks.options import PARTS, Options, parse_arguments
+from benchmarks.parts.all_parts import build_contest
 from benchmarks.photos import write_photos
 from benchmarks.report import Report, read_report, write_report
 from benchmarks.table import format_time, report_tables
@@ -120,6 +121,18 @@ def test_whole_networks_run_beside_torchvision_and_a_file(part: str, tmp_path: P
     assert all(ratio.time.median > 0 for ratio in found.ratios)
     assert found.work == "operations"
     assert all(timing.failure is None for timing in found.contestants)
+
+
+def test_a_compiled_network_is_named_so_and_its_operations_are_the_peers(tmp_path: Path) -> None:
+    """torch cannot count a compiled network's own."""
+    (tmp_path / "peer.py").write_text("def build(*_): ...\ndef step(_): ...\n", encoding="utf-8")
+    beside_torchvision = build_contest("train", quick("train", "--compile"))
+    assert {c.name for c in beside_torchvision.contestants if c.ours} >= {"ours float32 compiled"}
+    assert {c.ours for c in beside_torchvision.comparisons} <= {c.name for c in beside_torchvision.contestants}
+    assert beside_torchvision.flops_of == "torchvision as shipped"
+    against_file = ("--against", str(tmp_path / "peer.py"))
+    assert build_contest("train", quick("train", "--compile", *against_file)).flops_of is None
+    assert build_contest("train", quick("train", *against_file)).flops_of == "ours float32"
 
 
 def test_a_peer_that_fails_is_told_and_left_out(tmp_path: Path) -> None:

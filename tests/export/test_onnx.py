@@ -293,6 +293,33 @@ def test_int8_with_suppression_by_the_command_line(
     assert len(load_exported(path, []).detector(random_batch(1, (96, 64)))[0].scores_D) > 5
 
 
+def test_a_process_that_only_exports_compares_with_the_checkpoints_own_detections(
+    checkpoint: Path,
+    saved: SavedDetector,
+    shapes: Path,
+    tmp_path: Path,
+    run_tool: Callable[..., Any],
+) -> None:
+    """Tracing the graph is the first that such a process does, so nothing that it leaves behind may be used later."""
+    done = run_tool("export.py", checkpoint, tmp_path / "small.onnx", "--latency-runs", 0, *WORDS)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "small.onnx.json").read_text(encoding="utf-8"))
+    dataset = load_coco(shapes / "annotations" / "val.json", shapes / "val", "none")
+    evaluation, _ = evaluate_dataset(
+        saved.detector,
+        dataset,
+        build_sizing(saved.config),
+        (4, 0),
+        Ranks(0, 0, 1),
+        lambda _: None,
+        "fast",
+        saved.categories,
+    )
+    for name in ("checkpoint", "small.onnx"):
+        assert report["results"][name]["metrics"]["AP"] == pytest.approx(evaluation.metrics["AP"], abs=1e-4), name
+    assert report["results"]["small.onnx"]["difference"]["detections"]["score"] < 1e-4
+
+
 def test_a_copy_works_anywhere(raw_file: Path, tmp_path: Path, saved: SavedDetector) -> None:
     """One file holds everything."""
     shutil.copy(raw_file, tmp_path / "copy.onnx")
