@@ -1,0 +1,112 @@
+"""Tensors of a GPU and of the host are not mixed; found out without a GPU: fake tensors have a device and no data."""
+
+from collections.abc import Callable
+from contextlib import closing
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+from retinanet.anchors import pyramid_anchors
+from retinanet.assign import assign_batch
+from retinanet.build import (
+    build_assign_rule,
+    build_criterion,
+    build_detect_rule,
+    build_loss_and_model,
+    build_pixel_rule,
+)
+from retinanet.config import Config
+from retinanet.criterion import Divisor, StepPositives, criterion, draw_seeds, move_running, normaliser
+from retinanet.data.transforms import normalise, to_device
+from retinanet.distributed import Ranks
+from retinanet.evaluate import result_rows
+from retinanet.model.retinanet import build_anchor_spec
+from retinanet.postprocess import nms_of, taken_together, to_original_frame
+from retinanet.structures import Batch, Detections, Targets
+from retinanet.train_data import load_data, load_steps
+
+Tiny = Callable[..., Config]
+GPU = torch.device("cuda", 0)
+ALONE = Ranks(0, 0, 1)
+KINDS = (
+    *("focal", "focal_star", "cross_entropy", "balanced_cross_entropy", "ghm", "quality_focal", "varifocal"),
+    *("softmax_cross_entropy", "softmax_focal"),
+)
+"""Losses whose course does not hang on values."""
+
+
+class Fakes:
+    """Makes tensors fake, each on the device where it was."""
+
+    def __init__(self) -> None:
+        self.mode = FakeTensorMode(shape_env=ShapeEnv())
+
+    def of(self, tensor: Tensor) -> Tensor:
+        return self.mode.from_tensor(tensor.detach(), static_shapes=True)
+
+    def batch(self, batch: Batch) -> Batch:
+        targets = [Targets(*map(self.of, image_targets)) for image_targets in batch.targets]
+        return Batch(*map(self.of, batch[:4]), targets)
+
+
+def first_batch(config: Config) -> Batch:
+    with closing(load_steps(config, load_data(config, ALONE)[0], (0, 1), ALONE, pin=False)) as loading:
+        return next(loading)[0]
+
+
+def test_a_mixture_is_found() -> None:
+    with Fakes().mode, pytest.raises(RuntimeError, match="same device"):
+        torch.zeros(3) + torch.zeros(3, device=GPU)
+
+
+@pytest.mark.parametrize(
+    ("kind", "normalised_by"),
+    [*((kind, "batch_positives") for kind in KINDS), ("focal", "image_positives"), ("focal", "running_positives")],
+)
+def test_losses_of_a_batch_are_computed_on_the_gpu(kind: str, normalised_by: str, tiny: Tiny) -> None:
+    told = (f"loss.classification.kind={kind}", f"loss.normaliser={normalised_by}", "assign.low_quality=true")
+    config = tiny(*told, "loss.box.kind=ciou", "model.backbone.norm=frozen_bn")
+    loaded, fakes = first_batch(config), Fakes()
+    seeds_B = draw_seeds(0, 0, loaded.image_ids_B.tolist())
+    _, model = build_loss_and_model(config, 3, load_weights=False)
+    weights = {name: fakes.of(tensor) for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
+    host = fakes.batch(loaded)
+    with fakes.mode:
+        batch = to_device(host, GPU)
+        pixels = normalise(batch.images, batch.sizes_B2, build_pixel_rule(config), config.model.channels_last)
+        outputs = functional_call(model, {name: tensor.to(GPU) for name, tensor in weights.items()}, (pixels,))
+        canvas = (pixels.shape[2], pixels.shape[3])
+        anchors_A4 = pyramid_anchors.__wrapped__(canvas, build_anchor_spec(config.model), GPU).boxes_A4
+        assignment = assign_batch(anchors_A4, batch.targets, build_assign_rule(config))
+        positives_R = assignment.positives().sum(dim=0, keepdim=True)
+        running_R = move_running(torch.ones(1, device=GPU), positives_R)
+        counted = StepPositives(positives_R, running_R, 0, len(batch.targets))
+        divisor = Divisor(normaliser(config.loss.normaliser, assignment.positives(), counted), counted.images)
+        losses = criterion(outputs, assignment, anchors_A4, build_criterion(config), divisor, seeds_B)
+    assert {tensor.device for tensor in (*losses, losses.total(), losses.sums(), losses.finite())} == {GPU}
+
+
+def test_detections_come_from_the_gpu_in_one_piece(tiny: Tiny) -> None:
+    """From candidates on: how many there are, a fake cannot tell."""
+    rule = build_detect_rule(tiny())
+    with Fakes().mode:
+        images = [
+            Detections(
+                torch.rand((count, 4), device=GPU),
+                torch.rand(count, device=GPU),
+                torch.zeros(count, dtype=torch.int64, device=GPU),
+            )
+            for count in (40, 0, 30)
+        ]
+        assert [len(group) for group in taken_together(images)] == [3]
+        kept = nms_of(images, rule)
+        sizes_B2 = torch.ones((3, 2), dtype=torch.int64, device=GPU)
+        found = [to_original_frame(*of_image) for of_image in zip(kept, sizes_B2, sizes_B2, strict=True)]
+        assert {tensor.device for of_image in found for tensor in of_image} == {GPU}
+        rows_N7 = result_rows(torch.arange(3), images)
+    assert rows_N7.device == torch.device("cpu")
+    assert rows_N7.shape == (70, 7)
