@@ -39,10 +39,15 @@ def network() -> nn.Sequential:
 
 
 def shares(step: Callable[[], object]) -> dict[str, float]:
+    """Each group's least time of five, as shares of their sum: another process that cuts in does so once or twice."""
     step()
-    found = break_down("it", step, CPU, peak=None)
-    assert sum(group.share for group in found.groups) == pytest.approx(1.0)
-    return shares_of(found)
+    least: dict[str, float] = {}
+    for _ in range(5):
+        found = break_down("it", step, CPU, peak=None)
+        assert sum(group.share for group in found.groups) == pytest.approx(1.0)
+        for group in found.groups:
+            least[group.group] = min(group.seconds, least.get(group.group, group.seconds))
+    return {group: seconds / sum(least.values()) for group, seconds in least.items()}
 
 
 def shares_of(found: Breakdown) -> dict[str, float]:
