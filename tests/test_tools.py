@@ -78,7 +78,7 @@ def test_every_config_of_the_project_resolves(tool: Tool, config: Path) -> None:
 def test_every_study_of_the_project_resolves(path: Path) -> None:
     """Each arm's keys fit its loss's kind, and no arm differs in what the study does not name."""
     study = load_study(path)
-    assert len(study.arms) >= 2
+    assert len(study.arms) >= 4
     assert len(study.seeds) >= 3
     assert study.base.data.root.startswith("data/")
     assert path.read_text(encoding="utf-8").startswith("# ")
