@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from retinanet import boxes
+from retinanet.neighbours import grouped
 from retinanet.structures import BACKGROUND, IGNORE, Assignment, Targets
 
 CPU_TILE, GPU_TILE = 1 << 18, 1 << 26
@@ -168,11 +169,8 @@ def together_on(device: torch.device) -> int:
 
 def taken_together(targets: list[Targets], anchors: int, most_pairs: int) -> Iterator[list[Targets]]:
     """Neighbours that are assigned at once; an image with more pairs than the bound is alone."""
-    group: list[Targets] = []
-    for image_targets in targets:
-        most_boxes = max(len(one.boxes_G4) for one in [*group, image_targets])
-        if group and (len(group) + 1) * max(most_boxes, 1) * anchors > most_pairs:
-            yield group
-            group = []
-        group.append(image_targets)
-    yield group
+
+    def pairs(group: list[Targets]) -> int:
+        return len(group) * max(1, *(len(image_targets.boxes_G4) for image_targets in group)) * anchors
+
+    return grouped(targets, pairs, most_pairs)

@@ -14,6 +14,7 @@ from torchvision.ops import batched_nms
 
 from retinanet import boxes
 from retinanet.anchors import Pyramid
+from retinanet.neighbours import grouped
 from retinanet.structures import Detections, Scoring
 
 
@@ -128,14 +129,8 @@ def together_on(device: torch.device) -> int:
 
 def taken_together(images: list[Detections]) -> Iterator[list[Detections]]:
     """Neighbours that share an NMS; an image with more than the bound has its own."""
-    group: list[Detections] = []
-    for found in images:
-        if group and sum(len(one.scores_D) for one in [*group, found]) > together_on(found.scores_D.device):
-            yield group
-            group = []
-        group.append(found)
-    if group:
-        yield group
+    most = together_on(images[0].scores_D.device) if images else 0
+    return grouped(images, lambda group: sum(len(found.scores_D) for found in group), most)
 
 
 def nms_of(group: list[Detections], rule: DetectRule) -> list[Detections]:

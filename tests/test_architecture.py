@@ -11,7 +11,7 @@ PACKAGE = "retinanet"
 
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"__init__", "errors", "structures", "section"}),
-    frozenset({"yaml_strict", "boxes", "cli", "compiled", "console", "distributed", "document"}),
+    frozenset({"yaml_strict", "boxes", "cli", "compiled", "console", "distributed", "document", "neighbours"}),
     frozenset({"interrupts", "progress", "run_folder", "step_clock", "losses"}),
     frozenset({"config"}),
     frozenset({"config_faults", "anchors", "metrics", "optim", "scoring"}),
