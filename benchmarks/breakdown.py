@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.groups import BACKWARD, FORWARD, GROUPS, kernel_times, own_times
 from benchmarks.timing import synchronise
-from retinanet.section import Section
+from retinanet.config.fields import Section
 
 STEPS = 3
 """Profiled and averaged, after one that is profiled and thrown away."""

@@ -5,11 +5,11 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from benchmarks.report import Report
-from retinanet.errors import ConfigFault, UserFault, list_faults
-from retinanet.section import Positive, Section
+from retinanet.config.fields import Positive, Section
+from retinanet.errors import ConfigError, UserError, list_errors
 
 
-class RegressionFault(UserFault):
+class RegressionError(UserError):
     """A ratio under its floor (exit code 9)."""
 
     exit_code = 9
@@ -28,35 +28,35 @@ _FLOORS = TypeAdapter(tuple[Floor, ...])
 
 
 def read_floors(path: Path) -> tuple[Floor, ...]:
-    """The floors of a JSON file; ConfigFault where it is no list of them."""
+    """The floors of a JSON file; ConfigError where it is no list of them."""
     try:
         return _FLOORS.validate_json(path.read_text(encoding="utf-8"))
     except (ValidationError, OSError, UnicodeDecodeError) as error:
-        raise ConfigFault(
+        raise ConfigError(
             f"{path}: not a list of floors, each {{part, ours, peer, at_least}} ({error!s:.300})"
         ) from error
 
 
 def check_floors(report: Report, floors: tuple[Floor, ...], path: Path | None) -> None:
-    """RegressionFault naming every comparison whose upper quartile is under its floor, or that was not measured.
+    """RegressionError naming every comparison whose upper quartile is under its floor, or that was not measured.
 
     The quartile, so that one slow repetition of a busy machine is no alarm. Floors of other parts are left alone.
     """
     found = {(part.part, ratio.ours, ratio.peer): ratio.time for part in report.parts for ratio in part.ratios}
     measured = {part.part for part in report.parts}
-    faults = []
+    errors = []
     for floor in floors:
         if floor.part not in measured:
             continue
         spread = found.get((floor.part, floor.ours, floor.peer))
         pair = f"{floor.part}: {floor.ours} against {floor.peer}"
         if spread is None:
-            faults.append(f"{pair} was not measured; mend the name, or measure it")
+            errors.append(f"{pair} was not measured; mend the name, or measure it")
         elif spread.quartiles[1] < floor.at_least:
-            faults.append(
+            errors.append(
                 f"{pair}: {spread.median:.2f} times as fast (quartiles {spread.quartiles[0]:.2f} to "
                 f"{spread.quartiles[1]:.2f}), the floor is {floor.at_least:g}"
             )
-    if faults:
+    if errors:
         title = "slower than before; make it fast again, or lower the floor and say why"
-        raise RegressionFault(list_faults(f"{path}: {title}", faults))
+        raise RegressionError(list_errors(f"{path}: {title}", errors))

@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.contest import Contestant, Running
 from benchmarks.options import Options
-from retinanet.errors import ConfigFault
+from retinanet.errors import ConfigError
 
 
 class Foreign(NamedTuple):
@@ -20,11 +20,11 @@ class Foreign(NamedTuple):
 
 
 def read_foreign(path: Path) -> Foreign:
-    """Run the file and take its functions. ConfigFault where it has not both."""
+    """Run the file and take its functions. ConfigError where it has not both."""
     defined = runpy.run_path(str(path))
     missing = [name for name in ("build", "step") if not callable(defined.get(name))]
     if missing:
-        raise ConfigFault(
+        raise ConfigError(
             f"--against {path}: defines no function {' and no '.join(missing)}; it needs "
             "build(size, batch, classes, device) and step(state)."
         )

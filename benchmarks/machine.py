@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from retinanet.section import Section
+from retinanet.config.fields import Section
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "pycocotools", "hotcoco")
 

@@ -20,7 +20,7 @@ from benchmarks.peaks import DTYPES, Peaks, measure_peaks
 from benchmarks.report import PartReport, Ratio, Report, Timing
 from benchmarks.spread import Spread, paired_ratios, spread_of
 from benchmarks.timing import take_turns
-from retinanet.errors import ConfigFault, ResourceFault, UserFault
+from retinanet.errors import ConfigError, ResourceError, UserError
 
 Say = Callable[[str], None]
 
@@ -37,7 +37,7 @@ class Lineup(NamedTuple):
 def measure_all(options: Options) -> Report:
     """Every part of `options`. Progress goes to stderr."""
     if options.device == "cuda" and not torch.cuda.is_available():
-        raise ResourceFault("--device cuda: no CUDA device here; use --device cpu")
+        raise ResourceError("--device cuda: no CUDA device here; use --device cpu")
     if options.threads:
         torch.set_num_threads(options.threads)
     device = torch.device(options.device)
@@ -52,7 +52,7 @@ def measure_all(options: Options) -> Report:
                 if contest.contestants:
                     parts.append(measure_part(contest, options, peaks, partial(_tell, status, part)))
     if not parts:
-        raise ConfigFault(f"--only {options.only}: no contestant of {', '.join(options.parts)} has this in its name")
+        raise ConfigError(f"--only {options.only}: no contestant of {', '.join(options.parts)} has this in its name")
     told = {key: str(value) for key, value in options._asdict().items() if key not in ("json", "check")}
     return Report(machine=this_machine(device), options=told, peaks=peaks, parts=tuple(parts))
 
@@ -113,7 +113,7 @@ def line_up(contest: Contest, say: Say) -> Lineup:
             running.before()
             result = running.step()
             running.after()
-        except UserFault:
+        except UserError:
             raise
         except Exception as error:  # whatever a peer's own code raises
             if contestant.ours:

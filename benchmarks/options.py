@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from retinanet.errors import ConfigFault, list_faults
+from retinanet.errors import ConfigError, list_errors
 
 PARTS = ("train", "infer", "loss", "assign", "postprocess", "data", "feed", "profile", "eval", "start")
 TORCHVISION = "torchvision"
@@ -66,7 +66,7 @@ class Options(NamedTuple):
 
 
 def parse_arguments(words: list[str] | None = None) -> Options:
-    """The options of a command line (default: this process's own). Raises ConfigFault with all that is wrong."""
+    """The options of a command line (default: this process's own). Raises ConfigError with all that is wrong."""
     given = _parser().parse_intermixed_args(words)
     parts = PARTS if not given.parts or "all" in given.parts else tuple(p for p in PARTS if p in given.parts)
     size = tuple(given.size or ([128] if given.quick else [512]))
@@ -88,40 +88,40 @@ def parse_arguments(words: list[str] | None = None) -> Options:
         check=given.check,
     )
     unknown = [part for part in given.parts if part not in ("all", *PARTS)]
-    faults = [f"{part}: no part; the parts are all, {', '.join(PARTS)}" for part in unknown]
-    faults += _faults(options, len(size))
-    if faults:
-        raise ConfigFault(list_faults("benchmarks", faults))
+    errors = [f"{part}: no part; the parts are all, {', '.join(PARTS)}" for part in unknown]
+    errors += _errors(options, len(size))
+    if errors:
+        raise ConfigError(list_errors("benchmarks", errors))
     return options
 
 
-def _faults(options: Options, sides: int) -> list[str]:
+def _errors(options: Options, sides: int) -> list[str]:
     counts = (("--batch", options.batch), ("--classes", options.classes), ("--repeats", options.repeats))
-    faults = [f"{flag} {count}: at least 1" for flag, count in counts if count is not None and count < 1]
+    errors = [f"{flag} {count}: at least 1" for flag, count in counts if count is not None and count < 1]
     if options.threads < 0:
-        faults.append(f"--threads {options.threads}: at least 1, or 0 for torch's choice")
+        errors.append(f"--threads {options.threads}: at least 1, or 0 for torch's choice")
     if sides > 2 or min(options.size) < LEAST_SIDE:
-        faults.append(f"--size: one side or height and width, each at least {LEAST_SIDE} pixels")
+        errors.append(f"--size: one side or height and width, each at least {LEAST_SIDE} pixels")
     for peer in options.peers:
         if peer == TORCHVISION:
             continue
         if not Path(peer).is_file():
-            faults.append(f"--against {peer}: no such file; give `{TORCHVISION}` or a Python file")
+            errors.append(f"--against {peer}: no such file; give `{TORCHVISION}` or a Python file")
         elif not set(options.parts) <= FOREIGN_PARTS:
-            faults.append(
+            errors.append(
                 f"--against {peer}: a file can be timed in {' or '.join(sorted(FOREIGN_PARTS))} only; name one"
             )
         elif options.size[0] != options.size[1]:
-            faults.append(f"--against {peer}: its build() takes square images; give --size one side")
+            errors.append(f"--against {peer}: its build() takes square images; give --size one side")
         elif len(options.parts) > 1:
-            faults.append(f"--against {peer}: its step() is one of training or of inference; name one part")
+            errors.append(f"--against {peer}: its step() is one of training or of inference; name one part")
     if options.images is not None and not options.images.is_dir():
-        faults.append(f"--images {options.images}: no such folder")
+        errors.append(f"--images {options.images}: no such folder")
     if options.check is not None and not options.check.is_file():
-        faults.append(f"--check {options.check}: no such file")
+        errors.append(f"--check {options.check}: no such file")
     if options.json is not None and not options.json.absolute().parent.is_dir():
-        faults.append(f"--json {options.json}: its folder does not exist")
-    return faults
+        errors.append(f"--json {options.json}: its folder does not exist")
+    return errors
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -8,19 +8,19 @@ import torch
 import torch.utils.deterministic
 
 from benchmarks.contest import Precision
-from retinanet import engine
 from retinanet.build import computes_bfloat16
-from retinanet.config import Config
-from retinanet.config_file import config_from_dict
+from retinanet.config.load import config_from_dict
+from retinanet.config.schema import Config
 from retinanet.data.coco import CocoDataset
 from retinanet.distributed import Ranks
-from retinanet.interrupts import StopRequest
-from retinanet.optim import build_plan
-from retinanet.run_folder import RunFolder
+from retinanet.run.folder import RunFolder
+from retinanet.run.interrupts import StopRequest
 from retinanet.structures import Batch
-from retinanet.train_state import TrainState, build_state
+from retinanet.training import engine
+from retinanet.training.optim import build_plan
+from retinanet.training.state import TrainState, build_state
 
-ONE_PROCESS = Ranks(rank=0, local_rank=0, size=1)
+ONE_PROCESS = Ranks(rank=0, local_rank=0, world_size=1)
 
 LEARNING_RATE = 1e-8
 """So small that random weights on random pixels neither grow nor overflow, however many steps are timed."""

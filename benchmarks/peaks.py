@@ -10,7 +10,7 @@ from benchmarks.contest import Precision
 from benchmarks.spread import Spread, spread_of
 from benchmarks.timing import synchronise
 from retinanet.build import computes_bfloat16
-from retinanet.section import Section
+from retinanet.config.fields import Section
 
 DTYPES: dict[Precision, torch.dtype] = {
     "float32": torch.float32,

@@ -14,7 +14,7 @@ from PIL import Image
 from benchmarks.scenes import random_boxes
 from retinanet.data.coco import CocoDataset, load_coco
 from retinanet.data.images import image_header
-from retinanet.errors import DataFault
+from retinanet.errors import DataError
 
 PHOTO = (480, 640)
 """(height, width) of a generated photo: what COCO's mostly have."""
@@ -28,7 +28,7 @@ def make_dataset(folder: Path, images: Path | None) -> CocoDataset:
         write_photos(images, PHOTOS, PHOTO)
     files = sorted(path for path in images.iterdir() if path.suffix.lower() in (".jpg", ".jpeg"))[:256]
     if not files:
-        raise DataFault(f"--images {images}: holds no .jpg or .jpeg file")
+        raise DataError(f"--images {images}: holds no .jpg or .jpeg file")
     annotations = folder / "annotations.json"
     write_annotations(annotations, files, {file: image_header(file) for file in files})
     return load_coco(annotations, images)

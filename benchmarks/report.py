@@ -10,9 +10,9 @@ from benchmarks.contest import Precision
 from benchmarks.machine import Machine
 from benchmarks.peaks import Peaks
 from benchmarks.spread import Spread
-from retinanet.data.json_file import write_json
-from retinanet.errors import DataFault
-from retinanet.section import Section
+from retinanet.config.fields import Section
+from retinanet.errors import DataError
+from retinanet.files import write_json
 
 FORMAT: Literal["retinanet-benchmarks-1"] = "retinanet-benchmarks-1"
 
@@ -90,13 +90,13 @@ class Report(Section):
 
 
 def write_report(report: Report, path: Path) -> None:
-    """ResourceFault where the file cannot be written."""
+    """ResourceError where the file cannot be written."""
     write_json(path, report.model_dump(mode="json"), indent=1)
 
 
 def read_report(path: Path) -> Report:
-    """DataFault where the file is no report."""
+    """DataError where the file is no report."""
     try:
         return Report.model_validate_json(path.read_text(encoding="utf-8"))
     except (ValidationError, OSError, UnicodeDecodeError) as error:
-        raise DataFault(f"{path}: not a report of the benchmarks ({error!s:.300})") from error
+        raise DataError(f"{path}: not a report of the benchmarks ({error!s:.300})") from error

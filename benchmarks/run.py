@@ -27,6 +27,6 @@ def main() -> None:
 if __name__ == "__main__":
     # Python puts this file's folder on the path; the modules are named from the project's.
     sys.path.insert(0, str(PROJECT))
-    from retinanet.cli import run
+    from retinanet.commands.border import run
 
     raise SystemExit(run(main))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from retinanet.section import Section
+from retinanet.config.fields import Section
 
 
 class Spread(Section):

@@ -1,21 +1,60 @@
 """From config sections to the values and objects that the layers below work with."""
 
 import os
+from functools import partial
+from typing import Literal
 
 import torch
 import torch.utils.deterministic
-from torch import nn
 
-from retinanet.assign import AssignRule
-from retinanet.config import Config
-from retinanet.criterion import Criterion
-from retinanet.data.transforms import Augment, PixelRule, Sizing
-from retinanet.evaluate import Detector
-from retinanet.losses.box import build_box_loss
-from retinanet.losses.classification import ClassificationLoss, build_class_loss
-from retinanet.model.folding import inference_copy
-from retinanet.model.retinanet import RetinaNet, build_anchor_spec, build_model
-from retinanet.postprocess import DetectRule
+from retinanet.config.class_losses import (
+    NEGATIVES_PER_POSITIVE,
+    AnyClassLossKeys,
+    BalancedCrossEntropyKeys,
+    BoxLossKeys,
+    CrossEntropyKeys,
+    FocalKeys,
+    FocalStarKeys,
+    GhmKeys,
+    HardMiningKeys,
+    Ohem13Keys,
+    OhemKeys,
+    QualityFocalKeys,
+    SampledKeys,
+    SoftmaxCrossEntropyKeys,
+    SoftmaxFocalKeys,
+    VarifocalKeys,
+)
+from retinanet.config.schema import Config, ModelKeys
+from retinanet.data.transforms import Augment, PixelRule, ResizeRule
+from retinanet.detection.anchors import AnchorSpec
+from retinanet.detection.assign import AssignRule
+from retinanet.detection.postprocess import DetectRule
+from retinanet.detection.scores import SOFTMAX
+from retinanet.losses.box import BoxRegressionLoss, ciou, diou, giou, l1, smooth_l1
+from retinanet.losses.classification import ClassificationLoss, over_positives
+from retinanet.losses.criterion import Criterion
+from retinanet.losses.cross_entropy import balanced_cross_entropy, cross_entropy
+from retinanet.losses.focal import focal, focal_star
+from retinanet.losses.fused import (
+    DenseLoss,
+    FusedLoss,
+    NegativeMargin,
+    OnePass,
+    cross_entropy_negative_margin,
+    focal_negative_margin,
+    focal_star_negative_margin,
+    sigmoid_pass,
+)
+from retinanet.losses.ghm import ghm, harmonised, harmonised_in_one_pass
+from retinanet.losses.hard_mining import OhemRule, ohem
+from retinanet.losses.quality import quality_focal, varifocal
+from retinanet.losses.sampled import SampleRule, sampled
+from retinanet.losses.softmax import softmax_cross_entropy, softmax_focal, softmax_prior_bias
+from retinanet.model.backbone import build_backbone
+from retinanet.model.fpn import Fpn
+from retinanet.model.heads import Head
+from retinanet.model.retinanet import RetinaNet
 
 
 def seed_everything(seed: int, threads: int) -> None:
@@ -52,19 +91,19 @@ def build_criterion(config: Config) -> Criterion:
 def build_assign_rule(config: Config) -> AssignRule:
     rule = config.assign
     return AssignRule(
-        rule.positive_iou,
-        rule.negative_iou,
-        rule.low_quality,
-        rule.low_quality_min_iou,
-        rule.low_quality_takes,
-        rule.crowd_overlap,
+        positive_iou=rule.positive_iou,
+        negative_iou=rule.negative_iou,
+        low_quality=rule.low_quality,
+        low_quality_min_iou=rule.low_quality_min_iou,
+        low_quality_takes=rule.low_quality_takes,
+        crowd_overlap=rule.crowd_overlap,
     )
 
 
-def build_sizing(config: Config) -> Sizing:
+def build_resize_rule(config: Config) -> ResizeRule:
     data = config.data
     canvas = (data.canvas[0], data.canvas[1]) if data.canvas else None
-    return Sizing(data.shorter_side, data.longer_side, canvas, data.resize, data.canvases)
+    return ResizeRule(data.shorter_side, data.longer_side, canvas, data.resize, data.canvases)
 
 
 def build_augment(config: Config) -> Augment:
@@ -103,16 +142,113 @@ def build_detect_rule(config: Config) -> DetectRule:
     return DetectRule(rule.score_threshold, rule.topk, rule.nms_iou, rule.detections)
 
 
-def build_detector(config: Config, model: nn.Module, device: torch.device) -> Detector:
-    """A copy of `model`, made for inference, with the rules of `config`."""
-    precision = build_precision(config, device)
-    return Detector(
-        model=inference_copy(model, precision),
-        anchors=build_anchor_spec(config.model),
-        scoring=build_class_loss(config.loss.classification).scoring,
-        rule=build_detect_rule(config),
-        device=device,
-        precision=precision,
-        channels_last=config.model.channels_last,
-        pixels=build_pixel_rule(config),
+def build_box_loss(config: BoxLossKeys) -> BoxRegressionLoss:
+    """The loss that config `loss.box` names."""
+    match config.kind:
+        case "l1":
+            return l1
+        case "smooth_l1":
+            return partial(smooth_l1, beta=config.beta)
+        case "giou":
+            return giou
+        case "diou":
+            return diou
+        case "ciou":
+            return ciou
+
+
+def build_ohem_rule(keys: HardMiningKeys) -> OhemRule:
+    """The rule of `ohem` or, at most three negatives to a positive, of `ohem_1_3`."""
+    return OhemRule(
+        batch=keys.batch,
+        nms_iou=keys.nms_iou,
+        ranking=keys.ranking,
+        nms_scope=keys.nms_scope,
+        normaliser=keys.normaliser,
+        ignored=keys.ignored,
+        negatives_per_positive=NEGATIVES_PER_POSITIVE if isinstance(keys, Ohem13Keys) else None,
+    )
+
+
+def build_sample_rule(keys: SampledKeys) -> SampleRule:
+    return SampleRule(batch=keys.batch, positive_fraction=keys.positive_fraction, normaliser=keys.normaliser)
+
+
+def build_class_loss(options: AnyClassLossKeys, kernels: Literal["auto", "plain"] = "auto") -> ClassificationLoss:
+    """The loss that config `loss.classification` describes; `auto` kernels compile dense losses of large batches."""
+
+    def fast(plain: DenseLoss, one_pass: OnePass) -> DenseLoss:
+        return FusedLoss(plain, one_pass) if kernels == "auto" else plain
+
+    def dense(
+        plain: DenseLoss, margin: NegativeMargin, positive_weight: float, negative_weight: float
+    ) -> ClassificationLoss:
+        return ClassificationLoss(over_positives(fast(plain, sigmoid_pass(margin, positive_weight, negative_weight))))
+
+    match options:
+        case FocalKeys(alpha=alpha, gamma=gamma):
+            plain = partial(focal, alpha=alpha, gamma=gamma)
+            return dense(plain, partial(focal_negative_margin, gamma=gamma), alpha, 1.0 - alpha)
+        case CrossEntropyKeys():
+            return dense(cross_entropy, cross_entropy_negative_margin, 1.0, 1.0)
+        case BalancedCrossEntropyKeys(alpha=alpha):
+            return dense(
+                partial(balanced_cross_entropy, alpha=alpha), cross_entropy_negative_margin, alpha, 1.0 - alpha
+            )
+        case FocalStarKeys(gamma=gamma, beta=beta, alpha=alpha):
+            plain = partial(focal_star, gamma=gamma, beta=beta, alpha=alpha)
+            return dense(plain, partial(focal_star_negative_margin, gamma=gamma, beta=beta), alpha, 1.0 - alpha)
+        case OhemKeys() | Ohem13Keys():
+            one_pass = sigmoid_pass(cross_entropy_negative_margin, 1.0, 1.0)
+            return ClassificationLoss(
+                partial(ohem, rule=build_ohem_rule(options), hardness=fast(cross_entropy, one_pass))
+            )
+        case SampledKeys():
+            return ClassificationLoss(partial(sampled, rule=build_sample_rule(options)))
+        case GhmKeys(bins=bins):
+            plain = partial(harmonised, bins=bins)
+            return ClassificationLoss(partial(ghm, loss=fast(plain, partial(harmonised_in_one_pass, bins=bins))))
+        case QualityFocalKeys(beta=beta):
+            return ClassificationLoss(partial(quality_focal, beta=beta))
+        case VarifocalKeys(alpha=alpha, gamma=gamma):
+            return ClassificationLoss(partial(varifocal, alpha=alpha, gamma=gamma))
+        case SoftmaxCrossEntropyKeys(alpha=alpha):
+            value = over_positives(partial(softmax_cross_entropy, alpha=alpha))
+            return ClassificationLoss(value, softmax_prior_bias, SOFTMAX)
+        case SoftmaxFocalKeys(alpha=alpha, gamma=gamma):
+            value = over_positives(partial(softmax_focal, alpha=alpha, gamma=gamma))
+            return ClassificationLoss(value, softmax_prior_bias, SOFTMAX)
+
+
+def build_model(config: ModelKeys, classes: int, class_biases: list[float], load_weights: bool = True) -> RetinaNet:
+    """Compose the network of config `model`.
+
+    class_biases are what the class loss asks for, one for each output of an anchor. With load_weights False the
+    backbone's weights are not fetched (a checkpoint will be loaded).
+    """
+    backbone_config, channels = config.backbone, config.fpn.channels
+    per_cell = build_anchor_spec(config).per_cell
+    head = config.head
+    backbone = build_backbone(
+        backbone_config.name,
+        backbone_config.weights if load_weights else "none",
+        backbone_config.norm,
+        backbone_config.frozen_stages,
+        backbone_config.stride_in_1x1,
+        backbone_config.fold,
+    )
+    width = head.channels or channels
+    fpn = Fpn(backbone.channels, channels, config.fpn.p6_source, config.fpn.p7_relu)
+    # The box head is drawn first: class losses that ask for other outputs share every other initial weight.
+    box_head = Head(channels, width, head.depth, head.norm, per_cell, [0.0] * 4, 4)
+    class_head = Head(channels, width, head.depth, head.norm, per_cell, class_biases, classes)
+    model = RetinaNet(backbone, fpn, class_head, box_head)
+    return model.to(memory_format=torch.channels_last) if config.channels_last else model
+
+
+def build_anchor_spec(config: ModelKeys) -> AnchorSpec:
+    """The anchors that config `model.anchors` describes."""
+    anchors = config.anchors
+    return AnchorSpec(
+        anchors.sizes, anchors.scales, anchors.aspect_ratios, anchors.offset, anchors.rounding, anchors.spacing
     )

@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from retinanet.errors import ConfigFault, ResourceFault
+from retinanet.errors import ConfigError, ResourceError
 
 
 class Ranks(NamedTuple):
@@ -15,7 +15,7 @@ class Ranks(NamedTuple):
 
     rank: int
     local_rank: int
-    size: int
+    world_size: int
 
     @property
     def is_main(self) -> bool:
@@ -35,17 +35,17 @@ def was_restarted() -> bool:
 
 
 def choose_device(name: str, ranks: Ranks) -> torch.device:
-    """The device of this rank for config `device`. ResourceFault where it is not there."""
+    """The device of this rank for config `device`. ResourceError where it is not there."""
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
-        name = "cuda" if cuda else "mps" if mps and ranks.size == 1 else "cpu"
+        name = "cuda" if cuda else "mps" if mps and ranks.world_size == 1 else "cpu"
     if (name == "cuda" and not cuda) or (name == "mps" and not mps):
-        raise ResourceFault(f"device: {name} is not available on this machine; use device=cpu or device=auto.")
-    if name == "mps" and ranks.size > 1:
-        raise ConfigFault("device: an Apple GPU serves one process; run without torchrun or with device=cpu.")
+        raise ResourceError(f"device: {name} is not available on this machine; use device=cpu or device=auto.")
+    if name == "mps" and ranks.world_size > 1:
+        raise ConfigError("device: an Apple GPU serves one process; run without torchrun or with device=cpu.")
     if name == "cuda":
         if ranks.local_rank >= torch.cuda.device_count():
-            raise ResourceFault(
+            raise ResourceError(
                 f"torchrun started local rank {ranks.local_rank} but there are {torch.cuda.device_count()} GPUs; "
                 "lower --nproc-per-node."
             )
@@ -56,7 +56,7 @@ def choose_device(name: str, ranks: Ranks) -> torch.device:
 
 def start(ranks: Ranks, device: torch.device) -> None:
     """Join the process group of a torchrun run: NCCL on GPUs, gloo elsewhere."""
-    if ranks.size > 1 and not dist.is_initialized():
+    if ranks.world_size > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
 
@@ -74,12 +74,12 @@ def sum_over_ranks(values: Tensor) -> Tensor:
 
 
 def agree(answer: bool, disagreement: str, device: torch.device) -> bool:
-    """The answer that all ranks give; ResourceFault with `disagreement` where they differ."""
+    """The answer that all ranks give; ResourceError with `disagreement` where they differ."""
     if not dist.is_initialized():
         return answer
     yes = int(sum_over_ranks(torch.tensor(int(answer), device=device)))
     if yes not in (0, dist.get_world_size()):
-        raise ResourceFault(f"{disagreement}; all nodes of a run need one shared file system.")
+        raise ResourceError(f"{disagreement}; all nodes of a run need one shared file system.")
     return answer
 
 

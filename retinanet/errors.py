@@ -1,41 +1,79 @@
-"""Faults a user can mend. Each carries the exit code that the command lines return.
+"""Errors a user can mend. Each carries the exit code that the command lines return.
 
 The message is the whole story: what is wrong, in which file, key or image, and how to mend it.
 `retinanet.cli.run` prints it without a traceback.
 """
 
+import errno
+import os
+import sys
+from typing import NamedTuple
 
-class UserFault(ValueError):
-    """Base of every fault that is not ours. `exit_code` is what the process returns."""
+
+class Verdict(NamedTuple):
+    """What the user is told of an exception."""
+
+    exit_code: int
+    message: str
+    ours: bool = False
+    """True: the traceback is printed too."""
+
+
+_MEND = {
+    errno.ENOSPC: "free some space, or write elsewhere with output=FOLDER",
+    errno.EDQUOT: "free some space, or write elsewhere with output=FOLDER",
+    errno.EACCES: "change its permissions, or choose another path",
+    errno.EPERM: "change its permissions, or choose another path",
+    errno.EROFS: "write elsewhere with output=FOLDER",
+    errno.EIO: "the disk or the network drive failed; check it, or choose another path",
+    errno.EMFILE: "allow more open files (`ulimit -n 4096`), or close what else runs here",
+    errno.ENFILE: "close other programs",
+    errno.ENAMETOOLONG: "choose a shorter path",
+    errno.ENOTDIR: "a part of this path is a file; choose another path",
+}
+
+
+# RuntimeErrors of torch that are no class of their own.
+_MEMORY_WORDS = ("can't allocate memory", "not enough memory", "backend out of memory")
+
+
+_LESS_MEMORY = (
+    "use a smaller schedule.batch_size, the same batch in more parts (schedule.accumulation), "
+    "a smaller data.shorter_side and data.longer_side, fewer data.workers or a smaller data.cache_mib"
+)
+
+
+class UserError(ValueError):
+    """Base of every error that is not ours. `exit_code` is what the process returns."""
 
     exit_code = 2
 
 
-class ConfigFault(UserFault):
+class ConfigError(UserError):
     """A command line or a config that cannot be used (exit code 2)."""
 
     exit_code = 2
 
 
-class DataFault(UserFault):
+class DataError(UserError):
     """A data set, image or detections file that cannot be used (exit code 3)."""
 
     exit_code = 3
 
 
-class CheckpointFault(UserFault):
+class CheckpointError(UserError):
     """A checkpoint or weights file that cannot be used (exit code 4)."""
 
     exit_code = 4
 
 
-class NumericalFault(UserFault):
+class NumericalError(UserError):
     """A loss or gradient that is no longer a finite number (exit code 5)."""
 
     exit_code = 5
 
 
-class ResourceFault(UserFault):
+class ResourceError(UserError):
     """Disk, memory, permission or device that is missing or taken (exit code 6)."""
 
     exit_code = 6
@@ -52,9 +90,47 @@ class Interrupted(Exception):
         self.exit_code = exit_code
 
 
-def list_faults(title: str, faults: list[str], most: int = 50) -> str:
-    """One message from many faults: a title with the count, then one indented line each."""
-    lines = [f"  - {fault}" for fault in faults[:most]]
-    if len(faults) > most:
-        lines.append(f"  ... and {len(faults) - most} more")
-    return "\n".join([f"{title} ({len(faults)} fault{'s' if len(faults) != 1 else ''}):", *lines])
+def list_errors(title: str, errors: list[str], most: int = 50) -> str:
+    """One message from many errors: a title with the count, then one indented line each."""
+    lines = [f"  - {error}" for error in errors[:most]]
+    if len(errors) > most:
+        lines.append(f"  ... and {len(errors) - most} more")
+    return "\n".join([f"{title} ({len(errors)} error{'s' if len(errors) != 1 else ''}):", *lines])
+
+
+def judge(error: BaseException) -> Verdict:
+    """Exit code and message for an exception. An empty message says nothing."""
+    if isinstance(error, UserError):
+        return Verdict(error.exit_code, f"error: {error!s}")
+    if isinstance(error, Interrupted):
+        return Verdict(error.exit_code, str(error))
+    if isinstance(error, KeyboardInterrupt):
+        return Verdict(130, "interrupted")
+    if isinstance(error, BrokenPipeError):
+        # 128 + SIGPIPE: whoever read our output, such as `head`, has left.
+        return Verdict(141, "")
+    if _is_out_of_memory(error):
+        first = next(iter(str(error).splitlines()), "")
+        what = f"out of memory: {first}" if first else "out of memory"
+        return Verdict(ResourceError.exit_code, f"error: {what}\n{_LESS_MEMORY}")
+    if isinstance(error, OSError) and (error.errno in _MEND or isinstance(error, PermissionError)):
+        return Verdict(ResourceError.exit_code, f"error: {_os_message(error)}")
+    report = "error: this is an error of the program, not of your input: please report it with the lines above"
+    return Verdict(1, report, ours=True)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    torch_oom = getattr(sys.modules.get("torch"), "OutOfMemoryError", None)
+    if isinstance(torch_oom, type) and isinstance(error, torch_oom):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and any(word in text for word in _MEMORY_WORDS)
+
+
+def _os_message(error: OSError) -> str:
+    names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+    what = (error.strerror or str(error) or "permission denied").lower()
+    mend = _MEND.get(error.errno or errno.EACCES, "")
+    return f"{' -> '.join(names)}: {what}; {mend}" if names else f"{what}; {mend}"

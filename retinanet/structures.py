@@ -107,7 +107,7 @@ class Scoring(NamedTuple):
 
     scores: Callable[[Tensor], Tensor]
     """Head outputs (..., O) -> class scores (..., K) in 0..1, float32."""
-    may_pass: Callable[[Tensor, float], Tensor]
+    prefilter: Callable[[Tensor, float], Tensor]
     """Head outputs (..., O), threshold -> (...) bool, True wherever some class scores above the threshold, and hardly
     anywhere else: what is cheap to find out before scores are made."""
 

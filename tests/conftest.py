@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from places import PROJECT
 
-from retinanet.config import Config
-from retinanet.config_file import load_config
-from retinanet.data.shapes import generate_shapes
-
-PROJECT = Path(__file__).resolve().parent.parent
+from retinanet.config.load import load_config
+from retinanet.config.schema import Config
+from retinanet.prepare.shapes import generate_shapes
 
 TINY_YAML = """
 data:
@@ -81,7 +80,7 @@ def tiny(tiny_yaml: Path) -> Callable[..., Config]:
 @pytest.fixture(scope="session")
 def trained(tiny: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run of two steps with a moving average; read only."""
-    from retinanet.engine import train  # here, so that tests without torch stay quick
+    from retinanet.training.engine import train
 
     folder = tmp_path_factory.mktemp("trained") / "run"
     train(tiny("schedule.iterations=2", "schedule.ema=0.9"), folder)
@@ -113,7 +112,7 @@ def tool_environment() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def run_tool(tool_environment: dict[str, str]) -> RunTool:
-    """run_tool("train.py", argument, ..., cwd=folder) runs tools/train.py to its end."""
+    """run_tool("train.py", argument, ..., cwd=folder) runs retinanet train to its end."""
 
     def run(tool: str, *arguments: object, cwd: Path = PROJECT) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, str(PROJECT / "tools" / tool), *map(str, arguments)]

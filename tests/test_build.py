@@ -10,14 +10,14 @@ from retinanet.build import (
     build_assign_rule,
     build_augment,
     build_criterion,
-    build_detector,
     build_loss_and_model,
     build_precision,
-    build_sizing,
+    build_resize_rule,
     computes_bfloat16,
     seed_everything,
 )
-from retinanet.config import Config
+from retinanet.config.schema import Config
+from retinanet.evaluation.detector import build_detector
 from retinanet.losses.box import giou
 from retinanet.losses.focal import focal
 from retinanet.structures import ClassTargets
@@ -82,10 +82,10 @@ def test_loss_and_model_fit_together() -> None:
 def test_sizing_and_augment() -> None:
     data = {"shorter_side": (480, 600), "longer_side": 900, "scale_jitter": (0.5, 1.5), "color_jitter": 0.3}
     built = config(data={**data, "flip": 0.25, "vertical_flip": 0.125})
-    assert tuple(build_sizing(built)) == ((480, 600), 900, None, "antialias", "groups")
+    assert tuple(build_resize_rule(built)) == ((480, 600), 900, None, "antialias", "groups")
     assert tuple(build_augment(built)) == ((0.5, 1.5), 0.3, 0.25, 0.125)
-    assert build_sizing(config(data={"canvas": (320, 256)})).canvas == (320, 256)
-    exact = build_sizing(config(data={"resize": "float_bilinear", "canvases": "tight"}))
+    assert build_resize_rule(config(data={"canvas": (320, 256)})).canvas == (320, 256)
+    exact = build_resize_rule(config(data={"resize": "float_bilinear", "canvases": "tight"}))
     assert (exact.resize, exact.canvases) == ("float_bilinear", "tight")
 
 

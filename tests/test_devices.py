@@ -10,24 +10,24 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from retinanet.anchors import pyramid_anchors
-from retinanet.assign import assign_batch
 from retinanet.build import (
+    build_anchor_spec,
     build_assign_rule,
     build_criterion,
     build_detect_rule,
     build_loss_and_model,
     build_pixel_rule,
 )
-from retinanet.config import Config
-from retinanet.criterion import Divisor, StepPositives, criterion, draw_seeds, move_running, normaliser
+from retinanet.config.schema import Config
 from retinanet.data.transforms import normalise, to_device
+from retinanet.detection.anchors import pyramid_anchors
+from retinanet.detection.assign import assign_batch
+from retinanet.detection.postprocess import nms_of, taken_together, to_original_frame
 from retinanet.distributed import Ranks
-from retinanet.evaluate import result_rows
-from retinanet.model.retinanet import build_anchor_spec
-from retinanet.postprocess import nms_of, taken_together, to_original_frame
+from retinanet.evaluation.evaluate import result_rows
+from retinanet.losses.criterion import Divisor, StepPositives, criterion, image_seeds, move_running, normaliser
 from retinanet.structures import Batch, Detections, Targets
-from retinanet.train_data import load_data, load_steps
+from retinanet.training.batches import load_data, load_steps
 
 Tiny = Callable[..., Config]
 GPU = torch.device("cuda", 0)
@@ -71,7 +71,7 @@ def test_losses_of_a_batch_are_computed_on_the_gpu(kind: str, normalised_by: str
     told = (f"loss.classification.kind={kind}", f"loss.normaliser={normalised_by}", "assign.low_quality=true")
     config = tiny(*told, "loss.box.kind=ciou", "model.backbone.norm=frozen_bn")
     loaded, fakes = first_batch(config), Fakes()
-    seeds_B = draw_seeds(0, 0, loaded.image_ids_B.tolist())
+    seeds_B = image_seeds(0, 0, loaded.image_ids_B.tolist())
     _, model = build_loss_and_model(config, 3, load_weights=False)
     weights = {name: fakes.of(tensor) for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
     host = fakes.batch(loaded)

@@ -18,7 +18,7 @@ from retinanet.distributed import (
     sum_over_ranks,
     was_restarted,
 )
-from retinanet.errors import ConfigFault, ResourceFault
+from retinanet.errors import ConfigError, ResourceError
 
 VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "TORCHELASTIC_RESTART_COUNT")
 ROWS = ([3, 0], [0, 2], [0, 0], [1, 1])
@@ -37,7 +37,7 @@ def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("one_process")
 def test_one_process_without_torchrun() -> None:
-    assert read_ranks() == Ranks(rank=0, local_rank=0, size=1)
+    assert read_ranks() == Ranks(rank=0, local_rank=0, world_size=1)
     assert read_ranks().is_main
     assert not was_restarted()
     start(read_ranks(), torch.device("cpu"))
@@ -48,7 +48,7 @@ def test_one_process_without_torchrun() -> None:
 def test_ranks_are_torchruns(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in zip(VARIABLES, ("5", "1", "8", "2"), strict=True):
         monkeypatch.setenv(name, value)
-    assert read_ranks() == Ranks(rank=5, local_rank=1, size=8)
+    assert read_ranks() == Ranks(rank=5, local_rank=1, world_size=8)
     assert not read_ranks().is_main
     assert was_restarted()
 
@@ -69,7 +69,7 @@ def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert choose_device("auto", Ranks(0, 0, 1)) == torch.device("cpu")
     for name in ("cuda", "mps"):
-        with pytest.raises(ResourceFault, match=f"device: {name} is not available"):
+        with pytest.raises(ResourceError, match=f"device: {name} is not available"):
             choose_device(name, Ranks(0, 0, 1))
 
 
@@ -78,14 +78,14 @@ def test_an_apple_gpu_serves_one_process(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     assert choose_device("auto", Ranks(0, 0, 1)).type == "mps"
     assert choose_device("auto", Ranks(0, 0, 2)).type == "cpu"
-    with pytest.raises(ConfigFault, match="one process"):
+    with pytest.raises(ConfigError, match="one process"):
         choose_device("mps", Ranks(0, 0, 2))
 
 
 def test_more_local_ranks_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(ResourceFault, match="local rank 2 but there are 2 GPUs"):
+    with pytest.raises(ResourceError, match="local rank 2 but there are 2 GPUs"):
         choose_device("cuda", Ranks(2, 2, 3))
 
 

@@ -1,56 +1,7 @@
-"""Weights of other projects, a RetinaNet's or MSRA's backbone, into ours, and ours into torchvision's."""
+"""`retinanet convert` from a checkout."""
 
-import argparse
-from pathlib import Path
-
-from retinanet.cli import run, split_overrides
-
-CONVERSIONS = {
-    "torchvision_v1": "torchvision's retinanet_resnet50_fpn",
-    "torchvision_v2": "torchvision's retinanet_resnet50_fpn_v2",
-    "detectron2": "a .pkl of its model zoo, or a .pth of its training",
-    "mmdetection": "a .pth of its model zoo or training",
-    "msra_resnet": "MSRA's ResNet (R-50.pkl) of Detectron or detectron2, for model.backbone.weights",
-    "ours": "a checkpoint of ours as .safetensors for publishing, or back as .pt",
-    "to_torchvision_v1": "a checkpoint of ours as a state dict of torchvision's",
-    "to_torchvision_v2": "the same for its second version",
-}
-
-
-def parse_arguments() -> argparse.Namespace:
-    known = "\n".join(f"  {name:18} {meaning}" for name, meaning in CONVERSIONS.items())
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False,
-        description=f"Convert weights of a RetinaNet or a backbone, every tensor or none.\n\nconversions:\n{known}",
-        epilog="Examples: python tools/convert_weights.py torchvision_v1 retinanet_coco.pth retinanet.pt\n"
-        "          python tools/convert_weights.py to_torchvision_v1 runs/NAME/checkpoints/best.pt OUT.pth",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("conversion", choices=list(CONVERSIONS), metavar="CONVERSION", help="one of those above")
-    parser.add_argument("input", type=Path, metavar="IN", help="file of weights; any may also be .safetensors")
-    parser.add_argument("output", type=Path, metavar="OUT", help="file to write; .safetensors for publishing")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="config keys that its recipe does not tell")
-    parser.add_argument("--classes", type=Path, metavar="FILE", help="JSON list of names, or a COCO annotation file")
-    parser.add_argument(
-        "--coco-only", action="store_true", help="of torchvision's 91 outputs keep those of COCO's 80 categories"
-    )
-    parser.add_argument("--norm-eps", type=float, help="eps of its batch norms (default: 1e-5, or as published)")
-    parser.add_argument("--overwrite", action="store_true", help="replace OUT where it exists")
-    return parser.parse_intermixed_args()
-
-
-def main() -> None:
-    arguments = parse_arguments()
-    overrides, stray = split_overrides(arguments.overrides)
-    from retinanet.errors import ConfigFault
-    from retinanet.interop.conversion import Wishes, convert
-
-    if stray:
-        raise ConfigFault(f"expected key=value after the two files, not: {' '.join(stray)}")
-    wishes = Wishes(arguments.classes, arguments.coco_only, arguments.norm_eps, overrides)
-    files = arguments.input, arguments.output
-    print("\n".join(convert(arguments.conversion, *files, wishes, overwrite=arguments.overwrite)))
-
+from retinanet.commands.border import run
+from retinanet.commands.convert_weights import main
 
 if __name__ == "__main__":
     raise SystemExit(run(main))

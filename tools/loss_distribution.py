@@ -1,49 +1,7 @@
-"""The paper's Figure 4 for a checkpoint: which positives and negatives carry the loss, under which loss."""
+"""`retinanet loss-distribution` from a checkout."""
 
-import argparse
-from pathlib import Path
-
-from retinanet.cli import run
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False,
-        description="Cumulative loss of a checkpoint's positive and negative anchors under several class losses, and "
-        "its shares by level, object size and class: loss_distribution.png, curves.csv, shares.csv, summary.json.",
-        epilog="Examples: python tools/loss_distribution.py runs/quickstart/checkpoints/best.pt\n"
-        "          python tools/loss_distribution.py runs/NAME/checkpoints/last.pt data.root=PATH --images 200 \\\n"
-        "              --loss kind=focal,gamma=2,alpha=0.25 --loss '{kind: cross_entropy}'",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("checkpoint", type=Path, help="such as runs/NAME/checkpoints/best.pt")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="config keys to change, as data.root=PATH")
-    parser.add_argument("--split", choices=("val", "train"), default="val", help="images to use (default: val)")
-    parser.add_argument("--images", type=int, metavar="N", help="use at most N images, drawn at random")
-    parser.add_argument(
-        "--loss",
-        action="append",
-        default=[],
-        metavar="KEYS",
-        help="a loss by its keys of loss.classification; repeat it for more (default: focal with gamma 0, 0.5, 1, 2)",
-    )
-    parser.add_argument("--output", type=Path, help="folder for the results (default: loss_distribution/ of the run)")
-    return parser.parse_intermixed_args()
-
-
-def main() -> None:
-    arguments = parse_arguments()
-    from retinanet.loss_distribution.draw import draw_loss_distribution
-
-    draw_loss_distribution(
-        arguments.checkpoint,
-        arguments.overrides,
-        losses=arguments.loss,
-        split=arguments.split,
-        most_images=arguments.images,
-        output=arguments.output,
-    )
-
+from retinanet.commands.border import run
+from retinanet.commands.loss_distribution import main
 
 if __name__ == "__main__":
     raise SystemExit(run(main))

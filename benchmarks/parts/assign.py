@@ -17,10 +17,9 @@ from benchmarks.contest import Comparison, Contest, Contestant, Running
 from benchmarks.options import Options
 from benchmarks.ours import as_in_a_run, build_config
 from benchmarks.scenes import random_targets
-from retinanet.anchors import pyramid_anchors
-from retinanet.assign import assign_batch
-from retinanet.build import build_assign_rule
-from retinanet.model.retinanet import build_anchor_spec
+from retinanet.build import build_anchor_spec, build_assign_rule
+from retinanet.detection.anchors import pyramid_anchors
+from retinanet.detection.assign import assign_batch
 from retinanet.structures import Targets
 
 CANVAS, QUICK_CANVAS = (512, 512), (192, 192)

@@ -17,10 +17,10 @@ from torchvision.transforms.v2 import functional as F
 from benchmarks.contest import Comparison, Contest, Contestant, Running, unchecked
 from benchmarks.options import Options
 from benchmarks.photos import make_dataset, source_of
-from retinanet.build import build_pixel_rule, build_sizing
-from retinanet.config import Config, Data, Schedule
+from retinanet.build import build_pixel_rule, build_resize_rule
+from retinanet.config.schema import Config, DataKeys, ScheduleKeys
 from retinanet.data.coco import CocoDataset
-from retinanet.data.loader import Share, eval_batches, train_batches
+from retinanet.data.loader import Shard, eval_batches, train_batches
 from retinanet.data.transforms import NO_AUGMENT, normalise
 
 BATCH = 2
@@ -52,7 +52,8 @@ def build_contest(options: Options) -> Contest:
     shorter, longer = (128, 214) if options.quick else (800, 1333)
     batches = 2 if options.quick else 16
     config = Config(
-        data=Data(shorter_side=(shorter,), longer_side=longer), schedule=Schedule(iterations=1, batch_size=BATCH)
+        data=DataKeys(shorter_side=(shorter,), longer_side=longer),
+        schedule=ScheduleKeys(iterations=1, batch_size=BATCH),
     )
     dataset = make_dataset(Path(folder.name), options.images)
     records = dataset.images * (-(-(batches + RUN_UP) * BATCH // len(dataset.images)))
@@ -92,14 +93,16 @@ def build_contest(options: Options) -> Contest:
 
 def our_batches(load: Load, workers: int) -> Batches:
     """The project's own loader, without augmentation."""
-    sizing = build_sizing(load.config)
-    yield from eval_batches(load.dataset, sizing, batch_size=BATCH, rank=0, ranks=1, workers=workers, pin=False)
+    resize_rule = build_resize_rule(load.config)
+    yield from eval_batches(
+        load.dataset, resize_rule, batch_size=BATCH, rank=0, world_size=1, workers=workers, pin=False
+    )
 
 
 def our_normalised(load: Load) -> Batches:
     """The project's own loader, and what its training step does with a batch first."""
-    rule, sizing = build_pixel_rule(load.config), build_sizing(load.config)
-    for batch in eval_batches(load.dataset, sizing, batch_size=BATCH, rank=0, ranks=1, workers=0, pin=False):
+    rule, resize_rule = build_pixel_rule(load.config), build_resize_rule(load.config)
+    for batch in eval_batches(load.dataset, resize_rule, batch_size=BATCH, rank=0, world_size=1, workers=0, pin=False):
         yield normalise(batch.images, batch.sizes_B2, rule, channels_last=True)
 
 
@@ -107,12 +110,12 @@ def our_kept(load: Load) -> Batches:
     """Training's loader without augmentation, with room for all images in data.cache_mib."""
     yield from train_batches(
         load.kept,
-        build_sizing(load.config),
+        build_resize_rule(load.config),
         NO_AUGMENT,
         batch_size=BATCH,
         seed=0,
         steps=(0, RUN_UP + load.batches + len(load.kept.images)),
-        share=Share(0, 1, 1),
+        shard=Shard(0, 1, 1),
         workers=0,
         pin=False,
         cache_mib=4 * len(load.kept.images),

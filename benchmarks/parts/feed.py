@@ -14,12 +14,12 @@ from benchmarks.contest import Comparison, Contest, Contestant, Precision, Runni
 from benchmarks.options import Options
 from benchmarks.ours import ONE_PROCESS, as_in_a_run, build_training, one_update, own_precisions
 from benchmarks.photos import make_dataset, source_of
-from retinanet.config import Config, Data, Schedule
+from retinanet.config.schema import Config, DataKeys, ScheduleKeys
 from retinanet.data.coco import CocoDataset
 from retinanet.data.prefetch import AHEAD
 from retinanet.data.transforms import to_device
 from retinanet.structures import Batch
-from retinanet.train_data import load_steps
+from retinanet.training.batches import load_steps
 
 STEPS, GPU_STEPS, QUICK_STEPS = 4, 20, 2
 """Training steps of a timed repetition: several times as long as a batch takes to load."""
@@ -63,7 +63,9 @@ def build_contest(options: Options) -> Contest:
     """Training from files, and on one batch."""
     folder = tempfile.TemporaryDirectory(prefix="retinanet-benchmark-")
     device = torch.device(options.device)
-    config = Config(data=Data(canvas=options.size), schedule=Schedule(iterations=ENOUGH, batch_size=options.batch))
+    config = Config(
+        data=DataKeys(canvas=options.size), schedule=ScheduleKeys(iterations=ENOUGH, batch_size=options.batch)
+    )
     feed = Feed(
         dataset=make_dataset(Path(folder.name), options.images),
         config=config,

@@ -13,8 +13,9 @@ from benchmarks.options import Options
 from benchmarks.ours import as_in_a_run, build_config
 from benchmarks.scenes import random_batch
 from benchmarks.theirs import AS_SHIPPED, BFLOAT16_LAST, Variant, autocast, build_peer, images_of, prepared
-from retinanet.build import build_detector, build_loss_and_model, build_pixel_rule
+from retinanet.build import build_loss_and_model, build_pixel_rule
 from retinanet.data.transforms import normalise
+from retinanet.evaluation.detector import build_detector
 from retinanet.structures import Batch
 
 CANDIDATES = 3000

@@ -17,10 +17,9 @@ from benchmarks.options import Options
 from benchmarks.ours import as_in_a_run, build_config, own_precisions
 from benchmarks.peaks import DTYPES
 from benchmarks.scenes import random_targets
-from retinanet.anchors import pyramid_anchors
-from retinanet.assign import assign
-from retinanet.build import build_assign_rule, build_criterion
-from retinanet.model.retinanet import build_anchor_spec
+from retinanet.build import build_anchor_spec, build_assign_rule, build_criterion
+from retinanet.detection.anchors import pyramid_anchors
+from retinanet.detection.assign import assign
 from retinanet.structures import ClassTargets
 
 CANVAS = (512, 512)

@@ -13,10 +13,10 @@ from torchvision.models.detection import RetinaNet
 from benchmarks.contest import Comparison, Contest, Contestant, Running
 from benchmarks.options import Options
 from benchmarks.ours import as_in_a_run, build_config
-from retinanet.anchors import Pyramid, pyramid_anchors
-from retinanet.build import build_detector
-from retinanet.model.retinanet import build_anchor_spec
-from retinanet.postprocess import detect
+from retinanet.build import build_anchor_spec
+from retinanet.detection.anchors import Pyramid, pyramid_anchors
+from retinanet.detection.postprocess import detect
+from retinanet.evaluation.detector import build_detector
 
 CANVAS, QUICK_CANVAS = (800, 800), (256, 256)
 CANDIDATES, QUICK_CANDIDATES = 3000, 300

@@ -13,7 +13,7 @@ from benchmarks.networks import finite_losses
 from benchmarks.options import Options
 from benchmarks.ours import as_in_a_run, build_training, one_update, own_precisions
 from benchmarks.scenes import random_batch
-from retinanet import engine
+from retinanet.training import step as training_step
 
 Result = TypeVar("Result")
 
@@ -50,7 +50,7 @@ def _ours(backbone: str, precision: Precision, options: Options, device: torch.d
     return Contestant(f"ours {precision}", ours=True, precision=precision, build=build)
 
 
-def with_class_loss_named(parts: engine.StepParts) -> engine.StepParts:
+def with_class_loss_named(parts: training_step.StepParts) -> training_step.StepParts:
     """`parts` with a class loss whose work the profiler can tell."""
     loss = parts.criterion.class_loss
     named = loss._replace(value=in_group(CLASS_LOSS)(loss.value))
@@ -63,8 +63,8 @@ def with_calls_named(step: Callable[[], Result]) -> Callable[[], Result]:
 
     def within() -> Result:
         with (
-            patch.object(engine, "assign_batch", in_group(ASSIGNMENT)(engine.assign_batch)),
-            patch.object(engine, "criterion", in_group(BOX_LOSS)(engine.criterion)),
+            patch.object(training_step, "assign_batch", in_group(ASSIGNMENT)(training_step.assign_batch)),
+            patch.object(training_step, "criterion", in_group(BOX_LOSS)(training_step.criterion)),
             patch.object(nn.utils, "clip_grad_norm_", in_group(UPDATE)(clip)),
         ):
             return step()

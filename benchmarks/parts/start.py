@@ -11,9 +11,9 @@ from pathlib import Path
 
 from benchmarks.contest import Comparison, Contest, Contestant, Running, unchecked
 from benchmarks.options import Options
-from retinanet.data.shapes import generate_shapes
-from retinanet.metrics import read_rows
-from retinanet.run_folder import RunFolder
+from retinanet.prepare.shapes import generate_shapes
+from retinanet.run.folder import RunFolder
+from retinanet.run.metrics import read_rows
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 HELPS = ("train.py", "eval.py", "predict.py")

@@ -17,7 +17,7 @@ from benchmarks.theirs import (
     prepared,
     training_step,
 )
-from retinanet.compiled import compile_network
+from retinanet.compile import compile_network
 
 NOT_SAME = (
     "Each draws its own random weights. Ours takes bytes and also measures the gradient's norm and checks that it is "

@@ -1,34 +1,31 @@
-"""What the command line `tools/ablate.py` does: all cells, one cell, only the report, or only an estimate."""
-
-from pathlib import Path
+"""What `retinanet ablate` does: all cells, one cell, only the report, or only an estimate."""
 
 from retinanet import distributed
-from retinanet.ablation.cell_record import read_records
-from retinanet.ablation.cells import find_cell, list_cells
+from retinanet.ablation.cells import find_cell, list_cells, read_records
 from retinanet.ablation.claims import kept, take
-from retinanet.ablation.collect import all_warnings, collect
 from retinanet.ablation.estimate import show_cells, show_estimate
+from retinanet.ablation.report.collect import all_warnings, collect
 from retinanet.ablation.run_cell import run_cell
 from retinanet.ablation.runner import CellsFailed, build_slots, run_cells
 from retinanet.ablation.study import Study
 from retinanet.ablation.study_folder import check_cells, make_data, prepare, study_file
-from retinanet.errors import ConfigFault
+from retinanet.errors import ConfigError
 
 
 def run_all(
-    study: Study, tool: Path, *, resume: bool, overwrite: bool, jobs: int | None = None, gpus: tuple[str, ...] = ()
+    study: Study, *, resume: bool, overwrite: bool, jobs: int | None = None, gpus: tuple[str, ...] = ()
 ) -> None:
     """Run what is unfinished, then write the report, also where cells failed.
 
     Raises as `prepare` and `run_cells`; the cells that failed are named after the report is written.
     """
     if resume and overwrite:
-        raise ConfigFault("--resume and --overwrite: give one of them.")
+        raise ConfigError("--resume and --overwrite: give one of them.")
     slots = build_slots(study, jobs, gpus)
     prepare(study, resume=resume, overwrite=overwrite)
     show_warnings(study)
     try:
-        run_cells(study, tool, slots)
+        run_cells(study, slots)
     except CellsFailed:
         report(study)
         raise
@@ -36,9 +33,9 @@ def run_all(
 
 
 def check_flags(runs_no_study: bool, for_a_study: bool) -> None:
-    """ConfigFault where a flag would be ignored."""
+    """ConfigError where a flag would be ignored."""
     if runs_no_study and for_a_study:
-        raise ConfigFault("--resume and --overwrite belong to running a study: leave them out here.")
+        raise ConfigError("--resume and --overwrite belong to running a study: leave them out here.")
 
 
 def run_one(study: Study, name_or_index: str) -> None:
@@ -62,10 +59,10 @@ def dry_run(study: Study, jobs: int | None = None, gpus: tuple[str, ...] = ()) -
 
 def report(study: Study) -> None:
     """Write the report of what is finished, unless another process is just writing it."""
-    from retinanet.ablation.report import write_report
+    from retinanet.ablation.report.report import write_report
 
     if not study_file(study.folder).exists():
-        raise ConfigFault(f"--report: there is no study in {study.folder}; run it first, or give its output=PATH.")
+        raise ConfigError(f"--report: there is no study in {study.folder}; run it first, or give its output=PATH.")
     check_cells(study)
     claim = take(study.folder, "report")
     if claim is None:

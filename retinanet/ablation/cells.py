@@ -1,12 +1,40 @@
 """The trainings of a study: one cell for each arm, seed and learning rate to try, and which are still to do."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from retinanet.ablation.cell_record import DIVERGED, DONE, FAILED, TUNED, CellRecord
 from retinanet.ablation.study import Arm, Study
-from retinanet.config import Config
-from retinanet.errors import ConfigFault
+from retinanet.config.schema import Config
+from retinanet.errors import ConfigError, DataError
+from retinanet.files import read_json, write_json
+
+DONE, TUNED, DIVERGED, FAILED = "done", "tuned", "diverged", "failed"
+"""tuned: trained and measured on val for the learning-rate grid, not on test."""
+
+
+class CellRecord(NamedTuple):
+    """What cell.json holds."""
+
+    cell: str
+    arm: str
+    seed: int
+    lr: float
+    status: str
+    message: str = ""
+    """The error of a cell that diverged or failed."""
+    steps: int = 0
+    """Updates that the finished training, or the diverged one, made."""
+    seconds: float = 0.0
+    """Time in training steps, summed over interruptions, as metrics.jsonl has it."""
+    memory_mb: float = 0.0
+    """Peak memory of training: the GPU's allocations, or the process's resident set."""
+    val_metrics: dict[str, float] = {}  # noqa: RUF012 - a NamedTuple's default, never changed
+    test_metrics: dict[str, float] = {}  # noqa: RUF012
+    test_annotations: str = ""
+    test_images: str = ""
+    host: str = ""
+    device: str = ""
+    torch: str = ""
 
 
 class Cell(NamedTuple):
@@ -46,12 +74,12 @@ def lr_slug(lr: float) -> str:
 
 
 def find_cell(cells: tuple[Cell, ...], name_or_index: str) -> Cell:
-    """The cell of a name or a number. ConfigFault where there is none."""
+    """The cell of a name or a number. ConfigError where there is none."""
     for cell in cells:
         if name_or_index in (cell.name, str(cell.number)):
             return cell
     names = ", ".join(f"{cell.number} {cell.name}" for cell in cells)
-    raise ConfigFault(f"--cell {name_or_index}: the study has no such cell; its cells are {names}")
+    raise ConfigError(f"--cell {name_or_index}: the study has no such cell; its cells are {names}")
 
 
 def build_cell_config(cell: Cell, lr: float) -> Config:
@@ -113,3 +141,33 @@ def is_ready(study: Study, cell: Cell, records: dict[str, CellRecord]) -> bool:
 def cell_folder(study: Study, cell: Cell) -> Path:
     """The run folder of a cell."""
     return study.folder / "cells" / cell.name
+
+
+def record_path(folder: Path, cell: str) -> Path:
+    """Where the record of a cell lies in a study's folder."""
+    return folder / "cells" / cell / "cell.json"
+
+
+def write_record(folder: Path, record: CellRecord) -> None:
+    """Replace a cell's record in one step."""
+    path = record_path(folder, record.cell)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, record._asdict(), indent=1)
+
+
+def read_record(folder: Path, cell: str) -> CellRecord | None:
+    """A cell's record, None while there is none. DataError where the file is no record."""
+    path = record_path(folder, cell)
+    if not path.exists():
+        return None
+    content: Any = read_json(path)
+    try:
+        return CellRecord(**content)
+    except TypeError as error:
+        raise DataError(f"{path}: not a record of a cell ({error}); delete it to run the cell again.") from error
+
+
+def read_records(folder: Path, cells: list[str]) -> dict[str, CellRecord]:
+    """Records of those cells that have one."""
+    found = {cell: read_record(folder, cell) for cell in cells}
+    return {cell: record for cell, record in found.items() if record is not None}

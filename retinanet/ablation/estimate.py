@@ -12,15 +12,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from retinanet.ablation.cell_record import CellRecord
-from retinanet.ablation.cells import is_finished, list_cells, lr_of
+from retinanet.ablation.cells import CellRecord, is_finished, list_cells, lr_of
 from retinanet.ablation.study import Study, override_lines
-from retinanet.config import Config
-from retinanet.data.json_file import read_json
-from retinanet.engine import train
-from retinanet.errors import DataFault
-from retinanet.metrics import FILE_NAME, read_rows
-from retinanet.optim import build_plan
+from retinanet.config.schema import Config
+from retinanet.errors import DataError
+from retinanet.files import read_json
+from retinanet.run.metrics import FILE_NAME, read_rows
+from retinanet.training.engine import train
+from retinanet.training.optim import build_plan
 
 STEPS, WARM_STEPS = 12, 4
 """Steps that are trained, and how many of them, the slower first ones, do not count."""
@@ -103,7 +102,7 @@ def count_images(annotations: Path, limit: int | None) -> int:
     try:
         return min(len(content["images"]), limit or len(content["images"]))
     except (TypeError, KeyError) as error:
-        raise DataFault(f"{annotations}: has no list `images`, so it is no COCO file.") from error
+        raise DataError(f"{annotations}: has no list `images`, so it is no COCO file.") from error
 
 
 def show_cells(study: Study, records: dict[str, CellRecord]) -> None:

@@ -4,8 +4,8 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from retinanet.config import Config
-from retinanet.config_file import config_to_dict
+from retinanet.config.load import config_to_dict
+from retinanet.config.schema import Config
 
 FEW_SEEDS = 3
 HIGH_PRIOR = 0.1

@@ -10,40 +10,37 @@ from typing import Any, NamedTuple
 import torch
 
 from retinanet import distributed
-from retinanet.ablation.cell_record import (
+from retinanet.ablation.cells import (
     DIVERGED,
     DONE,
     FAILED,
     TUNED,
-    CellRecord,
-    read_record,
-    read_records,
-    record_path,
-    write_record,
-)
-from retinanet.ablation.cells import (
     Cell,
+    CellRecord,
     build_cell_config,
     cell_folder,
     find_cell,
     is_finished,
     list_cells,
     lr_of,
+    read_record,
+    read_records,
+    record_path,
+    write_record,
 )
 from retinanet.ablation.claims import Claim, kept, owner_of, take
 from retinanet.ablation.study import Study
-from retinanet.cli import judge
-from retinanet.engine import train
-from retinanet.errors import ConfigFault, Interrupted, NumericalFault, ResourceFault
-from retinanet.inference import evaluate_checkpoint
-from retinanet.metrics import FILE_NAME, read_rows
-from retinanet.run_folder import make_folder
+from retinanet.diagnostics.evaluate import evaluate_checkpoint
+from retinanet.errors import ConfigError, Interrupted, NumericalError, ResourceError, judge
+from retinanet.files import make_folder
+from retinanet.run.metrics import FILE_NAME, read_rows
+from retinanet.training.engine import train
 
 RUNNER_VARIABLE = "RETINANET_ABLATION_RUNNER"
 """Environment variable with the process id of the runner, which a cell does not outlive."""
 
 
-class CellTaken(ResourceFault):
+class CellTaken(ResourceError):
     """Another process is running the cell (exit code 8)."""
 
     exit_code = 8
@@ -53,7 +50,7 @@ def run_cell(study: Study, name_or_index: str) -> None:
     """Train and measure one cell unless it is finished; its record says how it ended.
 
     The folder must have been prepared. Under torchrun every rank calls this. A loss that is no longer finite is a
-    result (`diverged`) and raises nothing. Raises ConfigFault for a cell whose learning rate is not chosen yet,
+    result (`diverged`) and raises nothing. Raises ConfigError for a cell whose learning rate is not chosen yet,
     CellTaken for one that another process is running, and whatever training raises, after recording it.
     """
     cells = list_cells(study)
@@ -65,7 +62,7 @@ def run_cell(study: Study, name_or_index: str) -> None:
     lr = lr_of(study, cell, records)
     if lr is None:
         waited = [other.name for other in cells if other.tuning and other.arm.name == cell.arm.name]
-        raise ConfigFault(f"--cell {cell.name}: run the cells that choose its learning rate first: {', '.join(waited)}")
+        raise ConfigError(f"--cell {cell.name}: run the cells that choose its learning rate first: {', '.join(waited)}")
     if not distributed.read_ranks().is_main:
         train_and_measure(study, cell, lr)
         return
@@ -103,7 +100,7 @@ class Outcome(NamedTuple):
 
 
 class _Recorder:
-    """Writes a failed cell's record when a fault leaves the block; an interruption is none."""
+    """Writes a failed cell's record when an error leaves the block; an interruption is none."""
 
     def __init__(self, study: Study, cell: Cell, lr: float) -> None:
         self.study, self.cell, self.lr = study, cell, lr
@@ -112,12 +109,12 @@ class _Recorder:
         return None
 
     def __exit__(
-        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if fault is None or isinstance(fault, Interrupted | KeyboardInterrupt | SystemExit | GeneratorExit):
+        if error is None or isinstance(error, Interrupted | KeyboardInterrupt | SystemExit | GeneratorExit):
             return
-        verdict = judge(fault)
-        message = f"{type(fault).__name__}: {fault}" if verdict.ours else verdict.message.removeprefix("error: ")
+        verdict = judge(error)
+        message = f"{type(error).__name__}: {error}" if verdict.ours else verdict.message.removeprefix("error: ")
         write_record(self.study.folder, build_record(self.study, self.cell, self.lr, Outcome(FAILED, message)))
 
 
@@ -129,9 +126,9 @@ def train_and_measure(study: Study, cell: Cell, lr: float) -> Outcome:
         started = (folder / "config.yaml").exists() or (folder / "checkpoints" / "last.pt").exists()
         try:
             train(build_cell_config(cell, lr), folder, resume=started)
-        except NumericalFault as fault:
+        except NumericalError as error:
             distributed.stop()
-            return Outcome(DIVERGED, str(fault))
+            return Outcome(DIVERGED, str(error))
         if cell.tuning:
             return Outcome(TUNED)
     return Outcome(DONE, test_metrics=measure_on_test(study, folder))
@@ -143,7 +140,7 @@ def measure_on_test(study: Study, folder: Path) -> dict[str, float]:
     Writes test/eval.json and test/detections.json. Returns nothing on other ranks than the main one.
     """
     test, data, ranks = folder / "test", study.base.data, distributed.read_ranks()
-    if ranks.size == 1 and study.test == (data.val_annotations, data.val_images) and _best_is_last(folder):
+    if ranks.world_size == 1 and study.test == (data.val_annotations, data.val_images) and _best_is_last(folder):
         make_folder(test)
         for name in ("detections.json", "eval.json"):
             shutil.copyfile(folder / name, test / name)

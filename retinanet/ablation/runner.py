@@ -8,34 +8,38 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import NamedTuple
 
-from retinanet.ablation.cell_record import (
+from retinanet.ablation.cells import (
     FAILED,
     TUNED,
+    Cell,
     CellRecord,
+    cell_folder,
+    is_finished,
+    is_ready,
+    list_cells,
+    lr_of,
     read_record,
     read_records,
     write_record,
 )
-from retinanet.ablation.cells import Cell, cell_folder, is_finished, is_ready, list_cells, lr_of
 from retinanet.ablation.claims import kept, live_owner, take
 from retinanet.ablation.run_cell import RUNNER_VARIABLE, CellTaken, Outcome, build_record
 from retinanet.ablation.runner_console import CellProgress, RunnerConsole, read_progress
 from retinanet.ablation.study import Study
 from retinanet.ablation.study_folder import log_path, study_file
-from retinanet.errors import ConfigFault, UserFault, list_faults
-from retinanet.interrupts import StopRequest, listen
-from retinanet.metrics import FILE_NAME
-from retinanet.optim import build_plan
+from retinanet.errors import ConfigError, UserError, list_errors
+from retinanet.run.interrupts import StopRequest, listen
+from retinanet.run.metrics import FILE_NAME
+from retinanet.training.optim import build_plan
 
 POLL_SECONDS = 1.0
 STOPPED_CODES = (130, 143, -2, -15)
 """Exit codes of a process that a signal has asked to stop."""
 
 
-class CellsFailed(UserFault):
+class CellsFailed(UserError):
     """Some cells of a study failed or were stopped; the others are finished (exit code 7)."""
 
     exit_code = 7
@@ -65,21 +69,21 @@ class Slots(NamedTuple):
 
 
 def build_slots(study: Study, jobs: int | None, gpus: tuple[str, ...]) -> Slots:
-    """One slot for each GPU, else as many as `jobs`, else as the study says. ConfigFault where that makes none."""
+    """One slot for each GPU, else as many as `jobs`, else as the study says. ConfigError where that makes none."""
     if jobs is not None and (jobs < 1 or gpus):
-        raise ConfigFault(f"--jobs {jobs}: give at least 1, and not beside --gpus, where each GPU runs one cell.")
+        raise ConfigError(f"--jobs {jobs}: give at least 1, and not beside --gpus, where each GPU runs one cell.")
     if "" in gpus or len(set(gpus)) < len(gpus):
-        raise ConfigFault(f"--gpus {','.join(gpus)}: give each GPU once, as 0,1,2.")
+        raise ConfigError(f"--gpus {','.join(gpus)}: give each GPU once, as 0,1,2.")
     return Slots(len(gpus) or jobs or study.jobs, gpus)
 
 
-def run_cells(study: Study, tool: Path, slots: Slots) -> None:
-    """Run every cell that is not finished. `tool` is the command line whose `--cell` runs one.
+def run_cells(study: Study, slots: Slots) -> None:
+    """Run every cell that is not finished.
 
     Raises Interrupted after the cells have saved, and CellsFailed at the end where some have failed.
     """
     with listen() as stop, RunnerConsole(len(list_cells(study))) as console:
-        runner = Runner(study, tool, slots, console)
+        runner = Runner(study, slots, console)
         try:
             while runner.step():
                 if stop.signal:
@@ -89,14 +93,14 @@ def run_cells(study: Study, tool: Path, slots: Slots) -> None:
             runner.end()
     if runner.failed:
         lines = [f"{name}: {message}" for name, message in runner.failed.items()]
-        raise CellsFailed(list_faults("cells are not finished; mend the cause and continue with --resume", lines))
+        raise CellsFailed(list_errors("cells are not finished; mend the cause and continue with --resume", lines))
 
 
 class Runner:
     """The processes of one runner and what it knows of the cells."""
 
-    def __init__(self, study: Study, tool: Path, slots: Slots, console: RunnerConsole) -> None:
-        self.study, self.tool, self.slots, self.console = study, tool, slots, console
+    def __init__(self, study: Study, slots: Slots, console: RunnerConsole) -> None:
+        self.study, self.slots, self.console = study, slots, console
         self.cells = list_cells(study)
         self.running: list[Child] = []
         self.failed: dict[str, str] = {}
@@ -147,7 +151,8 @@ class Runner:
         if self.slots.jobs > 1 and not self.study.base.threads:
             # Each process would take every core, and they would starve each other.
             environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.slots.jobs)))
-        command = [sys.executable, str(self.tool), str(study_file(self.study.folder)), "--cell", cell.name]
+        study = str(study_file(self.study.folder))
+        command = [sys.executable, "-m", "retinanet", "ablate", study, "--cell", cell.name]
         fresh = not (cell_folder(self.study, cell) / "config.yaml").exists()
         with log_path(self.study.folder, cell.name).open("ab") as log:
             # Its own session: Ctrl-C reaches this process alone, which passes it on once.

@@ -11,8 +11,8 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from retinanet.ablation.cell_record import CellRecord
-from retinanet.console import format_ap, format_seconds
+from retinanet.ablation.cells import CellRecord
+from retinanet.display.console import format_ap, format_seconds
 
 LINE_SECONDS = 60.0
 """Least time between progress lines where standard output is no terminal."""

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 from retinanet.ablation.guards import Splits, flat, is_under, unfair_differences
 from retinanet.ablation.study_file import Places, ShapesKeys, SplitKeys, StudyKeys, leaves, near_or_all, read_study_file
-from retinanet.config import Config
-from retinanet.config_file import config_name, dump_config, load_config, with_overrides
-from retinanet.errors import ConfigFault, list_faults
+from retinanet.config.dump import dump_config
+from retinanet.config.load import config_name, load_config, with_overrides
+from retinanet.config.schema import Config
+from retinanet.errors import ConfigError, list_errors
 
 NOT_FOR_ARMS = ("seed", "output", "schedule.iterations", "schedule.epochs")
 """Keys that the study itself sets, the same for all arms."""
@@ -67,22 +68,22 @@ class _ArmText(NamedTuple):
 def load_study(path: Path, overrides: list[str] | None = None) -> Study:
     """The study of a file; `key=value` words in `overrides` change the base, `output=` the study's folder.
 
-    Raises ConfigFault naming every fault with its file and line; OSError where the file cannot be read.
+    Raises ConfigError naming every error with its file and line; OSError where the file cannot be read.
     """
     if not path.is_file():
-        raise ConfigFault(f"there is no study {path}; the studies that ship are in configs/ablations/")
-    keys, places, faults = read_study_file(path)
+        raise ConfigError(f"there is no study {path}; the studies that ship are in configs/ablations/")
+    keys, places, errors = read_study_file(path)
     if keys is None:
-        raise ConfigFault(list_faults(f"cannot use the study {path}", faults))
+        raise ConfigError(list_errors(f"cannot use the study {path}", errors))
     words = overrides or []
     outputs = [word.partition("=")[2].strip() for word in words if word.partition("=")[0].strip() == "output"]
     words = [word for word in words if word.partition("=")[0].strip() != "output"]
-    base, faults = _resolve_base(keys, places, words)
+    base, errors = _resolve_base(keys, places, words)
     if base is None:
-        raise ConfigFault(list_faults(f"cannot use the study {path}", faults))
+        raise ConfigError(list_errors(f"cannot use the study {path}", errors))
     written = _arm_texts(keys)
     arms, wrong = _resolve_arms(written, base, places)
-    faults += wrong + _name_faults(keys, written, places) + _seed_faults(keys, base, places)
+    errors += wrong + _name_errors(keys, written, places) + _seed_errors(keys, base, places)
     values = tuple(sorted(set(keys.lr.values)))
     study = Study(
         title=keys.title or config_name(path),
@@ -99,9 +100,9 @@ def load_study(path: Path, overrides: list[str] | None = None) -> Study:
         shapes=keys.shapes,
     )
     if not wrong:
-        faults += _fairness_faults(study, written, places)
-    if faults:
-        raise ConfigFault(list_faults(f"cannot use the study {path}", list(dict.fromkeys(faults))))
+        errors += _fairness_errors(study, written, places)
+    if errors:
+        raise ConfigError(list_errors(f"cannot use the study {path}", list(dict.fromkeys(errors))))
     return study
 
 
@@ -152,34 +153,34 @@ def _word(key: str, value: Any) -> str:
 
 
 def _resolve_base(keys: StudyKeys, places: Places, words: list[str]) -> tuple[Config | None, list[str]]:
-    """The config that all arms start from, or its faults."""
+    """The config that all arms start from, or its errors."""
     written = leaves(keys.overrides)
-    faults = _twice(written, "overrides", places)
+    errors = _twice(written, "overrides", places)
     for word in words:
         if word.partition("=")[0].strip() in ("seed", "seeds"):
-            faults.append(f"override {word!r}: the study sets the seeds; change `seeds` in {places.source}")
+            errors.append(f"override {word!r}: the study sets the seeds; change `seeds` in {places.source}")
     words = [word for word in words if word.partition("=")[0].strip() not in ("seed", "seeds")]
     for key in ("seed", "output"):
         if any(name == key for name, _ in written):
             instead = "seeds" if key == "seed" else "output, at the top of the study"
-            faults.append(f"{places.of(f'overrides.{key}')}: overrides.{key}: the study sets it; use {instead}")
+            errors.append(f"{places.of(f'overrides.{key}')}: overrides.{key}: the study sets it; use {instead}")
     budget = [] if keys.budget is None else [(k, v) for k, v in keys.budget.model_dump().items() if v is not None]
     where = {_word(key, value): places.of(f"overrides.{key}") for key, value in written}
     where |= {_word(f"schedule.{key}", value): places.of(f"budget.{key}") for key, value in budget}
     try:
         if keys.base is None:
-            return with_overrides(Config(), [*where, *words]), faults
+            return with_overrides(Config(), [*where, *words]), errors
         path = places.source.parent / keys.base
         if not path.is_file():
-            return None, [*faults, f"{places.of('base')}: base: there is no config {path}"]
-        return load_config(path, [*where, *words]), faults
-    except ConfigFault as fault:
-        return None, faults + _lines_of(fault, where)
+            return None, [*errors, f"{places.of('base')}: base: there is no config {path}"]
+        return load_config(path, [*where, *words]), errors
+    except ConfigError as error:
+        return None, errors + _lines_of(error, where)
 
 
-def _lines_of(fault: ConfigFault, where: dict[str, str], prefix: str = "") -> list[str]:
-    """Faults of a config, one each, with `override 'key=value'` replaced by the line of the study."""
-    text = str(fault)
+def _lines_of(error: ConfigError, where: dict[str, str], prefix: str = "") -> list[str]:
+    """Errors of a config, one each, with `override 'key=value'` replaced by the line of the study."""
+    text = str(error)
     for word, place in where.items():
         text = text.replace(f"override {word!r}: ", f"{place}: {prefix}")
     lines = [line.removeprefix("  - ") for line in text.splitlines()]
@@ -208,18 +209,18 @@ def _plain(value: Any) -> str:
 
 def _resolve_arms(written: list[_ArmText], base: Config, places: Places) -> tuple[list[Arm], list[str]]:
     arms: list[Arm] = []
-    faults: list[str] = []
+    errors: list[str] = []
     for arm in written:
         section = "grid" if arm.path == "grid" else f"{arm.path}.overrides"
-        faults += _twice(arm.overrides, section, places)
+        errors += _twice(arm.overrides, section, places)
         where = {_word(key, value): places.of(f"{section}.{key}") for key, value in arm.overrides}
         try:
             config = with_overrides(base, list(where))
-        except ConfigFault as fault:
-            faults += _lines_of(fault, where, f"arm {arm.name}: ")
+        except ConfigError as error:
+            errors += _lines_of(error, where, f"arm {arm.name}: ")
             continue
         arms.append(Arm(arm.name, slug_of(arm.name), config, tuple(arm.overrides), arm.paper, arm.note))
-    return arms, faults
+    return arms, errors
 
 
 def _twice(overrides: list[tuple[str, Any]], section: str, places: Places) -> list[str]:
@@ -231,13 +232,13 @@ def _twice(overrides: list[tuple[str, Any]], section: str, places: Places) -> li
     ]
 
 
-def _name_faults(keys: StudyKeys, written: list[_ArmText], places: Places) -> list[str]:
-    faults = []
+def _name_errors(keys: StudyKeys, written: list[_ArmText], places: Places) -> list[str]:
+    errors = []
     names: dict[str, str] = {}
     for arm in written:
         slug = slug_of(arm.name).lower()
         if slug in names:
-            faults.append(
+            errors.append(
                 f"{places.of(arm.path + '.name')}: arm {arm.name}: "
                 + (
                     "the name is given twice"
@@ -250,24 +251,24 @@ def _name_faults(keys: StudyKeys, written: list[_ArmText], places: Places) -> li
     known = [arm.name for arm in written]
     if keys.reference not in known:
         place = places.of("reference")
-        faults.append(f"{place}: reference: no arm {keys.reference!r}; {near_or_all(keys.reference, known)}")
+        errors.append(f"{place}: reference: no arm {keys.reference!r}; {near_or_all(keys.reference, known)}")
     if keys.grid and keys.paper and len(keys.paper) != len(written):
         place = places.of("paper")
-        faults.append(f"{place}: paper: the grid has {len(written)} combinations, got {len(keys.paper)} values")
-    return faults
+        errors.append(f"{place}: paper: the grid has {len(written)} combinations, got {len(keys.paper)} values")
+    return errors
 
 
-def _seed_faults(keys: StudyKeys, base: Config, places: Places) -> list[str]:
+def _seed_errors(keys: StudyKeys, base: Config, places: Places) -> list[str]:
     """Keys that would give arms another length, or choose on the test split."""
-    faults = []
+    errors = []
     if base.schedule.early_stop is not None:
-        faults.append(
+        errors.append(
             f"{places.of('overrides.schedule.early_stop')}: schedule.early_stop is {base.schedule.early_stop}: arms "
             "would get different numbers of steps; set `schedule.early_stop: null` under overrides"
         )
     if keys.lr.rule == "grid":
         if keys.test is None:
-            faults.append(
+            errors.append(
                 f"{places.of('lr')}: lr: rule grid chooses on data.val_annotations, so it needs a `test` split with "
                 "other images: give test: {annotations: ..., images: ...}"
             )
@@ -275,11 +276,11 @@ def _seed_faults(keys: StudyKeys, base: Config, places: Places) -> list[str]:
             Path(base.data.root, base.data.val_annotations).resolve()
             == Path(base.data.root, keys.test.annotations).resolve()
         ):
-            faults.append(
+            errors.append(
                 f"{places.of('test.annotations')}: test.annotations: is data.val_annotations, on which rule grid "
                 "chooses; give another file"
             )
-    return faults
+    return errors
 
 
 def _test_split(test: SplitKeys | None, base: Config) -> tuple[str, str]:
@@ -288,31 +289,31 @@ def _test_split(test: SplitKeys | None, base: Config) -> tuple[str, str]:
     return test.annotations, test.images
 
 
-def _fairness_faults(study: Study, written: list[_ArmText], places: Places) -> list[str]:
+def _fairness_errors(study: Study, written: list[_ArmText], places: Places) -> list[str]:
     """Arms that differ in what the study does not name."""
     paths = {arm.name: arm.path for arm in written}
     fixed = (*NOT_FOR_ARMS, "schedule.lr") if study.lr_values else NOT_FOR_ARMS
-    faults = []
+    errors = []
     for arm in study.arms:
         section = "grid" if paths[arm.name] == "grid" else f"{paths[arm.name]}.overrides"
         for key, _ in arm.overrides:
             if key in fixed:
                 instead = "lr" if key == "schedule.lr" else "seeds" if key == "seed" else "budget"
                 place = places.of(f"{section}.{key}")
-                faults.append(f"{place}: arm {arm.name}: {key} is the same for all arms; see `{instead}` of the study")
+                errors.append(f"{place}: arm {arm.name}: {key} is the same for all arms; see `{instead}` of the study")
     everything = [key for arm in study.arms for key in flat(arm.config)]
     for index, prefix in enumerate(study.may_differ):
         if not any(is_under(key, (prefix,)) for key in everything):
             place = places.of(f"may_differ.{index}")
-            faults.append(
+            errors.append(
                 f"{place}: may_differ: no config key {prefix}; {near_or_all(prefix, sorted(set(everything)))}"
             )
     references = [arm.config for arm in study.arms if arm.name == study.reference]
     for arm in study.arms if references else ():
         keys = [key for key in unfair_differences(references[0], arm.config, study.may_differ) if key not in fixed]
         if keys:
-            faults.append(
+            errors.append(
                 f"{places.of(paths[arm.name])}: arm {arm.name} differs from {study.reference} in {', '.join(keys)}: "
                 "name what the study is about under may_differ, or set it for all arms"
             )
-    return faults
+    return errors

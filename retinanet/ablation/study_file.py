@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from retinanet import yaml_strict
-from retinanet.config_faults import shown
-from retinanet.console import COCO_PRECISIONS
-from retinanet.section import Count, Natural, Positive, Section
+from retinanet.config import strict_yaml as yaml_strict
+from retinanet.config.faults import shown
+from retinanet.config.fields import Count, Natural, Positive, Section
+from retinanet.display.console import COCO_PRECISIONS
 
 Name = Literal["AP", "AP50", "AP75", "APs", "APm", "APl"]
 
@@ -63,7 +63,7 @@ class SplitKeys(Section):
 
 
 class ShapesKeys(Section):
-    """A generated data set (`tools/prepare_data.py shapes`)."""
+    """A generated data set (`retinanet data shapes`)."""
 
     train: Count = Field(description="scenes to train on")
     val: Count = Field(description="scenes of the selection split")
@@ -128,16 +128,16 @@ class Places(NamedTuple):
 
 
 def read_study_file(path: Path) -> tuple[StudyKeys | None, Places, list[str]]:
-    """Keys (None where they cannot be used), places, and every fault as `file:line: message`."""
+    """Keys (None where they cannot be used), places, and every error as `file:line: message`."""
     parsed = yaml_strict.read(path)
     places = Places(path, parsed.positions)
-    faults = [f"{path}:{line}: {message}" for line, message in parsed.faults]
+    errors = [f"{path}:{line}: {message}" for line, message in parsed.errors]
     try:
         keys = StudyKeys.model_validate(parsed.data)
     except ValidationError as error:
         found = [_located(dict(one), places) for one in error.errors(include_url=False)]
-        return None, places, faults + ([] if parsed.partial else found)
-    return (None if faults else keys), places, faults
+        return None, places, errors + ([] if parsed.partial else found)
+    return (None if errors else keys), places, errors
 
 
 def _located(error: dict[str, Any], places: Places) -> str:

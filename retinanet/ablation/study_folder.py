@@ -6,16 +6,15 @@ study.yaml (the resolved study), cells/NAME/ (run folder, cell.json, test/), cla
 import shutil
 from pathlib import Path
 
-from retinanet.ablation.cell_record import read_records
-from retinanet.ablation.cells import build_cell_config, cell_folder, list_cells, lr_of
+from retinanet.ablation.cells import build_cell_config, cell_folder, list_cells, lr_of, read_records
 from retinanet.ablation.claims import live_owner
 from retinanet.ablation.guards import flat
 from retinanet.ablation.study import Study, study_text
-from retinanet.config_file import load_config
-from retinanet.data.shapes import generate_shapes
-from retinanet.errors import ConfigFault, DataFault, ResourceFault, list_faults
-from retinanet.run_folder import make_folder, write_text
-from retinanet.train_state import FREE_TO_CHANGE
+from retinanet.config.load import load_config
+from retinanet.errors import ConfigError, DataError, ResourceError, list_errors
+from retinanet.files import make_folder, write_text
+from retinanet.prepare.shapes import generate_shapes
+from retinanet.training.state import FREE_TO_CHANGE
 
 OURS = ("cells", "claims", "logs", "report", "study.yaml", "report.md", "report.html")
 
@@ -33,8 +32,8 @@ def log_path(folder: Path, cell: str) -> Path:
 def prepare(study: Study, *, resume: bool, overwrite: bool) -> None:
     """Make the study's folder, or continue in it, and write study.yaml.
 
-    Raises ConfigFault for a folder with a study in it unless resume or overwrite is told, and for cells in it that
-    were trained with another config; ResourceFault where it is in use or cannot be written; DataFault without data.
+    Raises ConfigError for a folder with a study in it unless resume or overwrite is told, and for cells in it that
+    were trained with another config; ResourceError where it is in use or cannot be written; DataError without data.
     """
     make_data(study)
     folder = study.folder
@@ -42,7 +41,7 @@ def prepare(study: Study, *, resume: bool, overwrite: bool) -> None:
         if overwrite:
             clear(study)
         elif not resume:
-            raise ConfigFault(
+            raise ConfigError(
                 f"output: {folder} already holds a study. Continue it with --resume, delete it with --overwrite, or "
                 "choose another folder with output=PATH."
             )
@@ -74,35 +73,35 @@ def make_data(study: Study) -> None:
 
 
 def check_data(study: Study) -> None:
-    """DataFault where the study's files are not there. What is in them is checked by each cell."""
+    """DataError where the study's files are not there. What is in them is checked by each cell."""
     data = study.base.data
     root = Path(data.root)
     if not root.is_dir():
-        raise DataFault(f"data.root: no folder {root}; give the data set's with data.root=PATH (see data/README.md).")
+        raise DataError(f"data.root: no folder {root}; give the data set's with data.root=PATH (see data/README.md).")
     wanted = {
         "data.train_annotations": data.train_annotations,
         "data.val_annotations": data.val_annotations,
         "test.annotations": study.test[0],
     }
-    faults = [f"{key}: no file {root / name}" for key, name in wanted.items() if not (root / name).is_file()]
+    errors = [f"{key}: no file {root / name}" for key, name in wanted.items() if not (root / name).is_file()]
     if not (root / study.test[1]).is_dir():
-        faults.append(f"test.images: no folder {root / study.test[1]}")
-    if faults:
-        raise DataFault(list_faults("the study's data is not there", faults))
+        errors.append(f"test.images: no folder {root / study.test[1]}")
+    if errors:
+        raise DataError(list_errors("the study's data is not there", errors))
 
 
 def check_cells(study: Study) -> None:
-    """ConfigFault naming every cell in the folder that was trained, or measured, in another way than the study says."""
+    """ConfigError naming every cell in the folder that was trained, or measured, in another way than the study says."""
     cells = list_cells(study)
     records = read_records(study.folder, [cell.name for cell in cells])
-    faults = []
+    errors = []
     for cell in cells:
         saved = cell_folder(study, cell) / "config.yaml"
         lr = lr_of(study, cell, records)
         if saved.exists() and lr is not None:
             was, now = flat(load_config(saved, [])), flat(build_cell_config(cell, lr))
             keys = [key for key in dict.fromkeys([*was, *now]) if was.get(key, "-") != now.get(key, "-")]
-            faults += [
+            errors += [
                 f"cell {cell.name}: {key}: was {was.get(key, '-')!r}, now {now.get(key, '-')!r}"
                 for key in keys
                 if not key.startswith(FREE_TO_CHANGE)
@@ -110,19 +109,19 @@ def check_cells(study: Study) -> None:
         record = records.get(cell.name)
         if record is not None and record.test_metrics and (record.test_annotations, record.test_images) != study.test:
             was_test = f"{record.test_annotations}, {record.test_images}"
-            faults.append(f"cell {cell.name}: test: was {was_test}, now {', '.join(study.test)}")
-    if faults:
+            errors.append(f"cell {cell.name}: test: was {was_test}, now {', '.join(study.test)}")
+    if errors:
         title = f"{study.folder} holds another study; use another output=PATH, delete it with --overwrite, or put back"
-        raise ConfigFault(list_faults(title, faults))
+        raise ConfigError(list_errors(title, errors))
 
 
 def clear(study: Study) -> None:
-    """Delete what a study of ours wrote and nothing else. ResourceFault while a cell is running."""
+    """Delete what a study of ours wrote and nothing else. ResourceError while a cell is running."""
     folder = study.folder
     claims = sorted((folder / "claims").glob("*.json"))
     busy = [f"{path.stem}: {owner}" for path in claims if (owner := live_owner(folder, path.stem)) is not None]
     if busy:
-        raise ResourceFault(list_faults(f"output: {folder} is in use; stop these first", busy))
+        raise ResourceError(list_errors(f"output: {folder} is in use; stop these first", busy))
     for name in OURS:
         path = folder / name
         if path.is_dir():

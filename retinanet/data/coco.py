@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retinanet.data.ground_truth import complete
-from retinanet.data.image_files import CheckImages, file_faults
-from retinanet.data.json_file import read_json
+from retinanet.data.image_files import CheckImages, file_errors
 from retinanet.data.validate import validate_ground_truth
-from retinanet.errors import DataFault, list_faults
+from retinanet.errors import DataError, list_errors
+from retinanet.files import read_json
 from retinanet.structures import Category
 
 _ROUNDING = 0.011  # pixels that x + width may exceed the image by when both were rounded to two decimals
@@ -64,14 +64,14 @@ def load_coco(
 
     Every image must be a file within `image_folder`, symbolic links followed. `check_images`: "header" also
     compares each file's size after EXIF rotation and looks for its end, "decode" also decodes every pixel;
-    `workers` threads do it. Raises DataFault with every fault of the content and of the files.
+    `workers` threads do it. Raises DataError with every error of the content and of the files.
     """
     data = read_json(annotation_file, leave_out="segmentation")
-    faults = validate_ground_truth(data)
+    errors = validate_ground_truth(data)
     if isinstance(data, dict) and isinstance(data.get("images"), list):
-        faults += file_faults(data["images"], image_folder, check_images, workers)
-    if faults or not isinstance(data, dict):
-        raise DataFault(list_faults(f"{annotation_file}: this data set cannot be used", faults))
+        errors += file_errors(data["images"], image_folder, check_images, workers)
+    if errors or not isinstance(data, dict):
+        raise DataError(list_errors(f"{annotation_file}: this data set cannot be used", errors))
     notes = complete(data)
     categories = tuple(sorted(Category(row["id"], row["name"]) for row in data["categories"]))
     rows = sorted(data["images"], key=lambda row: row["id"])

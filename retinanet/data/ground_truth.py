@@ -6,9 +6,9 @@ pycocotools wants of every annotation an id other than 0, an area and iscrowd.
 import logging
 from pathlib import Path
 
-from retinanet.data.json_file import read_json
 from retinanet.data.validate import validate_ground_truth
-from retinanet.errors import DataFault, list_faults
+from retinanet.errors import DataError, list_errors
+from retinanet.files import read_json
 
 _log = logging.getLogger(__name__)
 
@@ -20,12 +20,12 @@ def load_ground_truth(path: Path) -> dict:
     "info" and "licenses" empty; where an annotation id is missing or 0 all are numbered anew from 1 (said in the
     log), since pycocotools takes id 0 for "not matched". "segmentation" is left out: scoring boxes does not
     read it, and it is most of the memory.
-    Raises DataFault with every fault of the file.
+    Raises DataError with every error of the file.
     """
     data = read_json(path, leave_out="segmentation")
-    faults = validate_ground_truth(data, needs_files=False)
-    if faults or not isinstance(data, dict):
-        raise DataFault(list_faults(f"{path}: this ground truth cannot be used", faults))
+    errors = validate_ground_truth(data, needs_files=False)
+    if errors or not isinstance(data, dict):
+        raise DataError(list_errors(f"{path}: this ground truth cannot be used", errors))
     for note in complete(data):
         _log.warning("%s: %s", path, note)
     return data

@@ -10,21 +10,21 @@ from typing import Literal, NamedTuple
 
 from retinanet.data.images import decode_image, read_header
 from retinanet.data.validate import show
-from retinanet.errors import DataFault
+from retinanet.errors import DataError
 
 CheckImages = Literal["none", "header", "decode"]
 """What is opened: nothing (files must exist all the same), each file's header and end, or every pixel."""
 
-_SAID = 10  # files named for one kind of fault; the rest are counted
+_SAID = 10  # files named for one kind of error; the rest are counted
 
 
-class _FileFault(NamedTuple):
+class _FileError(NamedTuple):
     kind: Literal["unsafe", "missing", "size", "unreadable"]
     text: str
 
 
-def file_faults(rows: list[object], folder: Path, check: CheckImages, workers: int) -> list[str]:
-    """Faults of the files that the rows of a COCO file's "images" name; rows without a file name are passed over."""
+def file_errors(rows: list[object], folder: Path, check: CheckImages, workers: int) -> list[str]:
+    """Errors of the files that the rows of a COCO file's "images" name; rows without a file name are passed over."""
     if not folder.is_dir():
         return [f"{folder}: the image folder does not exist; check the path"]
     root = os.path.realpath(folder)
@@ -32,10 +32,10 @@ def file_faults(rows: list[object], folder: Path, check: CheckImages, workers: i
     step = max(1, len(entries) // (8 * max(workers, 1)))
     slices = [entries[i : i + step] for i in range(0, len(entries), step)]
     with ThreadPoolExecutor(max_workers=max(workers, 1)) as pool:
-        found = [fault for some in pool.map(partial(_check_slice, root, check), slices) for fault in some]
+        found = [error for some in pool.map(partial(_check_slice, root, check), slices) for error in some]
     texts: list[str] = []
     for kind in ("unsafe", "missing", "size", "unreadable"):
-        of_kind = [fault.text for fault in found if fault.kind == kind]
+        of_kind = [error.text for error in found if error.kind == kind]
         texts += of_kind[:_SAID]
         if len(of_kind) > _SAID:
             texts.append(f"... and {len(of_kind) - _SAID:,} more images like it")
@@ -47,24 +47,24 @@ def _has_name(row: dict) -> bool:
     return isinstance(name, str) and bool(name.strip())
 
 
-def _check_slice(root: str, check: CheckImages, entries: list[dict]) -> list[_FileFault]:
+def _check_slice(root: str, check: CheckImages, entries: list[dict]) -> list[_FileError]:
     """`root` is the image folder with its symbolic links resolved."""
-    faults = []
+    errors = []
     real_folders: dict[str, str] = {}
     for entry in entries:
-        fault = _path_fault(root, entry["file_name"], real_folders)
-        if fault is None and check != "none":
-            fault = _image_fault(Path(root, entry["file_name"]), entry, check)
-        if fault is not None:
+        error = _path_error(root, entry["file_name"], real_folders)
+        if error is None and check != "none":
+            error = _image_error(Path(root, entry["file_name"]), entry, check)
+        if error is not None:
             place = f"image {show(entry.get('id'))}, file {show(entry['file_name'])}"
-            faults.append(_FileFault(fault.kind, f"{place}: {fault.text}"))
-    return faults
+            errors.append(_FileError(error.kind, f"{place}: {error.text}"))
+    return errors
 
 
-def _path_fault(root: str, name: str, real_folders: dict[str, str]) -> _FileFault | None:
+def _path_error(root: str, name: str, real_folders: dict[str, str]) -> _FileError | None:
     """Whether the name leads to a file within `root`. `real_folders` remembers resolved folders between calls."""
     if PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive or ".." in re.split(r"[\\/]", name):
-        return _FileFault("unsafe", "an absolute path or '..' could leave the image folder; name it relative to that")
+        return _FileError("unsafe", "an absolute path or '..' could leave the image folder; name it relative to that")
     try:
         parent, base = os.path.split(os.path.join(root, name))  # noqa: PTH118  (Path costs ten times as much)
         if parent not in real_folders:
@@ -75,35 +75,35 @@ def _path_fault(root: str, name: str, real_folders: dict[str, str]) -> _FileFaul
             real = os.path.realpath(real)
             mode = os.lstat(real).st_mode
     except FileNotFoundError:
-        return _FileFault("missing", "no such file in the image folder")
+        return _FileError("missing", "no such file in the image folder")
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have, with a zero byte for instance
-        return _FileFault("missing", f"no usable file name ({error})")
+        return _FileError("missing", f"no usable file name ({error})")
     if not real.startswith(root.rstrip("/") + "/"):
-        return _FileFault("unsafe", "a symbolic link leads outside the image folder; put the file itself there")
+        return _FileError("unsafe", "a symbolic link leads outside the image folder; put the file itself there")
     if not stat.S_ISREG(mode):
-        return _FileFault("missing", "not a file")
+        return _FileError("missing", "not a file")
     return None
 
 
-def _image_fault(path: Path, entry: dict, check: CheckImages) -> _FileFault | None:
+def _image_error(path: Path, entry: dict, check: CheckImages) -> _FileError | None:
     """Whether the file can be read and has the size that its entry says."""
     try:
         header = read_header(path)
         if check == "decode":
             decode_image(path)
-    except DataFault as fault:
-        return _FileFault("unreadable", str(fault).removeprefix(f"{path}: "))
+    except DataError as error:
+        return _FileError("unreadable", str(error).removeprefix(f"{path}: "))
     height, width = header.size
     said = (entry.get("height"), entry.get("width"))
     if said == (height, width) or None in said:
         return None
     if header.orientation >= 5 and said == (width, height):
-        return _FileFault(
+        return _FileError(
             "size",
             f"the JSON says {said[1]} x {said[0]} (width x height), the size before the file's EXIF rotation; turned "
             f"as viewers show it, it is {width} x {height}. If the boxes fit the unturned picture, remove the EXIF "
             "orientation from the file; if they fit the turned one, swap width and height in the JSON",
         )
-    return _FileFault(
+    return _FileError(
         "size", f"the JSON says {said[1]} x {said[0]} (width x height), the file has {width} x {height}; mend the JSON"
     )

@@ -18,13 +18,12 @@ from PIL import Image
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from retinanet.errors import DataFault
+from retinanet.data.find_images import FORMATS
+from retinanet.errors import DataError
 
 MAX_PIXELS = 89_478_485
 """Most pixels of one image, Pillow's own limit against decompression bombs (256 MiB as RGB bytes)."""
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "TGA")
-"""Formats that are tried; others (EPS runs an interpreter) are refused."""
 
 _ORIENTATION_TAG = 0x0112
 _TIFF_WIDTH_TAG, _TIFF_HEIGHT_TAG = 256, 257
@@ -63,7 +62,7 @@ def image_header(path: Path) -> tuple[int, int]:
 def read_header(path: Path) -> ImageHeader:
     """Size and rotation without decoding pixels; a JPEG or PNG whose end is missing is noticed.
 
-    Raises DataFault naming the file: missing, unreadable, empty, not an image, truncated, over MAX_PIXELS.
+    Raises DataError naming the file: missing, unreadable, empty, not an image, truncated, over MAX_PIXELS.
     """
     try:
         with path.open("rb") as file:
@@ -77,7 +76,7 @@ def decode_image(path: Path) -> Tensor:
 
     Grey is repeated over the channels, 16-bit grey is scaled to 8 bits, float images are taken as 0..1 or 0..255,
     an alpha channel is dropped (colours stay as stored), and of an animation the first frame is taken.
-    Raises DataFault naming the file: all that `read_header` refuses, and pixels that cannot be decoded.
+    Raises DataError naming the file: all that `read_header` refuses, and pixels that cannot be decoded.
     """
     try:
         data = path.read_bytes()
@@ -98,14 +97,14 @@ def decode_image(path: Path) -> Tensor:
 
 def _refuse_unreadable(path: Path, error: OSError) -> NoReturn:
     if isinstance(error, FileNotFoundError):
-        raise DataFault(f"{path}: no such image file; check the image folder and the file name") from error
-    raise DataFault(f"{path}: the image cannot be read ({error.strerror or error})") from error
+        raise DataError(f"{path}: no such image file; check the image folder and the file name") from error
+    raise DataError(f"{path}: the image cannot be read ({error.strerror or error})") from error
 
 
 def _parse_header(file: BinaryIO, path: Path) -> ImageHeader:
     start = file.read(8)
     if not start:
-        raise DataFault(f"{path}: the image file is empty (0 bytes); copy or download it again")
+        raise DataError(f"{path}: the image file is empty (0 bytes); copy or download it again")
     if start.startswith(b"\xff\xd8\xff"):
         header = _parse_jpeg(file, path)
     elif start == b"\x89PNG\r\n\x1a\n":
@@ -113,17 +112,17 @@ def _parse_header(file: BinaryIO, path: Path) -> ImageHeader:
     else:
         header = _parse_with_pillow(file, path)
     if header.stored_height * header.stored_width > MAX_PIXELS:
-        raise DataFault(
+        raise DataError(
             f"{path}: {header.stored_width} x {header.stored_height} pixels are more than the {MAX_PIXELS:,} "
             "that one image may have; cut it into tiles or shrink it"
         )
     if min(header.stored_height, header.stored_width) < 1:
-        raise DataFault(f"{path}: the image says it has no pixels ({header.stored_width} x {header.stored_height})")
+        raise DataError(f"{path}: the image says it has no pixels ({header.stored_width} x {header.stored_height})")
     return header
 
 
 def _refuse_truncated(path: Path, what: str) -> NoReturn:
-    raise DataFault(f"{path}: the image is truncated ({what}); copy or download it again")
+    raise DataError(f"{path}: the image is truncated ({what}); copy or download it again")
 
 
 def _parse_jpeg(file: BinaryIO, path: Path) -> ImageHeader:
@@ -151,7 +150,7 @@ def _parse_jpeg(file: BinaryIO, path: Path) -> ImageHeader:
                 frame = struct.unpack(">BHHB", fields)
         file.seek(after)
     if frame is None:
-        raise DataFault(f"{path}: a damaged JPEG: its size is nowhere said; copy or download it again")
+        raise DataError(f"{path}: a damaged JPEG: its size is nowhere said; copy or download it again")
     if not _has_end_marker(file):
         _refuse_truncated(path, "the end-of-image marker of the JPEG is missing")
     bits, height, width, components = frame
@@ -210,7 +209,7 @@ def _parse_png(file: BinaryIO, path: Path) -> ImageHeader:
         elif kind == b"IEND":
             break
     if size is None:
-        raise DataFault(f"{path}: a damaged PNG: its size is nowhere said; copy or download it again")
+        raise DataError(f"{path}: a damaged PNG: its size is nowhere said; copy or download it again")
     return ImageHeader(size[1], size[0], orientation, format="PNG")
 
 
@@ -241,11 +240,11 @@ def _parse_with_pillow(file: BinaryIO, path: Path) -> ImageHeader:
             if format_name == "TIFF":  # Pillow versions differ in whether `size` is rotated before load
                 width, height = image.tag_v2[_TIFF_WIDTH_TAG], image.tag_v2[_TIFF_HEIGHT_TAG]  # type: ignore[attr-defined]
     except Image.UnidentifiedImageError as error:
-        raise DataFault(f"{path}: not an image (none of {', '.join(FORMATS)}), or its start is damaged") from error
+        raise DataError(f"{path}: not an image (none of {', '.join(FORMATS)}), or its start is damaged") from error
     except Image.DecompressionBombError as error:
-        raise DataFault(f"{path}: far more than the {MAX_PIXELS:,} pixels that one image may have") from error
+        raise DataError(f"{path}: far more than the {MAX_PIXELS:,} pixels that one image may have") from error
     except _PILLOW_ERRORS as error:
-        raise DataFault(f"{path}: the image's header is damaged ({error})") from error
+        raise DataError(f"{path}: the image's header is damaged ({error})") from error
     valid = isinstance(orientation, int) and 1 <= orientation <= 8
     return ImageHeader(int(height), int(width), int(orientation) if valid else 1, format=format_name)
 
@@ -256,10 +255,10 @@ def _decode_with_pillow(data: bytes, path: Path) -> Tensor:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             image.load()
             pixels = _to_rgb(image, path)
-    except DataFault:
+    except DataError:
         raise
     except _PILLOW_ERRORS as error:
-        raise DataFault(f"{path}: the image cannot be decoded ({error}); it is damaged or truncated") from error
+        raise DataError(f"{path}: the image cannot be decoded ({error}); it is damaged or truncated") from error
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
@@ -268,12 +267,12 @@ def _to_rgb(image: Image.Image, path: Path) -> NDArray[np.uint8]:
     if image.mode.startswith("I"):  # "I;16" and its byte orders; "I" is how Pillow opens other 16-bit files
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65_535:
-            raise DataFault(f"{path}: integer pixels outside 0..65535; store it with 8 or 16 bits a channel")
+            raise DataError(f"{path}: integer pixels outside 0..65535; store it with 8 or 16 bits a channel")
         return _repeat_grey((values * 255 + 32_767) // 65_535)
     if image.mode == "F":
         levels = np.asarray(image)
         if not np.isfinite(levels).all() or levels.min() < 0 or levels.max() > 255:
-            raise DataFault(f"{path}: float pixels must lie in 0..1 or 0..255; store it with 8 bits a channel")
+            raise DataError(f"{path}: float pixels must lie in 0..1 or 0..255; store it with 8 bits a channel")
         return _repeat_grey(np.rint(levels * 255 if levels.max() <= 1 else levels))
     if image.mode in ("RGBa", "La"):
         image = image.convert(image.mode.upper())

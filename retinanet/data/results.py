@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from retinanet.data.json_file import read_json
 from retinanet.data.validate import Rows
-from retinanet.errors import DataFault, list_faults
+from retinanet.errors import DataError, list_errors
+from retinanet.files import read_json
 
 _KEYS = ("image_id", "category_id", "bbox", "score")
 
@@ -14,28 +14,28 @@ def read_results(path: Path, ground_truth: dict) -> list[dict]:
 
     `ground_truth` is a COCO dict that has been validated (`load_ground_truth`); it says which ids are known.
     Other keys are left out, since pycocotools chooses its kind of evaluation by them. An empty list is fine.
-    Raises DataFault with every fault of the file: wrong types or lengths, numbers that are not finite, negative
+    Raises DataError with every error of the file: wrong types or lengths, numbers that are not finite, negative
     width or height, ids that the ground truth does not have; and where rows name their file (`file_name`) and
     that is not the file of their image.
     """
     content = read_json(path)
     if not isinstance(content, list):
         hint = " (is it an annotation file?)" if isinstance(content, dict) and "images" in content else ""
-        raise DataFault(
+        raise DataError(
             f"{path}: COCO detections are a list of objects with image_id, category_id, bbox and score; "
             f"this file holds {'an object' if isinstance(content, dict) else 'something else'}{hint}"
         )
     check_file_names(path, content, ground_truth)
-    faults = validate_results(content, ground_truth)
-    if faults:
-        raise DataFault(list_faults(f"{path}: these detections cannot be scored", faults))
+    errors = validate_results(content, ground_truth)
+    if errors:
+        raise DataError(list_errors(f"{path}: these detections cannot be scored", errors))
     if all(len(row) == len(_KEYS) for row in content):
         return content
     return [{key: row[key] for key in _KEYS} for row in content]
 
 
 def check_file_names(path: Path, content: list, ground_truth: dict) -> None:
-    """DataFault where a row's `file_name` is not that of the image that its id means; folders do not count."""
+    """DataError where a row's `file_name` is not that of the image that its id means; folders do not count."""
     names = {row["id"]: _base_name(row.get("file_name")) for row in ground_truth["images"]}
     named = [row for row in content if isinstance(row, dict) and _base_name(row.get("file_name"))]
     known = [(row, names.get(row["image_id"])) for row in named if isinstance(row.get("image_id"), int)]
@@ -48,10 +48,10 @@ def check_file_names(path: Path, content: list, ground_truth: dict) -> None:
     if wrong:
         row, name = wrong[0]
         meant = f"that is {name!r}" if name else "no image has that id"
-        raise DataFault(
+        raise DataError(
             f"{path}: {len(wrong):,} of {len(content):,} detections are of another image than their image_id means: "
             f"image_id {row['image_id']} comes with file_name {row['file_name']!r}, but in the ground truth {meant}. "
-            "These look like the results of tools/predict.py, whose image ids are positions: use tools/eval.py "
+            "These look like the results of retinanet predict, whose image ids are positions: use retinanet eval "
             "CHECKPOINT for a data set, or give each detection the id that the ground truth has for its file."
         )
 
@@ -62,9 +62,9 @@ def _base_name(file_name: object) -> str | None:
 
 
 def validate_results(content: list, ground_truth: dict) -> list[str]:
-    """Every fault of a list of detections; an empty list says that it can be scored."""
-    faults: list[str] = []
-    rows = Rows("detections", content, faults)
+    """Every error of a list of detections; an empty list says that it can be scored."""
+    errors: list[str] = []
+    rows = Rows("detections", content, errors)
     for key, section in (("image_id", "images"), ("category_id", "categories")):
         ids, good = rows.integers(key)
         rows.known(key, ids, good, {entry["id"] for entry in ground_truth[section]}, f"the ground truth's {section}")
@@ -72,4 +72,4 @@ def validate_results(content: list, ground_truth: dict) -> list[str]:
     negative = good & ((boxes[:, 2] < 0) | (boxes[:, 3] < 0))
     rows.report(negative, lambda i: f"has 'bbox' {boxes[i].tolist()}; width and height cannot be negative")
     rows.numbers("score")
-    return faults
+    return errors

@@ -29,7 +29,7 @@ Resize = Literal["antialias", "float_bilinear"]
 Canvases = Literal["groups", "tight"]
 
 
-class Sizing(NamedTuple):
+class ResizeRule(NamedTuple):
     """How images are fitted; the fields are those of config `data`."""
 
     shorter_side: tuple[int, ...]
@@ -51,7 +51,7 @@ class Sizing(NamedTuple):
         whole = int if self.resize == "float_bilinear" else round
         return max(1, whole(height * factor)), max(1, whole(width * factor))
 
-    def shape_group(self, height: int, width: int) -> int:
+    def aspect_bucket(self, height: int, width: int) -> int:
         """Images of one group fit one canvas at every `shorter_side`."""
         if self.canvas is not None:
             return 0

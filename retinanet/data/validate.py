@@ -1,4 +1,4 @@
-"""Checks of COCO-format content: every fault in words, nothing raised, nothing changed.
+"""Checks of COCO-format content: every error in words, nothing raised, nothing changed.
 
 `Rows` checks a list of JSON objects column by column, fast where all is well, row by row where it is not.
 """
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 Mask = NDArray[np.bool_]
 
 SAID = 5
-"""Rows named for one kind of fault; the rest are counted, so that other kinds are not crowded out."""
+"""Rows named for one kind of error; the rest are counted, so that other kinds are not crowded out."""
 
 EXACT = 2**53
 """The largest id: scoring holds ids as float64 too, which changes larger ones without a word."""
@@ -23,12 +23,12 @@ _MISSING = object()
 
 
 class Rows:
-    """One list of JSON objects, such as the "images" of a COCO file, and the faults found in it so far."""
+    """One list of JSON objects, such as the "images" of a COCO file, and the errors found in it so far."""
 
-    def __init__(self, section: str, rows: list[object], faults: list[str]) -> None:
-        """`section` names the list in faults; `faults` is appended to."""
+    def __init__(self, section: str, rows: list[object], errors: list[str]) -> None:
+        """`section` names the list in errors; `errors` is appended to."""
         self.section = section
-        self.faults = faults
+        self.errors = errors
         self.is_object = np.fromiter((type(row) is dict for row in rows), bool, len(rows))
         if self.is_object.all():
             self.rows: list[dict[str, object]] = rows  # type: ignore[assignment]
@@ -37,20 +37,20 @@ class Rows:
             self.report(~self.is_object, lambda i: f"is {show(rows[i])}, not an object", among_objects=False)
 
     def name(self, i: int) -> str:
-        """How a fault calls row i: its place in the list from 0, and its id where it has one."""
+        """How an error calls row i: its place in the list from 0, and its id where it has one."""
         row = self.rows[i]
         return f"{self.section}[{i}]" + (f" (id {show(row['id'])})" if "id" in row else "")
 
     def report(self, bad: Mask, describe: Callable[[int], str], among_objects: bool = True) -> None:
-        """Adds a fault for each of the first SAID rows in `bad` and one line for the rest."""
+        """Adds an error for each of the first SAID rows in `bad` and one line for the rest."""
         where = np.flatnonzero(bad & self.is_object if among_objects else bad)
-        self.faults.extend(f"{self.name(i)} {describe(i)}" for i in where[:SAID].tolist())
+        self.errors.extend(f"{self.name(i)} {describe(i)}" for i in where[:SAID].tolist())
         if len(where) > SAID:
             last = describe(int(where[SAID]))
-            self.faults.append(f"... and {len(where) - SAID:,} more of {self.section} like it, e.g. {last}")
+            self.errors.append(f"... and {len(where) - SAID:,} more of {self.section} like it, e.g. {last}")
 
     def integers(self, key: str, least: int | None = None) -> tuple[NDArray[np.int64], Mask]:
-        """(N,) the integers under `key` (0 where faulty) and where they are good."""
+        """(N,) the integers under `key` (0 where wrong) and where they are good."""
         values = [row.get(key, _MISSING) for row in self.rows]
         if set(map(type, values)) <= {int} and _fits(values):
             numbers = np.array(values, dtype=np.int64)
@@ -72,7 +72,7 @@ class Rows:
         self.report(large, lambda i: f"has {key!r} {ids[i]}; {mend}")
 
     def numbers(self, key: str, optional: bool = False) -> tuple[NDArray[np.float64], Mask]:
-        """(N,) the finite numbers under `key` (0 where faulty or absent) and where they are good."""
+        """(N,) the finite numbers under `key` (0 where wrong or absent) and where they are good."""
         values = [row.get(key, _MISSING) for row in self.rows]
         fast = _all_finite(values)
         if fast is not None:
@@ -85,7 +85,7 @@ class Rows:
         return np.array([v if g else 0.0 for v, g in zip(values, good)], dtype=np.float64), good
 
     def boxes(self) -> tuple[NDArray[np.float64], Mask]:
-        """(N, 4) float64 [x, y, width, height] under "bbox" (0 where faulty) and where they are good."""
+        """(N, 4) float64 [x, y, width, height] under "bbox" (0 where wrong) and where they are good."""
         values = [row.get("bbox", _MISSING) for row in self.rows]
         if set(map(type, values)) <= {list} and set(map(len, values)) <= {4}:  # type: ignore[arg-type]
             fast = _all_finite(list(chain.from_iterable(values)))  # type: ignore[arg-type]
@@ -118,23 +118,23 @@ class Rows:
 
 
 def validate_ground_truth(data: object, needs_files: bool = True) -> list[str]:
-    """Every fault of the content of a COCO annotation file; an empty list says that it can be used.
+    """Every error of the content of a COCO annotation file; an empty list says that it can be used.
 
     `needs_files`: training needs "file_name", "width" and "height" of each image, scoring does not.
     """
     if not isinstance(data, dict):
         hint = "; is it a detections file? an annotation file is needed" if isinstance(data, list) else ""
         return [f"the file holds {_kind(data)}, not an object with images, annotations and categories{hint}"]
-    faults: list[str] = []
+    errors: list[str] = []
     sections: dict[str, Rows] = {}
     for key in ("images", "categories", "annotations"):
         rows = data.get(key, _MISSING)
         if not isinstance(rows, list):
-            faults.append(_said(key, rows, "the file ") + "; a list is needed")
+            errors.append(_said(key, rows, "the file ") + "; a list is needed")
         elif not rows and key != "annotations":
-            faults.append(f"{key!r} is an empty list; at least one entry is needed")
+            errors.append(f"{key!r} is an empty list; at least one entry is needed")
         else:
-            sections[key] = Rows(key, rows, faults)
+            sections[key] = Rows(key, rows, errors)
     known: dict[str, set[int]] = {}
     for key in ("images", "categories"):
         if key in sections:
@@ -150,7 +150,7 @@ def validate_ground_truth(data: object, needs_files: bool = True) -> list[str]:
         sections["images"].integers("height", least=1)
     if "annotations" in sections:
         _validate_annotations(sections["annotations"], known)
-    return faults
+    return errors
 
 
 def _validate_annotations(rows: Rows, known: dict[str, set[int]]) -> None:
@@ -174,11 +174,11 @@ def _validate_annotations(rows: Rows, known: dict[str, set[int]]) -> None:
 def _with_id(rows: Rows, with_id: Mask) -> Rows:
     """The same rows under the same names, those without "id" given 0."""
     filled: list[object] = [row if has else {**row, "id": 0} for row, has in zip(rows.rows, with_id)]
-    return Rows(rows.section, filled, rows.faults)
+    return Rows(rows.section, filled, rows.errors)
 
 
 def show(value: object) -> str:
-    """A value in words short enough for one line of a fault."""
+    """A value in words short enough for one line of an error."""
     return reprlib.repr(value)
 
 

@@ -1,11 +1,12 @@
 """What an exported file says of itself, so that whoever runs it needs nothing else."""
 
 import json
+from importlib.util import find_spec
 from typing import Literal, NamedTuple
 
-from retinanet.config import Config
-from retinanet.config_file import config_from_dict, config_to_dict
-from retinanet.errors import CheckpointFault
+from retinanet.config.load import config_from_dict, config_to_dict
+from retinanet.config.schema import Config
+from retinanet.errors import CheckpointError, ResourceError
 from retinanet.structures import Category
 
 FORMAT = "retinanet-export-1"
@@ -56,7 +57,7 @@ class ExportInfo(NamedTuple):
 
 
 def read_info(text: str | None, source: str) -> ExportInfo:
-    """The metadata from its JSON. CheckpointFault where `source` does not hold it."""
+    """The metadata from its JSON. CheckpointError where `source` does not hold it."""
     try:
         content = json.loads(text or "")
         if content["format"] != FORMAT:
@@ -70,6 +71,13 @@ def read_info(text: str | None, source: str) -> ExportInfo:
             bool(content["int8"]),
         )
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
-        raise CheckpointFault(f"{source}: not a file that tools/export.py wrote (no {FORMAT!r} metadata).") from error
+        raise CheckpointError(f"{source}: not a file that retinanet export wrote (no {FORMAT!r} metadata).") from error
     except ValueError as error:
-        raise CheckpointFault(f"{source}: cannot be used: {error}; export the checkpoint again.") from error
+        raise CheckpointError(f"{source}: cannot be used: {error}; export the checkpoint again.") from error
+
+
+def need(*packages: str) -> None:
+    """ResourceError where one of `packages` is not installed."""
+    missing = [name for name in packages if find_spec(name) is None]
+    if missing:
+        raise ResourceError(f"export: needs {' and '.join(missing)}; install with `pip install -e .[export]`.")

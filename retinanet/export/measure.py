@@ -14,14 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retinanet import boxes
 from retinanet.data.coco import CocoDataset
 from retinanet.data.loader import eval_batches
-from retinanet.data.transforms import Sizing
-from retinanet.evaluate import AnyDetector, Detector, result_rows, results_on, to_results
+from retinanet.data.transforms import ResizeRule
+from retinanet.detection import boxes
+from retinanet.display.progress import image_progress
+from retinanet.evaluation.detector import AnyDetector, Detector
+from retinanet.evaluation.evaluate import result_rows, results_on, to_results
 from retinanet.export.graph import RawGraph
 from retinanet.export.runtime import ExportedDetector
-from retinanet.progress import image_progress
 from retinanet.scoring.evaluation import Engine, coco_evaluation
 from retinanet.structures import Batch, Category, Detections
 
@@ -84,7 +85,7 @@ def compare(
     reference: Detector,
     exported: dict[str, ExportedDetector],
     dataset: CocoDataset,
-    sizing: Sizing,
+    resize_rule: ResizeRule,
     batch_size: int,
     engine: Engine,
     categories: tuple[Category, ...],
@@ -99,7 +100,7 @@ def compare(
     nothing = torch.zeros((0, 7), dtype=torch.float64)
     rows = {name: [nothing] for name in ("checkpoint", *exported)}
     differences = {name: Difference() for name in exported}
-    loader = eval_batches(dataset, sizing, batch_size=batch_size, rank=0, ranks=1, workers=0, pin=False)
+    loader = eval_batches(dataset, resize_rule, batch_size=batch_size, rank=0, world_size=1, workers=0, pin=False)
     with image_progress("comparing", len(dataset.images)) as report, torch.no_grad():
         for batch in loader:
             ids_B = batch.image_ids_B
@@ -125,9 +126,9 @@ def compare(
     return results
 
 
-def first_batch(dataset: CocoDataset, sizing: Sizing) -> Batch:
+def first_batch(dataset: CocoDataset, resize_rule: ResizeRule) -> Batch:
     """The first image that evaluation would load."""
-    loader = eval_batches(dataset, sizing, batch_size=1, rank=0, ranks=1, workers=0, pin=False)
+    loader = eval_batches(dataset, resize_rule, batch_size=1, rank=0, world_size=1, workers=0, pin=False)
     return next(iter(loader))
 
 

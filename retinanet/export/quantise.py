@@ -7,9 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from retinanet.data.loose_images import one_image
-from retinanet.data.transforms import Sizing
-from retinanet.export.info import INPUTS, ExportInfo
-from retinanet.export.packages import need
+from retinanet.data.transforms import ResizeRule
+from retinanet.export.info import INPUTS, ExportInfo, need
 from retinanet.export.writers import quiet, write_checked
 
 QUANTISED = ("Conv", "Relu", "MaxPool", "Add")
@@ -22,10 +21,10 @@ def spread(paths: Sequence[Path], count: int) -> list[Path]:
     return [paths[int(index * step)] for index in range(min(count, len(paths)))]
 
 
-def calibration_inputs(paths: Sequence[Path], sizing: Sizing, pixels: Any) -> Iterator[dict[str, Any]]:
-    """Each image as the file's inputs. DataFault for one that cannot be read."""
+def calibration_inputs(paths: Sequence[Path], resize_rule: ResizeRule, pixels: Any) -> Iterator[dict[str, Any]]:
+    """Each image as the file's inputs. DataError for one that cannot be read."""
     for index, path in enumerate(paths):
-        _, batch = one_image(path, index, sizing)
+        _, batch = one_image(path, index, resize_rule)
         values: tuple[Tensor, Tensor] = (batch.images.to(pixels), batch.sizes_B2)
         yield {name: value.numpy() for name, value in zip(INPUTS, values, strict=True)}
 
@@ -45,7 +44,7 @@ def float_nodes(model: Any) -> list[str]:
     return kept
 
 
-def write_int8(path: Path, source: Path, paths: Sequence[Path], sizing: Sizing, info: ExportInfo) -> None:
+def write_int8(path: Path, source: Path, paths: Sequence[Path], resize_rule: ResizeRule, info: ExportInfo) -> None:
     """The float ONNX file `source` in 8 bits: weights by channel, activations by tensor, ranges seen on `paths`."""
     need("onnx", "onnxruntime")
     import onnx
@@ -53,7 +52,7 @@ def write_int8(path: Path, source: Path, paths: Sequence[Path], sizing: Sizing, 
     from onnxruntime import quantization
 
     pixels = torch.uint8 if info.pixels == "uint8" else torch.float32
-    inputs = calibration_inputs(paths, sizing, pixels)
+    inputs = calibration_inputs(paths, resize_rule, pixels)
 
     class Reader(quantization.CalibrationDataReader):
         """What onnxruntime asks for the next image."""

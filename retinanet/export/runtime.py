@@ -11,16 +11,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from retinanet.anchors import AnchorSpec
-from retinanet.build import build_detect_rule
-from retinanet.config import Config
-from retinanet.config_file import with_overrides
-from retinanet.errors import CheckpointFault, ConfigFault, DataFault, list_faults
+from retinanet.build import build_anchor_spec, build_detect_rule
+from retinanet.config.load import with_overrides
+from retinanet.config.schema import Config
+from retinanet.detection.anchors import AnchorSpec
+from retinanet.detection.postprocess import DetectRule, detect_decoded, to_original_frame
+from retinanet.errors import CheckpointError, ConfigError, DataError, list_errors
+from retinanet.evaluation.saved import SavedDetector, load_detector
 from retinanet.export.graph import LEAST_TRACED_SIDE, level_sizes
-from retinanet.export.info import INPUTS, KEY, ExportInfo, read_info
-from retinanet.export.packages import need
-from retinanet.model.retinanet import build_anchor_spec
-from retinanet.postprocess import DetectRule, detect_decoded, to_original_frame
+from retinanet.export.info import INPUTS, KEY, ExportInfo, need, read_info
 from retinanet.structures import Batch, Category, Detections
 
 SUFFIXES = (".onnx", ".pt2")
@@ -50,10 +49,10 @@ class ExportedDetector(NamedTuple):
         return self.detections(self.outputs(batch), batch)
 
     def outputs(self, batch: Batch) -> Sequence[Tensor]:
-        """What the file gives for a batch; `info` says what it is. DataFault for a canvas that it cannot take."""
+        """What the file gives for a batch; `info` says what it is. DataError for a canvas that it cannot take."""
         canvas = (batch.images.shape[2], batch.images.shape[3])
         if self.info.kind != "onnx" and min(canvas) < LEAST_TRACED_SIDE:
-            raise DataFault(
+            raise DataError(
                 f"a canvas of {canvas[0]} x {canvas[1]} (height x width) is too small for a .pt2 file: both sides must "
                 f"be at least {LEAST_TRACED_SIDE}. Set data.canvas or data.shorter_side higher, or export to ONNX."
             )
@@ -85,17 +84,17 @@ class LoadedExport(NamedTuple):
 
 
 def is_exported(path: Path) -> bool:
-    """Whether the file's name says that tools/export.py wrote it."""
+    """Whether the file's name says that retinanet export wrote it."""
     return path.suffix.lower() in SUFFIXES
 
 
 def load_exported(path: Path, overrides: list[str]) -> LoadedExport:
     """Read an exported file. `overrides` are key=value words for its config, of keys that are not in its graph.
 
-    CheckpointFault for a file that cannot be used, ConfigFault for other overrides, ResourceFault without the runtime.
+    CheckpointError for a file that cannot be used, ConfigError for other overrides, ResourceError without the runtime.
     """
     if not path.is_file():
-        raise CheckpointFault(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}; give an exported file.")
+        raise CheckpointError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}; give an exported file.")
     is_onnx = path.suffix.lower() == ".onnx"
     run, text = open_session(path, torch.get_num_threads()) if is_onnx else open_program(path)
     info = read_info(text, str(path))
@@ -109,7 +108,7 @@ def load_exported(path: Path, overrides: list[str]) -> LoadedExport:
 
 
 def check_overrides(config: Config, info: ExportInfo, path: Path) -> None:
-    """ConfigFault for overrides of what the graph of `path` has fixed."""
+    """ConfigError for overrides of what the graph of `path` has fixed."""
     before = info.config
     fixed = {
         "model": config.model != before.model,
@@ -121,7 +120,7 @@ def check_overrides(config: Config, info: ExportInfo, path: Path) -> None:
         fixed["eval (thresholds)"] = build_detect_rule(config) != build_detect_rule(before)
     changed = [f"{name} is fixed in the file" for name, is_changed in fixed.items() if is_changed]
     if changed:
-        raise ConfigFault(list_faults(f"{path}: export the checkpoint again with these overrides", changed))
+        raise ConfigError(list_errors(f"{path}: export the checkpoint again with these overrides", changed))
 
 
 def open_session(path: Path, threads: int) -> tuple[Run, str | None]:
@@ -135,7 +134,7 @@ def open_session(path: Path, threads: int) -> tuple[Run, str | None]:
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises many kinds, none of them public
-        raise CheckpointFault(f"{path}: not an ONNX file that onnxruntime can run ({error!s:.200}).") from error
+        raise CheckpointError(f"{path}: not an ONNX file that onnxruntime can run ({error!s:.200}).") from error
 
     def run(images: Tensor, sizes_B2: Tensor) -> list[Tensor]:
         values = (images.contiguous().numpy(), sizes_B2.numpy())
@@ -159,4 +158,9 @@ def open_program(path: Path) -> tuple[Run, str | None]:
         program = torch.export.load(path, extra_files=extra)
         return program.module(), extra[KEY]
     except Exception as error:  # torch raises many kinds for a file of another origin
-        raise CheckpointFault(f"{path}: not a .pt2 file that this torch can run ({error!s:.200}).") from error
+        raise CheckpointError(f"{path}: not a .pt2 file that this torch can run ({error!s:.200}).") from error
+
+
+def load_any(path: Path, overrides: list[str]) -> SavedDetector | LoadedExport:
+    """A checkpoint, or a file that retinanet export wrote."""
+    return load_exported(path, overrides) if is_exported(path) else load_detector(path, overrides)

@@ -12,12 +12,11 @@ from typing import Any
 import torch
 from torch.export import Dim, ExportedProgram
 
-from retinanet.errors import ResourceFault
-from retinanet.evaluate import Detector
-from retinanet.export.graph import EXAMPLE_CANVAS, NmsGraph, RawGraph
-from retinanet.export.info import INPUTS, KEY, NMS_OUTPUTS, RAW_OUTPUTS, ExportInfo
-from retinanet.export.packages import need
-from retinanet.export.suppression import onnx_translation
+from retinanet.errors import ResourceError
+from retinanet.evaluation.detector import Detector
+from retinanet.export.graph import EXAMPLE_CANVAS, NmsGraph, RawGraph, onnx_translation
+from retinanet.export.info import INPUTS, KEY, NMS_OUTPUTS, RAW_OUTPUTS, ExportInfo, need
+from retinanet.files import replacing
 
 CHATTERING = ("", "torch.onnx", "torch.export", "torch.utils.cpp_extension", "onnxscript", "onnx_ir")
 """Loggers that tell users of the exporters what concerns their authors; "" is the root."""
@@ -64,9 +63,8 @@ def write_checked(path: Path, model: Any, info: ExportInfo) -> None:
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, {KEY: info.as_text()})
     onnx.checker.check_model(model, full_check=True)
-    partial = path.with_suffix(".partial.onnx")
-    onnx.save(model, partial)
-    partial.replace(path)
+    with replacing(path) as part:
+        onnx.save(model, part)
 
 
 def name_dimensions(model: Any) -> None:
@@ -86,28 +84,26 @@ def name_dimensions(model: Any) -> None:
 
 def write_program(path: Path, detector: Detector, info: ExportInfo) -> None:
     """A torch.export file (.pt2)."""
-    partial = path.with_suffix(".partial.pt2")
-    torch.export.save(trace(detector, info), partial, extra_files={KEY: info.as_text()})
-    partial.replace(path)
+    traced = trace(detector, info)
+    with replacing(path, also=(RuntimeError,)) as part:
+        torch.export.save(traced, part, extra_files={KEY: info.as_text()})
 
 
 def write_package(path: Path, detector: Detector, info: ExportInfo) -> None:
-    """A package (.pt2) of machine code for this kind of CPU. ResourceFault where no C++ compiler works."""
+    """A package (.pt2) of machine code for this kind of CPU. ResourceError where no C++ compiler works."""
     from torch._inductor import aoti_compile_and_package
 
     compilers = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++"]
     if not any(map(shutil.which, compilers)):
-        raise ResourceFault(
+        raise ResourceError(
             f"--format aoti: needs a C++ compiler and {' or '.join(compilers)} is not on the PATH; install one "
             "(Debian: `apt install g++`), name yours in CXX, or leave out --format."
         )
-    partial = path.with_suffix(".partial.pt2")
     traced = trace(detector, info)
-    with quiet():
+    with replacing(path) as part, quiet():
         aoti_compile_and_package(
-            traced, package_path=str(partial), inductor_configs={"aot_inductor.metadata": {KEY: info.as_text()}}
+            traced, package_path=str(part), inductor_configs={"aot_inductor.metadata": {KEY: info.as_text()}}
         )
-    partial.replace(path)
 
 
 @contextmanager

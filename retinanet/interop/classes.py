@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from torchvision.models.detection import RetinaNet_ResNet50_FPN_Weights
 
-from retinanet.data.json_file import read_json
-from retinanet.errors import ConfigFault
+from retinanet.errors import ConfigError
+from retinanet.files import read_json
 from retinanet.structures import Category
 
 TORCHVISION_COCO = 91
@@ -47,13 +47,13 @@ def choose_classes(
     contiguous. file: a JSON list of names (null for an output that is no class), or a COCO annotation file. known:
     names that the weights file itself gives. coco_only: of torchvision's 91 outputs leave out the 11 that no
     COCO category has. Without any names, 80 contiguous outputs are taken for COCO's and others are numbered.
-    Raises ConfigFault or DataFault for a file that does not fit.
+    Raises ConfigError or DataError for a file that does not fit.
     """
     first = 0 if rows_are_ids else 1
     if coco_only and file is not None:
-        raise ConfigFault("--coco-only and --classes both say which outputs to keep; give one of them.")
+        raise ConfigError("--coco-only and --classes both say which outputs to keep; give one of them.")
     if coco_only and not (rows_are_ids and outputs == TORCHVISION_COCO):
-        raise ConfigFault(f"--coco-only is for torchvision's {TORCHVISION_COCO} outputs; these weights have {outputs}.")
+        raise ConfigError(f"--coco-only is for torchvision's {TORCHVISION_COCO} outputs; these weights have {outputs}.")
     if file is not None:
         content = read_json(file, leave_out="segmentation")
         if isinstance(content, list):
@@ -87,14 +87,14 @@ def _listed(numbers: list[int]) -> str:
 
 def _from_names(names: list[object], outputs: int, first: int, file: Path) -> Classes:
     if not all(name is None or (isinstance(name, str) and name.strip()) for name in names):
-        raise ConfigFault(f"{file}: a list of class names holds texts, and null for an output that is no class.")
+        raise ConfigError(f"{file}: a list of class names holds texts, and null for an output that is no class.")
     if first == 0 and len(names) == outputs - 1:
         names = [None, *names]
     if len(names) != outputs:
-        raise ConfigFault(f"{file}: names {len(names)} classes, but the weights have {outputs} outputs for a class.")
+        raise ConfigError(f"{file}: names {len(names)} classes, but the weights have {outputs} outputs for a class.")
     rows = [index for index, name in enumerate(names) if name is not None]
     if not rows:
-        raise ConfigFault(f"{file}: names no class at all.")
+        raise ConfigError(f"{file}: names no class at all.")
     dropped = sorted(set(range(outputs)) - set(rows))
     categories = tuple(Category(row + first, str(names[row])) for row in rows)
     return Classes(categories, rows, f"from {file}; outputs left out: {_listed(dropped)}")
@@ -106,14 +106,14 @@ def _from_annotations(content: object, outputs: int, rows_are_ids: bool, file: P
         isinstance(row, dict) and type(row.get("id")) is int and isinstance(row.get("name"), str) for row in found
     )
     if not usable or not isinstance(found, list) or not found:
-        raise ConfigFault(f'{file}: neither a list of class names nor a COCO file with "categories" of id and name.')
+        raise ConfigError(f'{file}: neither a list of class names nor a COCO file with "categories" of id and name.')
     categories = tuple(sorted(Category(row["id"], row["name"]) for row in found))
     ids = [category.id for category in categories]
     if len(set(ids)) != len(ids):
-        raise ConfigFault(f"{file}: two categories have the same id.")
+        raise ConfigError(f"{file}: two categories have the same id.")
     if len(ids) == outputs:
         return _all(categories, f"from {file}, in the order of their ids")
     if rows_are_ids and ids[0] >= 0 and ids[-1] < outputs:
         dropped = sorted(set(range(outputs)) - set(ids))
         return Classes(categories, ids, f"from {file}, output = category id; left out: {_listed(dropped)}")
-    raise ConfigFault(f"{file}: has {len(ids)} categories, but the weights have {outputs} outputs for a class.")
+    raise ConfigError(f"{file}: has {len(ids)} categories, but the weights have {outputs} outputs for a class.")

@@ -1,162 +1,256 @@
-"""Foreign state dicts into ours, and ours into torchvision's: names, orders and numbers. Every tensor is accounted for.
+"""From one file of weights to another: what retinanet convert does."""
 
-Legend: C anchors of a cell, O outputs of the class head for an anchor.
-"""
-
+import re
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from retinanet.build import build_loss_and_model
-from retinanet.config import Config
-from retinanet.errors import CheckpointFault, list_faults
-from retinanet.interop.anchor_order import kept_outputs, ours_from_scale_major, reordered
-from retinanet.interop.formats import Format
-from retinanet.interop.layout import Layout, shape_of
-from retinanet.interop.naming import OURS, Naming, Shape, name_map, translated
-from retinanet.interop.weights_file import not_finite
+from retinanet.build import build_anchor_spec
+from retinanet.config.load import with_overrides
+from retinanet.config.schema import Config
+from retinanet.detection.anchors import STRIDES, cell_anchors
+from retinanet.errors import CheckpointError, ConfigError, ResourceError, list_errors
+from retinanet.interop import msra
+from retinanet.interop.classes import Classes, choose_classes
+from retinanet.interop.formats import FORMATS, Format, FormatName, build_config
+from retinanet.interop.layout import Layout, infer, ours_from_scale_major
+from retinanet.interop.naming import TORCHVISION
+from retinanet.interop.state_dicts import OUR_NORM_EPS, modernised, to_our_state, to_their_state
+from retinanet.interop.torchvision_out import (
+    TorchvisionName,
+    constructor_call,
+    preprocessing_differences,
+    torchvision_shape,
+)
+from retinanet.interop.weights_file import WeightsFile, not_finite, read_weights, write_state
+from retinanet.run.checkpoint import Checkpoint, Progress
+from retinanet.run.published import read_ours, write_ours, write_safetensors
 
-COUNTER = "num_batches_tracked"
-OUR_NORM_EPS = 1e-5
-"""Of every BatchNorm that we build, frozen or not."""
+PUBLISHED_WITHOUT_EPS = "eeacb38b"
+"""SHA-256 of torchvision's RetinaNet_ResNet50_FPN_Weights.COCO_V1 begins so; its batch norms have eps 0."""
+
+Conversion = Literal[
+    "torchvision_v1",
+    "torchvision_v2",
+    "detectron2",
+    "mmdetection",
+    "msra_resnet",
+    "ours",
+    "to_torchvision_v1",
+    "to_torchvision_v2",
+]
 
 
-def modernised(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """torchvision's state dict with the module names of its first releases brought up to date.
+class ConversionOptions(NamedTuple):
+    """What the command line says beside the files."""
 
-    Its published RetinaNet (v1) has them: `head.*.conv.0, 2, 4, 6` for `conv.0.0 ... conv.3.0`, and
-    `fpn.inner_blocks.0` for `inner_blocks.0.0`.
+    classes: Path | None
+    coco_only: bool
+    norm_eps: float | None
+    overrides: list[str]
+
+
+def convert(
+    conversion: Conversion, source: Path, target: Path, wishes: ConversionOptions, *, overwrite: bool = False
+) -> list[str]:
+    """Write `target` from `source`; returns what was done, a line each. Raises UserErrors.
+
+    A `target` that exists is replaced only where `overwrite` says so.
     """
-    renames: dict[str, str] = {}
-    for head in ("classification_head", "regression_head"):
-        renames |= {f"head.{head}.conv.{2 * i}": f"head.{head}.conv.{i}.0" for i in range(4)}
-    for blocks in ("inner_blocks", "layer_blocks"):
-        renames |= {f"backbone.fpn.{blocks}.{i}": f"backbone.fpn.{blocks}.{i}.0" for i in range(3)}
-    return {translated(name, renames): value for name, value in state.items()}
+    _check_target(source, target, overwrite)
+    match conversion:
+        case "torchvision_v1" | "torchvision_v2" | "detectron2" | "mmdetection":
+            return _from_foreign(conversion, source, target, wishes)
+        case "msra_resnet":
+            return _msra_resnet(source, target, wishes)
+        case "ours":
+            _refuse_wishes(wishes)
+            checkpoint = _read_finite(source)
+            write_ours(target, checkpoint)
+            return [
+                f"{source}: {len(checkpoint.weights())} tensors, {len(checkpoint.categories)} classes, "
+                f"step {checkpoint.progress.step}",
+                f"written to {target}",
+            ]
+        case "to_torchvision_v1":
+            return _to_torchvision("torchvision_v1", source, target, wishes)
+        case "to_torchvision_v2":
+            return _to_torchvision("torchvision_v2", source, target, wishes)
 
 
-def expected_tensors(config: Config, outputs: int) -> dict[str, Tensor]:
-    """Our network's state dict for a class head of so many outputs, without any data (on the meta device)."""
-    with torch.device("meta"):
-        _, model = build_loss_and_model(config, outputs, load_weights=False)
-    return dict(model.state_dict())
+def _check_target(source: Path, target: Path, overwrite: bool) -> None:
+    folder = next(parent for parent in target.absolute().parents if parent.exists())
+    if not folder.is_dir():
+        raise ResourceError(f"{target}: cannot be written, since {folder} is a file and no folder; name another OUT.")
+    if target.is_dir():
+        raise ConfigError(f"{target}: is a folder; name a file in it as OUT.")
+    if target.exists() and source.exists() and target.samefile(source):
+        raise ConfigError(f"{target}: the output would replace the input; name another file.")
+    if target.exists() and not overwrite:
+        raise ConfigError(f"{target}: exists; name another OUT or add --overwrite.")
 
 
-def to_our_names(
-    state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], naming: Naming, shape: Shape, source: str
-) -> dict[str, Tensor]:
-    """`state` under our names, complete and of the shapes `wanted`.
-
-    CheckpointFault lists every tensor that is missing, unexpected, misshapen or not finite, by its name in the file.
-    BatchNorm's count of batches, which nothing reads, is the one tensor that may be left out, or missing.
-    """
-    to_theirs = name_map(OURS, naming, shape)
-    to_ours = {theirs: ours for ours, theirs in to_theirs.items()}
-    given = {translated(name, to_ours): value for name, value in state.items()}
-    unknown = [name for name in state if name.rpartition(".")[0] not in to_ours]
-    faults = []
-    for ours, value in wanted.items():
-        theirs = translated(ours, to_theirs)
-        if ours in given and given[ours].shape != value.shape:
-            faults.append(f"{theirs} is {tuple(given[ours].shape)}, wanted {tuple(value.shape)}")
-        elif ours not in given and not ours.endswith(COUNTER):
-            faults.append(f"missing {theirs} {tuple(value.shape)}")
-    extra = [translated(name, to_theirs) for name in given if name not in wanted and not name.endswith(COUNTER)]
-    faults += [f"unexpected {name} {tuple(state[name].shape)}" for name in dict.fromkeys([*extra, *unknown])]
-    faults += not_finite(state)
-    if faults:
-        raise CheckpointFault(list_faults(f"{source}: does not fit the network that it seems to be", faults, most=1000))
-    return {
-        name: given.get(name, torch.zeros((), dtype=torch.int64) if name.endswith(COUNTER) else value)
-        for name, value in wanted.items()
-    }
+def _read_finite(source: Path) -> Checkpoint:
+    """A checkpoint of ours. CheckpointError lists weights with NaN or infinity."""
+    checkpoint = read_ours(source)
+    errors = not_finite(checkpoint.weights())
+    if errors:
+        raise CheckpointError(list_errors(f"{source}: its weights are of no use", errors, most=1000))
+    return checkpoint
 
 
-def refolded(state: Mapping[str, Tensor], eps: float) -> dict[str, Tensor]:
-    """`state` with BatchNorms of another `eps` made ours: the same function, by larger or smaller weights.
-
-    Normalisation multiplies by weight / sqrt(variance + eps), computed here in float64.
-    """
-    if eps == OUR_NORM_EPS:
-        return dict(state)
-    changed = dict(state)
-    for name, variance in state.items():
-        if name.endswith(".running_var"):
-            weight = name.removesuffix("running_var") + "weight"
-            ratio = ((variance.double() + OUR_NORM_EPS) / (variance.double() + eps)).sqrt()
-            changed[weight] = (state[weight].double() * ratio).to(state[weight].dtype)
-    return changed
+def _refuse_wishes(wishes: ConversionOptions) -> None:
+    if wishes != ConversionOptions(None, False, None, []):
+        raise ConfigError("--classes, --coco-only, --norm-eps and key=value are for RetinaNets of other projects.")
 
 
-def without_tower_biases(state: Mapping[str, Tensor], shape: Shape, naming: Naming, source: str) -> dict[str, Tensor]:
-    """`state` less the biases of convolutions before a GroupNorm, which ours do not have (detectron2's do).
+def _msra_resnet(source: Path, target: Path, wishes: ConversionOptions) -> list[str]:
+    """A backbone alone, as a state dict for config `model.backbone.weights`."""
+    _refuse_wishes(wishes)
+    if target.suffix not in (".pth", ".pt"):
+        raise ConfigError(f"{target}: a backbone's state dict is written as .pth or .pt.")
+    found = msra.to_torchvision(read_weights(source).tensors, str(source))
+    write_state(target, found.state)
+    classified = "with" if "fc.weight" in found.state else "without"
+    return [
+        f"{source}: MSRA's {found.name}, {classified} its classifier",
+        *(
+            f"note: {name} is not zero (up to {most:.2g}) and went into the norm after it, as MSRA's network has it; "
+            "Detectron and detectron2 leave it out"
+            for name, most in found.folded.items()
+        ),
+        f"written to {target}: {len(found.state)} tensors by torchvision's names. A config that uses it has "
+        f"model.backbone.name: {found.name}, model.backbone.stride_in_1x1: true and model.pixels.order: bgr with "
+        "std: [1, 1, 1]",
+    ]
 
-    CheckpointFault where such a bias is not zero, since no network of ours computes the same then.
-    """
-    if not shape.head_gn:
-        return dict(state)
-    to_theirs = name_map(OURS, naming, shape)
-    towers = [theirs for ours, theirs in to_theirs.items() if ".tower." in ours and int(ours.split(".")[-1]) % 3 == 0]
-    biases = [f"{module}.bias" for module in towers if f"{module}.bias" in state]
-    faults = [f"{name} is not zero" for name in biases if state[name].any()]
-    if faults:
-        raise CheckpointFault(
-            list_faults(f"{source}: our subnets have no biases before a GroupNorm, so these would be lost", faults)
+
+def _from_foreign(name: FormatName, source: Path, target: Path, wishes: ConversionOptions) -> list[str]:
+    checkpoint, said = read_foreign(name, source, wishes)
+    write_ours(target, checkpoint)
+    return [*said, f"written to {target}: {len(checkpoint.model)} tensors, step 0, for `retinanet predict` and `eval`"]
+
+
+def read_foreign(name: FormatName, source: Path, wishes: ConversionOptions) -> tuple[Checkpoint, list[str]]:
+    """The checkpoint of ours that a foreign file amounts to, and what was found, a line each."""
+    theirs = FORMATS[name]
+    file = read_weights(source)
+    state = modernised(file.tensors) if theirs.naming is TORCHVISION else dict(file.tensors)
+    state, extras = _set_apart(state, theirs)
+    errors = not_finite(extras)
+    if errors:
+        raise CheckpointError(list_errors(f"{source}: cannot be converted", errors))
+    layout = infer(state, theirs.naming, str(source))
+    _check_version(name, layout, source)
+    pixels, caffe = _preprocessing(extras, file.meta)
+    config = with_overrides(build_config(name, layout, pixels, caffe), wishes.overrides)
+    _check_cell_anchors(extras, config, source)
+    known = _known_names(file.meta)
+    classes = choose_classes(layout.outputs, theirs.rows_are_ids, wishes.classes, known, wishes.coco_only)
+    eps = _norm_eps(file, wishes)
+    model = to_our_state(state, config, layout, theirs, classes.rows, eps, str(source))
+    checkpoint = Checkpoint(config, classes.categories, Progress(0, -1.0, 0, 0), model, {}, {}, {})
+    return checkpoint, _said(source, file, theirs, layout, config, classes, eps)
+
+
+def _check_version(name: FormatName, layout: Layout, source: Path) -> None:
+    if name in ("torchvision_v1", "torchvision_v2") and layout.shape.head_gn != (name == "torchvision_v2"):
+        other = "torchvision_v2" if layout.shape.head_gn else "torchvision_v1"
+        norms = "have GroupNorm" if layout.shape.head_gn else "have no GroupNorm"
+        raise CheckpointError(f"{source}: its subnets {norms}, so it is no {name}; convert it as {other}.")
+
+
+def _set_apart(state: Mapping[str, Tensor], theirs: Format) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The network's tensors, and those with which detectron2 says what it does to pixels and which anchors it has."""
+    if theirs.name != "detectron2":
+        return dict(state), {}
+    extra = re.compile(r"pixel_mean|pixel_std|anchor_generator\.cell_anchors\.[0-4]")
+    apart = {name: value for name, value in state.items() if extra.fullmatch(name)}
+    return {name: value for name, value in state.items() if name not in apart}, apart
+
+
+def _preprocessing(extras: Mapping[str, Tensor], meta: Mapping[str, Any]) -> tuple[dict[str, Any] | None, bool | None]:
+    """Config `model.pixels`, and whether the backbone is one of Caffe's; None where the file does not say."""
+    if {"pixel_mean", "pixel_std"} <= extras.keys():
+        mean, std = (tuple(extras[name].flatten().tolist()) for name in ("pixel_mean", "pixel_std"))
+        return {"order": "rgb" if mean[0] > mean[-1] else "bgr", "mean": mean, "std": std}, set(std) == {1.0}
+    text = meta.get("cfg", meta.get("config"))
+    style = re.search(r"style\s*=\s*['\"](caffe|pytorch)['\"]", text) if isinstance(text, str) else None
+    return None, style[1] == "caffe" if style else None
+
+
+def _check_cell_anchors(extras: Mapping[str, Tensor], config: Config, source: Path) -> None:
+    spec = build_anchor_spec(config.model)
+    order = ours_from_scale_major(len(spec.aspect_ratios), len(spec.scales))
+    for level, (stride, size) in enumerate(zip(STRIDES, spec.sizes, strict=True)):
+        given = extras.get(f"anchor_generator.cell_anchors.{level}")
+        if given is None:
+            continue
+        wanted = cell_anchors(size, stride, spec)
+        if given.shape != wanted.shape or not torch.allclose(given[order], wanted, atol=0.01):
+            raise CheckpointError(
+                f"{source}: its anchors on P{level + 3} are not those of this format's own config. Give "
+                "the keys that differ, such as model.anchors.sizes=[16,32,64,128,256], as key=value."
+            )
+
+
+def _known_names(meta: Mapping[str, Any]) -> tuple[str, ...]:
+    """Class names in mmdetection's `meta`."""
+    data_set = meta.get("dataset_meta")
+    places = (meta, data_set if isinstance(data_set, dict) else {})
+    for names in (place.get(key) for place in places for key in ("CLASSES", "classes")):
+        if isinstance(names, list | tuple) and names and all(isinstance(name, str) for name in names):
+            return tuple(names)
+    return ()
+
+
+def _norm_eps(file: WeightsFile, wishes: ConversionOptions) -> float:
+    if wishes.norm_eps is not None:
+        return wishes.norm_eps
+    return 0.0 if file.digest.startswith(PUBLISHED_WITHOUT_EPS) else OUR_NORM_EPS
+
+
+def _said(
+    source: Path, file: WeightsFile, theirs: Format, layout: Layout, config: Config, classes: Classes, eps: float
+) -> list[str]:
+    head, backbone, pixels = config.model.head, config.model.backbone, config.model.pixels
+    lines = [
+        f"{source}: {len(file.tensors)} tensors as {theirs.name} names them: {layout.backbone}, "
+        f"P6 from {layout.p6_source.upper()}, subnets of {head.depth} convolutions of {layout.head_channels} channels"
+        f"{' with GroupNorm' if layout.shape.head_gn else ''}, {layout.anchors} anchors a cell, "
+        f"{layout.outputs} outputs",
+        f"classes: {len(classes.categories)}, {classes.said}",
+        f"recipe: {theirs.name} (network, preprocessing, assignment, losses and inference of its project)",
+        f"pixels: {pixels.order.upper()}, mean {', '.join(f'{v:g}' for v in pixels.mean)}, "
+        f"deviation {', '.join(f'{v:g}' for v in pixels.std)}; "
+        f"strides in {'1x1' if backbone.stride_in_1x1 else '3x3'} convolutions",
+    ]
+    if file.stripped:
+        lines.append(f"names: every one began with {file.stripped!r}, as distributed training has it; left out")
+    if eps != OUR_NORM_EPS:
+        lines.append(
+            f"batch norms: eps {eps:g} there, {OUR_NORM_EPS:g} here; their weights are rescaled to compute the same"
         )
-    return {name: value for name, value in state.items() if name not in biases}
+    return lines
 
 
-def to_our_order(state: Mapping[str, Tensor], config: Config, theirs: Format, rows: list[int]) -> dict[str, Tensor]:
-    """`state` under our names with the heads' channels in our order of anchors, and only the outputs `rows`."""
-    changed = dict(state)
-    anchors = config.model.anchors
-    count = len(anchors.aspect_ratios) * len(anchors.scales)
-    for head in (OURS.class_predict, OURS.box_predict):
-        for name in (f"{head}.weight", f"{head}.bias"):
-            if theirs.scales_outermost:
-                order = ours_from_scale_major(len(anchors.aspect_ratios), len(anchors.scales))
-                changed[name] = reordered(changed[name], order)
-            if head == OURS.class_predict:
-                changed[name] = kept_outputs(changed[name], count, rows)
-    return changed
-
-
-def to_our_state(
-    state: Mapping[str, Tensor],
-    config: Config,
-    layout: Layout,
-    theirs: Format,
-    rows: list[int],
-    norm_eps: float,
-    source: str,
-) -> dict[str, Tensor]:
-    """Our network's state dict from a foreign one. CheckpointFault lists all that does not fit."""
-    anchors = config.model.anchors
-    per_cell = len(anchors.aspect_ratios) * len(anchors.scales)
-    if per_cell != layout.anchors:
-        raise CheckpointFault(
-            f"{source}: has {layout.anchors} anchors a cell, model.anchors has {per_cell}. Give the keys that differ "
-            "from this format's own, such as model.anchors.aspect_ratios=[0.5,1,2], as key=value."
-        )
-    wanted = expected_tensors(config, layout.outputs)
-    head = config.model.head
-    shape = shape_of(config.model.backbone.name, head.depth, head.norm == "gn")
-    state = without_tower_biases(state, shape, theirs.naming, source)
-    ours = to_our_names(state, wanted, theirs.naming, shape, source)
-    return to_our_order(refolded(ours, norm_eps), config, theirs, rows)
-
-
-def to_their_state(state: Mapping[str, Tensor], naming: Naming, shape: Shape) -> dict[str, Tensor]:
-    """Our state dict under another project's names; its anchors must be in the same order as ours.
-
-    BatchNorm's count of batches is added where ours keeps none.
-    """
-    to_theirs = name_map(OURS, naming, shape)
-    given = {}
-    for name, value in state.items():
-        given[translated(name, to_theirs)] = value
-        if name.endswith(".running_var"):
-            counter = name.removesuffix("running_var") + COUNTER
-            given[translated(counter, to_theirs)] = state.get(counter, torch.zeros((), dtype=torch.int64))
-    return given
+def _to_torchvision(name: TorchvisionName, source: Path, target: Path, wishes: ConversionOptions) -> list[str]:
+    _refuse_wishes(wishes)
+    checkpoint = _read_finite(source)
+    classes = len(checkpoint.categories)
+    shape = torchvision_shape(checkpoint.config, name)
+    state = to_their_state(checkpoint.weights(), TORCHVISION, shape)
+    if target.suffix == ".safetensors":
+        write_safetensors(target, state, {})
+    else:
+        write_state(target, state)
+    shown = ", ".join(category.name for category in checkpoint.categories[:4])
+    return [
+        f"written to {target}: {len(state)} tensors, for torchvision's",
+        f"  {constructor_call(checkpoint.config, classes, name)}",
+        f"label k is category k of {source} from 0: {shown}{', ...' if classes > 4 else ''}",
+        *(f"note: {line}" for line in preprocessing_differences(checkpoint.config)),
+    ]

@@ -7,7 +7,7 @@ configs/_base_/models/retinanet_r50_fpn.py.
 
 from typing import Any, Literal, NamedTuple
 
-from retinanet.config import Config
+from retinanet.config.schema import Config
 from retinanet.interop.layout import Layout
 from retinanet.interop.naming import DETECTRON2, MMDETECTION, TORCHVISION, Naming
 

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
-from retinanet.errors import CheckpointFault, ConfigFault
+from retinanet.errors import CheckpointError, ConfigError
 from retinanet.interop.naming import Naming, Shape, block_name, tower_names
 
 RESNETS = {
@@ -49,15 +50,15 @@ def shape_of(backbone: str, depth: int, head_gn: bool) -> Shape:
     for (blocks, bottleneck), name in RESNETS.items():
         if name == plain:
             return Shape(blocks, bottleneck, depth, head_gn)
-    raise ConfigFault(f"model.backbone.name is {backbone!r}: other projects' files hold ResNets and ResNeXts only.")
+    raise ConfigError(f"model.backbone.name is {backbone!r}: other projects' files hold ResNets and ResNeXts only.")
 
 
 def infer(state: dict[str, Tensor], naming: Naming, source: str) -> Layout:
-    """The layout of `state`. CheckpointFault where its names are not of `naming` or of no backbone that we have."""
+    """The layout of `state`. CheckpointError where its names are not of `naming` or of no backbone that we have."""
     needed = (naming.class_predict, naming.box_predict, naming.lateral.format(level=0, p=3), naming.p6)
     lacking = [f"{module}.weight" for module in needed if f"{module}.weight" not in state]
     if lacking or f"{naming.stem}.weight" not in state:
-        raise CheckpointFault(
+        raise CheckpointError(
             f"{source}: not a RetinaNet of this format: no {', no '.join(lacking or [naming.stem + '.weight'])}. "
             f"It holds {len(state)} tensors: {', '.join(list(state)[:3])}, ... Is the format right?"
         )
@@ -65,7 +66,7 @@ def infer(state: dict[str, Tensor], naming: Naming, source: str) -> Layout:
     channels = lateral.shape[0]
     anchors, remainder = divmod(box_weight.shape[0], 4)
     if remainder or not anchors or class_weight.shape[0] % anchors:
-        raise CheckpointFault(
+        raise CheckpointError(
             f"{source}: {class_weight.shape[0]} outputs of {naming.class_predict} and {box_weight.shape[0]} of "
             f"{naming.box_predict} are not those of one number of anchors."
         )
@@ -112,8 +113,26 @@ def _backbone(state: dict[str, Tensor], naming: Naming, shape: Shape, source: st
             width, group = grouped.shape[:2]
             name, described = RESNEXTS.get((name, width, group)), f"{described} of {width} channels in {group}s"
     if name is None:
-        raise CheckpointFault(
+        raise CheckpointError(
             f"{source}: its backbone of {described} is none of ours: "
             f"{', '.join([*RESNETS.values(), *RESNEXTS.values()])}."
         )
     return name
+
+
+def ours_from_scale_major(ratios: int, scales: int) -> list[int]:
+    """Where our anchors stand in a cell that counts scales outermost and ratios innermost (detectron2).
+
+    Ours count aspect ratios outermost and scales innermost, as torchvision and mmdetection do.
+    """
+    return torch.arange(scales * ratios).view(scales, ratios).T.flatten().tolist()
+
+
+def reordered(channels: Tensor, order: list[int]) -> Tensor:
+    """(C * O, ...) weights or biases with anchor c taken from anchor order[c]."""
+    return channels.unflatten(0, (len(order), -1))[order].flatten(0, 1)
+
+
+def kept_outputs(channels: Tensor, anchors: int, rows: list[int]) -> Tensor:
+    """(C * O, ...) weights or biases with only the outputs `rows` of every anchor, in that order."""
+    return channels.unflatten(0, (anchors, -1))[:, rows].flatten(0, 1)

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torchvision.models.resnet import Bottleneck, ResNet
 
-from retinanet.errors import CheckpointFault, list_faults
-from retinanet.interop.convert import OUR_NORM_EPS
+from retinanet.errors import CheckpointError, list_errors
 from retinanet.interop.layout import RESNETS
+from retinanet.interop.state_dicts import OUR_NORM_EPS
 from retinanet.interop.weights_file import not_finite
 
 CONV = {"weight": "_w", "bias": "_b"}
@@ -45,7 +45,7 @@ class Converted(NamedTuple):
 
 
 def to_torchvision(blobs: Mapping[str, Tensor], source: str) -> Converted:
-    """The ResNet in `blobs`. CheckpointFault lists every blob that is missing, unexpected, misshapen or not finite.
+    """The ResNet in `blobs`. CheckpointError lists every blob that is missing, unexpected, misshapen or not finite.
 
     A scale and a shift become a norm of mean 0 and variance 1 - eps, so that (x - mean) / sqrt(variance + eps) is x. A
     bias before a norm is taken off its mean: the same function, exactly.
@@ -87,7 +87,7 @@ def _nearest_blocks(blobs: Mapping[str, Tensor], source: str) -> tuple[int, int,
     places = [(int(match[1]), int(match[2])) for match in found if match]
     if not places:
         shown = ", ".join(list(blobs)[:3])
-        raise CheckpointFault(
+        raise CheckpointError(
             f"{source}: not a ResNet of Caffe2's: no blob is named like res2_0_branch2a_w. It holds {len(blobs)}: "
             f"{shown}, ... Wanted is R-50.pkl or R-101.pkl of Detectron's or detectron2's MSRA models."
         )
@@ -120,14 +120,14 @@ def _check(
     source: str,
 ) -> None:
     shapes = {blob: shape for blob, (_, shape) in wanted.items()}
-    faults = [f"missing {blob} {tuple(shape)}" for blob, shape in shapes.items() if blob not in given]
+    errors = [f"missing {blob} {tuple(shape)}" for blob, shape in shapes.items() if blob not in given]
     shapes |= {f"{name}_b": shapes[f"{name}_w"][:1] for name in convolutions}
     for blob, value in given.items():
         if blob not in shapes:
-            faults.append(f"unexpected {blob} {tuple(value.shape)}")
+            errors.append(f"unexpected {blob} {tuple(value.shape)}")
         elif value.shape != shapes[blob]:
-            faults.append(f"{blob} is {tuple(value.shape)}, wanted {tuple(shapes[blob])}")
-    faults += not_finite(given)
-    if faults:
+            errors.append(f"{blob} is {tuple(value.shape)}, wanted {tuple(shapes[blob])}")
+    errors += not_finite(given)
+    if errors:
         title = f"{source}: does not fit the ResNet that it seems to be"
-        raise CheckpointFault(list_faults(title, faults, most=1000))
+        raise CheckpointError(list_errors(title, errors, most=1000))

@@ -7,15 +7,92 @@ refused; no function and no class of another module is ever called.
 import io
 import math
 import pickle
+import pickletools
 import re
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from retinanet.errors import CheckpointFault
-from retinanet.interop.pickle_opcodes import Refused, check_opcodes
+from retinanet.errors import CheckpointError
+
+OPCODES = {opcode.code: opcode for opcode in pickletools.opcodes}
+
+
+TEXTS = frozenset({"str", "bytes_or_str"})
+
+
+INTEGERS = frozenset({"int", "int_or_bool"})
+"""What `pickletools` calls the values that may be a dict's keys."""
+
+
+KEY_LIMIT = 2**60
+"""Beyond it integers can be chosen that all have the same hash."""
+
+
+PUTS = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
+
+
+GETS = frozenset({"GET", "BINGET", "LONG_BINGET"})
+
+
+NEVER_WRITTEN = {"DUP": "one value twice", "EMPTY_SET": "a set", "ADDITEMS": "a set", "FROZENSET": "a set"}
+
+
+class Refused(Exception):
+    """Pickled content that asks for more than plain data; the message is what it asks for."""
+
+
+class _Machine:
+    """The stack and the memo of the machine that builds the content; of each value, whether it may be a key."""
+
+    def __init__(self) -> None:
+        self.stack: list[bool] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, bool] = {}
+
+    def step(self, opcode: pickletools.OpcodeInfo, argument: object, done: int) -> None:
+        """One opcode, `done` others having gone before."""
+        name = opcode.name
+        if name in NEVER_WRITTEN:
+            raise Refused(NEVER_WRITTEN[name])
+        if name in PUTS or name in GETS:
+            assert isinstance(argument, int)
+            if name in PUTS and argument > done:
+                raise Refused(f"place {argument} of a memo that holds {len(self.memo)}")
+            if name in PUTS:
+                self.memo[argument] = self.stack[-1]
+            else:
+                self.stack.append(self.memo[argument])
+        elif name == "MEMOIZE":
+            self.memo[len(self.memo)] = self.stack[-1]
+        elif name == "MARK":
+            self.marks.append(len(self.stack))
+        elif name == "POP" and self.marks and self.marks[-1] == len(self.stack):
+            self.marks.pop()
+        else:
+            self._apply(opcode, argument)
+
+    def _apply(self, opcode: pickletools.OpcodeInfo, argument: object) -> None:
+        takes = [kind.name for kind in opcode.stack_before]
+        if "mark" in takes:
+            since = self.marks.pop()
+            taken = self.stack[since:]
+            del self.stack[since:]
+            below = takes.index("mark")
+        else:
+            below = len(takes)
+            taken = self.stack[-2:]
+        if opcode.name in ("DICT", "SETITEM", "SETITEMS") and not all(taken[::2]):
+            raise Refused("a dict with keys other than texts and integers")
+        if below:
+            del self.stack[-below:]
+        for kind in opcode.stack_after:
+            small = kind.name in INTEGERS and isinstance(argument, int) and abs(argument) < KEY_LIMIT
+            self.stack.append(kind.name in TEXTS or small)
+
 
 NUMBER_CODE = re.compile(r"\?|b1|[iu][1248]|f[248]")
 """dtypes that torch takes over: bool, integers and floating point of at most 64 bits."""
@@ -174,7 +251,7 @@ class _Reader(pickle.Unpickler):
 def read_numpy_pickle(path: Path) -> object:
     """The content of a pickle; an array is an `Array` whose `value` holds it.
 
-    CheckpointFault, naming the first global that is refused, for one that is more than plain data or would take time
+    CheckpointError, naming the first global that is refused, for one that is more than plain data or would take time
     or memory out of proportion to its size, and for a file that is no whole pickle. Nothing of the file is run.
     """
     data = path.read_bytes()
@@ -182,13 +259,33 @@ def read_numpy_pickle(path: Path) -> object:
         check_opcodes(data)
         return _Reader(data).load()
     except Refused as refused:
-        raise CheckpointFault(
+        raise CheckpointError(
             f"{path}: this pickle asks for {refused}. Only numbers, texts, lists, dicts and numpy arrays are read, "
             "since a pickle can be meant to run code or to fill the memory. Nothing of it was run."
         ) from refused
     except Exception as error:  # a damaged pickle raises almost any kind
         # Arguments that are no texts can be nested without end, so that they are not shown.
         said = error.args[0] if error.args and isinstance(error.args[0], str) else ""
-        raise CheckpointFault(
+        raise CheckpointError(
             f"{path}: not a whole pickle of plain data ({type(error).__name__}: {said:.200})."
         ) from error
+
+
+def check_opcodes(data: bytes) -> None:
+    """Refused for a memo larger than the content, and for sets, doubled values and dict keys but texts and integers.
+
+    ValueError and others for content that is damaged or cut short.
+    """
+    file, machine = io.BytesIO(data), _Machine()
+    for done in count():
+        code = file.read(1)
+        opcode = OPCODES.get(code.decode("latin1"))
+        if opcode is None:
+            raise ValueError(f"no opcode {code!r}" if code else "it is cut short")
+        if opcode.name == "STRING":
+            argument: object = file.readline()  # pickletools reads ASCII only; Python 2 wrote any bytes
+        else:
+            argument = opcode.arg.reader(file) if opcode.arg else None
+        if opcode.name == "STOP":
+            return
+        machine.step(opcode, argument, done)

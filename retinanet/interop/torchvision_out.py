@@ -2,9 +2,9 @@
 
 from typing import Any, Literal
 
-from retinanet.config import Config
-from retinanet.config_file import config_to_dict
-from retinanet.errors import ConfigFault, list_faults
+from retinanet.config.load import config_to_dict
+from retinanet.config.schema import Config
+from retinanet.errors import ConfigError, list_errors
 from retinanet.interop.formats import recipe_keys
 from retinanet.interop.layout import shape_of
 from retinanet.interop.naming import Shape
@@ -16,7 +16,7 @@ FREE = ("backbone.weights", "backbone.norm", "backbone.frozen_stages", "backbone
 
 
 def torchvision_shape(config: Config, name: TorchvisionName) -> Shape:
-    """The shape of a network that torchvision can hold. ConfigFault lists every key that says it cannot."""
+    """The shape of a network that torchvision can hold. ConfigError lists every key that says it cannot."""
     keys = recipe_keys(name)["model"]
     second = name == "torchvision_v2"
     keys["fpn"] = {"p6_source": "c5" if second else "p5"}
@@ -24,18 +24,18 @@ def torchvision_shape(config: Config, name: TorchvisionName) -> Shape:
     wanted = _flat(config_to_dict(Config.model_validate({"model": keys}))["model"])
     ours = _flat(config_to_dict(config)["model"])
     ours["head.channels"] = ours["head.channels"] or ours["fpn.channels"]
-    faults = [
+    errors = [
         f"model.{key} is {ours[key]!r}, wanted {value!r}"
         for key, value in wanted.items()
         if key not in FREE and ours[key] != value
     ]
     if config.model.backbone.norm == "gn":
-        faults.append("model.backbone.norm is 'gn', wanted a batch norm")
+        errors.append("model.backbone.norm is 'gn', wanted a batch norm")
     kind = config.loss.classification.kind
     if kind.startswith("softmax"):
-        faults.append(f"loss.classification.kind is {kind!r}, whose head has an output for the background")
-    if faults:
-        raise ConfigFault(list_faults(f"this network cannot be written as {name}", faults))
+        errors.append(f"loss.classification.kind is {kind!r}, whose head has an output for the background")
+    if errors:
+        raise ConfigError(list_errors(f"this network cannot be written as {name}", errors))
     return shape_of(config.model.backbone.name, config.model.head.depth, second)
 
 

@@ -1,22 +1,20 @@
 """State dicts in files: torch's own format, pickles of numpy arrays and safetensors, each read as plain data."""
 
 import hashlib
-import os
 import zipfile
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from retinanet.checkpoint import refused_global
-from retinanet.errors import CheckpointFault, ResourceFault, list_faults
+from retinanet.errors import CheckpointError, list_errors
+from retinanet.files import replacing
 from retinanet.interop.numpy_pickle import Array, read_numpy_pickle
+from retinanet.run.checkpoint import refused_global
+from retinanet.run.published import read_safetensors
 
 WRAPPERS = ("state_dict", "model", "blobs")
 """Keys under which training programs keep a state dict beside other things."""
@@ -24,7 +22,6 @@ WRAPPERS = ("state_dict", "model", "blobs")
 DISTRIBUTED = "module."
 """What DistributedDataParallel and DataParallel put before every name."""
 
-CHECKSUM = "sha256"
 
 ZIP, PICKLE = b"PK", b"\x80"
 """How files of torch.save begin; the second until torch 1.5."""
@@ -44,9 +41,9 @@ class WeightsFile(NamedTuple):
 
 
 def read_weights(path: Path) -> WeightsFile:
-    """The state dict of a .pth, .pt, .pkl or .safetensors file. CheckpointFault for anything but plain data."""
+    """The state dict of a .pth, .pt, .pkl or .safetensors file. CheckpointError for anything but plain data."""
     if not path.is_file():
-        raise CheckpointFault(f"{path}: {'is a folder; give a file' if path.is_dir() else 'no such file'}.")
+        raise CheckpointError(f"{path}: {'is a folder; give a file' if path.is_dir() else 'no such file'}.")
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if path.suffix == ".safetensors":
@@ -93,8 +90,8 @@ def _read_torch(path: Path) -> object:
     except Exception as error:  # torch.load raises many kinds for what is not a file of plain tensors
         wanted = refused_global(error)
         if wanted is None:
-            raise CheckpointFault(f"{path}: {_why_unreadable(path)}.") from error
-        raise CheckpointFault(
+            raise CheckpointError(f"{path}: {_why_unreadable(path)}.") from error
+        raise CheckpointError(
             f"{path}: asks for {wanted}, which is more than plain tensors and numbers; not loaded, nothing of it was "
             "run. If you trust it, save its state dict alone in the program it comes from: "
             "torch.save({'state_dict': model.state_dict()}, 'weights.pth')."
@@ -117,7 +114,7 @@ def _state(content: object, path: Path) -> dict[str, Tensor]:
             content = content[wrapper]
             break
     if not isinstance(content, dict) or not any(isinstance(value, Tensor | Array) for value in content.values()):
-        raise CheckpointFault(f"{path}: holds no state dict (a mapping of names to tensors).")
+        raise CheckpointError(f"{path}: holds no state dict (a mapping of names to tensors).")
     arrays = {str(name): value.value if isinstance(value, Array) else value for name, value in content.items()}
     odd = [
         f"{name} is a {type(value).__name__}, not a tensor"
@@ -125,7 +122,7 @@ def _state(content: object, path: Path) -> dict[str, Tensor]:
         if not isinstance(value, Tensor | np.ndarray)
     ]
     if odd:
-        raise CheckpointFault(list_faults(f"{path}: its state dict cannot be used", odd))
+        raise CheckpointError(list_errors(f"{path}: its state dict cannot be used", odd))
     # Once for each array: a file of megabytes can give one array a hundred thousand names.
     made = {id(value): _plain(torch.as_tensor(value)) for value in arrays.values() if isinstance(value, np.ndarray)}
     return {
@@ -137,59 +134,8 @@ def _plain(value: Tensor) -> Tensor:
     return value.float() if value.is_floating_point() else value
 
 
-def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata. A file that `write_safetensors` made is held against its checksum. CheckpointFault else."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-            meta = dict(file.metadata() or {})
-    except (SafetensorError, OSError) as error:
-        raise CheckpointFault(f"{path}: not a safetensors file, or cut short or damaged ({error!s:.200}).") from error
-    wanted = meta.pop(CHECKSUM, None)
-    if wanted is not None and wanted != checksum(tensors, meta):
-        raise CheckpointFault(f"{path}: damaged: its content does not match its checksum. Use another copy.")
-    return tensors, meta
-
-
-def write_safetensors(path: Path, tensors: dict[str, Tensor], meta: dict[str, str]) -> None:
-    """Write `path` at once or not at all, with the checksum of everything in it."""
-    whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    replace_file(path, lambda part: save_file(whole, part, {**meta, CHECKSUM: checksum(whole, meta)}))
-
-
 def write_state(path: Path, tensors: dict[str, Tensor]) -> None:
     """A bare state dict as torch saves one, written at once or not at all."""
     whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    replace_file(path, lambda part: torch.save(whole, part))
-
-
-def replace_file(path: Path, write: Callable[[Path], None]) -> None:
-    """Have `write` make the file beside `path`, then move it there. ResourceFault where that cannot be."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(part)
-        part.replace(path)
-    except (OSError, RuntimeError, SafetensorError) as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise cannot_write(path, error, part) from error
-
-
-def cannot_write(path: Path, error: Exception, part: Path) -> ResourceFault:
-    """What to tell of an error that came up as `path` was written under the name `part`."""
-    plain = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    reason = plain.replace(str(part), str(path)).replace(part.name, path.name).strip().rstrip(".")
-    return ResourceFault(f"{path}: cannot be written ({reason}); check its folder, permissions and free space.")
-
-
-def checksum(tensors: Mapping[str, Tensor], meta: Mapping[str, str]) -> str:
-    """Hexadecimal SHA-256 over names, types, shapes and bytes of the tensors, and over the metadata."""
-    total = hashlib.sha256()
-    for key in sorted(meta):
-        total.update(f"{key}={meta[key]}\0".encode())
-    for name in sorted(tensors):
-        value = tensors[name].contiguous()
-        total.update(f"{name} {value.dtype} {tuple(value.shape)}\0".encode())
-        total.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return total.hexdigest()
+    with replacing(path, also=(RuntimeError,)) as part:
+        torch.save(whole, part)

@@ -4,28 +4,13 @@ Legend: P positive anchors. Deltas are `boxes.encode`'s; boxes and anchors are i
 """
 
 from collections.abc import Callable
-from functools import partial
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor
 from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 
-from retinanet import boxes
-from retinanet.section import NonNegative, Positive, Section
-
-
-class BoxLoss(Section):
-    """Keys of `loss.box`."""
-
-    kind: Literal["l1", "smooth_l1", "giou", "diou", "ciou"] = Field("smooth_l1", description="Box loss of positives.")
-    beta: Positive = Field(
-        0.1111111111111111, description="Where smooth L1 turns from quadratic to linear (Detectron: 1/9)."
-    )
-    weight: NonNegative = Field(1.0, description="Multiplier of the box loss in the total.")
-
+from retinanet.detection import boxes
 
 MIN_LOG_SCALE = -8.0
 """Smallest dw or dh that CIoU decodes: a side that vanishes in float32 has no aspect ratio (0 / 0)."""
@@ -60,18 +45,3 @@ def ciou(deltas_P4: Tensor, boxes_P4: Tensor, anchors_P4: Tensor) -> Tensor:
     centre_P2, scale_P2 = deltas_P4.float().split(2, dim=-1)
     deltas_P4 = torch.cat([centre_P2, scale_P2.clamp(min=MIN_LOG_SCALE)], dim=-1)
     return complete_box_iou_loss(boxes.decode(deltas_P4, anchors_P4), boxes_P4)
-
-
-def build_box_loss(config: BoxLoss) -> BoxRegressionLoss:
-    """The loss that config `loss.box` names."""
-    match config.kind:
-        case "l1":
-            return l1
-        case "smooth_l1":
-            return partial(smooth_l1, beta=config.beta)
-        case "giou":
-            return giou
-        case "diou":
-            return diou
-        case "ciou":
-            return ciou

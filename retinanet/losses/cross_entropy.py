@@ -3,28 +3,11 @@
 Legend: (...) any leading shape, usually (B, A); K classes.
 """
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor
 
-from retinanet.section import ClassLossSection, Fraction
 from retinanet.structures import IGNORE
-
-
-class CrossEntropy(ClassLossSection):
-    """Keys of `loss.classification` with kind cross_entropy."""
-
-    kind: Literal["cross_entropy"] = Field("cross_entropy", description="Class loss.")
-
-
-class BalancedCrossEntropy(ClassLossSection):
-    """Keys of `loss.classification` with kind balanced_cross_entropy."""
-
-    kind: Literal["balanced_cross_entropy"] = Field("balanced_cross_entropy", description="Class loss.")
-    alpha: Fraction = Field(0.75, description="Weight of positives, 1 - alpha of negatives (paper Table 1a: 0.75).")
 
 
 def signed_logits(logits_K: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

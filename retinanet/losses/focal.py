@@ -3,23 +3,11 @@
 Legend: (...) any leading shape, usually (B, A); K classes.
 """
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor
 
 from retinanet.losses.cross_entropy import drop_ignored, signed_logits
-from retinanet.section import ClassLossSection, Fraction, NonNegative
-
-
-class Focal(ClassLossSection):
-    """Keys of `loss.classification` with kind focal."""
-
-    kind: Literal["focal"] = Field("focal", description="Class loss.")
-    alpha: Fraction = Field(0.25, description="Weight of positives, 1 - alpha of negatives.")
-    gamma: NonNegative = Field(2.0, description="Focusing parameter: 0 is balanced cross entropy.")
 
 
 def focal(logits_K: Tensor, labels: Tensor, alpha: float, gamma: float) -> Tensor:
@@ -32,3 +20,14 @@ def focal(logits_K: Tensor, labels: Tensor, alpha: float, gamma: float) -> Tenso
     alpha_t = torch.where(is_class, alpha, 1.0 - alpha).to(s.dtype)
     modulation = torch.exp(gamma * F.logsigmoid(s))
     return drop_ignored((alpha_t * modulation * F.softplus(s)).sum(dim=-1), labels)
+
+
+def focal_star(logits_K: Tensor, labels: Tensor, gamma: float, beta: float, alpha: float) -> Tensor:
+    """FL* = -alpha_t log(sigmoid(gamma x_t + beta)) / gamma (appendix A) summed over the K outputs: float32 (...).
+
+    logits_K: (..., K), any float type; labels: (...) int64, class index, BACKGROUND or IGNORE. gamma must be positive.
+    x_t = y x. gamma 1 with beta 0 is balanced cross entropy.
+    """
+    is_class, s = signed_logits(logits_K, labels)
+    alpha_t = torch.where(is_class, alpha, 1.0 - alpha).to(s.dtype)
+    return drop_ignored((alpha_t * F.softplus(gamma * s - beta)).sum(dim=-1) / gamma, labels)

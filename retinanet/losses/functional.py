@@ -1,7 +1,7 @@
 """Focal losses as a library: softmax, sigmoid and from probabilities, for any classification or segmentation.
 
 All are computed in float32 whatever the autocast type (float64 stays float64) and can be differentiated twice.
-Every value that does not fit raises LossFault, a ValueError. Logits must be finite. The values in `target` are not
+Every value that does not fit raises LossInputError, a ValueError. Logits must be finite. The values in `target` are not
 looked at under torch.compile, where looking would break the graph.
 
 Legend: N samples, C classes, (...) any further shape; t the target's class, p_t its probability.
@@ -17,13 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from retinanet.errors import UserFault, list_faults
+from retinanet.errors import UserError, list_errors
 
 Reduction = Literal["none", "mean", "sum", "mean_positives"]
 Weights = float | Sequence[float] | Tensor
 
 
-class LossFault(UserFault):
+class LossInputError(UserError):
     """Arguments of a loss that do not fit (exit code 2)."""
 
 
@@ -54,7 +54,7 @@ def softmax_focal_loss(
 
     Gamma 0 is F.cross_entropy(weight=alpha) to the last bit, in value and gradient, with one difference: where all
     is ignored, `mean` is 0 with zero gradient instead of NaN.
-    Raises LossFault, naming every fault: shapes, types, C < 2, values out of range.
+    Raises LossInputError, naming every error: shapes, types, C < 2, values out of range.
     """
     weights = _checked_softmax(logits, target, gamma, alpha, reduction, ignore_index, label_smoothing, background)
     logits, target = _full_precision(logits), target.long()
@@ -88,9 +88,9 @@ def sigmoid_focal_loss(
     only there): it modulates by p_t = p y + (1 - p)(1 - y). Gamma 0 without alpha is binary cross entropy.
     reduction: `none`: the logits' shape. `mean`: over all elements (0 if there is none). `sum`. `mean_positives`:
     the sum over the sum of the targets (for hard ones: the number of ones), at least 1.
-    Raises LossFault, naming every fault: shapes, types, values out of range.
+    Raises LossInputError, naming every error: shapes, types, values out of range.
     """
-    raise_faults("sigmoid_focal_loss", _binary_faults("logits", logits, target, alpha, gamma, reduction))
+    raise_errors("sigmoid_focal_loss", _binary_errors("logits", logits, target, alpha, gamma, reduction))
     logits = _full_precision(logits)
     return _expected(
         _focal_of_margin(-logits, gamma), _focal_of_margin(logits, gamma), target.to(logits.dtype), alpha, reduction
@@ -106,12 +106,12 @@ def binary_focal_loss(
     -log p is followed down to p = 2^-24, the finest step that float32 takes below 1 (2^-53 in float64), and from
     there to 0 by its tangent: at exactly 0 the value is finite (17.6 in float32), and the gradient is the finite
     slope -2^24, never zero as a clamp would leave it. The same for -log(1 - p) towards 1.
-    Raises LossFault, naming every fault: shapes, types, values out of range.
+    Raises LossInputError, naming every error: shapes, types, values out of range.
     """
-    faults = _binary_faults("probabilities", probabilities, target, alpha, gamma, reduction)
-    if not faults and _looked_at(_outside_unit(probabilities)):
-        faults.append("probabilities must lie in 0..1; for logits use sigmoid_focal_loss")
-    raise_faults("binary_focal_loss", faults)
+    errors = _binary_errors("probabilities", probabilities, target, alpha, gamma, reduction)
+    if not errors and _violated(_outside_unit(probabilities)):
+        errors.append("probabilities must lie in 0..1; for logits use sigmoid_focal_loss")
+    raise_errors("binary_focal_loss", errors)
     p = _full_precision(probabilities)
     floor = torch.finfo(p.dtype).eps / 2
     top = 1.0 - math.log(floor)
@@ -203,7 +203,7 @@ def _full_precision(values: Tensor) -> Tensor:
     return values if values.dtype == torch.float64 else values.float()
 
 
-def _looked_at(condition: Tensor) -> bool:
+def _violated(condition: Tensor) -> bool:
     """Whether any is true; not looked at while compiling, where it would break the graph."""
     return not torch.compiler.is_compiling() and bool(condition.any())
 
@@ -212,45 +212,45 @@ def _outside_unit(values: Tensor) -> Tensor:
     return ~((values >= 0) & (values <= 1))
 
 
-def raise_faults(name: str, faults: list[str]) -> None:
-    """LossFault naming all of them, if there are any."""
-    if faults:
-        raise LossFault(list_faults(name, faults))
+def raise_errors(name: str, errors: list[str]) -> None:
+    """LossInputError naming all of them, if there are any."""
+    if errors:
+        raise LossInputError(list_errors(name, errors))
 
 
-def common_faults(gamma: float, reduction: str) -> list[str]:
+def common_errors(gamma: float, reduction: str) -> list[str]:
     """What is wrong with the two arguments that every loss here takes."""
-    faults = []
+    errors = []
     if not isinstance(gamma, numbers.Real) or not 0 <= gamma < math.inf:
-        faults.append(f"gamma must be a finite number >= 0, not {gamma!r}; 0 is cross entropy, the paper's is 2")
+        errors.append(f"gamma must be a finite number >= 0, not {gamma!r}; 0 is cross entropy, the paper's is 2")
     if reduction not in get_args(Reduction):
         close = difflib.get_close_matches(str(reduction).lower().replace(" ", "_"), get_args(Reduction), 1)
         hint = f"; did you mean `{close[0]}`?" if close else ""
-        faults.append(f"reduction `{reduction}` is not one of {', '.join(get_args(Reduction))}{hint}")
-    return faults
+        errors.append(f"reduction `{reduction}` is not one of {', '.join(get_args(Reduction))}{hint}")
+    return errors
 
 
-def _float_faults(name: str, values: Tensor) -> list[str]:
+def _float_errors(name: str, values: Tensor) -> list[str]:
     return [] if values.is_floating_point() else [f"{name} must be floating point, not {values.dtype}"]
 
 
-def _binary_faults(
+def _binary_errors(
     name: str, values: Tensor, target: Tensor, alpha: float | Tensor | None, gamma: float, reduction: str
 ) -> list[str]:
     """What is wrong with the arguments of the two binary losses; `name` is what their first one is called."""
-    faults = common_faults(gamma, reduction) + _float_faults(name, values)
+    errors = common_errors(gamma, reduction) + _float_errors(name, values)
     if target.shape != values.shape:
         hint = ": for class indices use softmax_focal_loss, or one_hot them" if target.ndim == values.ndim - 1 else ""
-        faults.append(f"target has shape {tuple(target.shape)} and {name} {tuple(values.shape)}; both must agree{hint}")
-    if target.is_complex() or _looked_at(_outside_unit(target)):
-        faults.append("target must lie in 0..1: 1 where the label holds, 0 where not, between for soft labels")
+        errors.append(f"target has shape {tuple(target.shape)} and {name} {tuple(values.shape)}; both must agree{hint}")
+    if target.is_complex() or _violated(_outside_unit(target)):
+        errors.append("target must lie in 0..1: 1 where the label holds, 0 where not, between for soft labels")
     if isinstance(alpha, Tensor):
-        off = alpha.ndim != 0 or (alpha.device.type == "cpu" and _looked_at(_outside_unit(alpha)))
+        off = alpha.ndim != 0 or (alpha.device.type == "cpu" and _violated(_outside_unit(alpha)))
     else:
         off = alpha is not None and not (isinstance(alpha, numbers.Real) and 0 <= alpha <= 1)
     if off:
-        faults.append(f"alpha must be one number in 0..1 (label 1 gets it, label 0 gets 1 - alpha) or None: {alpha!r}")
-    return faults
+        errors.append(f"alpha must be one number in 0..1 (label 1 gets it, label 0 gets 1 - alpha) or None: {alpha!r}")
+    return errors
 
 
 def _checked_softmax(
@@ -263,36 +263,36 @@ def _checked_softmax(
     label_smoothing: float,
     background: int,
 ) -> Tensor | None:
-    """The C class weights (None without alpha) in the loss's type; raises LossFault for whatever does not fit."""
-    faults = common_faults(gamma, reduction) + _float_faults("logits", logits)
+    """The C class weights (None without alpha) in the loss's type; raises LossInputError for whatever does not fit."""
+    errors = common_errors(gamma, reduction) + _float_errors("logits", logits)
     if not isinstance(label_smoothing, numbers.Real) or not 0 <= label_smoothing <= 1:
-        faults.append(f"label_smoothing must lie in 0..1, not {label_smoothing!r}")
+        errors.append(f"label_smoothing must lie in 0..1, not {label_smoothing!r}")
     if logits.ndim < 2 or logits.shape[1] < 2:
-        faults.append(
+        errors.append(
             f"logits have shape {tuple(logits.shape)}, not (N, C) or (N, C, d1, ...) with C >= 2; "
             "for one output a label use sigmoid_focal_loss, for one sample add an axis: logits[None]"
         )
-        raise LossFault(list_faults("softmax_focal_loss", faults))
+        raise LossInputError(list_errors("softmax_focal_loss", errors))
     classes = logits.shape[1]
     if not isinstance(background, numbers.Integral) or not 0 <= background < classes:
-        faults.append(f"background must be a class, 0..{classes - 1}, not {background!r}")
-    faults += _index_faults(logits, target, ignore_index)
+        errors.append(f"background must be a class, 0..{classes - 1}, not {background!r}")
+    errors += _index_errors(logits, target, ignore_index)
     weights = None
     if alpha is not None:
         try:
             weights = torch.as_tensor(alpha, dtype=_full_precision(logits[:0]).dtype, device=logits.device)
         except (TypeError, ValueError, RuntimeError) as error:
-            faults.append(f"alpha must be None, a number or {classes} numbers, not {alpha!r}")
-            raise LossFault(list_faults("softmax_focal_loss", faults)) from error
+            errors.append(f"alpha must be None, a number or {classes} numbers, not {alpha!r}")
+            raise LossInputError(list_errors("softmax_focal_loss", errors)) from error
         host = not isinstance(alpha, Tensor) or alpha.device.type == "cpu"
-        faults += _weight_faults(weights, classes, host)
+        errors += _weight_errors(weights, classes, host)
         if weights.ndim == 0:
             weights = torch.stack([1.0 - weights, weights])
-    raise_faults("softmax_focal_loss", faults)
+    raise_errors("softmax_focal_loss", errors)
     return weights
 
 
-def _index_faults(logits: Tensor, target: Tensor, ignore_index: int) -> list[str]:
+def _index_errors(logits: Tensor, target: Tensor, ignore_index: int) -> list[str]:
     """What is wrong with class indices (N, d1, ...) for logits (N, C, d1, ...)."""
     if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
         return [
@@ -304,7 +304,7 @@ def _index_faults(logits: Tensor, target: Tensor, ignore_index: int) -> list[str
         return [f"target has shape {tuple(target.shape)}; logits {tuple(logits.shape)} ask for {expected}"]
     target = target.long()
     outside = ((target < 0) | (target >= logits.shape[1])) & (target != ignore_index)
-    if _looked_at(outside):
+    if _violated(outside):
         found = ", ".join(str(value) for value in target[outside].unique()[:5].tolist())
         return [
             f"target holds {found}: not a class (0..{logits.shape[1] - 1}, from logits {tuple(logits.shape)}) "
@@ -313,14 +313,14 @@ def _index_faults(logits: Tensor, target: Tensor, ignore_index: int) -> list[str
     return []
 
 
-def _weight_faults(weights: Tensor, classes: int, host: bool) -> list[str]:
+def _weight_errors(weights: Tensor, classes: int, host: bool) -> list[str]:
     """What is wrong with alpha; its values are looked at only where that waits for no device (`host`)."""
     if weights.ndim == 0 and classes != 2:
         return [f"alpha is one number, which is for 2 classes; logits have {classes}: give {classes} weights or None"]
-    if weights.ndim == 0 and host and _looked_at(_outside_unit(weights)):
+    if weights.ndim == 0 and host and _violated(_outside_unit(weights)):
         return [f"alpha must lie in 0..1, not {weights.item():g}: class 1 gets alpha, class 0 gets 1 - alpha"]
     if weights.ndim and weights.shape != (classes,):
         return [f"alpha has shape {tuple(weights.shape)}; logits have {classes} classes: give {classes} weights"]
-    if host and _looked_at(~((weights >= 0) & (weights < math.inf))):
+    if host and _violated(~((weights >= 0) & (weights < math.inf))):
         return [f"alpha must be finite and >= 0, not {weights.tolist()}"]
     return []

@@ -12,25 +12,13 @@ a bin, whatever the numbers of anchors, classes and positives: about 2.3 at the 
 on the right side of 0.5. The gradient by a single output is g / (R n) and not g / positives.
 """
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor
 
 from retinanet.losses.cross_entropy import drop_ignored, signed_logits
-from retinanet.losses.fused import DenseLoss
-from retinanet.losses.margins import softplus_and_sigmoid
-from retinanet.section import ClassLossSection, Count
+from retinanet.losses.fused import DenseLoss, softplus_and_sigmoid
 from retinanet.structures import IGNORE, ClassTargets
-
-
-class Ghm(ClassLossSection):
-    """Keys of `loss.classification` with kind ghm."""
-
-    kind: Literal["ghm"] = Field("ghm", description="Class loss.")
-    bins: Count = Field(30, description="Unit regions of the gradient norm's histogram over 0..1 (the paper's M).")
 
 
 def harmonising_weights(norms_BAK: Tensor, valid_BA: Tensor, bins: int) -> Tensor:

@@ -4,29 +4,24 @@ Legend: B images, A anchors, K classes, 4 box coordinates or deltas; of one imag
 S survivors of NMS among them, N boxes given to NMS.
 """
 
-from typing import Annotated, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
-from pydantic import Field
 from torch import Tensor
 from torchvision.ops import nms
 
-from retinanet import boxes
+from retinanet.detection import boxes
 from retinanet.losses.cross_entropy import cross_entropy
 from retinanet.losses.fused import DenseLoss
 from retinanet.losses.sampled import Normaliser, minibatch_cross_entropy
-from retinanet.section import ClassLossSection, Count, Fraction
 from retinanet.structures import BACKGROUND, IGNORE, ClassTargets
 
 FIRST_PREFIX = 4
 """Candidates that NMS sees first, in minibatches. 4 to 32 tried: 4 fastest at A = 178k; no result depends on it."""
 
-NEGATIVES_PER_POSITIVE = 3
-"""SSD's ratio (arXiv 1512.02325, section 2.2), which the paper takes for its "OHEM 1:3"."""
-
 
 class OhemRule(NamedTuple):
-    """How anchors are ranked, suppressed, kept and normalised; the fields are `HardMining`'s keys."""
+    """How anchors are ranked, suppressed, kept and normalised; the fields are the keys of `HardMiningKeys`."""
 
     batch: int
     nms_iou: float
@@ -36,72 +31,6 @@ class OhemRule(NamedTuple):
     ignored: Literal["drop", "background"]
     negatives_per_positive: int | None
     """None keeps the hardest of all; n keeps at most n negatives to a kept positive."""
-
-
-class HardMining(ClassLossSection):
-    """Keys that `ohem` and `ohem_1_3` share. The paper leaves open all but the first two."""
-
-    batch: Count = Field(128, description="Most anchors kept of an image (paper Table 1d: 128, 256, 512; best 128).")
-    nms_iou: Fraction = Field(
-        0.5,
-        description="IoU over which the easier of two anchors is dropped (Table 1d: 0.7 as Shrivastava et al., or 0.5, "
-        "the best); 1 drops none.",
-    )
-    ranking: Literal["class", "class_and_box"] = Field(
-        "class",
-        description="Hardness of an anchor: its cross entropy, or that and a positive's weighted box loss.",
-    )
-    nms_scope: Literal["agnostic", "class"] = Field(
-        "agnostic", description="NMS among all anchors, or only among those whose best-scoring class is the same."
-    )
-    normaliser: Normaliser = Field(
-        "positives",
-        description="positives: divide as the box loss is divided, which keeps the two-stage detectors' ratio of class "
-        "to box loss and the scale of the dense losses; kept: by the anchors kept of the image, then the mean over "
-        "images.",
-    )
-    ignored: Literal["drop", "background"] = Field(
-        "drop",
-        description="Anchors that the assignment ignores (between its two thresholds, and in crowds): out of the "
-        "ranking, or background as in two-stage detectors.",
-    )
-
-
-class Ohem(HardMining):
-    """Keys of `loss.classification` with kind ohem."""
-
-    kind: Literal["ohem"] = Field("ohem", description="Class loss.")
-
-    def rule(self) -> OhemRule:
-        """These keys as the plain values that `ohem` takes."""
-        return _rule(self, None)
-
-
-class Ohem13(HardMining):
-    """Keys of `loss.classification` with kind ohem_1_3."""
-
-    kind: Literal["ohem_1_3"] = Field("ohem_1_3", description="Class loss.")
-    batch: Annotated[int, Field(ge=1 + NEGATIVES_PER_POSITIVE)] = Field(
-        128,
-        description="Most anchors kept of an image (paper Table 1d: 128, 256, 512; best 128): at most a quarter of "
-        "them positive, at most three negatives to each; an image without positives keeps none.",
-    )
-
-    def rule(self) -> OhemRule:
-        """These keys as the plain values that `ohem` takes."""
-        return _rule(self, NEGATIVES_PER_POSITIVE)
-
-
-def _rule(keys: HardMining, negatives_per_positive: int | None) -> OhemRule:
-    return OhemRule(
-        keys.batch,
-        keys.nms_iou,
-        keys.ranking,
-        keys.nms_scope,
-        keys.normaliser,
-        keys.ignored,
-        negatives_per_positive,
-    )
 
 
 def nms_survivors(boxes_N4: Tensor, groups_N: Tensor | None, iou: float) -> Tensor:

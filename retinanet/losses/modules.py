@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from retinanet.losses.functional import (
     Reduction,
     Weights,
-    common_faults,
-    raise_faults,
+    common_errors,
+    raise_errors,
     sigmoid_focal_loss,
     softmax_focal_loss,
 )
@@ -22,7 +22,7 @@ from retinanet.losses.functional import (
 class FocalLoss(nn.Module):
     """softmax_focal_loss with its options kept; see there for what each means. alpha: None or a float32 buffer.
 
-    Whether alpha has C weights can be told only when logits come; the fault is raised then.
+    Whether alpha has C weights can be told only when logits come; the error is raised then.
     """
 
     alpha: Tensor | None
@@ -37,7 +37,7 @@ class FocalLoss(nn.Module):
         background: int = 0,
     ) -> None:
         super().__init__()
-        raise_faults("FocalLoss", common_faults(gamma, reduction))
+        raise_errors("FocalLoss", common_errors(gamma, reduction))
         self.gamma = gamma
         self.reduction: Reduction = reduction
         self.ignore_index = ignore_index
@@ -73,7 +73,7 @@ class SigmoidFocalLoss(nn.Module):
 
     def __init__(self, alpha: float | None = 0.25, gamma: float = 2.0, reduction: Reduction = "mean") -> None:
         super().__init__()
-        raise_faults("SigmoidFocalLoss", common_faults(gamma, reduction))
+        raise_errors("SigmoidFocalLoss", common_errors(gamma, reduction))
         self.gamma = gamma
         self.reduction: Reduction = reduction
         self.register_buffer("alpha", _buffer(alpha))

@@ -7,32 +7,13 @@ other score to be 0. In both the target carries no gradient, while the modulatin
 loss: so mmdetection differentiates the formulas, neither of which is printed with a stop.
 """
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor
 
-from retinanet.boxes import area, decode
+from retinanet.detection.boxes import area, decode
 from retinanet.losses.cross_entropy import drop_ignored
-from retinanet.section import ClassLossSection, NonNegative
 from retinanet.structures import ClassTargets
-
-
-class QualityFocal(ClassLossSection):
-    """Keys of `loss.classification` with kind quality_focal."""
-
-    kind: Literal["quality_focal"] = Field("quality_focal", description="Class loss.")
-    beta: NonNegative = Field(2.0, description="Exponent of the distance |IoU - score|: 0 is plain cross entropy.")
-
-
-class Varifocal(ClassLossSection):
-    """Keys of `loss.classification` with kind varifocal."""
-
-    kind: Literal["varifocal"] = Field("varifocal", description="Class loss.")
-    alpha: NonNegative = Field(0.75, description="Weight of negatives; positives weigh their IoU.")
-    gamma: NonNegative = Field(2.0, description="Focusing parameter of negatives.")
 
 
 def paired_iou(a_P4: Tensor, b_P4: Tensor) -> Tensor:

@@ -4,14 +4,12 @@ Legend: B images, A anchors, K classes, M anchors of a minibatch over all images
 N negatives.
 """
 
-from typing import Annotated, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from retinanet.losses.cross_entropy import cross_entropy
-from retinanet.section import ClassLossSection, Count
 from retinanet.structures import BACKGROUND, ClassTargets
 
 Normaliser = Literal["positives", "kept"]
@@ -19,33 +17,11 @@ Normaliser = Literal["positives", "kept"]
 
 
 class SampleRule(NamedTuple):
-    """How a minibatch is drawn and normalised; the fields are `Sampled`'s keys."""
+    """How a minibatch is drawn and normalised; the fields are the keys of `SampledKeys`."""
 
     batch: int
     positive_fraction: float
     normaliser: Normaliser
-
-
-class Sampled(ClassLossSection):
-    """Keys of `loss.classification` with kind sampled."""
-
-    kind: Literal["sampled"] = Field("sampled", description="Class loss.")
-    batch: Count = Field(256, description="Anchors drawn from an image.")
-    positive_fraction: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.5,
-        description="At most this part of them positive, the rest negative: 0.5 is 1:1, 0.25 is 1:3. Negatives fill up "
-        "for missing positives.",
-    )
-    normaliser: Normaliser = Field(
-        "positives",
-        description="positives: divide as the box loss is divided, which keeps the two-stage detectors' ratio of class "
-        "to box loss (they divide both by the minibatch); kept: by the anchors drawn from the image, then the mean "
-        "over images.",
-    )
-
-    def rule(self) -> SampleRule:
-        """These keys as the plain values that `sampled` takes."""
-        return SampleRule(self.batch, self.positive_fraction, self.normaliser)
 
 
 def minibatch_cross_entropy(

@@ -7,35 +7,13 @@ Legend: (...) any leading shape, usually (B, A); K classes, O = K + 1 outputs.
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from retinanet.errors import ConfigFault
+from retinanet.errors import ConfigError
 from retinanet.losses.cross_entropy import drop_ignored
 from retinanet.losses.functional import focal_of_class
-from retinanet.section import ClassLossSection, Fraction, NonNegative
-
-ClassWeights = Fraction | tuple[NonNegative, ...] | None
-
-ALPHA = "null, one number (classes get alpha, background 1 - alpha), or K + 1 weights, background last."
-
-
-class SoftmaxCrossEntropy(ClassLossSection):
-    """Keys of `loss.classification` with kind softmax_cross_entropy."""
-
-    kind: Literal["softmax_cross_entropy"] = Field("softmax_cross_entropy", description="Class loss.")
-    alpha: ClassWeights = Field(None, description=f"Weights: {ALPHA}")
-
-
-class SoftmaxFocal(ClassLossSection):
-    """Keys of `loss.classification` with kind softmax_focal."""
-
-    kind: Literal["softmax_focal"] = Field("softmax_focal", description="Class loss.")
-    alpha: ClassWeights = Field(0.25, description=f"Weights: {ALPHA}")
-    gamma: NonNegative = Field(2.0, description="Focusing parameter: 0 is weighted cross entropy.")
 
 
 def softmax_cross_entropy(logits_O: Tensor, labels: Tensor, alpha: float | Sequence[float] | None) -> Tensor:
@@ -48,7 +26,7 @@ def softmax_focal(logits_O: Tensor, labels: Tensor, alpha: float | Sequence[floa
 
     logits_O: (..., K + 1), any float type (float64 stays so); labels: (...) int64, class index, BACKGROUND or
     IGNORE, where the loss and its gradient are 0. alpha: None, a number (every class gets it, background
-    1 - alpha), or K + 1 weights, background last. Raises ConfigFault where their count does not fit the head.
+    1 - alpha), or K + 1 weights, background last. Raises ConfigError where their count does not fit the head.
     """
     logits_O = logits_O if logits_O.dtype == torch.float64 else logits_O.float()
     classes = logits_O.shape[-1] - 1
@@ -60,11 +38,11 @@ def softmax_focal(logits_O: Tensor, labels: Tensor, alpha: float | Sequence[floa
 
 
 def output_weights(alpha: float | Sequence[float], classes: int) -> list[float]:
-    """The weight of each of the K + 1 outputs. Raises ConfigFault where a list has another length."""
+    """The weight of each of the K + 1 outputs. Raises ConfigError where a list has another length."""
     if isinstance(alpha, (int, float)):
         return [float(alpha)] * classes + [1.0 - alpha]
     if len(alpha) != classes + 1:
-        raise ConfigFault(
+        raise ConfigError(
             f"loss.classification.alpha has {len(alpha)} weights; a softmax head of {classes} classes needs "
             f"{classes + 1}: one a class in the data set's order, then background's"
         )

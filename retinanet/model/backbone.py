@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.resnet import Bottleneck
 
-from retinanet.errors import CheckpointFault
+from retinanet.errors import CheckpointError
 from retinanet.model.folding import FrozenNorm, fold_frozen_norms
 
 NormLayer = Callable[[int], nn.Module]
@@ -133,7 +133,7 @@ def build_backbone(
 
     weights: `imagenet`, `none`, or a state-dict file with torchvision's names (of the whole network or, for
     MobileNetV2, of its `features`). stride_in_1x1: see `move_strides`; fold: see `fold_frozen_norms`. Raises
-    CheckpointFault for weights that cannot be had or do not fit.
+    CheckpointError for weights that cannot be had or do not fit.
     """
     network = _network(name, norm_layer(norm), from_scratch=weights == "none" and norm != "frozen_bn")
     if stride_in_1x1:
@@ -163,7 +163,7 @@ def _imagenet_state(name: str) -> dict[str, Tensor]:
     try:
         state: dict[str, Tensor] = weights.get_state_dict(progress=True, check_hash=True)
     except (URLError, OSError, RuntimeError) as error:
-        raise CheckpointFault(
+        raise CheckpointError(
             f"model.backbone.weights: cannot download torchvision's ImageNet weights ({error}). Put {weights.url} "
             f"at {file}, or set model.backbone.weights to a file of yours, or to `none` to train from scratch."
         ) from error
@@ -171,25 +171,25 @@ def _imagenet_state(name: str) -> dict[str, Tensor]:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """A state dict from a file of plain tensors; a `state_dict` or `model` wrapper is opened. CheckpointFault else."""
+    """A state dict from a file of plain tensors; a `state_dict` or `model` wrapper is opened. CheckpointError else."""
     if not path.is_file():
-        raise CheckpointFault(f"model.backbone.weights: no file {path}; give a state-dict file, `imagenet` or `none`.")
+        raise CheckpointError(f"model.backbone.weights: no file {path}; give a state-dict file, `imagenet` or `none`.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many kinds for a file that is not a checkpoint
-        raise CheckpointFault(
+        raise CheckpointError(
             f"{path}: not a file of plain tensors that torch can load safely ({error!s:.200})."
         ) from error
     for wrapper in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
     if not isinstance(content, dict) or not any(isinstance(v, Tensor) for v in content.values()):
-        raise CheckpointFault(f"{path}: holds no state dict (a mapping of names to tensors).")
+        raise CheckpointError(f"{path}: holds no state dict (a mapping of names to tensors).")
     return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
 
 
 def load_backbone_state(network: nn.Module, state: dict[str, Tensor], source: str, needs_statistics: bool) -> None:
-    """Copy `state` into `network`; every missing or misshapen tensor is a fault, classifier tensors are left out.
+    """Copy `state` into `network`; every missing or misshapen tensor is an error, classifier tensors are left out.
 
     With needs_statistics False (GroupNorm), running means and variances of the file are not wanted.
     """
@@ -198,18 +198,18 @@ def load_backbone_state(network: nn.Module, state: dict[str, Tensor], source: st
     given = {name.removeprefix(prefix): value for name, value in state.items()}
     dropped = ("fc.", "classifier.", "18.")
     unneeded = ("num_batches_tracked",) if needs_statistics else ("num_batches_tracked", "running_mean", "running_var")
-    faults = []
+    errors = []
     for name, value in own.items():
         if name.startswith(dropped) or name.endswith(unneeded):
             continue
         if name not in given:
-            faults.append(f"missing {name} {tuple(value.shape)}")
+            errors.append(f"missing {name} {tuple(value.shape)}")
         elif given[name].shape != value.shape:
-            faults.append(f"{name} is {tuple(given[name].shape)}, wanted {tuple(value.shape)}")
+            errors.append(f"{name} is {tuple(given[name].shape)}, wanted {tuple(value.shape)}")
     extra = [n for n in given if n not in own and not n.startswith(dropped) and not n.endswith(unneeded)]
-    faults += [f"unexpected {name}" for name in extra]
-    if faults:
-        shown = "; ".join(faults[:8]) + (f"; and {len(faults) - 8} more" if len(faults) > 8 else "")
-        raise CheckpointFault(f"{source}: the weights do not fit model.backbone.name: {shown}")
+    errors += [f"unexpected {name}" for name in extra]
+    if errors:
+        shown = "; ".join(errors[:8]) + (f"; and {len(errors) - 8} more" if len(errors) > 8 else "")
+        raise CheckpointError(f"{source}: the weights do not fit model.backbone.name: {shown}")
     wanted = {name: value for name, value in given.items() if name in own and not name.startswith(dropped)}
     network.load_state_dict(wanted, strict=False)

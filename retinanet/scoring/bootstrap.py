@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from retinanet.errors import ConfigFault, DataFault
+from retinanet.errors import ConfigError, DataError
 from retinanet.scoring.matches import (
     AP_CELLS,
     AP_NAMES,
@@ -69,10 +69,10 @@ class _Curve(NamedTuple):
 def draw_multiplicities(images: int, resamples: int, seed: int) -> Ints:
     """(R, I) int32: how often each image is drawn; every row sums to I. The same arguments give the same draws.
 
-    Raises ConfigFault for no images or no resamples.
+    Raises ConfigError for no images or no resamples.
     """
     if images < 1 or resamples < 1:
-        raise ConfigFault(f"a bootstrap needs at least one image and one resample, not {images} and {resamples}")
+        raise ConfigError(f"a bootstrap needs at least one image and one resample, not {images} and {resamples}")
     generator = np.random.default_rng(seed)
     rows = (np.bincount(generator.integers(0, images, images), minlength=images) for _ in range(resamples))
     return np.stack([row.astype(np.int32) for row in rows])
@@ -81,7 +81,7 @@ def draw_multiplicities(images: int, resamples: int, seed: int) -> Ints:
 def resample(sets: Sequence[Matches], resamples: int = 1000, seed: int = 0) -> Floats:
     """(sets, R, M) AP_NAMES of each set of detections (arm and seed) on the same resamples; -1 as in pycocotools.
 
-    Raises DataFault where the sets are not over the same images and classes.
+    Raises DataError where the sets are not over the same images and classes.
     """
     if not sets:
         return np.zeros((0, resamples, len(AP_NAMES)))
@@ -90,7 +90,7 @@ def resample(sets: Sequence[Matches], resamples: int = 1000, seed: int = 0) -> F
         same_images = np.array_equal(matches.image_ids_I, sets[0].image_ids_I)
         if not same_images or [found.category_id for found in matches.classes] != categories:
             what = "classes" if same_images else "images"
-            raise DataFault(
+            raise DataError(
                 f"detections 0 and {n} were matched against different {what}: "
                 "evaluate every arm and seed on the same annotation file"
             )

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from retinanet.errors import ConfigFault
+from retinanet.errors import ConfigError
 from retinanet.scoring import fast, reference
 from retinanet.scoring.columns import truth_columns
 from retinanet.scoring.reference import CocoNumbers
@@ -35,9 +35,9 @@ class Evaluation(NamedTuple):
 
 
 def check_engine(engine: Engine) -> None:
-    """ConfigFault for an engine that is not installed, which is better told before a training than after it."""
+    """ConfigError for an engine that is not installed, which is better told before a training than after it."""
     if engine == "fast" and not fast.is_installed():
-        raise ConfigFault(
+        raise ConfigError(
             "eval.engine: 'fast' needs hotcoco 1.3 or newer, which is not installed: `pip install 'hotcoco>=1.3'`, or "
             "set eval.engine=auto or eval.engine=pycocotools (the same numbers, slower)"
         )
@@ -47,7 +47,7 @@ def coco_evaluation(ground_truth: dict[str, Any], results: list[dict[str, Any]],
     """The twelve COCO box numbers and AP by class.
 
     ground_truth: a validated COCO dict; results: validated COCO results, an empty list allowed. Neither is changed.
-    Raises ConfigFault for an engine that is not installed.
+    Raises ConfigError for an engine that is not installed.
     """
     check_engine(engine)
     scored = (fast if _is_fast(engine) else reference).score(ground_truth, results)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from retinanet.errors import ConfigFault, DataFault, list_faults
+from retinanet.errors import ConfigError, DataError, list_errors
 from retinanet.scoring.columns import Found, Truth, found_columns, truth_columns
 from retinanet.scoring.evaluation import METRIC_NAMES
 from retinanet.scoring.matching import FREE, Pairs, greedy_matches, overlapping_pairs
@@ -85,7 +85,7 @@ def match_detections(ground_truth: dict[str, Any], results: list[dict[str, Any]]
     None stands for the detections of a run that diverged and is the same as an empty list: no detections, so AP is 0
     wherever there is something to find. A run that diverged has no model that could be evaluated; leaving it out
     instead would reward an arm for failing on its hard seeds.
-    Raises DataFault where boxes are so large or small that an overlap is not a number.
+    Raises DataError where boxes are so large or small that an overlap is not a number.
     """
     truth = truth_columns(ground_truth)
     found = found_columns(truth, results or [])
@@ -156,16 +156,16 @@ def _match_class(
 
 
 def _check_overlaps(pairs: Pairs, truth: Truth, found: Found, row_N: NDArray[np.intp], row_D: NDArray[np.intp]) -> None:
-    """DataFault where an overlap is not a number; rows as in `_match_class`."""
+    """DataError where an overlap is not a number; rows as in `_match_class`."""
     bad = np.flatnonzero(np.isnan(pairs.iou_P))
     if len(bad):
         rows = zip(row_D[pairs.detection_P[bad]], row_N[pairs.annotation_P[bad]], strict=True)
-        faults = [
+        errors = [
             f"detection {d} (counted from 0) with bbox {found.boxes_D4[d].tolist()} and annotation {n} with bbox "
             f"{truth.boxes_N4[n].tolist()}, image_id {truth.image_ids_I[found.image_D[d]]}"
             for d, n in rows
         ]
-        raise DataFault(list_faults("boxes too large or too small for their overlap to be a number; mend them", faults))
+        raise DataError(list_errors("boxes too large or too small for their overlap to be a number; mend them", errors))
 
 
 def precision_at_recalls(matches: Matches, area: str = "all") -> NDArray[np.float64]:
@@ -199,7 +199,7 @@ def average_precisions(matches: Matches) -> dict[str, float]:
 def precision_recall_curve(matches: Matches, iou: float = 0.5) -> NDArray[np.float64]:
     """(Q,) interpolated precision at RECALLS, the mean over the classes that have objects; -1 without any object.
 
-    Raises ConfigFault unless iou is one of IOUS.
+    Raises ConfigError unless iou is one of IOUS.
     """
     precision_QK = precision_at_recalls(matches)[_threshold(iou)]
     present_QK = precision_QK[:, precision_QK[0] > -1]
@@ -209,7 +209,7 @@ def precision_recall_curve(matches: Matches, iou: float = 0.5) -> NDArray[np.flo
 def hit_and_miss_scores(matches: Matches, iou: float = 0.5) -> ScoreSamples:
     """Scores of true and of false positives, all classes and sizes; ignored detections are in neither.
 
-    Raises ConfigFault unless iou is one of IOUS.
+    Raises ConfigError unless iou is one of IOUS.
     """
     t = _threshold(iou)
 
@@ -223,5 +223,22 @@ def hit_and_miss_scores(matches: Matches, iou: float = 0.5) -> ScoreSamples:
 def _threshold(iou: float) -> int:
     near = np.flatnonzero(np.abs(IOUS - iou) < 1e-9)
     if len(near) == 0:
-        raise ConfigFault(f"IoU threshold {iou}: use one of {', '.join(f'{value:.2f}' for value in IOUS)}")
+        raise ConfigError(f"IoU threshold {iou}: use one of {', '.join(f'{value:.2f}' for value in IOUS)}")
     return int(near[0])
+
+
+def interpolated_precision(hit_D: NDArray[np.bool_], objects: int) -> NDArray[np.float64]:
+    """(Q,) the best precision at each of COCO's 101 recalls or beyond; 0 where the recall is not reached.
+
+    objects: how many there are to find, at least 1.
+    """
+    hits_D = np.cumsum(hit_D, dtype=np.float64)
+    precision_D = hits_D / (np.arange(1, len(hit_D) + 1) + np.spacing(1))
+    best_ahead_D = np.maximum.accumulate(precision_D[::-1])[::-1]
+    at_Q = np.searchsorted(hits_D / objects, RECALLS, side="left")
+    return np.where(at_Q < len(hit_D), np.append(best_ahead_D, 0.0)[at_Q.clip(max=len(hit_D))], 0.0)
+
+
+def average_precision(hit_D: NDArray[np.bool_], objects: int) -> float:
+    """AP at one IoU threshold, as COCO takes it: the mean of `interpolated_precision`."""
+    return float(interpolated_precision(hit_D, objects).mean())

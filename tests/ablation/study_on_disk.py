@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from retinanet.ablation.results import ArmInfo, CellResult, StudyResult
-from retinanet.data.shapes import generate_shapes
-from retinanet.metrics import MetricsLog
+from retinanet.ablation.report.collect import ArmInfo, CellResult, StudyResult
+from retinanet.prepare.shapes import generate_shapes
+from retinanet.run.metrics import MetricsLog
 
 SEEDS = (0, 1, 2)
 STEPS = (50, 100, 150, 200)

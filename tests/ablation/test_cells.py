@@ -7,15 +7,26 @@ from typing import Any
 
 import pytest
 
-from retinanet.ablation.cell_record import CellRecord, read_record, record_path, write_record
-from retinanet.ablation.cells import build_cell_config, chosen_lr, find_cell, is_finished, is_ready, list_cells, lr_slug
+from retinanet.ablation.cells import (
+    CellRecord,
+    build_cell_config,
+    chosen_lr,
+    find_cell,
+    is_finished,
+    is_ready,
+    list_cells,
+    lr_slug,
+    read_record,
+    record_path,
+    write_record,
+)
 from retinanet.ablation.claims import take
-from retinanet.ablation.collect import collect
+from retinanet.ablation.report.collect import collect
 from retinanet.ablation.run_cell import training_seconds
 from retinanet.ablation.study import Study, load_study
 from retinanet.ablation.study_folder import prepare, study_file
-from retinanet.config_file import dump_config
-from retinanet.errors import ConfigFault, DataFault, ResourceFault
+from retinanet.config.dump import dump_config
+from retinanet.errors import ConfigError, DataError, ResourceError
 
 STUDY = """
 base: {base}
@@ -54,7 +65,7 @@ def test_cells_go_seed_by_seed_through_the_arms(make: Make) -> None:
     assert (config.seed, config.schedule.lr, config.schedule.iterations, config.output) == (5, 0.01, 4, None)
     assert config.loss.classification.kind == "cross_entropy"
     assert find_cell(cells, "2") == find_cell(cells, "FL-seed5") == cells[2]
-    with pytest.raises(ConfigFault, match=r"--cell 7: .* 0 FL-seed3"):
+    with pytest.raises(ConfigError, match=r"--cell 7: .* 0 FL-seed3"):
         find_cell(cells, "7")
 
 
@@ -112,7 +123,7 @@ def test_a_record_reads_back_and_a_damaged_one_is_named(tmp_path: Path) -> None:
     write_record(tmp_path, record("a", "done", 0.5, test=True))
     assert read_record(tmp_path, "a") == record("a", "done", 0.5, test=True)
     record_path(tmp_path, "a").write_text('{"cell": 1}', encoding="utf-8")
-    with pytest.raises(DataFault, match="delete it to run the cell again"):
+    with pytest.raises(DataError, match="delete it to run the cell again"):
         read_record(tmp_path, "a")
 
 
@@ -148,13 +159,13 @@ def test_results_are_collected_in_order(make: Make) -> None:
 def test_a_folder_is_taken_until_resume_or_overwrite(make: Make) -> None:
     study = make()
     prepare(study, resume=False, overwrite=False)
-    with pytest.raises(ConfigFault, match="--resume"):
+    with pytest.raises(ConfigError, match="--resume"):
         prepare(study, resume=False, overwrite=False)
     prepare(study, resume=True, overwrite=False)
     write_record(study.folder, record("FL-seed3", "done"))
     (study.folder / "mine.txt").write_text("kept", encoding="utf-8")
     claim = take(study.folder, "FL-seed3")
-    with pytest.raises(ResourceFault, match="FL-seed3: process"):
+    with pytest.raises(ResourceError, match="FL-seed3: process"):
         prepare(study, resume=False, overwrite=True)
     assert claim is not None
     claim.path.unlink()
@@ -175,18 +186,18 @@ def test_a_study_may_grow_but_its_cells_may_not_change(make: Make) -> None:
     prepare(grown, resume=True, overwrite=False)
     assert load_study(study_file(study.folder)) == grown
     prepare(make("", "data.workers=1", "log.every=3", "device=auto"), resume=True, overwrite=False)
-    with pytest.raises(ConfigFault, match="2 faults") as raised:
+    with pytest.raises(ConfigError, match="2 errors") as raised:
         prepare(make("", "schedule.lr=0.02", "data.flip=0.1"), resume=True, overwrite=False)
     assert "cell FL-seed3: schedule.lr: was 0.01, now 0.02" in str(raised.value)
     write_record(study.folder, record(cell.name, "done", test=True)._replace(test_annotations="a", test_images="b"))
-    with pytest.raises(ConfigFault, match=r"cell FL-seed3: test: was a, b, now annotations/val\.json, val"):
+    with pytest.raises(ConfigError, match=r"cell FL-seed3: test: was a, b, now annotations/val\.json, val"):
         prepare(study, resume=True, overwrite=False)
 
 
 def test_data_that_is_not_there_is_told_at_once(make: Make, tmp_path: Path) -> None:
-    with pytest.raises(DataFault, match=r"data\.root=PATH"):
+    with pytest.raises(DataError, match=r"data\.root=PATH"):
         prepare(make("", f"data.root={tmp_path}/none"), resume=False, overwrite=False)
-    with pytest.raises(DataFault, match="2 faults") as raised:
+    with pytest.raises(DataError, match="2 errors") as raised:
         prepare(make("test: {{annotations: a.json, images: b}}\n"), resume=False, overwrite=False)
     assert "test.annotations: no file" in str(raised.value)
     assert not study_file(make().folder).exists()

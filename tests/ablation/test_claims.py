@@ -10,11 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
+from places import PROJECT
 
 from retinanet.ablation import claims
 from retinanet.ablation.claims import claim_path, kept, live_owner, owner_of, release, take
-
-PROJECT = Path(__file__).resolve().parent.parent.parent
 
 
 def put(folder: Path, host: str, pid: int, age: float = 0.0) -> Path:

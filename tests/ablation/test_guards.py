@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from retinanet.ablation.guards import Splits, differing_keys, is_under, study_warnings, unfair_differences
-from retinanet.config import Config
+from retinanet.config.schema import Config
 
 Tiny = Callable[..., Config]
 APART = Splits(Path("val.json"), Path("test.json"))

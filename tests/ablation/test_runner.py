@@ -12,22 +12,21 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from places import PROJECT
 
-from retinanet import checkpoint as checkpoints
 from retinanet.ablation import ablate
-from retinanet.ablation.cell_record import CellRecord, read_record, write_record
-from retinanet.ablation.cells import cell_folder, list_cells
+from retinanet.ablation.cells import CellRecord, cell_folder, list_cells, read_record, write_record
 from retinanet.ablation.claims import claim_path, live_owner, take
-from retinanet.ablation.collect import collect
 from retinanet.ablation.estimate import measure
+from retinanet.ablation.report.collect import collect
 from retinanet.ablation.run_cell import CellTaken, run_cell
 from retinanet.ablation.runner import CellsFailed, Runner, Slots, build_slots, run_cells
 from retinanet.ablation.runner_console import RunnerConsole
 from retinanet.ablation.study import Study, load_study
 from retinanet.ablation.study_folder import log_path, prepare
-from retinanet.errors import CheckpointFault, ConfigFault, Interrupted
+from retinanet.errors import CheckpointError, ConfigError, Interrupted
+from retinanet.run import checkpoint as checkpoints
 
-PROJECT = Path(__file__).resolve().parent.parent.parent
 TOOL = PROJECT / "tools" / "ablate.py"
 
 STUDY = """
@@ -124,13 +123,13 @@ def test_a_diverging_cell_is_a_result(make: Make) -> None:
 def test_a_failing_cell_is_recorded_and_tried_again(make: Make, tmp_path: Path) -> None:
     study = make("", f"model.backbone.weights={tmp_path / 'none.pt'}")
     prepare(study, resume=False, overwrite=False)
-    with pytest.raises(CheckpointFault):
+    with pytest.raises(CheckpointError):
         run_cell(study, "FL-seed0")
     record = recorded(study, "FL-seed0")
     assert record.status == "failed"
     assert "none.pt" in record.message
     assert not claim_path(study.folder, "FL-seed0").exists()
-    with pytest.raises(CheckpointFault):
+    with pytest.raises(CheckpointError):
         run_cell(study, "FL-seed0")
 
 
@@ -148,7 +147,7 @@ def test_the_grid_rule_trains_no_cell_twice(make: Make) -> None:
     study = make("lr: {{rule: grid, values: [1.0e-4, 0.05, 1.0e+30]}}\n", "schedule.warmup=0", steps=3)
     study = study._replace(arms=study.arms[:1], seeds=(0, 1))
     prepare(study, resume=False, overwrite=False)
-    with pytest.raises(ConfigFault, match=r"FL-lr0\.0001-seed0, FL-lr0\.05-seed0, FL-lr1e30-seed0"):
+    with pytest.raises(ConfigError, match=r"FL-lr0\.0001-seed0, FL-lr0\.05-seed0, FL-lr1e30-seed0"):
         run_cell(study, "FL-seed1")
     for number in range(3):
         run_cell(study, str(number))
@@ -202,7 +201,7 @@ def test_slots_are_gpus_or_jobs(make: Make) -> None:
     assert build_slots(study, 2, ()) == Slots(2, ())
     assert build_slots(study, None, ("0", "2")) == Slots(2, ("0", "2"))
     for jobs, gpus in ((0, ()), (2, ("0",)), (None, ("0", "0")), (None, ("",))):
-        with pytest.raises(ConfigFault, match="--jobs" if jobs is not None else "--gpus"):
+        with pytest.raises(ConfigError, match="--jobs" if jobs is not None else "--gpus"):
             build_slots(study, jobs, gpus)
 
 

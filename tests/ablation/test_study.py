@@ -1,4 +1,4 @@
-"""A study file: what it resolves to, and that every fault is told with its line."""
+"""A study file: what it resolves to, and that every error is told with its line."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from retinanet.ablation.study import load_study, slug_of, study_text
-from retinanet.errors import ConfigFault
+from retinanet.errors import ConfigError
 
 STUDY = """title: A title
 base: {base}
@@ -33,8 +33,8 @@ def write(tmp_path: Path, tiny_yaml: Path) -> Write:
     return write
 
 
-def faults_of(path: Path, overrides: list[str] | None = None) -> list[str]:
-    with pytest.raises(ConfigFault) as raised:
+def errors_of(path: Path, overrides: list[str] | None = None) -> list[str]:
+    with pytest.raises(ConfigError) as raised:
         load_study(path, overrides)
     return str(raised.value).splitlines()[1:]
 
@@ -77,7 +77,7 @@ reference: gamma 2, alpha 0.25
     assert [arm.name for arm in study.arms] == names
     assert [arm.paper for arm in study.arms] == [{}, {"AP": 10.8}, {"AP": 33.0}, {"AP": 34.0}]
     assert [arm.config.loss.classification.alpha for arm in study.arms] == [0.5, 0.25, 0.5, 0.25]
-    wrong = faults_of(write(text.replace(", 34]", "]")))
+    wrong = errors_of(write(text.replace(", 34]", "]")))
     assert len(wrong) == 1
     assert "mine.yaml:6: paper: the grid has 4 combinations, got 3" in wrong[0]
 
@@ -95,13 +95,13 @@ def test_the_resolved_text_loads_back_to_the_same_study(write: Write, tmp_path: 
     assert load_study(again) == epochs
 
 
-def test_all_faults_are_told_together_with_their_lines(write: Write) -> None:
+def test_all_errors_are_told_together_with_their_lines(write: Write) -> None:
     text = STUDY.replace("gamma: 1.0", "gama: 1.0").replace("momentum: 0.8", "momentum: 1.5")
-    lines = faults_of(write(text))
+    lines = errors_of(write(text))
     assert len(lines) == 1, "the arms can only be checked upon a base"
     assert "mine.yaml:3: schedule.momentum: wants a number" in lines[0]
     text = STUDY.replace("gamma: 1.0", "gama: 1.0").replace("alpha: 0.75", "alpha: 7").replace("nce: FL", "nce: FK")
-    lines = faults_of(write(text))
+    lines = errors_of(write(text))
     assert len(lines) == 3
     assert "mine.yaml:5: arm FL: loss.classification.gama: unknown key" in lines[0]
     assert "gamma" in lines[0]
@@ -136,18 +136,18 @@ def test_all_faults_are_told_together_with_their_lines(write: Write) -> None:
         ("note: seen", "note: seen, note: again", 5, "given twice"),
     ],
 )
-def test_a_fault_names_its_line_and_the_mend(write: Write, was: str, becomes: str, line: int, part: str) -> None:
+def test_a_error_names_its_line_and_the_mend(write: Write, was: str, becomes: str, line: int, part: str) -> None:
     assert was in STUDY
-    lines = faults_of(write(STUDY.replace(was, becomes)))
+    lines = errors_of(write(STUDY.replace(was, becomes)))
     assert any(f"mine.yaml:{line}: " in text and part in text for text in lines), lines
 
 
 def test_a_grid_must_not_choose_on_the_test_split(write: Write) -> None:
     rule = "lr: {{rule: grid, values: [0.1, 0.2]}}\ntest: {{annotations: ./annotations/val.json, images: val}}\n"
-    assert any("test.annotations: is data.val_annotations" in line for line in faults_of(write(STUDY + rule)))
+    assert any("test.annotations: is data.val_annotations" in line for line in errors_of(write(STUDY + rule)))
     text = STUDY.replace("note: seen", "note: seen").replace("gamma: 1.0}}}}", "gamma: 1.0}}}}, schedule.lr: 0.1")
     rule = rule.replace("./annotations/val.json, images: val", "annotations/train.json, images: train")
-    lines = faults_of(write(text + rule))
+    lines = errors_of(write(text + rule))
     assert any("schedule.lr is the same for all arms; see `lr`" in line for line in lines)
 
 
@@ -158,12 +158,12 @@ def test_what_is_named_may_differ(write: Write) -> None:
 
 
 def test_a_wrong_override_on_the_command_line_is_named(write: Write) -> None:
-    lines = faults_of(write(STUDY), ["schedule.lr=fast"])
+    lines = errors_of(write(STUDY), ["schedule.lr=fast"])
     assert "override 'schedule.lr=fast': schedule.lr: wants" in lines[0]
 
 
 def test_a_study_that_is_not_there() -> None:
-    with pytest.raises(ConfigFault, match=r"no study nowhere\.yaml"):
+    with pytest.raises(ConfigError, match=r"no study nowhere\.yaml"):
         load_study(Path("nowhere.yaml"))
 
 

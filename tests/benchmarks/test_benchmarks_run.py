@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from places import PROJECT
 from rich.console import Console
 
-from benchmarks.floors import Floor, RegressionFault, check_floors, read_floors
+from benchmarks.floors import Floor, RegressionError, check_floors, read_floors
 from benchmarks.groups import BACKWARD, BOX_LOSS, FORWARD, GROUPS, TRANSFERS
 from benchmarks.measure import measure_all
 from benchmarks.memory import peak_of
@@ -21,9 +22,9 @@ from benchmarks.parts.all_parts import build_contest
 from benchmarks.photos import write_photos
 from benchmarks.report import Report, read_report, write_report
 from benchmarks.table import format_time, report_tables
-from retinanet.errors import ConfigFault, DataFault, ResourceFault
+from retinanet.errors import ConfigError, DataError, ResourceError
 
-RUN = Path(__file__).resolve().parent.parent.parent / "benchmarks" / "run.py"
+RUN = PROJECT / "benchmarks" / "run.py"
 FLOORS = RUN.parent / "floors.json"
 
 FOREIGN = """
@@ -81,7 +82,7 @@ def test_the_json_is_the_schema(kernels: Report, tmp_path: Path) -> None:
     assert written["peaks"]["flops"]["float32"]["median"] > 0
     assert written["parts"][0]["ratios"][0]["time"]["quartiles"]
     (tmp_path / "out.json").write_text('{"format": 1}', encoding="utf-8")
-    with pytest.raises(DataFault, match=r"out\.json: not a report"):
+    with pytest.raises(DataError, match=r"out\.json: not a report"):
         read_report(tmp_path / "out.json")
 
 
@@ -167,7 +168,7 @@ def test_training_from_files_reads_them_and_ends_its_threads(tmp_path: Path) -> 
     write_photos(tmp_path, 3, (100, 120))
     broken = tmp_path / "000002.jpg"
     broken.write_bytes(broken.read_bytes()[:2000])
-    with pytest.raises(DataFault, match=r"000002\.jpg"):
+    with pytest.raises(DataError, match=r"000002\.jpg"):
         measure_all(quick("feed", "--images", str(tmp_path), "--size", "96", "--classes", "3"))
     assert loader_threads() == []
 
@@ -223,7 +224,7 @@ def test_only_leaves_the_others_out() -> None:
     (found,) = measure_all(quick("eval", "--only", "ours")).parts
     assert [timing.name for timing in found.contestants] == ["ours"]
     assert found.ratios == ()
-    with pytest.raises(ConfigFault, match="no contestant of eval"):
+    with pytest.raises(ConfigError, match="no contestant of eval"):
         measure_all(quick("eval", "--only", "nobody"))
 
 
@@ -232,12 +233,12 @@ def test_floors(kernels: Report, tmp_path: Path) -> None:
     kept = Floor(part="loss", ours=ratio.ours, peer=ratio.peer, at_least=ratio.time.quartiles[1])
     elsewhere = Floor(part="train", ours="x", peer="y", at_least=99.0)
     check_floors(kernels, (kept, elsewhere), tmp_path)
-    with pytest.raises(RegressionFault, match=r"loss: ours float32 against .* the floor is 1e\+06"):
+    with pytest.raises(RegressionError, match=r"loss: ours float32 against .* the floor is 1e\+06"):
         check_floors(kernels, (kept.model_copy(update={"at_least": 1e6}),), tmp_path)
-    with pytest.raises(RegressionFault, match="was not measured"):
+    with pytest.raises(RegressionError, match="was not measured"):
         check_floors(kernels, (kept.model_copy(update={"peer": "nobody"}),), tmp_path)
     (tmp_path / "floors.json").write_text('[{"part": "loss"}]', encoding="utf-8")
-    with pytest.raises(ConfigFault, match="not a list of floors"):
+    with pytest.raises(ConfigError, match="not a list of floors"):
         read_floors(tmp_path / "floors.json")
 
 
@@ -266,10 +267,10 @@ def test_the_recorded_floors_name_comparisons_that_exist(kernels: Report, loadin
     ],
 )
 def test_a_wrong_command_line_is_told_whole(words: list[str], parts: list[str]) -> None:
-    with pytest.raises(ConfigFault) as fault:
+    with pytest.raises(ConfigError) as error:
         parse_arguments(words)
     for part in parts:
-        assert part in str(fault.value)
+        assert part in str(error.value)
 
 
 def test_parts_and_sizes_of_a_command_line() -> None:
@@ -281,14 +282,14 @@ def test_parts_and_sizes_of_a_command_line() -> None:
 
 def test_a_file_without_its_functions_is_refused(tmp_path: Path) -> None:
     (tmp_path / "half.py").write_text("def build(*_): ...\n", encoding="utf-8")
-    with pytest.raises(ConfigFault, match="defines no function step"):
+    with pytest.raises(ConfigError, match="defines no function step"):
         measure_all(quick("train", "--against", str(tmp_path / "half.py"), "--size", "96"))
 
 
 def test_no_gpu_is_one_message() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    with pytest.raises(ResourceFault, match="no CUDA device"):
+    with pytest.raises(ResourceError, match="no CUDA device"):
         measure_all(quick("eval", "--device", "cuda"))
 
 
@@ -317,4 +318,4 @@ def test_the_command_line_as_a_user_types_it(command: Callable[..., tuple[int, s
     assert "Traceback" not in err
     code, out, err = command("eval", "--repeats", "0")
     assert (code, out) == (2, "")
-    assert err.startswith("error: benchmarks (1 fault)")
+    assert err.startswith("error: benchmarks (1 error)")

@@ -1,4 +1,4 @@
-"""Loading and validating COCO-format data: what is accepted, what is dropped, and every fault at once."""
+"""Loading and validating COCO-format data: what is accepted, what is dropped, and every error at once."""
 
 import copy
 import gzip
@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from places import SHARED
 
 from retinanet.data.coco import CocoDataset, first_images, load_coco, summary, with_objects
 from retinanet.data.ground_truth import load_ground_truth
-from retinanet.errors import DataFault
-
-SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
+from retinanet.errors import DataError
 
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="no shared data folder beside the checkout")
 
@@ -55,8 +54,8 @@ class Place:
         self.file.write_text(data if isinstance(data, str) else json.dumps(data), encoding="utf-8")
         return load_coco(self.file, self.images, check, workers=2)  # type: ignore[arg-type]
 
-    def fault(self, data: object, check: str = "header") -> str:
-        with pytest.raises(DataFault) as caught:
+    def error(self, data: object, check: str = "header") -> str:
+        with pytest.raises(DataError) as caught:
             self.load(data, check)
         assert str(self.file) in str(caught.value)
         return str(caught.value)
@@ -96,7 +95,7 @@ def test_gzip_and_byte_order_mark(place: Place) -> None:
     assert len(load_coco(packed, place.images).images) == 3
     assert len(place.load("\ufeff" + json.dumps(good())).images) == 3
     packed.write_bytes(packed.read_bytes()[:-30])
-    with pytest.raises(DataFault, match="truncated gzip"):
+    with pytest.raises(DataError, match="truncated gzip"):
         load_coco(packed, place.images)
 
 
@@ -178,7 +177,7 @@ def test_no_annotations_is_a_note(place: Place) -> None:
     assert any("no annotations" in note for note in dataset.notes)
 
 
-def test_every_fault_at_once(place: Place) -> None:
+def test_every_error_at_once(place: Place) -> None:
     data = good()
     data["categories"].append({"id": 3, "name": ""})
     data["images"][0]["width"] = "60"
@@ -191,7 +190,7 @@ def test_every_fault_at_once(place: Place) -> None:
         {"id": 9, "category_id": None, "bbox": [1, 2, 3, 10**400], "image_id": 20, "area": "5"},
         [],
     ]
-    text = place.fault(data)
+    text = place.error(data)
     for said in (
         "categories[2] (id 3) has the same id as categories[1]",
         "categories[2] (id 3) has 'name' ''",
@@ -240,24 +239,24 @@ def test_ids_that_scoring_would_change_are_refused(place: Place, sign: int) -> N
             assert {image_id, 10, 30} == {image.id for image in place.load(data).images}
             load_ground_truth(place.file)
             continue
-        text = place.fault(data)
-        assert f"({len(expected)} fault{'s' if len(expected) > 1 else ''})" in text
+        text = place.error(data)
+        assert f"({len(expected)} error{'s' if len(expected) > 1 else ''})" in text
         assert all(line in text for line in expected)
-        with pytest.raises(DataFault, match="2 to the 53rd"):
+        with pytest.raises(DataError, match="2 to the 53rd"):
             load_ground_truth(place.file)
 
 
 def test_integers_beyond_64_bits_are_not_called_something_else(place: Place) -> None:
     data = good()
     data["images"][0]["id"] = 2**70
-    assert "an integer of at most 64 bits is needed" in place.fault(data)
+    assert "an integer of at most 64 bits is needed" in place.error(data)
 
 
-def test_many_faults_of_one_kind_do_not_hide_another(place: Place) -> None:
+def test_many_errors_of_one_kind_do_not_hide_another(place: Place) -> None:
     data = good()
     data["annotations"] = [{"id": n, "image_id": 99, "category_id": 3, "bbox": [1, 2, 3, 4]} for n in range(1, 1001)]
     data["annotations"][700]["bbox"] = [1, 2, 3, "4"]
-    text = place.fault(data)
+    text = place.error(data)
     assert "and 995 more of annotations like it" in text
     assert "annotations[700] (id 701) has 'bbox' [1, 2, 3, '4']" in text
 
@@ -266,7 +265,7 @@ def test_a_faulty_row_is_no_first_owner_of_an_id(place: Place) -> None:
     data = good()
     data["images"] += [{"id": "x", "file_name": "a.jpg", "width": 50, "height": 30}]
     data["images"] += [{"id": 0, "file_name": "a.jpg", "width": 50, "height": 30}] * 2
-    text = place.fault(data)
+    text = place.error(data)
     assert "images[5] (id 0) has the same id as images[4]" in text
     assert "same id as images[3]" not in text
 
@@ -290,24 +289,24 @@ def test_a_faulty_row_is_no_first_owner_of_an_id(place: Place) -> None:
     ],
 )  # fmt: skip
 def test_content_that_is_no_data_set(place: Place, data: object, said: str) -> None:
-    assert re.search(said, place.fault(data))
+    assert re.search(said, place.error(data))
 
 
 def test_overflowing_numbers_are_not_finite(place: Place) -> None:
     text = json.dumps(good()).replace("[1, 2, 3, 4]", "[1, 2, 1e999, 4]")
-    assert "annotations[3] (id 4) has 'bbox' [1, 2, inf, 4]; four finite numbers" in place.fault(text)
+    assert "annotations[3] (id 4) has 'bbox' [1, 2, inf, 4]; four finite numbers" in place.error(text)
 
 
 def test_files_that_cannot_be_read(place: Place, tmp_path: Path) -> None:
-    with pytest.raises(DataFault, match=r"none\.json: no such file"):
+    with pytest.raises(DataError, match=r"none\.json: no such file"):
         load_coco(tmp_path / "none.json", place.images)
-    with pytest.raises(DataFault, match="cannot be read"):
+    with pytest.raises(DataError, match="cannot be read"):
         load_coco(tmp_path, place.images)
     place.file.write_bytes(b"\x89PNG\xff\xfe")
-    with pytest.raises(DataFault, match="not UTF-8"):
+    with pytest.raises(DataError, match="not UTF-8"):
         load_coco(place.file, place.images)
     place.load(good())
-    with pytest.raises(DataFault, match="nowhere: the image folder does not exist"):
+    with pytest.raises(DataError, match="nowhere: the image folder does not exist"):
         load_coco(place.file, tmp_path / "nowhere")
 
 
@@ -330,9 +329,9 @@ def test_files_that_cannot_be_read(place: Place, tmp_path: Path) -> None:
 def test_names_that_are_not_files_within_the_folder(place: Place, name: str, said: str) -> None:
     data = good()
     data["images"][0]["file_name"] = name
-    text = place.fault(data, "none")
+    text = place.error(data, "none")
     assert said in text
-    assert "(1 fault)" in text
+    assert "(1 error)" in text
     text.encode("utf-8")
 
 
@@ -349,7 +348,7 @@ def test_symbolic_links_out_of_the_folder(place: Place, tmp_path: Path, kind: st
         (place.images / "b.jpg").unlink()
         (place.images / "b.jpg").symlink_to(outside / ("b.jpg" if kind == "file" else "gone.jpg"))
     said = "no such file" if kind == "dangling" else "a symbolic link leads outside the image folder"
-    assert said in place.fault(data, "none")
+    assert said in place.error(data, "none")
 
 
 def test_links_within_and_to_the_folder_are_fine(place: Place, tmp_path: Path) -> None:
@@ -364,14 +363,14 @@ def test_missing_files_are_listed_and_counted(place: Place) -> None:
     data = good()
     data["images"] += [{"id": 100 + n, "file_name": f"gone{n}.jpg", "width": 1, "height": 1} for n in range(25)]
     for check in ("none", "header"):
-        text = place.fault(data, check)
+        text = place.error(data, check)
         assert "file 'gone0.jpg': no such file" in text
         assert "and 15 more images like it" in text
 
 
 def test_size_must_be_the_files(place: Place) -> None:
     place.paint("b.jpg", 40, 60)
-    text = place.fault(good())
+    text = place.error(good())
     assert "image 20, file 'b.jpg': the JSON says 60 x 40 (width x height), the file has 40 x 60" in text
     assert len(place.load(good(), "none").images) == 3
 
@@ -382,7 +381,7 @@ def test_size_of_an_exif_rotated_image(place: Place) -> None:
     place.paint("b.jpg", 40, 60, exif=exif)
     place.load(good())
     place.paint("b.jpg", 60, 40, exif=exif)
-    text = place.fault(good())
+    text = place.error(good())
     assert "image 20, file 'b.jpg'" in text
     assert "60 x 40" in text
     assert "40 x 60" in text
@@ -398,10 +397,10 @@ def test_damage_is_found_as_deep_as_asked(place: Place) -> None:
     data[at : at + 6] = b"\0" * 6
     path.write_bytes(data)
     assert len(place.load(good(), "none").images) == 3
-    text = place.fault(good(), "header")
+    text = place.error(good(), "header")
     assert "'a.jpg': the image is truncated" in text
     assert "c.png" not in text
-    text = place.fault(good(), "decode")
+    text = place.error(good(), "decode")
     assert "'a.jpg': the image is truncated" in text
     assert "'sub/c.png': the image cannot be decoded" in text
 
@@ -410,10 +409,10 @@ def test_ground_truth_for_scoring_needs_no_files_or_sizes(place: Place) -> None:
     data = good()
     data["images"] = [{"id": entry["id"]} for entry in data["images"]]
     expected = copy.deepcopy(data)
-    place.fault(data, "none")
+    place.error(data, "none")
     assert load_ground_truth(place.file) == {**expected, "licenses": []}
     place.file.write_text(json.dumps({**data, "annotations": [{"image_id": 5}]}), encoding="utf-8")
-    with pytest.raises(DataFault, match="3 faults"):
+    with pytest.raises(DataError, match="3 errors"):
         load_ground_truth(place.file)
 
 

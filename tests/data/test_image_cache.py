@@ -10,9 +10,8 @@ from torch import Tensor
 
 from retinanet.data import loader
 from retinanet.data.coco import CocoDataset, load_coco
-from retinanet.data.image_cache import MIB, ImageCache
-from retinanet.data.loader import Share, train_batches
-from retinanet.data.transforms import NO_AUGMENT, Augment, Resize, Sizing
+from retinanet.data.loader import MIB, ImageCache, Shard, train_batches
+from retinanet.data.transforms import NO_AUGMENT, Augment, Resize, ResizeRule
 from retinanet.structures import Batch
 
 
@@ -87,27 +86,27 @@ def test_pixels_and_boxes_do_not_depend_on_the_cache(
         decoded[path] += 1
         return decode(path)
 
-    sizing = Sizing(sides, 96, None, resize, "groups")
+    resize_rule = ResizeRule(sides, 96, None, resize, "groups")
     monkeypatch.setattr(loader, "decode_image", counted)
-    without = batches(coco, sizing, augment, workers, cache_mib=0)
+    without = batches(coco, resize_rule, augment, workers, cache_mib=0)
     assert min(decoded.values()) == 5
     decoded.clear()
-    kept = batches(coco, sizing, augment, workers, cache_mib=64)
+    kept = batches(coco, resize_rule, augment, workers, cache_mib=64)
     assert max(decoded.values()) <= max(1, workers)
     assert sum(decoded.values()) <= 20
     assert all(same(a, b) for a, b in zip(without, kept, strict=True))
 
 
-def batches(coco: CocoDataset, sizing: Sizing, augment: Augment, workers: int, cache_mib: int) -> list[Batch]:
+def batches(coco: CocoDataset, resize_rule: ResizeRule, augment: Augment, workers: int, cache_mib: int) -> list[Batch]:
     return list(
         train_batches(
             coco,
-            sizing,
+            resize_rule,
             augment,
             batch_size=4,
             seed=3,
             steps=(0, 15),
-            share=Share(0, 1, 1),
+            shard=Shard(0, 1, 1),
             workers=workers,
             pin=False,
             cache_mib=cache_mib,

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from retinanet.data import images
 from retinanet.data.images import decode_image, image_header, read_header
-from retinanet.errors import DataFault
+from retinanet.errors import DataError
 
 HEIGHT, WIDTH = 40, 64
 
@@ -113,7 +113,7 @@ def test_float_tiff_of_unknown_range_is_refused(tmp_path: Path, worst: float) ->
     values = np.full((4, 4), 0.5, dtype=np.float32)
     values[1, 1] = worst
     Image.fromarray(values).save(path)
-    with pytest.raises(DataFault, match=r"a\.tif.*0\.\.1 or 0\.\.255"):
+    with pytest.raises(DataError, match=r"a\.tif.*0\.\.1 or 0\.\.255"):
         decode_image(path)
 
 
@@ -147,7 +147,7 @@ def test_truncated_jpeg_is_refused_by_header_and_decoder(tmp_path: Path, share: 
     data = noisy_jpeg(path, progressive=progressive)
     path.write_bytes(data[: min(int(len(data) * share), len(data) - 1)])
     for read in (image_header, decode_image):
-        with pytest.raises(DataFault, match=r"cut\.jpg: .*(truncated|damaged)"):
+        with pytest.raises(DataError, match=r"cut\.jpg: .*(truncated|damaged)"):
             read(path)
 
 
@@ -157,7 +157,7 @@ def test_truncated_jpeg_with_a_whole_thumbnail_is_refused(tmp_path: Path) -> Non
     Image.fromarray(smooth_rgb()).save(thumbnail, "JPEG")
     data = noisy_jpeg(path, exif=b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0" + thumbnail.getvalue())
     path.write_bytes(data[: len(data) // 2])
-    with pytest.raises(DataFault, match=r"cut\.jpg: .*truncated"):
+    with pytest.raises(DataError, match=r"cut\.jpg: .*truncated"):
         image_header(path)
 
 
@@ -175,7 +175,7 @@ def test_truncated_png_is_refused(tmp_path: Path, share: float) -> None:
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
     for read in (image_header, decode_image):
-        with pytest.raises(DataFault, match=r"cut\.png: .*truncated"):
+        with pytest.raises(DataError, match=r"cut\.png: .*truncated"):
             read(path)
 
 
@@ -184,7 +184,7 @@ def test_other_truncated_formats_do_not_decode(tmp_path: Path, suffix: str) -> N
     path = tmp_path / f"cut.{suffix}"
     Image.fromarray(smooth_rgb()).save(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(DataFault, match=rf"cut\.{suffix}: "):
+    with pytest.raises(DataError, match=rf"cut\.{suffix}: "):
         decode_image(path)
 
 
@@ -201,20 +201,20 @@ def test_files_that_are_no_images(tmp_path: Path, content: bytes, said: str) -> 
     path = tmp_path / "odd.jpg"
     path.write_bytes(content)
     for read in (image_header, decode_image):
-        with pytest.raises(DataFault, match=rf"odd\.jpg: .*{said}"):
+        with pytest.raises(DataError, match=rf"odd\.jpg: .*{said}"):
             read(path)
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     for read in (image_header, decode_image):
-        with pytest.raises(DataFault, match=r"none\.jpg: no such image file"):
+        with pytest.raises(DataError, match=r"none\.jpg: no such image file"):
             read(tmp_path / "none.jpg")
-        with pytest.raises(DataFault, match="cannot be read"):
+        with pytest.raises(DataError, match="cannot be read"):
             read(tmp_path)
 
 
 def test_no_damage_escapes_as_another_error(tmp_path: Path) -> None:
-    """Any byte may be wrong in any format: the outcome is an image or a DataFault, nothing else."""
+    """Any byte may be wrong in any format: the outcome is an image or a DataError, nothing else."""
     rng = np.random.default_rng(1)
     source = Image.fromarray(smooth_rgb())
     for kind in ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "TGA"):
@@ -226,9 +226,9 @@ def test_no_damage_escapes_as_another_error(tmp_path: Path) -> None:
             for at in rng.integers(0, min(len(data), 400), 4):
                 data[at] = rng.integers(0, 256)
             path.write_bytes(data)
-            with contextlib.suppress(DataFault):
+            with contextlib.suppress(DataError):
                 assert decode_image(path).shape[0] == 3
-            with contextlib.suppress(DataFault):
+            with contextlib.suppress(DataError):
                 assert min(image_header(path)) > 0
 
 
@@ -246,5 +246,5 @@ def test_too_many_pixels_are_refused_before_decoding(tmp_path: Path, suffix: str
         data[18:26] = b"\0\0\1\0\0\0\1\0"
     path.write_bytes(data)
     for read in (image_header, decode_image):
-        with pytest.raises(DataFault, match=rf"huge\.{suffix}: .*{images.MAX_PIXELS:,}"):
+        with pytest.raises(DataError, match=rf"huge\.{suffix}: .*{images.MAX_PIXELS:,}"):
             read(path)

@@ -13,14 +13,14 @@ import torch
 from PIL import Image
 
 from retinanet.data.coco import CocoDataset, load_coco
-from retinanet.data.loader import GlobalBatches, Key, MicroBatches, Share, eval_batches, train_batches
-from retinanet.data.transforms import NO_AUGMENT, Augment, Sizing
-from retinanet.errors import DataFault
+from retinanet.data.loader import GlobalBatches, Key, MicroBatches, Shard, eval_batches, train_batches
+from retinanet.data.transforms import NO_AUGMENT, Augment, ResizeRule
+from retinanet.errors import DataError
 from retinanet.structures import Batch
 
-SIZING = Sizing((48, 64), 96, None, "antialias", "groups")
+SIZING = ResizeRule((48, 64), 96, None, "antialias", "groups")
 JITTER = Augment((0.7, 1.4), 0.3, 0.5, 0.5)
-ALONE = Share(0, 1, 1)
+ALONE = Shard(0, 1, 1)
 SIZES = [(40, 60), (60, 40), (50, 50), (40, 60), (30, 90), (60, 40), (40, 61), (50, 50), (48, 64), (41, 60)]
 
 
@@ -44,7 +44,7 @@ def write_data_set(folder: Path, sizes: list[tuple[int, int]]) -> CocoDataset:
 
 
 def batches_of(
-    coco: CocoDataset, *, steps: tuple[int, int] = (0, 12), share: Share = ALONE, workers: int = 0
+    coco: CocoDataset, *, steps: tuple[int, int] = (0, 12), share: Shard = ALONE, workers: int = 0
 ) -> Generator[Batch, None, None]:
     return train_batches(
         coco, SIZING, JITTER, batch_size=4, seed=11, steps=steps, share=share, workers=workers, pin=False
@@ -157,7 +157,7 @@ def test_pixels_do_not_depend_on_where_loading_starts(mixed: CocoDataset) -> Non
 
 def test_pixels_do_not_depend_on_ranks_and_accumulation(mixed: CocoDataset) -> None:
     whole = list(batches_of(mixed, steps=(0, 6)))
-    shares = [list(batches_of(mixed, steps=(0, 6), share=Share(rank, 2, 2))) for rank in (0, 1)]
+    shares = [list(batches_of(mixed, steps=(0, 6), shard=Shard(rank, 2, 2))) for rank in (0, 1)]
     for step, batch in enumerate(whole):
         tiles = [shares[rank][2 * step + micro] for micro in (0, 1) for rank in (0, 1)]
         assert torch.equal(batch.images, torch.cat([tile.images for tile in tiles]))
@@ -170,7 +170,7 @@ def test_tight_canvases_are_those_of_each_batchs_own_images(mixed: CocoDataset) 
         mixed, tight, NO_AUGMENT, batch_size=2, seed=1, steps=(0, 9), share=ALONE, workers=0, pin=False
     )
     canvases = set()
-    for batch in [*loaded, *eval_batches(mixed, tight, batch_size=3, rank=0, ranks=1, workers=0, pin=False)]:
+    for batch in [*loaded, *eval_batches(mixed, tight, batch_size=3, rank=0, world_size=1, workers=0, pin=False)]:
         largest = batch.sizes_B2.amax(dim=0)
         assert list(batch.images.shape[2:]) == ((largest + 31) // 32 * 32).tolist()
         assert batch.images.dtype == torch.float32
@@ -184,7 +184,7 @@ def test_tight_canvases_are_those_of_each_batchs_own_images(mixed: CocoDataset) 
 def test_evaluation_sees_every_image_once(mixed: CocoDataset, ranks: int) -> None:
     ids = []
     for rank in range(ranks):
-        for batch in eval_batches(mixed, SIZING, batch_size=2, rank=rank, ranks=ranks, workers=0, pin=False):
+        for batch in eval_batches(mixed, SIZING, batch_size=2, rank=rank, world_size=ranks, workers=0, pin=False):
             assert len(batch.targets) <= 2
             ids += batch.image_ids_B.tolist()
     assert sorted(ids) == list(range(1, 11))
@@ -192,7 +192,7 @@ def test_evaluation_sees_every_image_once(mixed: CocoDataset, ranks: int) -> Non
 
 def test_evaluation_takes_the_last_shorter_side_and_changes_no_pixel(tmp_path: Path) -> None:
     coco = write_data_set(tmp_path, [(64, 80)])
-    (batch,) = eval_batches(coco, SIZING, batch_size=4, rank=0, ranks=1, workers=0, pin=False)
+    (batch,) = eval_batches(coco, SIZING, batch_size=4, rank=0, world_size=1, workers=0, pin=False)
     stored = torch.from_numpy(np.array(Image.open(tmp_path / "1.png"))).permute(2, 0, 1)
     assert batch.sizes_B2.tolist() == [[64, 80]]
     assert torch.equal(batch.images[0, :, :64, :80], stored)
@@ -205,7 +205,7 @@ def test_files_that_cannot_be_read_are_named_together(tmp_path: Path, workers: i
     whole = (tmp_path / "2.png").read_bytes()
     (tmp_path / "2.png").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "3.png").unlink()
-    with pytest.raises(DataFault) as caught:
+    with pytest.raises(DataError) as caught:
         list(batches_of(coco, workers=workers))
     assert str(tmp_path / "2.png") in str(caught.value)
     assert str(tmp_path / "3.png") in str(caught.value)
@@ -214,5 +214,5 @@ def test_files_that_cannot_be_read_are_named_together(tmp_path: Path, workers: i
 def test_an_image_that_changed_its_size_is_named_with_both_sizes(tmp_path: Path) -> None:
     coco = write_data_set(tmp_path, [(40, 60)] * 4)
     Image.new("RGB", (30, 20)).save(tmp_path / "4.png")
-    with pytest.raises(DataFault, match=r"4\.png: is 20x30 \(height x width\).*all\.json says 40x60.*image id 4"):
+    with pytest.raises(DataError, match=r"4\.png: is 20x30 \(height x width\).*all\.json says 40x60.*image id 4"):
         list(batches_of(coco))

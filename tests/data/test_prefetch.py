@@ -1,4 +1,4 @@
-"""Work done ahead: its order, how far ahead, on how many cores, and what becomes of faults."""
+"""Work done ahead: its order, how far ahead, on how many cores, and what becomes of errors."""
 
 import threading
 import time
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from retinanet.data.prefetch import AHEAD, prefetched
-from retinanet.errors import DataFault
+from retinanet.errors import DataError
 
 
 @pytest.mark.parametrize("threads", [0, 1, 3])
@@ -53,15 +53,15 @@ def test_each_thread_computes_on_one_core_and_the_others_keep_theirs() -> None:
 
 
 @pytest.mark.parametrize("threads", [0, 2])
-def test_a_fault_comes_where_its_result_would(threads: int) -> None:
+def test_a_error_comes_where_its_result_would(threads: int) -> None:
     def work(task: int) -> int:
         if task == 3:
-            raise DataFault("image 3 is cut short")
+            raise DataError("image 3 is cut short")
         return task
 
     results = prefetched(work, range(9), threads)
     assert [next(results) for _ in range(3)] == [0, 1, 2]
-    with pytest.raises(DataFault, match="image 3"):
+    with pytest.raises(DataError, match="image 3"):
         next(results)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("loader")]
 

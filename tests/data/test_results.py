@@ -8,13 +8,12 @@ import json
 from pathlib import Path
 
 import pytest
+from places import SHARED
 
 from retinanet.data.ground_truth import load_ground_truth
-from retinanet.data.json_file import read_json, write_json
 from retinanet.data.results import read_results
-from retinanet.errors import DataFault, ResourceFault
-
-SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
+from retinanet.errors import DataError, ResourceError
+from retinanet.files import read_json, write_json
 
 GROUND_TRUTH = {"images": [{"id": 1}, {"id": 2}], "categories": [{"id": 5, "name": "cat"}], "annotations": []}
 
@@ -46,13 +45,13 @@ def test_file_names_must_be_those_of_the_ids(tmp_path: Path, folder: str) -> Non
         return read_results(path, truth)
 
     assert len(read_named("b.jpg", "a.jpg")) == 3
-    with pytest.raises(DataFault, match=r"1 of 3 .*image_id 2 .*c\.jpg.*'a\.jpg'.*positions.*eval\.py CHECKPOINT"):
+    with pytest.raises(DataError, match=r"1 of 3 .*image_id 2 .*c\.jpg.*'a\.jpg'.*positions.*eval\.py CHECKPOINT"):
         read_named("b.jpg", "c.jpg")
     rows = [detection(image_id=0, file_name=folder + "b.jpg")]
     path.write_text(json.dumps(rows), encoding="utf-8")
-    with pytest.raises(DataFault, match=r"image_id 0 .*no image has that id.*positions"):
+    with pytest.raises(DataError, match=r"image_id 0 .*no image has that id.*positions"):
         read_results(path, truth)
-    with pytest.raises(DataFault, match=r"image_id 1 .*positions"):
+    with pytest.raises(DataError, match=r"image_id 1 .*positions"):
         read_named("a.jpg", "b.jpg", "c.jpg")  # the third id is unknown: why is said first
 
 
@@ -91,10 +90,10 @@ def test_gzip(tmp_path: Path) -> None:
     ],
 )
 def test_a_faulty_value_is_named_with_its_mend(tmp_path: Path, changed: dict, said: str) -> None:
-    with pytest.raises(DataFault) as caught:
+    with pytest.raises(DataError) as caught:
         read(tmp_path, [detection(), detection(**changed)])
     assert "detections.json" in str(caught.value)
-    assert "(1 fault)" in str(caught.value)
+    assert "(1 error)" in str(caught.value)
     assert "detections[1]" in str(caught.value)
     assert said in str(caught.value)
 
@@ -103,25 +102,25 @@ def test_a_faulty_value_is_named_with_its_mend(tmp_path: Path, changed: dict, sa
 def test_a_missing_key_is_named(tmp_path: Path, key: str) -> None:
     row = detection()
     del row[key]
-    with pytest.raises(DataFault, match=rf"detections\[0\] has no '{key}'"):
+    with pytest.raises(DataError, match=rf"detections\[0\] has no '{key}'"):
         read(tmp_path, [row])
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
 def test_numbers_that_json_does_not_know(tmp_path: Path, number: str) -> None:
     for place in ("0.5", "1.5"):
-        with pytest.raises(DataFault, match=rf"line 1, column \d+: {number} is not JSON"):
+        with pytest.raises(DataError, match=rf"line 1, column \d+: {number} is not JSON"):
             read(tmp_path, json.dumps([detection()]).replace(place, number))
 
 
 def test_overflowing_score(tmp_path: Path) -> None:
-    with pytest.raises(DataFault, match="'score' inf; a finite number"):
+    with pytest.raises(DataError, match="'score' inf; a finite number"):
         read(tmp_path, json.dumps([detection()]).replace("0.5", "1e999"))
 
 
-def test_all_faults_at_once_and_many_are_counted(tmp_path: Path) -> None:
+def test_all_errors_at_once_and_many_are_counted(tmp_path: Path) -> None:
     rows = [detection(image_id=9) for _ in range(100)] + [detection(score="a"), detection(bbox=[]), 7]
-    with pytest.raises(DataFault) as caught:
+    with pytest.raises(DataError) as caught:
         read(tmp_path, rows)
     for said in (
         "and 95 more of detections",
@@ -134,7 +133,7 @@ def test_all_faults_at_once_and_many_are_counted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [{"images": []}, "5", '"text"', "null"])
 def test_content_that_is_no_list(tmp_path: Path, content: object) -> None:
-    with pytest.raises(DataFault, match="COCO detections are a list"):
+    with pytest.raises(DataError, match="COCO detections are a list"):
         read(tmp_path, content)
 
 
@@ -145,7 +144,7 @@ def test_reading_leaves_the_garbage_collector_as_it_was(tmp_path: Path, text: st
     path.write_text(text, encoding="utf-8")
     try:
         gc.enable() if was_on else gc.disable()
-        with contextlib.suppress(DataFault):
+        with contextlib.suppress(DataError):
             read_json(path)
         assert gc.isenabled() == was_on
     finally:
@@ -167,11 +166,11 @@ def test_write_json_keeps_the_old_file_where_it_fails(tmp_path: Path) -> None:
         write_json(path, {"AP": float("nan")})
     assert read_json(path) == {"AP": 0.5}
     (tmp_path / "folder").mkdir()
-    with pytest.raises(ResourceFault, match="cannot be written"):
+    with pytest.raises(ResourceError, match="cannot be written"):
         write_json(tmp_path / "folder", {})
-    with pytest.raises(ResourceFault, match=r"none.*cannot be written"):
+    with pytest.raises(ResourceError, match=r"none.*cannot be written"):
         write_json(tmp_path / "none" / "eval.json", {})
-    with pytest.raises(ResourceFault, match="cannot be written"):
+    with pytest.raises(ResourceError, match="cannot be written"):
         write_json(path / "below-a-file.json", {})
     assert sorted(p.name for p in tmp_path.iterdir()) == ["eval.json", "folder"]
 

@@ -16,7 +16,7 @@ from retinanet.data.transforms import (
     Augment,
     PixelRule,
     Resize,
-    Sizing,
+    ResizeRule,
     collate,
     crop_boxes,
     make_sample,
@@ -84,12 +84,12 @@ SHAPES = [(h, w) for h in SIDES for w in SIDES] + [
     ],
 )
 def test_a_groups_canvas_holds_every_image_of_the_group(shorter_sides: tuple[int, ...], longer: int) -> None:
-    sizing = Sizing(shorter_sides, longer, None, "antialias", "groups")
+    resize_rule = ResizeRule(shorter_sides, longer, None, "antialias", "groups")
     canvases = set()
     for height, width in SHAPES:
-        group = sizing.shape_group(height, width)
+        group = resize_rule.aspect_bucket(height, width)
         for shorter in shorter_sides:
-            fitted, canvas = sizing.fitted(height, width, shorter), sizing.group_canvas(group, shorter)
+            fitted, canvas = resize_rule.fitted(height, width, shorter), resize_rule.group_canvas(group, shorter)
             assert fitted[0] <= canvas[0], (height, width, shorter)
             assert fitted[1] <= canvas[1], (height, width, shorter)
             assert canvas[0] % CANVAS_MULTIPLE == canvas[1] % CANVAS_MULTIPLE == 0
@@ -98,10 +98,10 @@ def test_a_groups_canvas_holds_every_image_of_the_group(shorter_sides: tuple[int
 
 
 def test_common_photographs_waste_little_of_their_canvas() -> None:
-    sizing = Sizing((800,), 1333, None, "antialias", "groups")
+    resize_rule = ResizeRule((800,), 1333, None, "antialias", "groups")
     for height, width in ((480, 640), (640, 480), (427, 640), (640, 427), (500, 500)):
-        fitted = sizing.fitted(height, width, 800)
-        canvas = sizing.group_canvas(sizing.shape_group(height, width), 800)
+        fitted = resize_rule.fitted(height, width, 800)
+        canvas = resize_rule.group_canvas(resize_rule.aspect_bucket(height, width), 800)
         assert fitted[0] * fitted[1] > 0.9 * canvas[0] * canvas[1], (height, width)
 
 
@@ -119,15 +119,15 @@ def test_common_photographs_waste_little_of_their_canvas() -> None:
 def test_the_shorter_side_is_reached_unless_the_longer_would_exceed(
     height: int, width: int, expected: tuple[int, int]
 ) -> None:
-    assert Sizing((600,), 1000, None, "antialias", "groups").fitted(height, width, 600) == expected
+    assert ResizeRule((600,), 1000, None, "antialias", "groups").fitted(height, width, 600) == expected
 
 
 def test_a_fixed_canvas_takes_every_shape_into_one_group() -> None:
-    sizing = Sizing((600,), 1000, (250, 320), "antialias", "groups")
-    assert {sizing.shape_group(h, w) for h, w in SHAPES} == {0}
-    assert sizing.group_canvas(0, 600) == (256, 320)
+    resize_rule = ResizeRule((600,), 1000, (250, 320), "antialias", "groups")
+    assert {resize_rule.aspect_bucket(h, w) for h, w in SHAPES} == {0}
+    assert resize_rule.group_canvas(0, 600) == (256, 320)
     for height, width in SHAPES:
-        fitted = sizing.fitted(height, width, 600)
+        fitted = resize_rule.fitted(height, width, 600)
         assert fitted[0] <= 250
         assert fitted[1] <= 320
         assert fitted[0] == 250 or fitted[1] == 320
@@ -286,7 +286,7 @@ def test_caffes_pixels_are_bgr_in_0_to_255_less_the_mean() -> None:
     assert (normal[..., 3] == 0).all()
 
 
-EXACT = Sizing((96, 128), 200, None, "float_bilinear", "tight")
+EXACT = ResizeRule((96, 128), 200, None, "float_bilinear", "tight")
 """torchvision's detectors, but for the size."""
 EXACT_SHAPES = [(97, 133), (133, 97), (64, 500), (500, 63), (128, 128), (200, 100), (1, 7), (333, 427), (96, 128)]
 
@@ -294,7 +294,7 @@ EXACT_SHAPES = [(97, 133), (133, 97), (64, 500), (500, 63), (128, 128), (200, 10
 def exact_sample(image: Tensor, boxes: list[tuple[int, ...]], shorter: int, augment: Augment = NO_AUGMENT) -> Sample:
     height, width = image.shape[1:]
     fitted = EXACT.fitted(height, width, shorter)
-    canvas = EXACT.image_canvas(fitted, EXACT.shape_group(height, width), shorter)
+    canvas = EXACT.image_canvas(fitted, EXACT.aspect_bucket(height, width), shorter)
     return sample_of(image, record_of(image, boxes), fitted, canvas, augment, resize=EXACT.resize)
 
 
@@ -322,14 +322,14 @@ def test_exact_resizing_and_batching_are_torchvisions(shorter: int) -> None:
 
 def test_exact_sizes_are_torchvisions_on_thousands_of_shapes() -> None:
     rng = np.random.default_rng(0)
-    sizing = Sizing((800,), 1333, None, "float_bilinear", "tight")
+    resize_rule = ResizeRule((800,), 1333, None, "float_bilinear", "tight")
     shapes = [*SHAPES, *(tuple(s) for s in rng.integers(1, 3000, (3000, 2)).tolist()), (427, 640), (640, 427)]
     rounded = 0
     for height, width in shapes:
         scale = min(800 / min(height, width), 1333 / max(height, width))
-        fitted = sizing.fitted(height, width, 800)
+        fitted = resize_rule.fitted(height, width, 800)
         assert fitted == (max(1, int(height * scale)), max(1, int(width * scale)))
-        rounded += fitted != sizing._replace(resize="antialias").fitted(height, width, 800)
+        rounded += fitted != resize_rule._replace(resize="antialias").fitted(height, width, 800)
     assert rounded > 500, "rounding down and rounding must not be the same thing here"
 
 

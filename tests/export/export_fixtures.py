@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from retinanet import checkpoint
+from retinanet.run import checkpoint
 from retinanet.structures import Batch, Detections
 
 

@@ -10,22 +10,23 @@ import pytest
 import torch
 from export_fixtures import assert_same, random_batch, sharpen
 
-from retinanet.anchors import pyramid_anchors
-from retinanet.build import build_sizing
+from retinanet.build import build_resize_rule
 from retinanet.data.coco import load_coco
+from retinanet.data.find_images import find_images
 from retinanet.data.loader import eval_batches
-from retinanet.data.loose_images import find_images
+from retinanet.detection.anchors import pyramid_anchors
+from retinanet.detection.postprocess import detect_decoded
+from retinanet.diagnostics.evaluate import evaluate_loaded
 from retinanet.distributed import Ranks
-from retinanet.errors import CheckpointFault, ConfigFault
-from retinanet.evaluate import evaluate_dataset
-from retinanet.export.export import ExportOptions, export_checkpoint
+from retinanet.errors import CheckpointError, ConfigError
+from retinanet.evaluation.evaluate import evaluate_dataset
+from retinanet.evaluation.saved import SavedDetector, load_detector
+from retinanet.export.command import ExportOptions, export_checkpoint
 from retinanet.export.graph import RawGraph
 from retinanet.export.info import ExportInfo, read_info
 from retinanet.export.quantise import spread, write_int8
 from retinanet.export.runtime import LoadedExport, load_exported
 from retinanet.export.writers import write_onnx
-from retinanet.inference import SavedDetector, evaluate_loaded, load_detector
-from retinanet.postprocess import detect_decoded
 
 onnx = pytest.importorskip("onnx", reason="exporting needs `pip install -e .[export]`")
 pytest.importorskip("onnxscript", reason="exporting needs `pip install -e .[export]`")
@@ -141,21 +142,23 @@ def test_overrides_of_thresholds_work_where_suppression_is_outside(
     wanted = load_detector(checkpoint, [*words, "eval.topk=40"]).detector(batch)[0]
     assert len(found.scores_D) == 3
     torch.testing.assert_close(found.scores_D, wanted.scores_D, rtol=0, atol=1e-4)
-    with pytest.raises(ConfigFault, match=r"eval .*fixed in the file"):
+    with pytest.raises(ConfigError, match=r"eval .*fixed in the file"):
         load_exported(nms_file, words)
 
 
 def test_overrides_of_what_the_graph_holds_are_told_together(raw_file: Path) -> None:
-    with pytest.raises(ConfigFault, match=r"export the checkpoint again.*\(3 faults\)"):
+    with pytest.raises(ConfigError, match=r"export the checkpoint again.*\(3 errors\)"):
         load_exported(raw_file, ["model.anchors.offset=0", "data.resize=float_bilinear", "device=cuda"])
 
 
 def test_evaluation_takes_a_file_like_a_checkpoint(raw: LoadedExport, saved: SavedDetector, shapes: Path) -> None:
     dataset = load_coco(shapes / "annotations/val.json", shapes / "val")
-    sizing, ranks = build_sizing(saved.config), Ranks(0, 0, 1)
-    ours = evaluate_dataset(raw.detector, dataset, sizing, (4, 0), ranks, lambda _: None, "auto", dataset.categories)[1]
+    resize_rule, ranks = build_resize_rule(saved.config), Ranks(0, 0, 1)
+    ours = evaluate_dataset(
+        raw.detector, dataset, resize_rule, (4, 0), ranks, lambda _: None, "auto", dataset.categories
+    )[1]
     theirs = evaluate_dataset(
-        saved.detector, dataset, sizing, (4, 0), ranks, lambda _: None, "auto", dataset.categories
+        saved.detector, dataset, resize_rule, (4, 0), ranks, lambda _: None, "auto", dataset.categories
     )[1]
     assert [r["score"] for r in ours] == pytest.approx([r["score"] for r in theirs], abs=1e-4)
     assert len(ours) > 20
@@ -187,22 +190,22 @@ def test_prediction_takes_a_file_like_a_checkpoint(
 
 def test_files_of_another_origin_are_refused(raw_file: Path, tmp_path: Path) -> None:
     (tmp_path / "text.onnx").write_text("no model", encoding="utf-8")
-    with pytest.raises(CheckpointFault, match="not an ONNX file that onnxruntime can run"):
+    with pytest.raises(CheckpointError, match="not an ONNX file that onnxruntime can run"):
         load_exported(tmp_path / "text.onnx", [])
     cut = tmp_path / "cut.onnx"
     cut.write_bytes(raw_file.read_bytes()[:5000])
-    with pytest.raises(CheckpointFault, match="not an ONNX file"):
+    with pytest.raises(CheckpointError, match="not an ONNX file"):
         load_exported(cut, [])
-    with pytest.raises(CheckpointFault, match="no such file"):
+    with pytest.raises(CheckpointError, match="no such file"):
         load_exported(tmp_path / "none.onnx", [])
     model = onnx.load(raw_file)
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "bare.onnx")
-    with pytest.raises(CheckpointFault, match=r"not a file that tools/export.py wrote"):
+    with pytest.raises(CheckpointError, match=r"not a file that retinanet export wrote"):
         load_exported(tmp_path / "bare.onnx", [])
     onnx.helper.set_model_props(model, {"retinanet": json.dumps({"format": "retinanet-export-9"})})
     onnx.save(model, tmp_path / "newer.onnx")
-    with pytest.raises(CheckpointFault, match=r"retinanet-export-9.*export the checkpoint again"):
+    with pytest.raises(CheckpointError, match=r"retinanet-export-9.*export the checkpoint again"):
         load_exported(tmp_path / "newer.onnx", [])
 
 
@@ -254,11 +257,13 @@ def test_report_beside_the_file(raw_file: Path, checkpoint: Path) -> None:
 def test_int8_file_detects_nearly_the_same(raw_file: Path, saved: SavedDetector, shapes: Path, tmp_path: Path) -> None:
     path = tmp_path / "int8.onnx"
     info = ExportInfo("onnx", saved.config, saved.categories, 7, nms=False, int8=True)
-    write_int8(path, raw_file, spread(find_images([str(shapes / "train")]), 6), build_sizing(saved.config), info)
+    write_int8(path, raw_file, spread(find_images([str(shapes / "train")]), 6), build_resize_rule(saved.config), info)
     loaded = load_exported(path, [])
     assert loaded.detector.info.int8
     dataset = load_coco(shapes / "annotations/val.json", shapes / "val")
-    for batch in eval_batches(dataset, build_sizing(saved.config), batch_size=3, rank=0, ranks=1, workers=0, pin=False):
+    for batch in eval_batches(
+        dataset, build_resize_rule(saved.config), batch_size=3, rank=0, world_size=1, workers=0, pin=False
+    ):
         (_, ours), (_, theirs) = loaded.detector.outputs(batch), load_exported(raw_file, []).detector.outputs(batch)
         assert 1e-4 < (ours - theirs).abs().max() < 0.2, "8 bits round, and no more"
     kinds = {node.op_type: node for node in onnx.load(path).graph.node}
@@ -308,7 +313,7 @@ def test_a_process_that_only_exports_compares_with_the_checkpoints_own_detection
     evaluation, _ = evaluate_dataset(
         saved.detector,
         dataset,
-        build_sizing(saved.config),
+        build_resize_rule(saved.config),
         (4, 0),
         Ranks(0, 0, 1),
         lambda _: None,

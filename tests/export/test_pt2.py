@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from export_fixtures import assert_same, random_batch, sharpen
 
-from retinanet.errors import CheckpointFault, DataFault, ResourceFault
+from retinanet.errors import CheckpointError, DataError, ResourceError
+from retinanet.evaluation.saved import SavedDetector, load_detector
 from retinanet.export.info import ExportInfo
 from retinanet.export.runtime import load_exported
 from retinanet.export.writers import write_package, write_program
-from retinanet.inference import SavedDetector, load_detector
 
 SHAPES = [(1, (160, 160)), (3, (192, 288)), (2, (288, 224))]
 
@@ -36,7 +36,7 @@ def test_program_equals_the_detector(program: Path, saved: SavedDetector, count:
 
 
 def test_small_canvases_are_refused_by_name(program: Path) -> None:
-    with pytest.raises(DataFault, match=r"canvas of 128 x 160 .*at least 129.*export to ONNX"):
+    with pytest.raises(DataError, match=r"canvas of 128 x 160 .*at least 129.*export to ONNX"):
         load_exported(program, []).detector(random_batch(1, (128, 160)))
 
 
@@ -48,7 +48,7 @@ def test_files_of_another_origin_are_refused(program: Path, tmp_path: Path) -> N
     flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
     (tmp_path / "flipped.pt2").write_bytes(flipped)
     for name in ("text", "cut", "flipped"):
-        with pytest.raises(CheckpointFault, match=rf"{name}\.pt2: not a \.pt2 file"):
+        with pytest.raises(CheckpointError, match=rf"{name}\.pt2: not a \.pt2 file"):
             load_exported(tmp_path / f"{name}.pt2", [])
 
 
@@ -57,7 +57,7 @@ def test_package_without_a_compiler_says_what_to_install(
 ) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     info = ExportInfo("aoti", saved.config, saved.categories, 3, nms=False, int8=False)
-    with pytest.raises(ResourceFault, match=r"C\+\+ compiler and no-such-compiler is not on the PATH"):
+    with pytest.raises(ResourceError, match=r"C\+\+ compiler and no-such-compiler is not on the PATH"):
         write_package(tmp_path / "tiny.pt2", saved.detector, info)
     assert not list(tmp_path.iterdir())
 
@@ -71,5 +71,5 @@ def test_package_equals_the_detector(saved: SavedDetector, tmp_path: Path) -> No
     for count, canvas in SHAPES:
         batch = random_batch(count, canvas)
         assert_same(loaded.detector(batch), saved.detector(batch))
-    with pytest.raises(DataFault, match="too small"):
+    with pytest.raises(DataError, match="too small"):
         loaded.detector(random_batch(1, (96, 160)))

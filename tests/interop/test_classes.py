@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from retinanet.errors import ConfigFault, DataFault
+from retinanet.errors import ConfigError, DataError
 from retinanet.interop.classes import Classes, choose_classes, coco_categories
 
 GAPS = [12, 26, 29, 30, 45, 66, 68, 69, 71, 83]
@@ -47,7 +47,7 @@ def test_of_torchvisions_91_outputs_all_stay_unless_only_cocos_are_wanted() -> N
     assert classes.categories == coco_categories()
     assert classes.rows == [c.id for c in coco_categories()]
     assert all(f" {i}" in classes.said for i in [0, *GAPS])
-    with pytest.raises(ConfigFault, match="91 outputs; these weights have 20"):
+    with pytest.raises(ConfigError, match="91 outputs; these weights have 20"):
         chosen(20, rows_are_ids=True, coco_only=True)
 
 
@@ -100,20 +100,20 @@ def test_an_annotation_file(tmp_path: Path) -> None:
     ],
 )
 def test_files_that_do_not_fit_are_told(tmp_path: Path, content: object, outputs: int, ids: bool, words: str) -> None:
-    with pytest.raises(ConfigFault, match=words) as caught:
+    with pytest.raises(ConfigError, match=words) as caught:
         chosen(outputs, ids, written(tmp_path / "f.json", content))
     assert str(tmp_path / "f.json") in str(caught.value)
 
 
 def test_coco_only_that_has_nothing_to_do_is_refused(tmp_path: Path) -> None:
     names = written(tmp_path / "names.json", ["x"] * 91)
-    with pytest.raises(ConfigFault, match="--coco-only and --classes both"):
+    with pytest.raises(ConfigError, match="--coco-only and --classes both"):
         chosen(91, True, names, coco_only=True)
-    with pytest.raises(ConfigFault, match="these weights have 2"):
+    with pytest.raises(ConfigError, match="these weights have 2"):
         chosen(2, False, known=("cat", "dog"), coco_only=True)
 
 
 def test_a_file_that_is_no_json_is_told(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("cat\ndog\n")
-    with pytest.raises(DataFault, match=r"names\.txt: not valid JSON"):
+    with pytest.raises(DataError, match=r"names\.txt: not valid JSON"):
         chosen(2, False, tmp_path / "names.txt")

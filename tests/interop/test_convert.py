@@ -17,26 +17,25 @@ import pytest
 import torch
 import torch.nn.functional as F
 from foreign_weights import BLOCKS, Writer, detectron2, mmdetection
+from places import RECIPES
 from torch import Tensor
 
-from retinanet.anchors import cell_anchors
-from retinanet.build import build_loss_and_model
-from retinanet.checkpoint import Checkpoint, load, load_weights
-from retinanet.config_file import load_config
-from retinanet.errors import CheckpointFault, ConfigFault, UserFault
-from retinanet.interop.anchor_order import kept_outputs, ours_from_scale_major, reordered
+from retinanet.build import build_anchor_spec, build_loss_and_model
+from retinanet.config.load import load_config
+from retinanet.detection.anchors import cell_anchors
+from retinanet.errors import CheckpointError, ConfigError, UserError
 from retinanet.interop.classes import coco_categories
-from retinanet.interop.conversion import Wishes, read_foreign
-from retinanet.interop.convert import modernised, refolded
+from retinanet.interop.convert import ConversionOptions, read_foreign
 from retinanet.interop.formats import FORMATS, FormatName, build_config
-from retinanet.interop.layout import Layout
+from retinanet.interop.layout import Layout, kept_outputs, ours_from_scale_major, reordered
 from retinanet.interop.naming import DETECTRON2, MMDETECTION, OURS, TORCHVISION, Shape, modules, name_map
+from retinanet.interop.state_dicts import modernised, refolded
 from retinanet.interop.weights_file import read_weights
-from retinanet.model.retinanet import RetinaNet, build_anchor_spec
+from retinanet.model.retinanet import RetinaNet
+from retinanet.run.checkpoint import Checkpoint, load, load_weights
 from retinanet.structures import HeadOutputs
 
-NO_WISHES = Wishes(None, False, None, [])
-RECIPES = Path(__file__).resolve().parent.parent.parent / "configs" / "recipes"
+NO_WISHES = ConversionOptions(None, False, None, [])
 
 
 class Converted(NamedTuple):
@@ -50,7 +49,7 @@ class Converted(NamedTuple):
         return model.eval()
 
 
-def converted(name: FormatName, writer: Writer, folder: Path, wishes: Wishes = NO_WISHES) -> Converted:
+def converted(name: FormatName, writer: Writer, folder: Path, wishes: ConversionOptions = NO_WISHES) -> Converted:
     torch.save({"state_dict": writer.state, "meta": {}}, folder / "theirs.pth")
     return Converted(writer.state, read_foreign(name, folder / "theirs.pth", wishes)[0])
 
@@ -268,7 +267,7 @@ def test_depth_classes_and_anchors_are_read_off_the_tensors(tmp_path: Path) -> N
         config = checkpoint.config.model
         assert (config.backbone.name, config.fpn.channels, config.head.depth) == (name, 16, 4)
         assert len(checkpoint.categories) == 5
-    with pytest.raises(CheckpointFault, match=r"has 6 anchors a cell, model.anchors has 9.*key=value"):
+    with pytest.raises(CheckpointError, match=r"has 6 anchors a cell, model.anchors has 9.*key=value"):
         converted("mmdetection", writer, tmp_path)
 
 
@@ -292,7 +291,7 @@ def test_resnexts_are_told_by_their_groups(tmp_path: Path) -> None:
     checkpoint = converted("mmdetection", writer, tmp_path).checkpoint
     assert checkpoint.config.model.backbone.name == "resnext50_32x4d"
     writer.state["backbone.layer1.0.conv2.weight"] = torch.ones(128, 8, 3, 3)
-    with pytest.raises(CheckpointFault, match="none of ours: resnet18"):
+    with pytest.raises(CheckpointError, match="none of ours: resnet18"):
         converted("mmdetection", writer, tmp_path)
 
 
@@ -312,7 +311,7 @@ def test_missing_extra_and_misshapen_tensors_are_all_listed(tmp_path: Path) -> N
     state["rpn_head.conv.weight"] = torch.zeros(1)
     state["neck.fpn_convs.5.conv.bias"] = torch.zeros(16)
     state["bbox_head.retina_cls.scale"] = torch.zeros(2)
-    with pytest.raises(CheckpointFault) as caught:
+    with pytest.raises(CheckpointError) as caught:
         converted("mmdetection", writer, tmp_path)
     message = str(caught.value)
     assert len(gone) == 17
@@ -327,19 +326,19 @@ def test_missing_extra_and_misshapen_tensors_are_all_listed(tmp_path: Path) -> N
         "unexpected bbox_head.retina_cls.scale (2,)",
     ]
     assert [line for line in wanted if line not in message] == []
-    assert f"({len(wanted)} faults)" in message
+    assert f"({len(wanted)} errors)" in message
 
 
-def test_tensors_that_are_not_finite_are_listed_with_the_other_faults(tmp_path: Path) -> None:
+def test_tensors_that_are_not_finite_are_listed_with_the_other_errors(tmp_path: Path) -> None:
     writer = mmdetection(18, classes=4, channels=16)
     writer.state["bbox_head.retina_reg.bias"][[0, 7]] = torch.tensor([float("nan"), float("-inf")])
     writer.state["backbone.bn1.running_var"][5] = float("inf")
     del writer.state["neck.fpn_convs.4.conv.bias"]
-    with pytest.raises(CheckpointFault) as caught:
+    with pytest.raises(CheckpointError) as caught:
         converted("mmdetection", writer, tmp_path)
     message = str(caught.value)
     for line in (
-        "(3 faults)",
+        "(3 errors)",
         "missing neck.fpn_convs.4.conv.bias (16,)",
         "bbox_head.retina_reg.bias has 2 of 36 values NaN or infinite",
         "backbone.bn1.running_var has 1 of 64 values NaN or infinite",
@@ -363,7 +362,7 @@ def test_names_of_distributed_training_lose_their_prefix(tmp_path: Path) -> None
 
 
 def test_a_file_of_another_format_is_told(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointFault, match=r"no head\.cls_score\.weight.*Is the format right"):
+    with pytest.raises(CheckpointError, match=r"no head\.cls_score\.weight.*Is the format right"):
         converted("detectron2", mmdetection(18, channels=8), tmp_path)
 
 
@@ -386,7 +385,7 @@ def test_group_norm_heads_have_no_biases_or_zero_ones(tmp_path: Path) -> None:
     writer.state["bbox_head.cls_convs.1.conv.bias"] = torch.zeros(32)
     converted("mmdetection", writer, tmp_path)
     writer.state["bbox_head.reg_convs.3.conv.bias"] = torch.full((32,), 0.5)
-    with pytest.raises(CheckpointFault, match=r"bbox_head\.reg_convs\.3\.conv\.bias is not zero"):
+    with pytest.raises(CheckpointError, match=r"bbox_head\.reg_convs\.3\.conv\.bias is not zero"):
         converted("mmdetection", writer, tmp_path)
 
 
@@ -412,11 +411,11 @@ def test_detectron2s_pixels_and_anchors_are_read_off_the_file(
     assert model.pixels.std == pytest.approx(std)
     assert model.backbone.stride_in_1x1 is caffe
     writer.state["pixel_mean"][1] = float("nan")
-    with pytest.raises(CheckpointFault, match="pixel_mean has 1 of 3 values NaN or infinite"):
+    with pytest.raises(CheckpointError, match="pixel_mean has 1 of 3 values NaN or infinite"):
         converted("detectron2", writer, tmp_path)
     writer.state["pixel_mean"] = torch.tensor(mean).view(3, 1, 1)
     writer.state["anchor_generator.cell_anchors.2"] *= 1.1
-    with pytest.raises(CheckpointFault, match="its anchors on P5 are not"):
+    with pytest.raises(CheckpointError, match="its anchors on P5 are not"):
         converted("detectron2", writer, tmp_path)
 
 
@@ -454,7 +453,7 @@ class Unknown:
 
 def test_a_file_with_foreign_objects_is_refused_saying_how_to_save_it(tmp_path: Path) -> None:
     torch.save({"state_dict": {"w": torch.zeros(1)}, "meta": {"hook": Unknown()}}, tmp_path / "a.pth")
-    with pytest.raises(CheckpointFault, match=r"a\.pth: .*Unknown.*save its state dict alone"):
+    with pytest.raises(CheckpointError, match=r"a\.pth: .*Unknown.*save its state dict alone"):
         read_foreign("mmdetection", tmp_path / "a.pth", NO_WISHES)
 
 
@@ -469,11 +468,11 @@ class Hostile:
 def test_torchs_own_advice_is_never_shown(tmp_path: Path, zipped: bool) -> None:
     path = tmp_path / "a.pth"
     torch.save({"w": torch.zeros(1), "x": Hostile()}, path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(CheckpointFault, match=r"a\.pth: asks for (posix|nt)\.system, .*not loaded") as caught:
+    with pytest.raises(CheckpointError, match=r"a\.pth: asks for (posix|nt)\.system, .*not loaded") as caught:
         read_weights(path)
     assert "weights_only" not in str(caught.value)
     if zipped:
-        with pytest.raises(CheckpointFault, match=r"asks for (posix|nt)\.system; not loaded") as caught:
+        with pytest.raises(CheckpointError, match=r"asks for (posix|nt)\.system; not loaded") as caught:
             load(path)
         assert "weights_only" not in str(caught.value)
 
@@ -490,12 +489,12 @@ def test_files_that_are_no_weights_are_told_apart(tmp_path: Path) -> None:
     }
     for content, words in cases.items():
         path.write_bytes(content)
-        with pytest.raises(CheckpointFault, match=words) as caught:
+        with pytest.raises(CheckpointError, match=words) as caught:
             read_weights(path)
         assert "weights_only" not in str(caught.value)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a/readme.txt", "no weights")
-    with pytest.raises(CheckpointFault, match=r"written by something else than torch\.save"):
+    with pytest.raises(CheckpointError, match=r"written by something else than torch\.save"):
         read_weights(path)
 
 
@@ -509,13 +508,13 @@ def test_files_that_are_no_weights_are_told_apart(tmp_path: Path) -> None:
 )
 def test_files_without_a_state_dict_are_told(tmp_path: Path, content: object, words: str) -> None:
     torch.save(content, tmp_path / "a.pth")
-    with pytest.raises(CheckpointFault, match=words):
+    with pytest.raises(CheckpointError, match=words):
         read_foreign("torchvision_v1", tmp_path / "a.pth", NO_WISHES)
 
 
 def test_missing_files_and_folders_are_told(tmp_path: Path) -> None:
     for path, words in ((tmp_path / "none.pth", "no such file"), (tmp_path, "is a folder")):
-        with pytest.raises(UserFault, match=words):
+        with pytest.raises(UserError, match=words):
             read_foreign("torchvision_v1", path, NO_WISHES)
 
 
@@ -555,9 +554,9 @@ def test_norms_of_another_eps_compute_the_same(eps: float) -> None:
     assert set(ours) == set(state)
 
 
-def test_overrides_that_do_not_fit_are_faults(tmp_path: Path) -> None:
+def test_overrides_that_do_not_fit_are_errors(tmp_path: Path) -> None:
     writer = mmdetection(18, classes=2, channels=8)
-    with pytest.raises(ConfigFault, match=r"model\.backbone\.nam"):
+    with pytest.raises(ConfigError, match=r"model\.backbone\.nam"):
         converted("mmdetection", writer, tmp_path, NO_WISHES._replace(overrides=["model.backbone.nam=x"]))
-    with pytest.raises(CheckpointFault, match=r"missing backbone\.layer1\.2"):
+    with pytest.raises(CheckpointError, match=r"missing backbone\.layer1\.2"):
         converted("mmdetection", writer, tmp_path, NO_WISHES._replace(overrides=["model.backbone.name=resnet34"]))

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 import torch
+from places import SHARED
 from torch import Tensor, nn
 from torchvision.models.detection import retinanet_resnet50_fpn, retinanet_resnet50_fpn_v2
 
 from retinanet.data.images import decode_image
 
-PHOTOGRAPHS = Path(__file__).resolve().parents[3] / "shared" / "data" / "coco144" / "val2017"
+PHOTOGRAPHS = SHARED / "coco144" / "val2017"
 IMAGES = int(os.environ.get("PARITY_IMAGES", "1"))
 SAME_SCORE = 1e-5
 """Detections whose scores are nearer than this may change places."""

@@ -12,16 +12,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 from foreign_weights import bottlenecks
+from places import RECIPES
 from torch import Tensor
 from torchvision.models import resnet50
 
-from retinanet.config_file import load_config
-from retinanet.errors import CheckpointFault
+from retinanet.config.load import load_config
+from retinanet.errors import CheckpointError
 from retinanet.interop.msra import to_torchvision
 from retinanet.interop.weights_file import read_weights
 from retinanet.model.backbone import Backbone, build_backbone, read_state
 
-RECIPES = Path(__file__).resolve().parent.parent.parent / "configs" / "recipes"
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 
 
@@ -199,7 +199,7 @@ def test_missing_extra_and_misshapen_blobs_are_all_listed(statistics: bool) -> N
         "res3_4_branch2a_w": torch.ones(1),
     }
     blobs["fc1000_w"] = torch.full_like(blobs["fc1000_w"], float("nan"))
-    with pytest.raises(CheckpointFault) as caught:
+    with pytest.raises(CheckpointError) as caught:
         to_torchvision(blobs, "R-50.pkl")
     wanted = [
         *(f"missing {name} (" for name in gone if not re.fullmatch(r"res5_2_branch2[abc]_b", name)),
@@ -212,11 +212,11 @@ def test_missing_extra_and_misshapen_blobs_are_all_listed(statistics: bool) -> N
     ]
     message = str(caught.value)
     assert [line for line in wanted if line not in message] == []
-    assert f"R-50.pkl: does not fit the ResNet that it seems to be ({len(wanted)} faults)" in message
+    assert f"R-50.pkl: does not fit the ResNet that it seems to be ({len(wanted)} errors)" in message
 
 
 def test_a_file_of_something_else_is_told() -> None:
-    with pytest.raises(CheckpointFault, match=r"not a ResNet of Caffe2's: .*It holds 1: layer1\.0\.conv1\.weight"):
+    with pytest.raises(CheckpointError, match=r"not a ResNet of Caffe2's: .*It holds 1: layer1\.0\.conv1\.weight"):
         to_torchvision({"layer1.0.conv1.weight": torch.zeros(1)}, "here")
 
 
@@ -244,7 +244,7 @@ def test_the_command_line_makes_what_the_recipes_name(tool: Callable[..., Any], 
         ("a.pth", (), 4, "not a ResNet of Caffe2's"),
     ],
 )
-def test_its_faults_have_a_message_and_an_exit_code(
+def test_its_errors_have_a_message_and_an_exit_code(
     tool: Callable[..., Any], tmp_path: Path, target: str, more: tuple[str, ...], code: int, words: str
 ) -> None:
     source = stored(tmp_path / "R-50.pkl", {"w": torch.from_numpy(np.zeros(3, np.float32))})

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from retinanet.errors import CheckpointFault
+from retinanet.errors import CheckpointError
 from retinanet.interop.numpy_pickle import NDARRAY, Array, Builder, DType, read_numpy_pickle
 from retinanet.interop.weights_file import read_weights
 
@@ -124,7 +124,7 @@ def test_a_pickle_that_asks_for_more_is_refused_by_name_and_never_run(tmp_path: 
     created = tmp_path / "created"
     content, named = hostile(created)[kind]
     path = stored(tmp_path / "a.pkl", {"model": {"w": ARRAYS["conv.weight"], "x": content}}, protocol)
-    with pytest.raises(CheckpointFault, match=named) as caught:
+    with pytest.raises(CheckpointError, match=named) as caught:
         read_weights(path)
     assert str(path) in str(caught.value)
     assert not created.exists()
@@ -159,7 +159,7 @@ def opcodes(created: Path) -> dict[str, bytes]:
 def test_pickles_that_no_program_writes_are_refused_and_change_nothing(tmp_path: Path, kind: str) -> None:
     created, path = tmp_path / "created", tmp_path / "a.pkl"
     path.write_bytes(opcodes(created)[kind])
-    with pytest.raises(CheckpointFault, match=r"a\.pkl"):
+    with pytest.raises(CheckpointError, match=r"a\.pkl"):
         read_weights(path)
     assert not created.exists()
     assert Array.value is None
@@ -225,14 +225,14 @@ OUT_OF_PROPORTION = {
 READ_WITH_LITTLE = """
 import resource, sys
 from pathlib import Path
-from retinanet.errors import CheckpointFault
+from retinanet.errors import CheckpointError
 from retinanet.interop.numpy_pickle import read_numpy_pickle
 resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
 resource.setrlimit(resource.RLIMIT_CPU, (8, 8))
 try:
     read_numpy_pickle(Path(sys.argv[1]))
-except CheckpointFault as fault:
-    print(fault)
+except CheckpointError as error:
+    print(error)
 """
 
 
@@ -255,9 +255,9 @@ def test_one_array_under_many_names_is_converted_once(tmp_path: Path) -> None:
     assert tensors["a"].data_ptr() == tensors["b"].data_ptr() != tensors["c"].data_ptr()
 
 
-def test_a_fault_of_python_itself_is_told_in_a_line(tmp_path: Path) -> None:
+def test_a_error_of_python_itself_is_told_in_a_line(tmp_path: Path) -> None:
     (tmp_path / "a.pkl").write_bytes(b"c_codecs\nencode\n(" + b"K\x01" * 1000 + b"tR.")
-    with pytest.raises(CheckpointFault, match="not a whole pickle of plain data") as caught:
+    with pytest.raises(CheckpointError, match="not a whole pickle of plain data") as caught:
         read_numpy_pickle(tmp_path / "a.pkl")
     assert len(str(caught.value)) < len(str(tmp_path)) + 400
 

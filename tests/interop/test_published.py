@@ -14,14 +14,15 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from retinanet.build import build_loss_and_model
-from retinanet.checkpoint import Checkpoint, Progress, load, save
-from retinanet.config import Config
-from retinanet.errors import CheckpointFault, ConfigFault, ResourceFault
-from retinanet.interop.conversion import Wishes, convert
+from retinanet.config.schema import Config
+from retinanet.errors import CheckpointError, ConfigError, ResourceError
+from retinanet.files import cannot_write
+from retinanet.interop.convert import ConversionOptions, convert
 from retinanet.interop.formats import recipe_keys
-from retinanet.interop.published import read_ours, write_ours
 from retinanet.interop.torchvision_out import constructor_call, preprocessing_differences, torchvision_shape
-from retinanet.interop.weights_file import CHECKSUM, cannot_write, read_weights, write_safetensors, write_state
+from retinanet.interop.weights_file import read_weights, write_state
+from retinanet.run.checkpoint import Checkpoint, Progress, load, save
+from retinanet.run.published import CHECKSUM, read_ours, write_ours, write_safetensors
 from retinanet.structures import Category
 
 CATEGORIES = (Category(1, "cat"), Category(90, "großer Hund"))
@@ -77,11 +78,11 @@ def test_a_flipped_bit_in_weights_or_header_is_noticed(small: Path, tmp_path: Pa
         broken = bytearray(whole)
         broken[at] ^= 1
         path.write_bytes(bytes(broken))
-        with pytest.raises(CheckpointFault, match=r"a\.safetensors: .*(checksum|damaged)"):
+        with pytest.raises(CheckpointError, match=r"a\.safetensors: .*(checksum|damaged)"):
             read_ours(path)
     for share in (0.0, 0.3, 0.99):
         path.write_bytes(whole[: int(share * len(whole))])
-        with pytest.raises(CheckpointFault, match="not a safetensors file, or cut short"):
+        with pytest.raises(CheckpointError, match="not a safetensors file, or cut short"):
             read_ours(path)
 
 
@@ -89,19 +90,19 @@ def test_a_header_that_lacks_a_part_is_told(small: Path, tmp_path: Path) -> None
     path = tmp_path / "a.safetensors"
     tensors = {"w": torch.zeros(2)}
     save_file(tensors, path)
-    with pytest.raises(CheckpointFault, match="not of this project"):
+    with pytest.raises(CheckpointError, match="not of this project"):
         read_ours(path)
     write_safetensors(path, tensors, {"format": "retinanet-1", "config": "{}", "categories": "3"})
-    with pytest.raises(CheckpointFault, match="header lacks a part"):
+    with pytest.raises(CheckpointError, match="header lacks a part"):
         read_ours(path)
     write_safetensors(path, tensors, {"format": "retinanet-1", "config": '{"modle": 1}', "categories": "[]"})
-    with pytest.raises(ConfigFault, match="modle"):
+    with pytest.raises(ConfigError, match="modle"):
         read_ours(path)
     assert CHECKSUM not in read_weights(path).meta
 
 
 def test_only_known_endings_are_written(small: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigFault, match=r"written as \.pt or \.safetensors"):
+    with pytest.raises(ConfigError, match=r"written as \.pt or \.safetensors"):
         write_ours(tmp_path / "a.onnx", read_ours(small))
 
 
@@ -110,9 +111,9 @@ def test_what_torchvision_cannot_hold_is_listed_key_by_key() -> None:
     backbone = {"norm": "bn", "frozen_stages": 0, "weights": "x.pth", "fold": False}
     free = torchvision_like(backbone=backbone, head={"prior": 0.02})
     assert torchvision_shape(free, "torchvision_v1") == torchvision_shape(torchvision_like(), "torchvision_v1")
-    with pytest.raises(ConfigFault) as caught:
+    with pytest.raises(ConfigError) as caught:
         torchvision_shape(Config(), "torchvision_v1")
-    for line in ("model.fpn.p6_source is 'c5', wanted 'p5'", "model.anchors.offset is 0.5, wanted 0.0", "(4 faults)"):
+    for line in ("model.fpn.p6_source is 'c5', wanted 'p5'", "model.anchors.offset is 0.5, wanted 0.0", "(4 errors)"):
         assert line in str(caught.value)
     cases = {
         "model.backbone.name is 'resnet101'": {"backbone": {"name": "resnet101"}},
@@ -125,13 +126,13 @@ def test_what_torchvision_cannot_hold_is_listed_key_by_key() -> None:
         "model.anchors.sizes": {"anchors": {"sizes": (16, 32, 64, 128, 256)}},
     }
     for line, keys in cases.items():
-        with pytest.raises(ConfigFault, match=r"\(1 fault\)") as caught:
+        with pytest.raises(ConfigError, match=r"\(1 error\)") as caught:
             torchvision_shape(torchvision_like(**keys), "torchvision_v1")
         assert line in str(caught.value)
     softmax = torchvision_like().model_copy(
         update={"loss": Config.model_validate({"loss": {"classification": {"kind": "softmax_focal"}}}).loss}
     )
-    with pytest.raises(ConfigFault, match="output for the background"):
+    with pytest.raises(ConfigError, match="output for the background"):
         torchvision_shape(softmax, "torchvision_v1")
 
 
@@ -229,7 +230,7 @@ def test_a_place_that_cannot_be_written_is_named_as_the_user_named_it(
 
     monkeypatch.setattr(Path, "replace", full)
     checkpoint = load(small)
-    with pytest.raises(ResourceFault) as caught:
+    with pytest.raises(ResourceError) as caught:
         write_state(target, checkpoint.model) if ending == ".pth" else write_ours(target, checkpoint)
     assert str(caught.value) == (
         f"{target}: cannot be written (No space left on device); check its folder, permissions and free space."
@@ -243,8 +244,8 @@ def test_weights_that_are_not_finite_are_not_published(tmp_path: Path, small: Pa
     name = next(iter(whole.model))
     bad = {**whole.model, name: torch.full_like(whole.model[name], float("inf"))}
     save(tmp_path / "bad.pt", whole._replace(model=bad, average={}))
-    wishes = Wishes(None, False, None, [])
-    with pytest.raises(CheckpointFault, match=rf"(?s)\(1 fault\).*{re.escape(name)} has .* NaN or infinite"):
+    wishes = ConversionOptions(None, False, None, [])
+    with pytest.raises(CheckpointError, match=rf"(?s)\(1 error\).*{re.escape(name)} has .* NaN or infinite"):
         convert("ours", tmp_path / "bad.pt", tmp_path / "out.safetensors", wishes)
     assert [file.name for file in tmp_path.iterdir()] == ["bad.pt"]
 
@@ -269,7 +270,7 @@ def test_weights_that_are_not_finite_are_not_published(tmp_path: Path, small: Pa
         (("caffe", "x", "y"), 2, "invalid choice"),
     ],
 )
-def test_faults_have_a_message_and_an_exit_code(
+def test_errors_have_a_message_and_an_exit_code(
     tool: Callable[..., Any], foreign: Path, tmp_path: Path, arguments: tuple[str, ...], code: int, words: str
 ) -> None:
     here = [

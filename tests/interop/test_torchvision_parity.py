@@ -14,25 +14,25 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection import retinanet_resnet50_fpn, retinanet_resnet50_fpn_v2
 
-from retinanet.anchors import pyramid_anchors
-from retinanet.assign import assign_batch
 from retinanet.build import (
     build_assign_rule,
     build_criterion,
-    build_detector,
     build_loss_and_model,
     build_pixel_rule,
-    build_sizing,
+    build_resize_rule,
 )
-from retinanet.checkpoint import Checkpoint, load_weights
-from retinanet.criterion import Divisor, StepPositives, criterion, normaliser
 from retinanet.data.coco import ImageRecord
 from retinanet.data.transforms import NO_AUGMENT, collate, make_sample, normalise, tight_canvas
-from retinanet.interop.conversion import Wishes, read_foreign
-from retinanet.interop.convert import to_their_state
+from retinanet.detection.anchors import pyramid_anchors
+from retinanet.detection.assign import assign_batch
+from retinanet.evaluation.detector import build_detector
+from retinanet.interop.convert import ConversionOptions, read_foreign
 from retinanet.interop.formats import FormatName
 from retinanet.interop.naming import TORCHVISION
+from retinanet.interop.state_dicts import to_their_state
 from retinanet.interop.torchvision_out import torchvision_shape
+from retinanet.losses.criterion import Divisor, StepPositives, criterion, normaliser
+from retinanet.run.checkpoint import Checkpoint, load_weights
 from retinanet.structures import Batch, Detections, HeadOutputs
 
 CPU = torch.device("cpu")
@@ -114,7 +114,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         "model.backbone.norm=bn",  # weights=None gives torchvision's v1 BatchNorms that train, as v2 has anyway
         "model.backbone.frozen_stages=0",
     ]
-    checkpoint, _ = read_foreign(name, path, Wishes(None, False, None, overrides))
+    checkpoint, _ = read_foreign(name, path, ConversionOptions(None, False, None, overrides))
     return Pair(name, theirs, checkpoint)
 
 
@@ -145,15 +145,15 @@ def truth(seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def our_batch(checkpoint: Checkpoint, images: list[Tensor], objects: list[tuple[np.ndarray, np.ndarray]]) -> Batch:
-    sizing = build_sizing(checkpoint.config)
+    resize_rule = build_resize_rule(checkpoint.config)
     samples = []
     for index, (image, (boxes, classes)) in enumerate(zip(images, objects, strict=True)):
         height, width = int(image.shape[1]), int(image.shape[2])
         record = ImageRecord(index, Path("x"), height, width, boxes, classes, np.zeros((0, 4), np.float32))
-        fitted = sizing.fitted(height, width, SHORTER)
-        canvas = sizing.image_canvas(fitted, sizing.shape_group(height, width), SHORTER)
+        fitted = resize_rule.fitted(height, width, SHORTER)
+        canvas = resize_rule.image_canvas(fitted, resize_rule.aspect_bucket(height, width), SHORTER)
         rng = np.random.default_rng(0)
-        samples.append(make_sample(image, record, fitted, canvas, NO_AUGMENT, rng, sizing.resize))
+        samples.append(make_sample(image, record, fitted, canvas, NO_AUGMENT, rng, resize_rule.resize))
     return collate(samples, tight_canvas(samples))
 
 

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 
-from retinanet import boxes
-from retinanet.config import BoxLoss
-from retinanet.losses.box import BoxRegressionLoss, build_box_loss
+from retinanet.build import build_box_loss
+from retinanet.config.schema import BoxLoss
+from retinanet.detection import boxes
+from retinanet.losses.box import BoxRegressionLoss
 
 KINDS = ("l1", "smooth_l1", "giou", "diou", "ciou")
 every_kind = pytest.mark.parametrize("kind", KINDS)

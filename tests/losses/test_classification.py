@@ -12,8 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
-from retinanet.config import Loss as LossSection
-from retinanet.losses.classification import ClassificationLoss, ClassLoss, build_class_loss
+from retinanet.build import build_class_loss
+from retinanet.config.class_losses import AnyClassLossKeys
+from retinanet.config.schema import Loss as LossSection
+from retinanet.losses.classification import ClassificationLoss
 from retinanet.losses.cross_entropy import balanced_cross_entropy, cross_entropy
 from retinanet.losses.focal import focal
 from retinanet.structures import BACKGROUND, IGNORE, ClassTargets
@@ -247,7 +249,7 @@ def test_the_config_chooses_kind_and_parameters() -> None:
         assert torch.equal(loss.value(logits, targets), expected / 4)
 
 
-KINDS = [option.__metadata__[0].tag for option in get_args(get_args(ClassLoss)[0])]
+KINDS = [option.__metadata__[0].tag for option in get_args(get_args(AnyClassLossKeys)[0])]
 
 
 def crowded_case(images: int = 2, seed: int = 0) -> tuple[Tensor, ClassTargets]:

@@ -8,8 +8,9 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from retinanet.config.class_losses import FocalStarKeys
 from retinanet.losses.cross_entropy import balanced_cross_entropy
-from retinanet.losses.focal_star import FocalStar, focal_star
+from retinanet.losses.focal import focal_star
 from retinanet.structures import BACKGROUND, IGNORE
 
 GRID = (-100.0, -30.0, -12.5, -5.0, -1.0, -0.25, 0.0, 0.25, 1.0, 5.0, 12.5, 30.0, 100.0)
@@ -132,6 +133,12 @@ def test_gradcheck() -> None:
 
 
 def test_keys() -> None:
-    assert FocalStar().model_dump() == {"weight": 1.0, "kind": "focal_star", "gamma": 2.0, "beta": 1.0, "alpha": 0.25}
+    assert FocalStarKeys().model_dump() == {
+        "weight": 1.0,
+        "kind": "focal_star",
+        "gamma": 2.0,
+        "beta": 1.0,
+        "alpha": 0.25,
+    }
     with pytest.raises(ValidationError, match="greater than 0"):
-        FocalStar(gamma=0.0)
+        FocalStarKeys(gamma=0.0)

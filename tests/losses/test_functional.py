@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss as torchvision_focal
 
-from retinanet.errors import UserFault
-from retinanet.losses.functional import LossFault, binary_focal_loss, sigmoid_focal_loss, softmax_focal_loss
+from retinanet.errors import UserError
+from retinanet.losses.functional import LossInputError, binary_focal_loss, sigmoid_focal_loss, softmax_focal_loss
 
 GRID = (-100.0, -30.0, -12.5, -5.0, -1.0, -0.25, 0.0, 0.25, 1.0, 5.0, 12.5, 30.0, 100.0)
 GAMMAS = (0.5, 1.0, 2.0, 5.0)
@@ -414,14 +414,14 @@ SOFTMAX_FAULTS = {
     "with C >= 2": {"logits": torch.zeros(2, 1)},
     "logits must be floating point": {"logits": X.long()},
     "background must be a class": {"background": 3},
-    "(2 faults)": {"gamma": -1, "reduction": "avg"},
+    "(2 errors)": {"gamma": -1, "reduction": "avg"},
 }
 
 
 @pytest.mark.parametrize("text", list(SOFTMAX_FAULTS))
-def test_softmax_faults_name_the_mend(text: str) -> None:
+def test_softmax_errors_name_the_mend(text: str) -> None:
     arguments = {"logits": X, "target": Y, "gamma": 2, **SOFTMAX_FAULTS[text]}
-    with pytest.raises(UserFault) as caught:
+    with pytest.raises(UserError) as caught:
         softmax_focal_loss(arguments.pop("logits"), arguments.pop("target"), **arguments)
     assert isinstance(caught.value, ValueError)
     assert text in str(caught.value)
@@ -450,22 +450,22 @@ BINARY_FAULTS = {
 
 @pytest.mark.parametrize("loss", [sigmoid_focal_loss, binary_focal_loss])
 @pytest.mark.parametrize("text", list(BINARY_FAULTS))
-def test_binary_faults_name_the_mend(text: str, loss: Callable[..., Tensor]) -> None:
+def test_binary_errors_name_the_mend(text: str, loss: Callable[..., Tensor]) -> None:
     arguments = {"values": X, "target": torch.zeros(2, 3), "alpha": 0.25, "gamma": 2, **BINARY_FAULTS[text]}
-    with pytest.raises(UserFault) as caught:
+    with pytest.raises(UserError) as caught:
         loss(arguments.pop("values"), arguments.pop("target"), **arguments)
     assert text in str(caught.value)
 
 
 @pytest.mark.parametrize("bad", [-0.1, 1.1, math.nan])
 def test_probabilities_outside_0_1_are_told_apart_from_logits(bad: float) -> None:
-    with pytest.raises(UserFault, match="for logits use sigmoid_focal_loss"):
+    with pytest.raises(UserError, match="for logits use sigmoid_focal_loss"):
         binary_focal_loss(torch.tensor([0.5, bad]), torch.tensor([0, 1]), alpha=0.25, gamma=2)
 
 
 @pytest.mark.parametrize("alpha", ["0.25", [1, None, 3], {0: 1.0}, [1, [2], 3]])
-def test_an_alpha_of_another_type_is_a_fault(alpha: object) -> None:
-    with pytest.raises(LossFault, match="alpha must be None, a number or 3 numbers"):
+def test_an_alpha_of_another_type_is_a_error(alpha: object) -> None:
+    with pytest.raises(LossInputError, match="alpha must be None, a number or 3 numbers"):
         softmax_focal_loss(torch.zeros(2, 3), torch.tensor([0, 1]), gamma=2.0, alpha=alpha)  # type: ignore[arg-type]
 
 

@@ -12,34 +12,36 @@ import pytest
 import torch
 from torch import Tensor
 
-from retinanet.compiled import can_compile
-from retinanet.losses.classification import build_class_loss
-from retinanet.losses.cross_entropy import CrossEntropy, balanced_cross_entropy, cross_entropy
-from retinanet.losses.focal import Focal, focal
-from retinanet.losses.focal_star import focal_star
+from retinanet.build import build_class_loss
+from retinanet.compile import can_compile
+from retinanet.config.class_losses import CrossEntropyKeys, FocalKeys, GhmKeys, OhemKeys
+from retinanet.losses.cross_entropy import balanced_cross_entropy, cross_entropy
+from retinanet.losses.focal import focal, focal_star
 from retinanet.losses.fused import (
     FUSED_FROM,
     DenseLoss,
     FusedLoss,
-    Margin,
+    NegativeMargin,
+    cross_entropy_negative_margin,
+    focal_negative_margin,
+    focal_star_negative_margin,
     sigmoid_pass,
+    softplus_and_sigmoid,
     value_and_gradient,
 )
-from retinanet.losses.ghm import Ghm, harmonised, harmonised_in_one_pass
-from retinanet.losses.hard_mining import Ohem
-from retinanet.losses.margins import cross_entropy_margin, focal_margin, focal_star_margin, softplus_and_sigmoid
+from retinanet.losses.ghm import harmonised, harmonised_in_one_pass
 from retinanet.structures import BACKGROUND, IGNORE, ClassTargets
 
 GRID = (-200.0, -87.0, -30.0, -12.5, -5.0, -1.0, -1e-3, 0.0, 1e-3, 0.25, 1.0, 5.0, 12.5, 30.0, 87.0, 200.0)
-PAIRS: dict[str, tuple[DenseLoss, Margin, float, float]] = {
-    "ce": (cross_entropy, cross_entropy_margin, 1.0, 1.0),
-    "balanced": (partial(balanced_cross_entropy, alpha=0.75), cross_entropy_margin, 0.75, 0.25),
-    "focal2": (partial(focal, alpha=0.25, gamma=2.0), partial(focal_margin, gamma=2.0), 0.25, 0.75),
-    "focal0.5": (partial(focal, alpha=0.5, gamma=0.5), partial(focal_margin, gamma=0.5), 0.5, 0.5),
-    "focal0": (partial(focal, alpha=0.25, gamma=0.0), partial(focal_margin, gamma=0.0), 0.25, 0.75),
+PAIRS: dict[str, tuple[DenseLoss, NegativeMargin, float, float]] = {
+    "ce": (cross_entropy, cross_entropy_negative_margin, 1.0, 1.0),
+    "balanced": (partial(balanced_cross_entropy, alpha=0.75), cross_entropy_negative_margin, 0.75, 0.25),
+    "focal2": (partial(focal, alpha=0.25, gamma=2.0), partial(focal_negative_margin, gamma=2.0), 0.25, 0.75),
+    "focal0.5": (partial(focal, alpha=0.5, gamma=0.5), partial(focal_negative_margin, gamma=0.5), 0.5, 0.5),
+    "focal0": (partial(focal, alpha=0.25, gamma=0.0), partial(focal_negative_margin, gamma=0.0), 0.25, 0.75),
     "focal_star": (
         partial(focal_star, gamma=2.0, beta=1.0, alpha=0.25),
-        partial(focal_star_margin, gamma=2.0, beta=1.0),
+        partial(focal_star_negative_margin, gamma=2.0, beta=1.0),
         0.25,
         0.75,
     ),
@@ -71,12 +73,12 @@ def exact(s: float, gamma: Decimal) -> tuple[float, float]:
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0, 5.0])
 def test_margins_equal_their_formulas(gamma: float) -> None:
     """Relative 2e-6 in float32; gamma times the rounding of s where the factor is a power of e."""
-    value, slope = focal_margin(torch.tensor(GRID), gamma)
+    value, slope = focal_negative_margin(torch.tensor(GRID), gamma)
     expected = [exact(s, Decimal(gamma)) for s in GRID]
     assert value.tolist() == pytest.approx([v for v, _ in expected], rel=2e-6, abs=1e-37)
     assert slope.tolist() == pytest.approx([d for _, d in expected], rel=2e-6, abs=1e-37)
     if gamma == 0.0:
-        assert torch.equal(value, cross_entropy_margin(torch.tensor(GRID))[0])
+        assert torch.equal(value, cross_entropy_negative_margin(torch.tensor(GRID))[0])
 
 
 def test_the_logarithm_loses_nothing_where_it_is_tiny() -> None:
@@ -132,7 +134,9 @@ def test_one_pass_equals_autograd(name: str, classes: int) -> None:
 
 def test_ignored_anchors_may_hold_anything() -> None:
     logits = torch.tensor([[float("nan"), float("inf")], [0.0, 1.0]])
-    value, gradient = value_and_gradient(logits, torch.tensor([IGNORE, 0]).int(), cross_entropy_margin, 1.0, 1.0)
+    value, gradient = value_and_gradient(
+        logits, torch.tensor([IGNORE, 0]).int(), cross_entropy_negative_margin, 1.0, 1.0
+    )
     assert value[0] == 0
     assert gradient[0].tolist() == [0.0, 0.0]
     assert torch.isfinite(value).all()
@@ -140,7 +144,7 @@ def test_ignored_anchors_may_hold_anything() -> None:
 
 def test_a_half_precision_gradient_is_kept_where_it_does_not_vanish() -> None:
     logits, labels = torch.full((4, 3), -12.0, dtype=torch.float16), torch.full((4,), BACKGROUND).int()
-    _, gradient = value_and_gradient(logits, labels, partial(focal_margin, gamma=2.0), 0.25, 0.75)
+    _, gradient = value_and_gradient(logits, labels, partial(focal_negative_margin, gamma=2.0), 0.25, 0.75)
     assert gradient.dtype == torch.float32
     assert (gradient > 0).all()
 
@@ -222,7 +226,7 @@ def test_losses_that_rank_or_weigh_are_the_same_with_and_without_kernels(kind: s
         torch.zeros((positives, 4)),
         torch.zeros(positives),
     )
-    options = Ohem(batch=64) if kind == "ohem" else Ghm(bins=10)
+    options = OhemKeys(batch=64) if kind == "ohem" else GhmKeys(bins=10)
     value = build_class_loss(options).value
     assert isinstance(value, partial)
     (loss,) = (held for held in value.keywords.values() if isinstance(held, FusedLoss))
@@ -292,9 +296,9 @@ def test_the_config_chooses(kernels: str, compiled: bool) -> None:
         torch.zeros(2, 40, 4),
         *[torch.zeros(0)] * 2,
     )
-    for options in (Focal(), CrossEntropy()):
+    for options in (FocalKeys(), CrossEntropyKeys()):
         value = build_class_loss(options, "plain" if kernels == "plain" else "auto").value
         holds = [cell.cell_contents for cell in value.__closure__ or ()]
         assert any(isinstance(held, FusedLoss) for held in holds) == compiled
-        plain = focal(logits, labels, 0.25, 2.0) if isinstance(options, Focal) else cross_entropy(logits, labels)
+        plain = focal(logits, labels, 0.25, 2.0) if isinstance(options, FocalKeys) else cross_entropy(logits, labels)
         assert torch.equal(value(logits, targets), plain / 4.0)

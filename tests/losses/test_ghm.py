@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from retinanet.config.class_losses import GhmKeys
 from retinanet.losses.cross_entropy import cross_entropy
-from retinanet.losses.ghm import Ghm, harmonised, harmonising_weights
 from retinanet.losses.ghm import ghm as ghm_by
+from retinanet.losses.ghm import harmonised, harmonising_weights
 from retinanet.structures import BACKGROUND, IGNORE, ClassTargets
 
 
@@ -178,4 +179,4 @@ def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
 
 
 def test_keys() -> None:
-    assert Ghm().model_dump() == {"weight": 1.0, "kind": "ghm", "bins": 30}
+    assert GhmKeys().model_dump() == {"weight": 1.0, "kind": "ghm", "bins": 30}

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
-from retinanet.boxes import decode
+from retinanet.build import build_ohem_rule
+from retinanet.config.class_losses import Ohem13Keys, OhemKeys
+from retinanet.detection.boxes import decode
 from retinanet.losses import hard_mining
-from retinanet.losses.hard_mining import Ohem, Ohem13, OhemRule, Ranked, mine, nms_survivors, ohem
+from retinanet.losses.hard_mining import OhemRule, Ranked, mine, nms_survivors, ohem
 from retinanet.structures import BACKGROUND, IGNORE, ClassTargets
 
 CASES = range(100)
@@ -204,7 +206,7 @@ def test_mining_a_growing_prefix_equals_nms_of_everything(seed: int, ratio: int 
     positive_C = torch.rand(4000, generator=generator) < 0.03
     positive_C[-30:] = True
     groups_C = torch.randint(0, 3, (4000,), generator=generator) if scope == "class" else None
-    rule = Ohem().rule()._replace(batch=64 << (2 * seed), negatives_per_positive=ratio)
+    rule = build_ohem_rule(OhemKeys())._replace(batch=64 << (2 * seed), negatives_per_positive=ratio)
     offset = 0 if groups_C is None else groups_C[:, None] * 1000.0
     survivors = nms(boxes_C4 + offset, torch.arange(4000, 0, -1.0), rule.nms_iou)
     if ratio is None:
@@ -232,7 +234,7 @@ def plain(logits: list[float], labels: list[int], spread: float = 100.0, **chang
     nothing_P4 = torch.zeros((sum(label >= 0 for label in labels), 4))
     fixed = (torch.tensor([labels]), torch.ones(1), 1, torch.zeros(1, dtype=torch.int64), anchors)
     targets = ClassTargets(*fixed, torch.zeros((1, count, 4)), nothing_P4, nothing_P4[:, 0])
-    return Case(torch.tensor(logits)[None, :, None], targets, Ohem().rule()._replace(batch=4, **changes))
+    return Case(torch.tensor(logits)[None, :, None], targets, build_ohem_rule(OhemKeys())._replace(batch=4, **changes))
 
 
 def kept(case: Case) -> list[int]:
@@ -331,18 +333,23 @@ def test_predicted_boxes_are_what_is_suppressed() -> None:
 
 
 def test_sections() -> None:
-    assert Ohem().rule() == OhemRule(128, 0.5, "class", "agnostic", "positives", "drop", None)
-    assert Ohem13().rule() == OhemRule(128, 0.5, "class", "agnostic", "positives", "drop", 3)
+    assert build_ohem_rule(OhemKeys()) == OhemRule(128, 0.5, "class", "agnostic", "positives", "drop", None)
+    assert build_ohem_rule(Ohem13Keys()) == OhemRule(128, 0.5, "class", "agnostic", "positives", "drop", 3)
     options = {"batch": 512, "nms_iou": 0.7, "ranking": "class_and_box", "nms_scope": "class"}
-    rule = Ohem13.model_validate({**options, "normaliser": "kept", "ignored": "background"}).rule()
+    rule = build_ohem_rule(Ohem13Keys.model_validate({**options, "normaliser": "kept", "ignored": "background"}))
     assert rule == OhemRule(512, 0.7, "class_and_box", "class", "kept", "background", 3)
-    assert all(field.description for section in (Ohem, Ohem13) for field in section.model_fields.values())
+    assert all(field.description for section in (OhemKeys, Ohem13Keys) for field in section.model_fields.values())
 
 
 @pytest.mark.parametrize(
     ("section", "options"),
-    [(Ohem13, {"batch": 3}), (Ohem, {"batch": 0}), (Ohem, {"nms_iou": 1.5}), (Ohem, {"nms_scope": "image"})],
+    [
+        (Ohem13Keys, {"batch": 3}),
+        (OhemKeys, {"batch": 0}),
+        (OhemKeys, {"nms_iou": 1.5}),
+        (OhemKeys, {"nms_scope": "image"}),
+    ],
 )
-def test_sections_refuse(section: type[Ohem] | type[Ohem13], options: dict[str, Any]) -> None:
+def test_sections_refuse(section: type[OhemKeys] | type[Ohem13Keys], options: dict[str, Any]) -> None:
     with pytest.raises(pydantic.ValidationError):
         section.model_validate(options)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from retinanet.errors import UserFault
-from retinanet.losses.functional import LossFault, sigmoid_focal_loss, softmax_focal_loss
+from retinanet.errors import UserError
+from retinanet.losses.functional import LossInputError, sigmoid_focal_loss, softmax_focal_loss
 from retinanet.losses.modules import FocalLoss, SigmoidFocalLoss
 
 LOGITS = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
@@ -80,12 +80,12 @@ def test_alpha_is_the_modules_own_copy() -> None:
     assert torch.equal(loss(LOGITS, TARGET), before)
 
 
-def test_wrong_options_are_faults_at_use() -> None:
-    with pytest.raises(UserFault, match="give 3 weights"):
+def test_wrong_options_are_errors_at_use() -> None:
+    with pytest.raises(UserError, match="give 3 weights"):
         FocalLoss(alpha=0.25)(LOGITS, TARGET)
-    with pytest.raises(LossFault, match="gamma must be"):
+    with pytest.raises(LossInputError, match="gamma must be"):
         SigmoidFocalLoss(gamma=-1.0)(LOGITS, LOGITS.sigmoid())
-    with pytest.raises(LossFault, match="alpha must be"):
+    with pytest.raises(LossInputError, match="alpha must be"):
         SigmoidFocalLoss(alpha=3.0)(LOGITS, LOGITS.sigmoid())
 
 
@@ -95,7 +95,7 @@ def test_repr_shows_the_options() -> None:
 
 
 def test_wrong_options_are_refused_when_the_module_is_made() -> None:
-    with pytest.raises(LossFault, match="gamma must be a finite number"):
+    with pytest.raises(LossInputError, match="gamma must be a finite number"):
         FocalLoss(gamma=-1)
-    with pytest.raises(LossFault, match="did you mean `mean`"):
+    with pytest.raises(LossInputError, match="did you mean `mean`"):
         SigmoidFocalLoss(reduction="men")  # type: ignore[arg-type]

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from retinanet.boxes import decode, encode, iou
+from retinanet.config.class_losses import QualityFocalKeys, VarifocalKeys
+from retinanet.detection.boxes import decode, encode, iou
 from retinanet.losses.focal import focal
-from retinanet.losses.quality import QualityFocal, Varifocal, paired_iou, predicted_iou, quality_focal, varifocal
+from retinanet.losses.quality import paired_iou, predicted_iou, quality_focal, varifocal
 from retinanet.structures import BACKGROUND, IGNORE, ClassTargets
 
 GRID = (-100.0, -30.0, -12.5, -5.0, -1.0, -0.25, 0.0, 0.25, 1.0, 5.0, 12.5, 30.0, 100.0)
@@ -265,5 +266,5 @@ def test_gradcheck(loss: Loss) -> None:
 
 
 def test_keys() -> None:
-    assert QualityFocal().model_dump() == {"weight": 1.0, "kind": "quality_focal", "beta": 2.0}
-    assert Varifocal().model_dump() == {"weight": 1.0, "kind": "varifocal", "alpha": 0.75, "gamma": 2.0}
+    assert QualityFocalKeys().model_dump() == {"weight": 1.0, "kind": "quality_focal", "beta": 2.0}
+    assert VarifocalKeys().model_dump() == {"weight": 1.0, "kind": "varifocal", "alpha": 0.75, "gamma": 2.0}

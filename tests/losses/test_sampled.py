@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from retinanet.losses.sampled import Sampled, SampleRule, draw, minibatch_cross_entropy, sampled
+from retinanet.build import build_sample_rule
+from retinanet.config.class_losses import SampledKeys
+from retinanet.losses.sampled import SampleRule, draw, minibatch_cross_entropy, sampled
 from retinanet.structures import BACKGROUND, IGNORE, ClassTargets
 
 HALF = SampleRule(batch=8, positive_fraction=0.5, normaliser="positives")
@@ -96,7 +98,7 @@ def test_every_anchor_is_drawn_in_its_turn_and_none_more_often() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_value_and_gradient_on_the_drawn_and_zero_elsewhere(normaliser: str, dtype: torch.dtype) -> None:
     labels_BA = torch.stack([labels_of(20, 50, 5), labels_of(0, 5, 70), labels_of(0, 0, 75)])
-    rule = Sampled.model_validate({"batch": 8, "normaliser": normaliser}).rule()
+    rule = build_sample_rule(SampledKeys.model_validate({"batch": 8, "normaliser": normaliser}))
     leaf = random_logits(3, 75).to(dtype).requires_grad_()
     value = sampled(leaf, targets_of(labels_BA, [4, 5, 6], images=7), rule)
     value.sum().backward()
@@ -119,7 +121,7 @@ def test_value_and_gradient_on_the_drawn_and_zero_elsewhere(normaliser: str, dty
 @pytest.mark.parametrize("normaliser", ["positives", "kept"])
 def test_finite_at_large_logits(normaliser: str) -> None:
     labels_BA = torch.tensor([[0, 0, BACKGROUND, BACKGROUND, IGNORE], [IGNORE] * 5])
-    rule = Sampled.model_validate({"normaliser": normaliser}).rule()
+    rule = build_sample_rule(SampledKeys.model_validate({"normaliser": normaliser}))
     leaf = torch.tensor([100.0, -100.0, 100.0, -100.0, 100.0]).repeat(2, 1)[..., None].requires_grad_()
     value = sampled(leaf, targets_of(labels_BA, [1, 2]), rule)
     value.sum().backward()
@@ -151,13 +153,13 @@ def test_a_minibatch_of_everything_is_the_mean_over_images_of_means() -> None:
 
 
 def test_section() -> None:
-    assert Sampled().rule() == SampleRule(256, 0.5, "positives")
+    assert build_sample_rule(SampledKeys()) == SampleRule(256, 0.5, "positives")
     changed: dict[str, Any] = {"batch": 64, "positive_fraction": 0.25, "normaliser": "kept"}
-    assert Sampled.model_validate(changed).rule() == SampleRule(64, 0.25, "kept")
-    assert all(field.description for field in Sampled.model_fields.values())
+    assert build_sample_rule(SampledKeys.model_validate(changed)) == SampleRule(64, 0.25, "kept")
+    assert all(field.description for field in SampledKeys.model_fields.values())
 
 
 @pytest.mark.parametrize("options", [{"batch": 0}, {"positive_fraction": 0.0}, {"positive_fraction": 1.5}])
 def test_section_refuses(options: dict[str, Any]) -> None:
     with pytest.raises(pydantic.ValidationError):
-        Sampled.model_validate(options)
+        SampledKeys.model_validate(options)

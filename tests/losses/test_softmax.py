@@ -9,16 +9,10 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor
 
-from retinanet.errors import ConfigFault
-from retinanet.losses.scores import softmax_scores
-from retinanet.losses.softmax import (
-    SoftmaxCrossEntropy,
-    SoftmaxFocal,
-    output_weights,
-    softmax_cross_entropy,
-    softmax_focal,
-    softmax_prior_bias,
-)
+from retinanet.config.class_losses import SoftmaxCrossEntropyKeys, SoftmaxFocalKeys
+from retinanet.detection.scores import softmax_scores
+from retinanet.errors import ConfigError
+from retinanet.losses.softmax import output_weights, softmax_cross_entropy, softmax_focal, softmax_prior_bias
 from retinanet.structures import BACKGROUND, IGNORE
 
 ROWS = [*itertools.product((-100.0, -12.5, 0.0, 1.0, 30.0, 100.0), repeat=3)]
@@ -109,15 +103,15 @@ def test_prior_is_the_chance_of_any_class(prior: float, classes: int) -> None:
 
 
 def test_weights_of_a_wrong_length_name_the_right_one() -> None:
-    with pytest.raises(ConfigFault, match=r"loss\.classification\.alpha has 2 weights.* 2 classes needs 3"):
+    with pytest.raises(ConfigError, match=r"loss\.classification\.alpha has 2 weights.* 2 classes needs 3"):
         softmax_focal(torch.zeros(4, 3), torch.zeros(4).long(), (1.0, 1.0), 2.0)
     assert output_weights(1, 2) == [1.0, 1.0, 0.0]
 
 
 def test_config_keys() -> None:
-    assert SoftmaxCrossEntropy().alpha is None
-    assert (SoftmaxFocal().alpha, SoftmaxFocal().gamma) == (0.25, 2.0)
-    for section in (SoftmaxCrossEntropy, SoftmaxFocal):
+    assert SoftmaxCrossEntropyKeys().alpha is None
+    assert (SoftmaxFocalKeys().alpha, SoftmaxFocalKeys().gamma) == (0.25, 2.0)
+    for section in (SoftmaxCrossEntropyKeys, SoftmaxFocalKeys):
         for alpha in (None, 0.75, (1.0, 2.0, 0.5)):
             assert section.model_validate({"alpha": alpha, "weight": 2.0}).alpha == alpha
         for alpha in (1.5, -0.1, (1.0, -1.0), "0.25"):

@@ -8,17 +8,18 @@ from urllib.error import URLError
 import pytest
 import torch
 import torch.nn.functional as F
+from places import SHARED
 from torch import Tensor, nn
 from torchvision import models
 from torchvision.ops import FrozenBatchNorm2d
 
-from retinanet.config import Backbone as BackboneConfig
-from retinanet.errors import CheckpointFault
+from retinanet.config.schema import Backbone as BackboneConfig
+from retinanet.errors import CheckpointError
 from retinanet.model.backbone import IMAGENET_WEIGHTS, Backbone, build_backbone, group_norm, read_state
 from retinanet.model.folding import FrozenNorm
 
 NAMES = get_args(BackboneConfig.model_fields["name"].annotation)
-MOBILENET_FILE = Path(__file__).parents[2] / "../shared/data/weights/mobilenet_v2_imagenet_features.pth"
+MOBILENET_FILE = SHARED / "weights/mobilenet_v2_imagenet_features.pth"
 Norm = Literal["frozen_bn", "bn", "gn"]
 
 
@@ -153,7 +154,7 @@ def test_missing_misshapen_and_unexpected_tensors_are_listed_together(
     state["conv1.weight"] = torch.zeros(64, 3, 3, 3)
     state["neck.weight"] = torch.zeros(2)
     path = save(state, tmp_path / "broken.pth")
-    with pytest.raises(CheckpointFault) as caught:
+    with pytest.raises(CheckpointError) as caught:
         build_backbone("resnet18", str(path), "frozen_bn", 0, False, True)
     message = str(caught.value)
     for part in (
@@ -167,7 +168,7 @@ def test_missing_misshapen_and_unexpected_tensors_are_listed_together(
 
 
 def test_weights_of_another_network_do_not_flood_the_message(tmp_path: Path, resnet18_state: dict[str, Tensor]) -> None:
-    with pytest.raises(CheckpointFault, match=r"do not fit model\.backbone\.name.*and \d+ more"):
+    with pytest.raises(CheckpointError, match=r"do not fit model\.backbone\.name.*and \d+ more"):
         build_backbone("mobilenet_v2", str(save(resnet18_state, tmp_path / "r18.pth")), "frozen_bn", 0, False, True)
 
 
@@ -177,23 +178,23 @@ def test_weights_of_another_network_do_not_flood_the_message(tmp_path: Path, res
 def test_a_file_that_is_no_checkpoint(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "weights.pth"
     path.write_bytes(content)
-    with pytest.raises(CheckpointFault, match=r"weights\.pth: not a file of plain tensors"):
+    with pytest.raises(CheckpointError, match=r"weights\.pth: not a file of plain tensors"):
         read_state(path)
 
 
 @pytest.mark.parametrize("content", [[torch.zeros(2)], {"epoch": 3}, {}, torch.zeros(3)])
 def test_a_checkpoint_without_a_state_dict(tmp_path: Path, content: object) -> None:
-    with pytest.raises(CheckpointFault, match="holds no state dict"):
+    with pytest.raises(CheckpointError, match="holds no state dict"):
         read_state(save(content, tmp_path / "odd.pth"))
 
 
 def test_a_pickled_module_is_refused_and_not_run(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointFault, match="not a file of plain tensors"):
+    with pytest.raises(CheckpointError, match="not a file of plain tensors"):
         read_state(save(nn.Linear(2, 2), tmp_path / "module.pth"))
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointFault, match=r"model\.backbone\.weights: no file .*gone\.pth"):
+    with pytest.raises(CheckpointError, match=r"model\.backbone\.weights: no file .*gone\.pth"):
         build_backbone("resnet18", str(tmp_path / "gone.pth"), "frozen_bn", 0, False, True)
 
 
@@ -212,7 +213,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_imagenet_weights_offline_say_what_to_put_where(hub: Path) -> None:
-    with pytest.raises(CheckpointFault) as caught:
+    with pytest.raises(CheckpointError) as caught:
         build_backbone("resnet18", "imagenet", "frozen_bn", 2, False, True)
     url = models.ResNet18_Weights.IMAGENET1K_V1.url
     message = str(caught.value)
@@ -227,11 +228,11 @@ def test_imagenet_weights_put_there_by_hand_are_taken(hub: Path, resnet18_state:
     assert torch.equal(backbone.state_dict()["stages.0.0.weight"], resnet18_state["conv1.weight"])
 
 
-def test_a_damaged_imagenet_file_is_a_fault_that_names_it(hub: Path) -> None:
+def test_a_damaged_imagenet_file_is_a_error_that_names_it(hub: Path) -> None:
     hub.mkdir()
     file = hub / models.ResNet18_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[1]
     file.write_text("<html>proxy error</html>", encoding="utf-8")
-    with pytest.raises(CheckpointFault) as caught:
+    with pytest.raises(CheckpointError) as caught:
         build_backbone("resnet18", "imagenet", "frozen_bn", 2, False, True)
     assert str(file) in str(caught.value)
 

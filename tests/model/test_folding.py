@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from retinanet.config import Model
+from retinanet.build import build_model
+from retinanet.config.schema import ModelKeys
 from retinanet.model.backbone import Backbone, NormKind, build_backbone
 from retinanet.model.folding import FoldedConv, FrozenNorm, inference_copy
-from retinanet.model.retinanet import RetinaNet, build_model
+from retinanet.model.retinanet import RetinaNet
 
 NAMES = ("resnet18", "resnet50", "resnext50_32x4d", "mobilenet_v2")
 
@@ -100,7 +101,7 @@ def test_under_autocast_activations_stay_in_bfloat16() -> None:
 def network(norm: NormKind, head_norm: str = "none") -> RetinaNet:
     torch.manual_seed(1)
     backbone = {"name": "resnet18", "weights": "none", "norm": norm}
-    config = Model.model_validate(
+    config = ModelKeys.model_validate(
         {"backbone": backbone, "fpn": {"channels": 32}, "head": {"depth": 1, "norm": head_norm}}
     )
     model = build_model(config, 3, [-4.0] * 3)

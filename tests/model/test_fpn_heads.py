@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection.retinanet import RetinaNetClassificationHead
 
-from retinanet.anchors import STRIDES, AnchorSpec, pyramid_anchors
+from retinanet.detection.anchors import STRIDES, AnchorSpec, pyramid_anchors
 from retinanet.model.fpn import Fpn
 from retinanet.model.heads import Head
 

@@ -7,21 +7,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from retinanet.anchors import pyramid_anchors
-from retinanet.assign import AssignRule, assign_batch
-from retinanet.config import Model
-from retinanet.criterion import Criterion, Divisor, criterion
-from retinanet.losses.box import BoxLoss, build_box_loss
-from retinanet.losses.classification import build_class_loss
-from retinanet.losses.focal import Focal
-from retinanet.model.retinanet import RetinaNet, build_anchor_spec, build_model
+from retinanet.build import build_anchor_spec, build_box_loss, build_class_loss, build_model
+from retinanet.config.class_losses import BoxLossKeys, FocalKeys
+from retinanet.config.schema import ModelKeys
+from retinanet.detection.anchors import pyramid_anchors
+from retinanet.detection.assign import AssignRule, assign_batch
+from retinanet.losses.criterion import Criterion, Divisor, criterion
+from retinanet.model.retinanet import RetinaNet
 from retinanet.structures import HeadOutputs, Targets
 
 CPU = torch.device("cpu")
 NO_SEEDS = torch.zeros(1, dtype=torch.int64)
 
 
-def small(**sections: dict[str, Any]) -> Model:
+def small(**sections: dict[str, Any]) -> ModelKeys:
     """A ResNet-18 with GroupNorm and 32 channels; `sections` replace keys."""
     tree: dict[str, dict[str, Any]] = {
         "backbone": {"name": "resnet18", "weights": "none", "norm": "gn", "frozen_stages": 0},
@@ -30,10 +29,10 @@ def small(**sections: dict[str, Any]) -> Model:
     }
     for name, keys in sections.items():
         tree[name] = {**tree.get(name, {}), **keys}
-    return Model.model_validate(tree)
+    return ModelKeys.model_validate(tree)
 
 
-def build(config: Model, outputs: int = 3, bias: float = -4.595) -> RetinaNet:
+def build(config: ModelKeys, outputs: int = 3, bias: float = -4.595) -> RetinaNet:
     torch.manual_seed(0)
     return build_model(config, outputs, [bias] * outputs)
 
@@ -108,12 +107,12 @@ def test_outputs_that_one_loss_adds_change_no_weight_of_the_classes() -> None:
     assert bias.tolist() == [-5.0, -5.0, -5.0, 2.0] * per_cell
 
 
-def background_loss(model: RetinaNet, config: Model, images: Tensor) -> float:
+def background_loss(model: RetinaNet, config: ModelKeys, images: Tensor) -> float:
     """Focal loss of an empty image, normaliser 1."""
     anchors_A4 = pyramid_anchors((images.shape[2], images.shape[3]), build_anchor_spec(config), CPU).boxes_A4
     empty = Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4))
     assignment = assign_batch(anchors_A4, [empty], AssignRule(0.5, 0.4, False, 0.0, "best_box", 0.5))
-    parts = Criterion(build_class_loss(Focal()), 1.0, build_box_loss(BoxLoss()), 1.0)
+    parts = Criterion(build_class_loss(FocalKeys()), 1.0, build_box_loss(BoxLossKeys()), 1.0)
     with torch.no_grad():
         return criterion(
             model(images), assignment, anchors_A4, parts, Divisor(torch.ones(1), 1), NO_SEEDS
@@ -123,13 +122,13 @@ def background_loss(model: RetinaNet, config: Model, images: Tensor) -> float:
 def test_the_prior_bounds_the_initial_class_loss() -> None:
     """Section 4.1: each output starts at pi, so an empty image costs A K 0.75 pi^2 (-log(1 - pi)), not A K 0.13."""
     config, pi, classes = small(), 0.01, 5
-    bias = build_class_loss(Focal()).prior_bias(pi, classes)[0]
+    bias = build_class_loss(FocalKeys()).prior_bias(pi, classes)[0]
     images = torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
     outputs = classes * len(pyramid_anchors((96, 96), build_anchor_spec(config), CPU).boxes_A4)
     model = build(config, classes, bias)
     expected = outputs * 0.75 * pi**2 * -math.log(1 - pi)
     assert background_loss(model, config, images) == pytest.approx(expected, rel=0.05)
-    assert build_class_loss(Focal()).scoring.scores(model(images).logits_BAK).mean().item() == pytest.approx(
+    assert build_class_loss(FocalKeys()).scoring.scores(model(images).logits_BAK).mean().item() == pytest.approx(
         pi, rel=0.02
     )
     even = background_loss(build(config, classes, 0.0), config, images)

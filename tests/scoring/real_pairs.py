@@ -1,15 +1,13 @@
 """Real detectors' outputs with their ground truth and pycocotools' numbers, where the data lie beside the project."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
+from places import PAIRS
 
 from retinanet.data.ground_truth import load_ground_truth
 from retinanet.data.results import read_results
-
-PAIRS = Path(__file__).resolve().parents[3] / "shared" / "data" / "eval_pairs"
 
 needs_pairs = pytest.mark.skipif(not PAIRS.is_dir(), reason="the pairs of ../shared/data/eval_pairs are not here")
 every_pair = pytest.mark.parametrize(

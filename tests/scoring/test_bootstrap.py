@@ -2,15 +2,15 @@
 
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from places import PAIRS
 
 from retinanet.data.ground_truth import load_ground_truth
 from retinanet.data.results import read_results
-from retinanet.errors import ConfigFault, DataFault
+from retinanet.errors import ConfigError, DataError
 from retinanet.scoring.bootstrap import draw_multiplicities, resample, weighted_metrics
 from retinanet.scoring.evaluation import coco_evaluation
 from retinanet.scoring.matches import (
@@ -23,8 +23,6 @@ from retinanet.scoring.matches import (
     Matches,
     match_detections,
 )
-
-PAIRS = Path(__file__).resolve().parents[3] / "shared" / "data" / "eval_pairs"
 
 Truth = dict[str, Any]
 Results = list[dict[str, Any]]
@@ -168,16 +166,16 @@ def test_resamples_are_the_same_for_all_sets_seeded_and_whole() -> None:
     assert (draws == 0).mean() == pytest.approx(0.363, abs=0.01)
 
 
-def test_faults_name_the_sets() -> None:
+def test_errors_name_the_sets() -> None:
     truth, results = synthetic_pair(2)
     fewer = {**truth, "images": truth["images"][:-1]}
     ours = match_detections(truth, results)
-    with pytest.raises(DataFault, match="detections 0 and 1 were matched against different images"):
+    with pytest.raises(DataError, match="detections 0 and 1 were matched against different images"):
         resample([ours, match_detections(fewer, results)], 2)
     without = {**truth, "categories": truth["categories"][1:]}
-    with pytest.raises(DataFault, match="different classes"):
+    with pytest.raises(DataError, match="different classes"):
         resample([ours, match_detections(without, results)], 2)
-    with pytest.raises(ConfigFault, match="not 9 and 0"):
+    with pytest.raises(ConfigError, match="not 9 and 0"):
         resample([ours], 0)
     assert resample([], 7).shape == (0, 7, len(AP_NAMES))
 

@@ -3,20 +3,19 @@
 import copy
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from places import PROJECT
 from random_sets import random_set
 from real_pairs import every_pair, needs_pairs, read_pair
 
-from retinanet.errors import ConfigFault
+from retinanet.errors import ConfigError
 from retinanet.scoring import fast, reference
 from retinanet.scoring.evaluation import Engine, check_engine, coco_evaluation
 from retinanet.scoring.reference import CocoNumbers
 
-PROJECT = Path(__file__).resolve().parents[2]
 ENGINES: tuple[Engine, ...] = ("pycocotools", "fast", "auto")
 
 Rows = list[dict[str, Any]]
@@ -134,19 +133,19 @@ def test_the_engine_is_named_with_its_version() -> None:
 WITHOUT_HOTCOCO = """
 import sys
 sys.modules["hotcoco"] = None  # importing it now raises ImportError
-from retinanet.errors import ConfigFault
+from retinanet.errors import ConfigError
 from retinanet.scoring.evaluation import check_engine, coco_evaluation
 truth = {"images": [{"id": 1}], "categories": [{"id": 1, "name": "a"}], "annotations": []}
 names = {coco_evaluation(truth, [], "auto").engine.split()[0] for _ in range(3)}
 assert names == {"pycocotools"}, names
 try:
     check_engine("fast")
-except ConfigFault as fault:
-    print(fault)
+except ConfigError as error:
+    print(error)
 """
 
 
-def test_without_hotcoco_auto_says_so_once_and_fast_is_a_fault() -> None:
+def test_without_hotcoco_auto_says_so_once_and_fast_is_a_error() -> None:
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_HOTCOCO], capture_output=True, text=True, cwd=PROJECT, check=True
     )
@@ -156,7 +155,7 @@ def test_without_hotcoco_auto_says_so_once_and_fast_is_a_fault() -> None:
     assert "eval.engine=pycocotools" in done.stdout
 
 
-def test_installed_engines_are_no_fault() -> None:
+def test_installed_engines_are_no_error() -> None:
     for engine in ENGINES:
         check_engine(engine)
-    assert issubclass(ConfigFault, ValueError)
+    assert issubclass(ConfigError, ValueError)

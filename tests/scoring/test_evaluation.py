@@ -1,16 +1,14 @@
 """The twelve numbers on hand-made cases and real pairs, AP by class, whatever computes them."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
+from places import PAIRS
 
 from retinanet.data.ground_truth import load_ground_truth
 from retinanet.data.results import read_results
 from retinanet.scoring.evaluation import METRIC_NAMES, Engine, coco_evaluation
-
-PAIRS = Path(__file__).resolve().parents[3] / "shared" / "data" / "eval_pairs"
 
 
 @pytest.fixture(params=["pycocotools", "fast"])

@@ -2,16 +2,16 @@
 
 import copy
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from places import PAIRS
 from pycocotools.cocoeval import Params
 
 from retinanet.data.ground_truth import load_ground_truth
 from retinanet.data.results import read_results
-from retinanet.errors import ConfigFault
+from retinanet.errors import ConfigError
 from retinanet.scoring.evaluation import coco_evaluation
 from retinanet.scoring.matches import (
     AP_NAMES,
@@ -27,8 +27,6 @@ from retinanet.scoring.matches import (
     precision_at_recalls,
     precision_recall_curve,
 )
-
-PAIRS = Path(__file__).resolve().parents[3] / "shared" / "data" / "eval_pairs"
 
 
 def ground_truth() -> dict[str, Any]:
@@ -141,5 +139,5 @@ def test_scores_of_hits_and_misses_leave_the_ignored_out() -> None:
 
 def test_another_iou_threshold_is_refused() -> None:
     matches = match_detections(ground_truth(), [])
-    with pytest.raises(ConfigFault, match=r"0\.6.*use one of 0\.50, 0\.55"):
+    with pytest.raises(ConfigError, match=r"0\.6.*use one of 0\.50, 0\.55"):
         precision_recall_curve(matches, 0.62)

@@ -10,7 +10,7 @@ from pycocotools.cocoeval import COCOeval, Params
 from random_sets import random_set
 from real_pairs import every_pair, needs_pairs, read_pair
 
-from retinanet.errors import DataFault
+from retinanet.errors import DataError
 from retinanet.scoring.matches import (
     AREA_RANGES,
     DETECTIONS,
@@ -144,7 +144,7 @@ def test_rows_lead_back_to_results_and_annotations() -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-200, 1e160])
-def test_overlaps_that_are_no_numbers_are_a_fault_that_names_the_boxes(scale: float) -> None:
+def test_overlaps_that_are_no_numbers_are_a_error_that_names_the_boxes(scale: float) -> None:
     truth, results = of_one_image([[0, 0, scale, scale]]), detections([1, 1, 2, 2], [0, 0, scale, scale])
-    with pytest.raises(DataFault, match=r"1 fault.*\n.*detection 1 .*annotation 0 .*image_id 8"):
+    with pytest.raises(DataError, match=r"1 error.*\n.*detection 1 .*annotation 0 .*image_id 8"):
         match_detections(truth, results)

@@ -1,0 +1,53 @@
+"""What the command lines have in common: parsers, and words such as `schedule.lr=0.01` among paths."""
+
+import argparse
+import re
+from pathlib import Path
+
+_OVERRIDE = re.compile(r"\s*[A-Za-z_]\w*(\.\w+)*\s*=")
+
+
+def new_parser(prog: str | None, description: str, epilog: str) -> argparse.ArgumentParser:
+    """A parser whose help keeps the line breaks of its texts. prog: None takes the name of the script."""
+    return argparse.ArgumentParser(
+        prog=prog,
+        allow_abbrev=False,
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def split_overrides(items: list[str]) -> tuple[list[str], list[str]]:
+    """`(overrides, others)`: the `key.path=value` words and the rest, each in order.
+
+    The path of an existing file is never an override, whatever its name.
+    """
+    overrides: list[str] = []
+    others: list[str] = []
+    for item in items:
+        is_override = _OVERRIDE.match(item) is not None and not _exists(item)
+        (overrides if is_override else others).append(item)
+    return overrides, others
+
+
+def positive_int(text: str) -> int:
+    """An argparse type."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def natural_int(text: str) -> int:
+    """An argparse type."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
+    return int(text)
+
+
+def _exists(word: str) -> bool:
+    try:
+        return Path(word).exists()
+    except (OSError, ValueError):
+        # Too long for a file name, or not one at all.
+        return False

@@ -1,0 +1,64 @@
+"""`retinanet eval`: COCO numbers of a detector or of a file of detections, and a report of what goes wrong."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from retinanet.commands.arguments import new_parser
+
+
+def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
+    """Parse the arguments, evaluate a detector or files."""
+    parser = new_parser(
+        prog,
+        "COCO numbers of a checkpoint on its val split, or of a results file against ground truth.\n"
+        "Writes eval.json (numbers, thresholds, types of error ...), report.html and plots/.",
+        "Examples: retinanet eval runs/quickstart/checkpoints/best.pt data.root=data/shapes\n"
+        "          retinanet eval --ground-truth GT.json --detections DT.json.gz --images FOLDER",
+    )
+    parser.add_argument(
+        "checkpoint", nargs="?", type=Path, help="such as runs/NAME/checkpoints/best.pt, or an exported file"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="config keys to change, as data.root=PATH")
+    parser.add_argument("--ground-truth", type=Path, help="COCO annotations, .json or .json.gz")
+    parser.add_argument("--detections", type=Path, help="COCO results, .json or .json.gz")
+    parser.add_argument("--images", type=Path, help="folder of the images, to draw the best and the worst of them")
+    engines = ("auto", "pycocotools", "fast")
+    parser.add_argument("--engine", choices=engines, help="library that computes the numbers of files (default: auto)")
+    parser.add_argument("--output", type=Path, help="folder for all files (default: in the run's folder, or runs/)")
+    parser.add_argument("--no-report", action="store_true", help="write eval.json only, no report.html and plots/")
+    arguments = parser.parse_intermixed_args(words)
+    conflict = find_conflict(arguments)
+    if conflict:
+        parser.error(conflict)
+    report = not arguments.no_report
+    if arguments.checkpoint is not None:
+        from retinanet.config.load import check_overrides
+
+        check_overrides(arguments.overrides)
+        from retinanet.diagnostics.evaluate import evaluate_loaded
+        from retinanet.export.runtime import load_any
+
+        detector = load_any(arguments.checkpoint, arguments.overrides)
+        evaluate_loaded(detector, arguments.checkpoint, arguments.output, report=report)
+    else:
+        from retinanet.diagnostics.evaluate import evaluate_files
+
+        files = (arguments.ground_truth, arguments.detections, arguments.output)
+        evaluate_files(*files, engine=arguments.engine or "auto", images=arguments.images, report=report)
+
+
+def find_conflict(arguments: argparse.Namespace) -> str | None:
+    """Which arguments contradict each other, and what to write instead; None if they agree."""
+    first, files = arguments.checkpoint, (arguments.ground_truth, arguments.detections)
+    if first is not None and "=" in str(first) and not first.exists():
+        return f"{first}: key=value words need a checkpoint before them; for files use --engine and --images"
+    if first is not None and files != (None, None):
+        return f"give a checkpoint, or both --ground-truth and --detections, but not {first} and files together"
+    if first is None and None in files:
+        return "give a checkpoint, or both --ground-truth and --detections"
+    if first is not None and (arguments.images or arguments.engine):
+        return "with a checkpoint, use data.val_images=FOLDER and eval.engine=NAME instead of --images, --engine"
+    if arguments.images and arguments.no_report:
+        return "--images is for the report, which --no-report leaves out; give only one of them"
+    return None

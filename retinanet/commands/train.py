@@ -1,0 +1,36 @@
+"""`retinanet train`: train a detector."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from retinanet.commands.arguments import new_parser
+
+
+def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
+    """Parse the arguments, resolve the config, train."""
+    parser = new_parser(
+        prog,
+        "Train the RetinaNet that a YAML config describes.",
+        "Examples: retinanet train quickstart\n"
+        "          retinanet train configs/bccd.yaml data.root=PATH schedule.lr=0.005 output=runs/slow",
+    )
+    parser.add_argument("config", help="a config: a YAML file, or the name of one that ships, such as quickstart")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="config keys to change, as data.root=PATH")
+    parser.add_argument("--resume", action="store_true", help="continue the run in the output folder, if there is one")
+    parser.add_argument("--overwrite", action="store_true", help="delete the run in the output folder and start anew")
+    parser.add_argument("--print-config", action="store_true", help="print the resolved config and stop")
+    arguments = parser.parse_intermixed_args(words)
+    from retinanet.config.dump import dump_config
+    from retinanet.config.load import config_name, load_config
+    from retinanet.config.shipped import find_config
+
+    path = find_config(arguments.config)
+    config = load_config(path, arguments.overrides)
+    if arguments.print_config:
+        sys.stdout.write(dump_config(config, described=True))
+        return
+    from retinanet.training.engine import train
+
+    output = Path(config.output or Path("runs") / config_name(path))
+    train(config, output, resume=arguments.resume, overwrite=arguments.overwrite)

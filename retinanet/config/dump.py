@@ -1,0 +1,47 @@
+"""A config as YAML text that loads back to an equal config."""
+
+import json
+from typing import Any
+
+from pydantic import BaseModel
+
+from retinanet.config.schema import Config
+
+YAML_1_1_WORDS = ("y", "n", "yes", "no", "on", "off", "true", "false", "null")
+"""Words that this or another reader of YAML would not take for text."""
+
+
+def dump_config(config: Config, described: bool = False) -> str:
+    """YAML text of every key, which loads back to an equal config; `described` adds each key's meaning."""
+    return "\n".join(_lines(config, described, "")) + "\n"
+
+
+def _lines(section: BaseModel, described: bool, indent: str) -> list[str]:
+    lines = []
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
+            lines += [f"{indent}{name}:", *_lines(value, described, indent + "  ")]
+        else:
+            comment = f"  # {field.description}" if described and field.description else ""
+            lines.append(f"{indent}{name}: {_written(value)}{comment}")
+    return lines
+
+
+def _written(value: Any) -> str:
+    """A value as `yaml_strict` reads it back."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        # YAML 1.1 readers take 1e-05 for text, 1.0e-05 for a number.
+        mantissa, letter, exponent = repr(value).partition("e")
+        return f"{mantissa}{'' if '.' in mantissa or not letter else '.0'}{letter}{exponent}"
+    if isinstance(value, tuple):
+        return "[" + ", ".join(map(_written, value)) + "]"
+    plain = value.isascii() and value.replace("_", "").replace("/", "").replace(".", "").replace("-", "").isalnum()
+    if plain and value[0].isalpha() and value.lower() not in YAML_1_1_WORDS:
+        return str(value)
+    quoted = json.dumps(value, ensure_ascii=False)
+    return "".join(char if char.isprintable() else f"\\U{ord(char):08X}" for char in quoted)

@@ -1,0 +1,284 @@
+"""What the schema wants, in plain words: turns pydantic's errors into messages a user can act on."""
+
+import copy
+import difflib
+import re
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from retinanet.config.schema import Config
+from retinanet.config.strict_yaml import scalar
+
+
+class WrongKey(NamedTuple):
+    """One error of the data under a key."""
+
+    path: tuple[str | int, ...]
+    """Keys, and indices of lists, from the top; the key to look up for the place."""
+    message: str
+    """Begins with the dotted key."""
+
+
+class WrongSection(NamedTuple):
+    """Keys of one section that contradict each other."""
+
+    path: tuple[str | int, ...]
+    message: str
+
+
+Error = WrongKey | WrongSection
+
+
+def find_errors(data: dict[str, Any]) -> list[Error]:
+    """Every error of the data (lists as tuples) against the schema; empty when `Config` takes it.
+
+    A section's own rule is only checked by pydantic once all its keys are right; so the data is checked again
+    without its wrong keys, and a rule that speaks of none of those keys is reported as well.
+    """
+    tree = schema_tree(data)
+    first = _raw_errors(data, tree)
+    if not first:
+        return []
+    wrong = {_keys(raw["loc"]) for raw in first if raw["type"] != "value_error"}
+    errors: list[Error] = list(dict.fromkeys(_error(raw, tree) for raw in first))
+    if not wrong:
+        return errors
+    for raw in _raw_errors(_without(data, wrong), tree):
+        section = _keys(raw["loc"])
+        error = _error(raw, tree)
+        gone = {str(path[-1]) for path in wrong if path[:-1] == section}
+        if error not in errors and not gone & words(error.message):
+            errors.append(error)
+    return errors
+
+
+def words(message: str) -> set[str]:
+    return set(re.findall(r"\w+", message))
+
+
+def schema_tree(data: dict[str, Any]) -> dict[str, Any]:
+    """The JSON schema of `Config` with its references put in place; sections have "properties".
+
+    Of a section that comes in kinds it is the one whose kind the data names, else the first; "kinds" has them all.
+    """
+    schema = Config.model_json_schema()
+    definitions = schema.get("$defs", {})
+
+    def resolved(node: Any) -> Any:
+        if isinstance(node, list):
+            return [resolved(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        if "$ref" in node:
+            return resolved(definitions[node["$ref"].rsplit("/", 1)[-1]])
+        return {key: resolved(value) for key, value in node.items() if key != "$defs"}
+
+    return dict(_chosen(resolved(schema), data))
+
+
+def _chosen(node: dict[str, Any], data: Any) -> dict[str, Any]:
+    """A schema node for this data: every section of kinds is narrowed to one."""
+    if "oneOf" in node:
+        kinds = {option["properties"]["kind"]["const"]: option for option in node["oneOf"]}
+        named = data.get("kind") if isinstance(data, dict) else None
+        option = kinds.get(str(named), node["oneOf"][0])
+        kind = {"enum": list(kinds), "description": option["properties"]["kind"]["description"]}
+        return {**option, "properties": {**option["properties"], "kind": kind}, "kinds": kinds}
+    below = {
+        key: _chosen(child, data.get(key) if isinstance(data, dict) else None)
+        for key, child in node.get("properties", {}).items()
+    }
+    return {**node, "properties": below} if below else node
+
+
+def leaf_paths(tree: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Dotted path of every key that is no section -> its description."""
+    paths: dict[str, str] = {}
+    for key, node in tree["properties"].items():
+        if "properties" in node:
+            paths |= leaf_paths(node, f"{prefix}{key}.")
+        else:
+            paths[prefix + key] = node.get("description", "")
+    return paths
+
+
+def _section_paths(tree: dict[str, Any]) -> list[str]:
+    """Dotted paths of the sections, sections within sections included."""
+    return sorted({leaf.rsplit(".", depth)[0] for leaf in leaf_paths(tree) for depth in range(1, leaf.count(".") + 1)})
+
+
+def wanted(node: dict[str, Any]) -> str:
+    """What a key takes, for people: `a number above 0`, `one of sgd, adamw`, `a list of 2 whole numbers ...`."""
+    if "anyOf" in node:
+        return " or ".join(wanted(option) for option in node["anyOf"])
+    if "properties" in node:
+        return "a section of keys"
+    if "enum" in node:
+        return "one of " + ", ".join(map(str, node["enum"]))
+    kind = node.get("type")
+    if kind == "array":
+        least, most = node.get("minItems", 0), node.get("maxItems")
+        count = f"of {most} values" if least == most else "of at least one value" if least else "of values"
+        return f"a list {count}, each {wanted(node['items'])}"
+    names = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "null": "null"}
+    return " ".join([names.get(str(kind), "text"), _bounds(node)]).strip()
+
+
+def shown(value: Any) -> str:
+    """A value as the user may have written it, shortened."""
+    if value is None:
+        return "null (nothing)"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return f"the text {value[:60]!r}" + ("..." if len(value) > 60 else "")
+    if isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, list | tuple):
+        return f"a list of {len(value)} value{'' if len(value) == 1 else 's'}"
+    return "a section of keys" if isinstance(value, dict) else f"a Python {type(value).__name__}"
+
+
+def suggestions(path: tuple[str | int, ...], tree: dict[str, Any]) -> str:
+    """Ending of a message about an unknown key: the keys that may have been meant."""
+    key = str(path[-1])
+    siblings = list(_find(path[:-1], tree).get("properties", {}))
+    parent = "".join(f"{part}." for part in path[:-1])
+    leaves = leaf_paths(tree)
+    everything = list(leaves) + _section_paths(tree)
+    kinds = [kind for kind, option in _find(path[:-1], tree).get("kinds", {}).items() if key in option["properties"]]
+    if kinds:
+        return f"it is a key of kind {', '.join(kinds)}, and the keys of this kind are {', '.join(siblings)}"
+    if key in leaves:
+        return f"did you mean {key}?"
+    meant = [parent + near for near in difflib.get_close_matches(key, siblings, n=1)]
+    meant += [path for path in everything if path.rsplit(".", 1)[-1] == key]
+    if not meant:
+        last = key.rsplit(".", 1)[-1]
+        names = {leaf.rsplit(".", 1)[-1] for leaf in leaves}
+        near_names = difflib.get_close_matches(last, names, n=1, cutoff=0.75)
+        meant = [leaf for leaf in leaves if leaf.rsplit(".", 1)[-1] in near_names]
+        meant += difflib.get_close_matches(parent + key, leaves, n=1, cutoff=0.75)
+    if not meant:
+        plain = key.replace("_", " ").lower()
+        meant = [leaf for leaf, description in leaves.items() if len(plain) > 3 and plain in description.lower()]
+    if meant:
+        return f"did you mean {' or '.join(list(dict.fromkeys(meant))[:3])}?"
+    return f"the keys of {parent[:-1] or 'a config'} are {', '.join(siblings)}"
+
+
+def _raw_errors(data: dict[str, Any], tree: dict[str, Any]) -> list[Any]:
+    try:
+        Config.model_validate(data)
+    except ValidationError as error:
+        return [_as_written(dict(raw), tree, data) for raw in error.errors(include_url=False)]
+    return []
+
+
+def _as_written(raw: dict[str, Any], tree: dict[str, Any], data: Any) -> dict[str, Any]:
+    """The error at the path that the user wrote.
+
+    pydantic leaves out `kind` where it is wrong, puts its value into the path where it is right, and reports a value
+    that may be of several types once for each, with the type in the path.
+    """
+    loc = tuple(raw["loc"])
+    if raw["type"] == "union_tag_invalid":
+        return {**raw, "loc": (*loc, "kind"), "input": raw["input"].get("kind")}
+    for index in range(1, len(loc)):
+        node = _find(loc[:index], tree)
+        if loc[index] in node.get("kinds", {}):
+            return _as_written({**raw, "loc": loc[:index] + loc[index + 1 :]}, tree, data)
+        if "anyOf" in node and isinstance(loc[index], str):
+            value = data
+            for part in loc[:index]:
+                value = value[part]
+            return {**raw, "loc": loc[:index], "input": value, "type": "union"}
+    return raw
+
+
+def _error(raw: dict[str, Any], tree: dict[str, Any]) -> Error:
+    """Own words for one pydantic error."""
+    path = tuple(raw["loc"])
+    dotted = _dotted(path)
+    if raw["type"] == "value_error":
+        return WrongSection(path, f"{dotted}: {raw['ctx']['error']}" if dotted else str(raw["ctx"]["error"]))
+    if raw["type"] == "invalid_key":
+        return WrongKey(path, f"{dotted}: keys must be text")
+    if raw["type"] == "extra_forbidden":
+        dots = "." in str(path[-1])
+        nest = " In a file, nest keys by indentation; dots are for the command line" if dots else ""
+        return WrongKey(path, f"{dotted}: unknown key; {suggestions(path, tree)}{nest}")
+    node = _find(path, tree)
+    given = raw["input"]
+    return WrongKey(path, f"{dotted}: wants {wanted(node)}, got {shown(given)}{_mend(node, given)}")
+
+
+def _mend(node: dict[str, Any], given: Any) -> str:
+    """How to write what was probably meant, or nothing."""
+    kinds = {option.get("type") for option in node.get("anyOf", [node])}
+    choices = [str(choice) for choice in node.get("enum", [])]
+    if isinstance(given, str) and choices:
+        near = difflib.get_close_matches(given.lower(), choices, n=1)
+        return f"; did you mean {near[0]}?" if near else ""
+    if kinds & {"integer", "number", "boolean"} and isinstance(given, str):
+        if "boolean" in kinds:
+            return ": write true or false"
+        bare = given.replace("_", "")
+        number = scalar(bare)
+        if isinstance(number, int | float) and not isinstance(number, bool):
+            return f": write {bare}" if bare != given else ": write it without quotes"
+    if "integer" in kinds and isinstance(given, float) and given.is_integer():
+        return f": write {int(given)}"
+    if "string" in kinds and isinstance(given, bool | int | float):
+        return ": put it in quotes" if not choices else ""
+    if node.get("type") == "array" and isinstance(given, bool | int | float | str):
+        return ": write it in brackets, [a, b]" if node.get("minItems", 0) != 1 else ": write it in brackets, [a]"
+    return ""
+
+
+def _bounds(node: dict[str, Any]) -> str:
+    least, most = node.get("minimum"), node.get("maximum")
+    above, below = node.get("exclusiveMinimum"), node.get("exclusiveMaximum")
+    if least is not None and most is not None:
+        return f"from {least} to {most}"
+    parts = [
+        f"of at least {least}" if least is not None else "",
+        f"above {above}" if above is not None else "",
+        f"of at most {most}" if most is not None else "",
+        f"below {below}" if below is not None else "",
+    ]
+    return " and ".join(part for part in parts if part)
+
+
+def _find(path: tuple[str | int, ...], tree: dict[str, Any]) -> dict[str, Any]:
+    """Schema node at a path; an index takes the items' node. Empty where the schema has none."""
+    node = tree
+    for part in path:
+        if isinstance(part, int):
+            items = [option["items"] for option in node.get("anyOf", [node]) if "items" in option]
+            node = items[0] if items else {}
+        else:
+            node = node.get("properties", {}).get(part, {})
+    return node
+
+
+def _keys(path: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    """The path up to the first index of a list."""
+    return tuple(path[: next((i for i, part in enumerate(path) if isinstance(part, int)), len(path))])
+
+
+def _dotted(path: tuple[str | int, ...]) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
+
+
+def _without(data: dict[str, Any], paths: set[tuple[str | int, ...]]) -> dict[str, Any]:
+    """A copy of the data without the keys at these paths."""
+    rest = copy.deepcopy(data)
+    for path in paths:
+        node: Any = rest
+        for part in path[:-1]:
+            node = node.get(part) if isinstance(node, dict) else None
+        if isinstance(node, dict) and path:
+            node.pop(path[-1], None)
+    return rest

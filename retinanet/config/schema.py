@@ -1,0 +1,308 @@
+"""The schema of a config: every key, its type, its default (the paper's) and its meaning.
+
+`retinanet train CONFIG --print-config` prints a resolved config. Files are read in `load.py`; the keys of the losses
+are in `class_losses.py`. Imports no tensor library, so that a mistake in a config is reported at once.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from retinanet.config.class_losses import AnyClassLossKeys, BoxLossKeys, FocalKeys
+from retinanet.config.fields import Count, Fraction, Natural, NonNegative, Positive, Section
+
+
+class BackboneKeys(Section):
+    name: Literal[
+        "resnet18", "resnet34", "resnet50", "resnet101", "resnet152",
+        "resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "mobilenet_v2",
+    ] = Field("resnet50", description="Feature extractor, torchvision's definition.")  # fmt: skip
+    weights: str = Field("imagenet", description="`imagenet` (torchvision's download), `none`, or a state-dict file.")
+    norm: Literal["frozen_bn", "eval_bn", "bn", "sync_bn", "gn"] = Field(
+        "frozen_bn",
+        description="Normalisation of the backbone. `eval_bn`: statistics fixed, scale and shift train (mmdetection); "
+        "`sync_bn`: statistics over all ranks.",
+    )
+    frozen_stages: Annotated[int, Field(ge=0, le=5)] = Field(
+        2, description="Leading stages kept fixed: 0 none, 1 the stem, 2 the stem and C2, ... 5 everything."
+    )
+    stride_in_1x1: bool = Field(
+        False, description="Bottlenecks stride in their first 1x1 convolution (Caffe's ResNets: Detectron, detectron2)."
+    )
+
+    fold: bool = Field(
+        True,
+        description="Frozen batch norms work within the convolutions before them (faster); equal to rounding.",
+    )
+
+    @model_validator(mode="after")
+    def _has_bottlenecks(self) -> "BackboneKeys":
+        if self.stride_in_1x1 and self.name not in ("resnet50", "resnet101", "resnet152"):
+            raise ValueError("stride_in_1x1 is for resnet50, resnet101 and resnet152")
+        return self
+
+
+class FpnKeys(Section):
+    channels: Count = Field(256, description="Channels of P3 to P7.")
+    p6_source: Literal["c5", "p5"] = Field("c5", description="Input of P6's stride-2 convolution.")
+    p7_relu: bool = Field(True, description="ReLU between P6 and P7's convolution (mmdetection: without).")
+
+
+class HeadKeys(Section):
+    depth: Natural = Field(4, description="3x3 convolutions before the output convolution of each subnet.")
+    channels: Count | None = Field(None, description="Channels of the subnets; null takes fpn.channels.")
+    norm: Literal["none", "gn"] = Field(
+        "none", description="After each convolution of the subnets; `gn`: those have no bias."
+    )
+    prior: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.01, description="pi: the score every class starts with (paper section 4.1)."
+    )
+
+
+class AnchorKeys(Section):
+    sizes: Annotated[tuple[Positive, ...], Field(min_length=5, max_length=5)] = Field(
+        (32.0, 64.0, 128.0, 256.0, 512.0), description="Square root of the base area on P3 to P7, pixels."
+    )
+    scales: Annotated[tuple[Positive, ...], Field(min_length=1)] = Field(
+        (1.0, 1.2599210498948732, 1.5874010519681994),
+        description="Multipliers of the size at each cell: 2^(0, 1/3, 2/3).",
+    )
+    aspect_ratios: Annotated[tuple[Positive, ...], Field(min_length=1)] = Field(
+        (0.5, 1.0, 2.0), description="Height over width."
+    )
+    offset: Fraction = Field(
+        0.5, description="Where in its cell an anchor is centred, in strides: 0 corner, 0.5 middle."
+    )
+    rounding: Literal["none", "half_even", "truncate", "stride_box"] = Field(
+        "none",
+        description="`half_even`: of half extents; `truncate`: of sizes before that too (torchvision); `stride_box`: "
+        "sides of each aspect ratio at the stride's own size (Detectron).",
+    )
+    spacing: Literal["stride", "canvas_over_cells"] = Field(
+        "stride",
+        description="Pixels between neighbours: the level's stride, or whole pixels of canvas / cells (torchvision).",
+    )
+
+
+class PixelKeys(Section):
+    order: Literal["rgb", "bgr"] = Field("rgb", description="Order of the channels that the network sees.")
+    mean: Annotated[tuple[float, ...], Field(min_length=3, max_length=3)] = Field(
+        (123.675, 116.28, 103.53), description="Subtracted from pixels in 0..255, in that order (ImageNet's mean)."
+    )
+    std: Annotated[tuple[Positive, ...], Field(min_length=3, max_length=3)] = Field(
+        (58.395, 57.12, 57.375), description="Divides what is left (ImageNet's deviation; Caffe's networks: 1)."
+    )
+
+
+class ModelKeys(Section):
+    backbone: BackboneKeys = Field(default_factory=BackboneKeys)
+    fpn: FpnKeys = Field(default_factory=FpnKeys)
+    head: HeadKeys = Field(default_factory=HeadKeys)
+    anchors: AnchorKeys = Field(default_factory=AnchorKeys)
+    pixels: PixelKeys = Field(default_factory=PixelKeys)
+    channels_last: bool = Field(True, description="Keep activations and weights in NHWC memory order (faster).")
+
+
+class AssignKeys(Section):
+    positive_iou: Fraction = Field(0.5, description="IoU with a box from which an anchor is positive.")
+    negative_iou: Fraction = Field(0.4, description="IoU below which an anchor is background; between: ignored.")
+    low_quality: bool = Field(
+        False, description="Also make a box's best anchors positive, whatever their IoU (detectron2, torchvision: on)."
+    )
+    low_quality_min_iou: Fraction = Field(
+        0.0, description="Least IoU of such an anchor with the box that it learns (Detectron: 0.4)."
+    )
+    low_quality_takes: Literal["best_box", "own_box"] = Field(
+        "best_box",
+        description="Such an anchor learns the box it overlaps most, or the box whose best it is (mmdetection).",
+    )
+    crowd_overlap: Fraction = Field(
+        0.5,
+        description="Background anchors with more than this part of their area in a crowd region are ignored; 1: none "
+        "(the peers drop crowd regions).",
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "AssignKeys":
+        if self.negative_iou > self.positive_iou:
+            raise ValueError("negative_iou must not be above positive_iou")
+        return self
+
+
+class LossKeys(Section):
+    classification: AnyClassLossKeys = Field(default_factory=FocalKeys)
+    box: BoxLossKeys = Field(default_factory=BoxLossKeys)
+    normaliser: Literal["batch_positives", "image_positives", "rank_positives", "running_positives"] = Field(
+        "batch_positives",
+        description="Divide by the positives of the effective batch (paper), each image by its own (torchvision), each "
+        "rank by its own of a step (Detectron, mmdetection), or by a running mean of those (detectron2).",
+    )
+    kernels: Literal["auto", "plain"] = Field(
+        "auto",
+        description="`auto` compiles a dense class loss for large batches, where the machine can; `plain` never does. "
+        "Equal to the rounding of the network's precision.",
+    )
+
+
+class DataKeys(Section):
+    root: str = Field("data/coco", description="Folder that the four paths below start from.")
+    train_annotations: str = Field("annotations/instances_train2017.json", description="COCO-format JSON to train on.")
+    train_images: str = Field("train2017", description="Folder of its images.")
+    val_annotations: str = Field("annotations/instances_val2017.json", description="COCO-format JSON to evaluate on.")
+    val_images: str = Field("val2017", description="Folder of its images.")
+    limit: Count | None = Field(
+        None, description="Use only the first so many images of each split, to see whether a model can fit them at all."
+    )
+    empty_images: bool = Field(
+        True, description="Train on images without objects too (Detectron, torchvision and others do not)."
+    )
+    shorter_side: Annotated[tuple[Count, ...], Field(min_length=1)] = Field(
+        (600,),
+        description="Pixels of the shorter side; of several, each training batch draws one, evaluation takes the last.",
+    )
+    longer_side: Count = Field(1000, description="The longer side is shrunk to at most this many pixels.")
+    canvas: Annotated[tuple[Count, ...], Field(min_length=2, max_length=2)] | None = Field(
+        None,
+        description="[height, width]: fit every image into this one canvas instead of shorter_side and longer_side.",
+    )
+    resize: Literal["antialias", "float_bilinear"] = Field(
+        "antialias",
+        description="`antialias` keeps bytes; `float_bilinear` is torchvision's detectors' own: sizes rounded down, no "
+        "antialiasing, no rounding of pixels.",
+    )
+    canvases: Literal["groups", "tight"] = Field(
+        "groups",
+        description="Pad to one of a few canvases (fast), or to the largest image of a micro-batch in whole 32s "
+        "(torchvision); then padding depends on ranks and accumulation.",
+    )
+    scale_jitter: Annotated[tuple[Positive, ...], Field(min_length=2, max_length=2)] = Field(
+        (1.0, 1.0), description="[least, most] random zoom at training; what leaves the canvas is cropped."
+    )
+    color_jitter: Fraction = Field(
+        0.0, description="Strength of random brightness, contrast and saturation at training."
+    )
+    flip: Fraction = Field(0.5, description="Probability of a horizontal flip at training.")
+    vertical_flip: Fraction = Field(0.0, description="Probability of a vertical flip at training.")
+    workers: Natural = Field(2, description="Threads of each rank that load ahead; 0 loads between steps.")
+    cache_mib: Natural = Field(
+        0,
+        description="MiB of each rank's memory for training images that need not be decoded again, nor resized where "
+        "they always have one size; a data set that does not fit is kept in part.",
+    )
+    check_images: Literal["none", "header", "decode"] = Field(
+        "header",
+        description="What validation opens before training: nothing, each file's header and end, or every pixel.",
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "DataKeys":
+        if self.scale_jitter[0] > self.scale_jitter[1]:
+            raise ValueError("scale_jitter is [least, most]: the first must not be above the second")
+        return self
+
+
+class ScheduleKeys(Section):
+    epochs: Positive | None = Field(None, description="Length of training in passes over the data; or use iterations.")
+    iterations: Count | None = Field(
+        None, description="Length of training in steps at the reference batch; or use epochs."
+    )
+    batch_size: Count = Field(
+        16, description="Images of one optimizer step, over all ranks and accumulated micro-batches."
+    )
+    reference_batch: Count = Field(
+        16,
+        description="Batch size that lr, warmup and iterations are written for; another batch_size rescales all three.",
+    )
+    accumulation: Count = Field(1, description="Micro-batches that each rank splits its part of a batch into.")
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="Optimizer.")
+    lr: Positive = Field(0.01, description="Peak learning rate at the reference batch.")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="Momentum of SGD; beta1 of AdamW.")
+    weight_decay: NonNegative = Field(1e-4, description="Weight decay.")
+    norm_decay: bool = Field(True, description="Apply weight decay to normalisation parameters and biases too.")
+    bias_decay: bool | None = Field(
+        None, description="Whether biases of convolutions decay; null does as norm_decay says (torchvision v2: true)."
+    )
+    backbone_lr: Positive = Field(1.0, description="Multiplier of the learning rate for the backbone.")
+    bias_lr: Positive = Field(1.0, description="Multiplier for biases of convolutions (Detectron: 2).")
+    warmup: Natural = Field(500, description="Steps (at the reference batch) of linear warmup.")
+    warmup_factor: Fraction = Field(0.001, description="Share of lr that warmup starts from.")
+    shape: Literal["steps", "cosine", "constant"] = Field(
+        "steps", description="What the learning rate does after warmup."
+    )
+    milestones: tuple[Positive, ...] = Field(
+        (), description="Where `steps` multiplies lr by decay, in the unit of the length (epochs or iterations)."
+    )
+    decay: Positive = Field(0.1, description="Factor at each milestone.")
+    final_factor: Fraction = Field(0.0, description="Share of lr that `cosine` ends at.")
+    clip_norm: Positive | None = Field(None, description="Largest gradient norm; null does not clip.")
+    ema: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Decay of the weights' moving average; 0 is off.")
+    early_stop: Count | None = Field(
+        None, description="Stop after so many evaluations without a better AP; null never."
+    )
+
+    @model_validator(mode="after")
+    def _length_and_milestones(self) -> "ScheduleKeys":
+        if (self.epochs is None) == (self.iterations is None):
+            raise ValueError("give exactly one of epochs and iterations (the other null)")
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError("milestones must ascend")
+        return self
+
+
+class EvalKeys(Section):
+    engine: Literal["auto", "pycocotools", "fast"] = Field(
+        "auto", description="Who computes the twelve numbers; `auto` takes the fast engine, which equals pycocotools."
+    )
+    every: NonNegative = Field(
+        1.0, description="Evaluate after so many epochs (or steps, in `unit`), and at the end; 0: only at the end."
+    )
+    unit: Literal["epochs", "steps"] = Field("epochs", description="Unit of `every`.")
+    batch_size: Count = Field(8, description="Images of one forward pass on each rank.")
+    score_threshold: Fraction = Field(0.05, description="Detections below are dropped.")
+    topk: Count = Field(1000, description="Best candidates kept on each level before NMS.")
+    nms_iou: Fraction = Field(0.5, description="IoU from which the weaker of two boxes of a class is suppressed.")
+    detections: Count = Field(100, description="Detections kept an image.")
+    shown_score: Fraction = Field(0.3, description="Detections below are left out of pictures; files hold them all.")
+
+
+class LogKeys(Section):
+    every: Count = Field(20, description="Steps between lines of metrics.jsonl and the console.")
+    save_every: Count = Field(500, description="Steps between saves of checkpoints/last.pt.")
+    pictures: Natural = Field(
+        8, description="Validation images drawn with ground truth and predictions at each evaluation."
+    )
+
+
+class Config(Section):
+    model: ModelKeys = Field(default_factory=ModelKeys)
+    assign: AssignKeys = Field(default_factory=AssignKeys)
+    loss: LossKeys = Field(default_factory=LossKeys)
+    data: DataKeys = Field(default_factory=DataKeys)
+    schedule: ScheduleKeys = Field(
+        default_factory=lambda: ScheduleKeys(iterations=90_000, milestones=(60_000.0, 80_000.0))
+    )
+    eval: EvalKeys = Field(default_factory=EvalKeys)
+    log: LogKeys = Field(default_factory=LogKeys)
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "float32",
+        description="Autocast type of the network, not of losses; `auto`: bfloat16 where the device computes in it.",
+    )
+    compile: bool = Field(
+        False,
+        description="Compile the network (torch.compile) at training, for each canvas when it first comes: minutes "
+        "once, then faster steps. Equal to rounding.",
+    )
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        "auto", description="`auto` takes CUDA, then an Apple GPU, then the CPU."
+    )
+    threads: Natural = Field(0, description="CPU threads of each rank; 0 leaves torch's choice.")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
+        0, description="Every random choice derives from (seed, epoch, image)."
+    )
+    output: str | None = Field(None, description="Run folder; null is runs/<config's name>.")
+
+    @model_validator(mode="after")
+    def _shapes_are_few(self) -> "Config":
+        if self.compile and self.data.canvases == "tight":
+            raise ValueError("compile needs data.canvases=groups: tight canvases would be compiled one after the other")
+        return self

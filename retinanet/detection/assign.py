@@ -1,0 +1,174 @@
+"""Which anchor learns what: anchors x ground truth -> labels and matches (paper section 4, "Anchors"). Pure.
+
+Legend: A anchors, G boxes, C crowd regions, B images, N boxes and P positive anchors of a batch; boxes in the canvas
+frame.
+"""
+
+from collections.abc import Iterable, Iterator
+from itertools import accumulate
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from retinanet.detection import boxes
+from retinanet.detection.grouping import grouped
+from retinanet.structures import BACKGROUND, IGNORE, Assignment, Targets
+
+CPU_TILE, GPU_TILE = 1 << 18, 1 << 26
+"""Most pairs of an anchor and a box that are looked at together: bounds memory, and on a CPU stays in its caches."""
+
+CPU_KEPT, GPU_KEPT = 1 << 24, 1 << 26
+"""Most pairs of images assigned at once whose IoUs are kept from the first look at all tiles to the second."""
+
+
+class AssignRule(NamedTuple):
+    """Thresholds of the assignment; the fields are those of config `assign`."""
+
+    positive_iou: float
+    negative_iou: float
+    low_quality: bool
+    low_quality_min_iou: float
+    low_quality_takes: Literal["best_box", "own_box"]
+    crowd_overlap: float
+
+
+class BatchAssignment(NamedTuple):
+    """Assignments of a batch in the form that the criterion reads."""
+
+    labels_BA: Tensor
+    """(B, A) int64: class index, BACKGROUND or IGNORE."""
+    image_P: Tensor
+    """(P,) int64, image of each positive, ascending: nonzero(labels_BA >= 0), found once for all that need it."""
+    anchor_P: Tensor
+    """(P,) int64, its anchor, ascending within an image."""
+    boxes_P4: Tensor
+    """(P, 4) its ground truth."""
+
+    def positives(self) -> Tensor:
+        """(B,) number of positive anchors of each image."""
+        return (self.labels_BA >= 0).sum(dim=1)
+
+
+class PaddedTargets(NamedTuple):
+    """Ground truth of images in one tensor each; an image with fewer boxes has empty ones, which no anchor meets."""
+
+    boxes_BG4: Tensor
+    classes_BG: Tensor
+    crowd_BC4: Tensor
+    any_B: Tensor
+    """(B,) bool: whether an image has boxes."""
+
+
+def assign(anchors_A4: Tensor, targets: Targets, rule: AssignRule) -> Assignment:
+    """Label each anchor with the class of its best box, BACKGROUND or IGNORE.
+
+    An anchor is positive from positive_iou, background below negative_iou and ignored between. With low_quality,
+    the anchors (all of a tie) that reach a box's best IoU, if that is over zero, are positive too. Under `best_box`
+    each still learns the box that it overlaps most (Detectron, detectron2, torchvision); under `own_box` it learns
+    the box whose best it is, even if it has over positive_iou with another, and of several such boxes the last
+    (mmdetection's MaxIoUAssigner). Its IoU with what it learns must be at least low_quality_min_iou.
+    A background or ignored anchor that lies in a crowd region by more than crowd_overlap is ignored.
+    """
+    return Assignment(*(tensor_1A[0] for tensor_1A in assign_together(anchors_A4, [targets], rule)))
+
+
+@torch.no_grad()
+def assign_together(anchors_A4: Tensor, targets: list[Targets], rule: AssignRule) -> tuple[Tensor, Tensor]:
+    """`assign` of several images at once: labels and matches, (B, A) int64 each."""
+    padded = pad(targets)
+    images, most_boxes = len(targets), max(padded.boxes_BG4.shape[1], padded.crowd_BC4.shape[1], 1)
+    on_cpu = anchors_A4.device.type == "cpu"
+    tiles = anchors_A4.split(max(1, (CPU_TILE if on_cpu else GPU_TILE) // (images * most_boxes)))
+
+    def iou_of(tile_A4: Tensor) -> Tensor:
+        return boxes.iou(padded.boxes_BG4.flatten(0, 1), tile_A4).unflatten(0, padded.boxes_BG4.shape[:2])
+
+    kept: list[Tensor] = []
+    reach_BG1 = None
+    if rule.low_quality:
+        if padded.boxes_BG4[..., 0].numel() * len(anchors_A4) <= (CPU_KEPT if on_cpu else GPU_KEPT):
+            kept = list(map(iou_of, tiles))
+        reach_BG1 = best_of_boxes(padded.boxes_BG4, kept or map(iou_of, tiles))
+    looked_at = zip(tiles, kept or map(iou_of, tiles), strict=True)
+    parts = [assign_tile(tile_A4, iou_BGA, padded, reach_BG1, rule) for tile_A4, iou_BGA in looked_at]
+    labels_BA, matched_BA = (torch.cat(tensors, dim=1) for tensors in zip(*parts, strict=True))
+    return labels_BA, matched_BA
+
+
+def pad(targets: list[Targets]) -> PaddedTargets:
+    """Several images' ground truth, as many boxes and crowd regions each as the one with most."""
+    boxes_BG4, classes_BG, crowd_BC4 = (
+        pad_sequence(list(tensors), batch_first=True) for tensors in zip(*targets, strict=True)
+    )
+    counts = torch.tensor([len(image_targets.boxes_G4) for image_targets in targets])
+    return PaddedTargets(boxes_BG4, classes_BG, crowd_BC4, (counts > 0).to(boxes_BG4.device, non_blocking=True))
+
+
+def best_of_boxes(boxes_BG4: Tensor, ious: Iterable[Tensor]) -> Tensor:
+    """(B, G, 1) the best IoU that each box has with an anchor of any tile; ious: (B, G, A) of each tile."""
+    best_BG1 = torch.zeros_like(boxes_BG4[..., :1])
+    for iou_BGA in ious:
+        best_BG1 = torch.maximum(best_BG1, iou_BGA.amax(dim=2, keepdim=True))
+    return best_BG1
+
+
+def assign_tile(
+    anchors_A4: Tensor, iou_BGA: Tensor, targets: PaddedTargets, reach_BG1: Tensor | None, rule: AssignRule
+) -> tuple[Tensor, Tensor]:
+    """`assign_together` of some of the anchors. reach_BG1: `best_of_boxes` among all of them, for low_quality."""
+    shape = (len(iou_BGA), len(anchors_A4))
+    labels_BA = torch.full(shape, BACKGROUND, dtype=torch.int64, device=anchors_A4.device)
+    matched_BA = torch.zeros_like(labels_BA)
+    if iou_BGA.shape[1]:
+        best_BA, matched_BA = iou_BGA.max(dim=1)
+        positive_BA = best_BA >= rule.positive_iou
+        if reach_BG1 is not None:
+            reaches_BGA = iou_BGA == torch.where(reach_BG1 > 0, reach_BG1, torch.inf)
+            if rule.low_quality_takes == "own_box":
+                reaches_BGA &= reach_BG1 >= rule.low_quality_min_iou
+                number_G1 = torch.arange(iou_BGA.shape[1], device=iou_BGA.device)[:, None]
+                last_BA = torch.where(reaches_BGA, number_G1, -1).amax(dim=1)
+                matched_BA = torch.where(last_BA >= 0, last_BA, matched_BA)
+                positive_BA |= last_BA >= 0
+            else:
+                positive_BA |= reaches_BGA.any(dim=1) & (best_BA >= rule.low_quality_min_iou)
+        any_B1 = targets.any_B[:, None]
+        labels_BA = labels_BA.masked_fill((best_BA >= rule.negative_iou) & any_B1, IGNORE)
+        labels_BA = torch.where(positive_BA & any_B1, targets.classes_BG.gather(1, matched_BA), labels_BA)
+    if targets.crowd_BC4.shape[1]:
+        overlap_ABC = boxes.ioa(anchors_A4, targets.crowd_BC4.flatten(0, 1)).unflatten(1, targets.crowd_BC4.shape[:2])
+        in_crowd_BA = (overlap_ABC > rule.crowd_overlap).any(dim=2).T
+        labels_BA = labels_BA.masked_fill(in_crowd_BA & (labels_BA == BACKGROUND), IGNORE)
+    return labels_BA, torch.where(labels_BA >= 0, matched_BA, 0)
+
+
+def assign_batch(anchors_A4: Tensor, targets: list[Targets], rule: AssignRule) -> BatchAssignment:
+    """Assign each image of a batch; an image without boxes is all background.
+
+    A GPU takes many images at once, since there each call costs; on a CPU pairs cost, and padding makes more.
+    The host waits for a GPU once: to know how many positives there are.
+    """
+    groups = taken_together(targets, len(anchors_A4), together_on(anchors_A4.device))
+    assigned = [assign_together(anchors_A4, group, rule) for group in groups]
+    labels_BA, matched_BA = (torch.cat(tensors) for tensors in zip(*assigned, strict=True))
+    image_P, anchor_P = (labels_BA >= 0).nonzero(as_tuple=True)
+    counts = [len(image_targets.boxes_G4) for image_targets in targets]
+    first_B = torch.tensor([0, *accumulate(counts[:-1])]).to(image_P.device, non_blocking=True)
+    boxes_N4 = torch.cat([image_targets.boxes_G4 for image_targets in targets])
+    return BatchAssignment(labels_BA, image_P, anchor_P, boxes_N4[first_B[image_P] + matched_BA[image_P, anchor_P]])
+
+
+def together_on(device: torch.device) -> int:
+    """Most pairs, those of padding included, of images that are assigned at once."""
+    return 0 if device.type == "cpu" else GPU_KEPT
+
+
+def taken_together(targets: list[Targets], anchors: int, most_pairs: int) -> Iterator[list[Targets]]:
+    """Neighbours that are assigned at once; an image with more pairs than the bound is alone."""
+
+    def pairs(group: list[Targets]) -> int:
+        return len(group) * max(1, *(len(image_targets.boxes_G4) for image_targets in group)) * anchors
+
+    return grouped(targets, pairs, most_pairs)

@@ -1,0 +1,237 @@
+"""The paper's Figure 4 for any checkpoint: which anchors carry the class loss under which loss.
+
+The network stays as trained, only the loss changes, as in the paper. What a sample is stands in
+`samples`. Curves are normalised, so a loss's weight and normaliser do not matter to them. Nor does
+alpha to the negatives'; to the positives' it does a little, because a positive's other classes weigh 1 - alpha.
+"""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+from retinanet.build import build_assign_rule, build_class_loss, build_criterion, build_resize_rule
+from retinanet.config.class_losses import ClassLossKeys
+from retinanet.data.coco import CocoDataset, first_images, load_coco
+from retinanet.diagnostics.loss_distribution.curves import (
+    HARDEST_FRACTIONS,
+    Breakdown,
+    Spread,
+    cumulative_loss,
+    curve_of,
+    spread_of,
+)
+from retinanet.diagnostics.loss_distribution.losses import build_losses, check_head, default_losses, name_losses
+from retinanet.diagnostics.loss_distribution.plot import LossCurves, draw_distribution
+from retinanet.diagnostics.loss_distribution.samples import LossSamples, Measure, sample_losses
+from retinanet.display.progress import image_progress
+from retinanet.errors import ConfigError, DataError, list_errors
+from retinanet.evaluation.saved import SavedDetector, check_categories, load_detector
+from retinanet.files import make_folder, write_json, write_text
+from retinanet.losses.classification import ClassificationLoss
+
+
+class LossReport(NamedTuple):
+    """One loss: its keys, and how its loss is spread."""
+
+    options: ClassLossKeys
+    curves: LossCurves
+    positives: Spread
+    negatives: Spread
+    positives_share: float
+    """Positives' part of the whole class loss of all images used, 0..1."""
+
+
+def draw_loss_distribution(
+    path: Path,
+    overrides: list[str],
+    *,
+    losses: list[str],
+    split: Literal["val", "train"] = "val",
+    most_images: int | None = None,
+    output: Path | None = None,
+) -> None:
+    """Measure a checkpoint's class losses and write loss_distribution.png, curves.csv, shares.csv and summary.json.
+
+    losses: texts as `build_losses` takes; empty gives `default_losses`. Images of the split are drawn at random (by the
+    config's seed) until the paper's numbers of anchors, `most_images` or the end is reached. Everything goes into
+    `output`, else into loss_distribution/ of the run's folder. Raises ConfigError for losses that cannot be read, do
+    not fit the checkpoint's head or are zero everywhere, DataError for data without any positive anchor.
+    """
+    if most_images is not None and most_images < 1:
+        raise ConfigError(f"--images: wants a whole number of at least 1, got {most_images}")
+    if any(word.strip().startswith("loss.classification") for word in overrides):
+        raise ConfigError("loss.classification: the checkpoint's network stays as trained; name losses with --loss")
+    given = build_losses(losses)
+    saved = load_detector(path, overrides)
+    trained_with = saved.config.loss.classification
+    named = name_losses(given or default_losses(trained_with))
+    built = {name: build_class_loss(options) for name, options in named.items()}
+    check_head(trained_with, len(saved.categories), built, path)
+    dataset = load_split(saved, split, path)
+    home = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+    folder = output or home / "loss_distribution"
+    make_folder(folder)
+    images = len(dataset.images) if most_images is None else min(most_images, len(dataset.images))
+    with image_progress("measuring losses", images) as report:
+        samples = sample_losses(build_measure(saved, built), dataset, most_images, report)
+    check_samples(samples, list(named), dataset)
+    reports = [report_loss(name, options, samples, index) for index, (name, options) in enumerate(named.items())]
+    write_results(folder, reports, samples, saved.step, f"{path}, {split} split ({dataset.annotation_file.name})")
+    console = Console()
+    console.print(summary_table(reports))
+    console.print(f"written to {folder}/", markup=False, highlight=False, soft_wrap=True)
+
+
+def load_split(saved: SavedDetector, split: Literal["val", "train"], path: Path) -> CocoDataset:
+    """The data set of the checkpoint's config, validated. DataError where its classes are not the checkpoint's."""
+    data = saved.config.data
+    root = Path(data.root)
+    if split == "val":
+        dataset = load_coco(root / data.val_annotations, root / data.val_images, data.check_images)
+    else:
+        dataset = load_coco(root / data.train_annotations, root / data.train_images, data.check_images)
+    check_categories(saved.categories, dataset, path)
+    return first_images(dataset, data.limit)
+
+
+def build_measure(saved: SavedDetector, losses: dict[str, ClassificationLoss]) -> Measure:
+    """What `sample_losses` needs, from the checkpoint's config."""
+    config = saved.config
+    parts = build_criterion(config)
+    return Measure(
+        detector=saved.detector,
+        losses=tuple(losses.values()),
+        names=tuple(losses),
+        box_loss=lambda deltas, boxes, anchors: parts.box_loss(deltas, boxes, anchors) * parts.box_weight,
+        rule=build_assign_rule(config),
+        resize_rule=build_resize_rule(config),
+        batch_size=config.eval.batch_size,
+        workers=config.data.workers,
+        seed=config.seed,
+    )
+
+
+def check_samples(samples: LossSamples, names: Sequence[str], dataset: CocoDataset) -> None:
+    """DataError where an image set has no positive or no negative anchor, ConfigError where a loss is zero on all."""
+    kinds = {"positive": samples.positives_SP, "negative": samples.negatives_SN}
+    for kind, losses_SN in kinds.items():
+        if not losses_SN.shape[1]:
+            raise DataError(
+                f"{dataset.annotation_file}: no anchor of the {samples.images} images used is {kind}, so there is no "
+                "distribution to draw; use more images, or another split or data set"
+            )
+    errors = [
+        f"{name}: zero for every {kind} anchor"
+        for kind, losses_SN in kinds.items()
+        for name, loss_N in zip(names, losses_SN, strict=True)
+        if not loss_N.any()
+    ]
+    if errors:
+        raise ConfigError(list_errors("--loss: a loss that is zero everywhere has no distribution", errors))
+
+
+def report_loss(name: str, options: ClassLossKeys, samples: LossSamples, index: int) -> LossReport:
+    """Curves and numbers of the loss at `index` of the samples."""
+    losses = (samples.positives_SP[index], samples.negatives_SN[index])
+    (positives, spread_P), (negatives, spread_N) = (
+        (curve_of(cumulative), spread_of(loss_N, cumulative))
+        for loss_N, cumulative in ((loss_N, cumulative_loss(loss_N)) for loss_N in losses)
+    )
+    (labels,) = (breakdown for breakdown in samples.breakdowns if breakdown.by == "label")
+    share = float(labels.shares_SG()[index, labels.names.index("positives")])
+    return LossReport(options, LossCurves(name, positives, negatives), spread_P, spread_N, share)
+
+
+def write_results(folder: Path, reports: Sequence[LossReport], samples: LossSamples, step: int, source: str) -> None:
+    """The picture, both CSV files and the summary of one measurement."""
+    names = [report.curves.name for report in reports]
+    write_text(folder / "curves.csv", csv_text(("loss", "anchors", "fraction", "cumulative"), curve_rows(reports)))
+    header = ("loss", "of", "by", "name", "anchors", "anchor_share", "loss_share")
+    write_text(folder / "shares.csv", csv_text(header, share_rows(names, samples.breakdowns)))
+    counts = {name: int(count) for name, count in zip(("positives", "negatives"), samples.breakdowns[0].anchors_G)}
+    summary = {
+        "source": source,
+        "step": step,
+        "sample": "an anchor, its loss summed over its classes",
+        "images": samples.images,
+        "anchors": counts,
+        "losses": [loss_summary(report) for report in reports],
+    }
+    write_json(folder / "summary.json", summary, indent=1)
+    kept = {"positives": reports[0].positives.samples, "negatives": reports[0].negatives.samples}
+    drawn = " and ".join(
+        f"all {count:,} {kind}" if kept[kind] == count else f"{kept[kind]:,} of {count:,} {kind}"
+        for kind, count in counts.items()
+    )
+    title = f"{source}\n{samples.images:,} images; curves of {drawn}"
+    curves = [report.curves for report in reports]
+    draw_distribution(folder / "loss_distribution.png", title, curves, samples.breakdowns)
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def curve_rows(reports: Sequence[LossReport]) -> Iterable[Sequence[object]]:
+    """Rows of curves.csv: loss, positives or negatives, fraction of the samples, their part of the loss."""
+    for report in reports:
+        for kind, curve in (("positives", report.curves.positives), ("negatives", report.curves.negatives)):
+            for fraction, cumulative in zip(curve.fraction_M.tolist(), curve.cumulative_M.tolist()):
+                yield report.curves.name, kind, f"{fraction:.9g}", f"{cumulative:.9g}"
+
+
+def share_rows(names: Sequence[str], breakdowns: Iterable[Breakdown]) -> Iterable[Sequence[object]]:
+    """Rows of shares.csv: for each loss, `of` and `by`, both shares sum to 1."""
+    for breakdown in breakdowns:
+        anchor_shares = breakdown.anchor_shares_G().tolist()
+        for name, shares in zip(names, breakdown.shares_SG().tolist(), strict=True):
+            groups = zip(breakdown.names, breakdown.anchors_G.tolist(), anchor_shares, shares, strict=True)
+            for group, anchors, anchor_share, share in groups:
+                yield name, breakdown.of, breakdown.by, group, anchors, f"{anchor_share:.9g}", f"{share:.9g}"
+
+
+def loss_summary(report: LossReport) -> dict[str, Any]:
+    """What summary.json says of one loss; the keys of `hardest` are fractions of the samples."""
+    spreads = {
+        kind: {
+            "samples": spread.samples,
+            "mean": spread.mean,
+            "hardest": {f"{part:g}": share for part, share in zip(HARDEST_FRACTIONS, spread.hardest, strict=True)},
+            "half": spread.half,
+            "effective": spread.effective,
+        }
+        for kind, spread in (("positives", report.positives), ("negatives", report.negatives))
+    }
+    options = report.options.model_dump(mode="json")
+    return {"name": report.curves.name, "options": options, "positives_share": report.positives_share, **spreads}
+
+
+def summary_table(reports: Sequence[LossReport]) -> Table:
+    """The numbers that the picture is looked at for."""
+    title = "Share of the loss that the hardest anchors carry"
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("\nloss", no_wrap=True)
+    for fraction in ("pos.\n20 %", "neg.\n20 %", "neg.\n1 %", "neg.\n0.1 %"):
+        table.add_column(fraction, justify="right", no_wrap=True)
+    for column in ("half of\nneg. in", "effective\nneg.", "pos. of\nall"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for report in reports:
+        negatives = report.negatives
+        table.add_row(
+            report.curves.name,
+            f"{report.positives.hardest[-1]:.1%}",
+            *(f"{share:.1%}" for share in reversed(negatives.hardest)),
+            f"{100 * negatives.half:.2g} %",
+            f"{negatives.effective:,.0f}",
+            f"{report.positives_share:.1%}",
+        )
+    return table

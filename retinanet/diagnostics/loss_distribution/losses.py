@@ -1,0 +1,100 @@
+"""Which class losses a checkpoint's figure compares: read from a command line, or the paper's; named; checked."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from retinanet.build import build_class_loss
+from retinanet.config import strict_yaml as yaml_strict
+from retinanet.config.class_losses import (
+    AnyClassLossKeys,
+    BalancedCrossEntropyKeys,
+    FocalKeys,
+    SoftmaxCrossEntropyKeys,
+    SoftmaxFocalKeys,
+)
+from retinanet.config.load import config_from_dict
+from retinanet.errors import ConfigError
+from retinanet.losses.classification import ClassificationLoss
+
+GAMMAS = (0.0, 0.5, 1.0, 2.0)
+"""Of the paper's Figure 4."""
+
+
+def build_losses(texts: list[str]) -> list[AnyClassLossKeys]:
+    """Losses from texts such as `focal`, `kind=focal,gamma=2,alpha=0.25` or `{kind: ohem, batch: 256}`.
+
+    The keys are those of config loss.classification; keys left out have the kind's defaults. Raises ConfigError with
+    the errors of all texts.
+    """
+    found: list[AnyClassLossKeys] = []
+    errors: list[str] = []
+    for text in texts:
+        flow = text.strip()
+        if not flow.startswith("{"):
+            first = flow.split(",")[0]
+            bare = "" if "=" in first or ":" in first else "kind: "
+            flow = "{" + bare + re.sub(r"\s*=\s*", ": ", flow) + "}"
+        parsed = yaml_strict.parse(flow)
+        if parsed.errors:
+            errors += [f"--loss {text!r}: {message}; write it as kind=focal,gamma=2" for _, message in parsed.errors]
+            continue
+        try:
+            found.append(
+                config_from_dict({"loss": {"classification": parsed.data}}, f"--loss {text!r}").loss.classification
+            )
+        except ConfigError as error:
+            errors.append(str(error))
+    if errors:
+        raise ConfigError("\n".join(errors))
+    return found
+
+
+def default_losses(trained_with: AnyClassLossKeys) -> list[AnyClassLossKeys]:
+    """The paper's four gammas for the head that `trained_with` asks for, with its alpha where it has one."""
+    match trained_with:
+        case SoftmaxFocalKeys(alpha=alpha) | SoftmaxCrossEntropyKeys(alpha=alpha):
+            return [SoftmaxFocalKeys(alpha=alpha, gamma=gamma) for gamma in GAMMAS]
+        case FocalKeys(alpha=alpha) | BalancedCrossEntropyKeys(alpha=alpha):
+            return [FocalKeys(alpha=alpha, gamma=gamma) for gamma in GAMMAS]
+        case _:
+            return [FocalKeys(gamma=gamma) for gamma in GAMMAS]
+
+
+def name_losses(losses: Sequence[AnyClassLossKeys]) -> dict[str, AnyClassLossKeys]:
+    """Short names: the kind with the keys that differ from its defaults or among the given losses of the kind.
+
+    Losses that are equal but for their weight, which no share depends on, become one.
+    """
+    keys = [loss.model_dump(exclude={"kind", "weight"}) for loss in losses]
+    named = {}
+    for loss, own in zip(losses, keys):
+        fields = type(loss).model_fields
+        rivals = [other for rival, other in zip(losses, keys) if rival.kind == loss.kind]
+        shown = [
+            key for key in own if own[key] != fields[key].default or any(other[key] != own[key] for other in rivals)
+        ]
+        named[" ".join([loss.kind, *(f"{key} {_written(own[key])}" for key in shown)])] = loss
+    return named
+
+
+def _written(value: object) -> str:
+    if isinstance(value, tuple):
+        return "[" + " ".join(map(_written, value)) + "]"
+    return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
+
+
+def check_head(
+    trained_with: AnyClassLossKeys, classes: int, losses: dict[str, ClassificationLoss], source: Path
+) -> None:
+    """ConfigError where a loss asks for another number of outputs than the class head of `source` has."""
+    any_prior = 0.5
+    outputs = len(build_class_loss(trained_with).prior_bias(any_prior, classes))
+    wanted = {name: len(loss.prior_bias(any_prior, classes)) for name, loss in losses.items()}
+    wrong = [f"{name} (wants {count})" for name, count in wanted.items() if count != outputs]
+    if wrong:
+        ours, theirs = ("softmax", "sigmoid") if outputs > classes else ("sigmoid", "softmax")
+        raise ConfigError(
+            f"--loss: {source} was trained with {trained_with.kind}: its {ours} head has {outputs} outputs an anchor "
+            f"for {classes} classes, which does not fit the {theirs} loss {', '.join(wrong)}; give {ours} losses only"
+        )

@@ -1,0 +1,69 @@
+"""How plots look, and how a figure is made and saved without global state."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from retinanet.display.drawing import save_picture
+
+# Okabe and Ito's palette (jfly.uni-koeln.de/color), without the yellow that white paper swallows.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+INK = "#222222"
+MUTED = "#767676"
+FONT = 10.0
+"""Points; a figure is about 9 inches wide and shown at that width."""
+DPI = 130
+
+
+def as_text(name: str) -> str:
+    """A user's text as matplotlib shows it as it is: no mathematics between dollars, no hidden legend entry."""
+    return ("\u200a" if name.startswith("_") else "") + name.replace("$", r"\$")
+
+
+def shortened(name: str, most: int = 28) -> str:
+    """`as_text` of at most so many characters, an ellipsis at the end of a longer one."""
+    return as_text(name if len(name) <= most else name[: most - 1] + "…")
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of so many inches on an Agg canvas, laid out so that nothing overlaps."""
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def tidy(axes: Axes, xlabel: str, ylabel: str, title: str = "") -> None:
+    """Label an axes and take away what carries no information."""
+    axes.set_xlabel(xlabel, fontsize=FONT)
+    axes.set_ylabel(ylabel, fontsize=FONT)
+    if title:
+        axes.set_title(title, fontsize=FONT + 1, loc="left", color=INK)
+    axes.tick_params(labelsize=FONT - 1, colors=INK)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def legend_below(figure: Figure, axes: Axes, columns: int = 4) -> None:
+    """One legend for the whole figure, under it, where it covers no data."""
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        figure.legend(
+            handles,
+            labels,
+            loc="outside lower center",
+            ncols=min(columns, len(labels)),
+            fontsize=FONT - 1,
+            frameon=False,
+        )
+
+
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Draw the figure and write it as PNG; returns the path. Raises as `visualize.save_picture`."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    save_picture(path, np.array(canvas.buffer_rgba())[..., :3])
+    return path

@@ -1,0 +1,79 @@
+"""TODO: retinanet/evaluation/detector.py."""
+
+from typing import NamedTuple, Protocol
+
+import torch
+import torch.utils.deterministic
+from torch import nn
+
+from retinanet.build import build_anchor_spec, build_class_loss, build_detect_rule, build_pixel_rule, build_precision
+from retinanet.config.schema import Config
+from retinanet.data.transforms import PixelRule, normalise, to_device
+from retinanet.detection.anchors import AnchorSpec, pyramid_anchors
+from retinanet.detection.postprocess import DetectRule, detect
+from retinanet.model.folding import inference_copy
+from retinanet.structures import Batch, Detections, Scoring
+
+
+class AnyDetector(Protocol):
+    """What finds objects: a network of ours (`Detector`) or an exported file (`export.runtime`)."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def prepare(self) -> None:
+        """To be called before a data set is run through."""
+
+    def __call__(self, batch: Batch) -> list[Detections]:
+        """Detections of each image in its original frame."""
+
+
+class Detector(NamedTuple):
+    """A network with all that turns its outputs into detections."""
+
+    model: nn.Module
+    anchors: AnchorSpec
+    scoring: Scoring
+    """The class loss's own."""
+    rule: DetectRule
+    device: torch.device
+    precision: torch.dtype
+    channels_last: bool
+    pixels: PixelRule
+
+    def prepare(self) -> None:
+        """Set the network to evaluation."""
+        self.model.eval()
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch) -> list[Detections]:
+        """Detections of each image in its original frame; the model must be in evaluation mode."""
+        batch = to_device(batch, self.device)
+        images = normalise(batch.images, batch.sizes_B2, self.pixels, self.channels_last)
+        with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+            outputs = self.model(images)
+        pyramid = pyramid_anchors((images.shape[2], images.shape[3]), self.anchors, self.device)
+        return detect(
+            outputs.logits_BAK,
+            outputs.deltas_BA4,
+            pyramid,
+            batch.sizes_B2,
+            batch.original_sizes_B2,
+            self.rule,
+            self.scoring,
+        )
+
+
+def build_detector(config: Config, model: nn.Module, device: torch.device) -> Detector:
+    """A copy of `model`, made for inference, with the rules of `config`."""
+    precision = build_precision(config, device)
+    return Detector(
+        model=inference_copy(model, precision),
+        anchors=build_anchor_spec(config.model),
+        scoring=build_class_loss(config.loss.classification).scoring,
+        rule=build_detect_rule(config),
+        device=device,
+        precision=precision,
+        channels_last=config.model.channels_last,
+        pixels=build_pixel_rule(config),
+    )

@@ -1,0 +1,110 @@
+"""Model + data -> detections -> COCO numbers (`retinanet.scoring`).
+
+Legend: D detections of an image, rows N of a data set's detections.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from retinanet.data.coco import CocoDataset
+from retinanet.data.loader import eval_batches
+from retinanet.data.transforms import ResizeRule
+from retinanet.distributed import Ranks, gather_rows
+from retinanet.evaluation.detector import AnyDetector
+from retinanet.files import write_json
+from retinanet.scoring.evaluation import Engine, Evaluation, coco_evaluation
+from retinanet.structures import Batch, Category, Detections
+
+
+def detect_all(detector: AnyDetector, batches: Iterator[Batch], on_batch: Callable[[int], None]) -> Tensor:
+    """Detections of a whole data set as rows (N, 7) float64 on the CPU: image id, class index, x, y, w, h, score.
+
+    on_batch is told the number of images after each batch; what it raises ends the work.
+    """
+    detector.prepare()
+    rows = [torch.zeros((0, 7), dtype=torch.float64)]
+    for batch in batches:
+        rows.append(result_rows(batch.image_ids_B, detector(batch)))
+        on_batch(len(batch.targets))
+    return torch.cat(rows)
+
+
+def result_rows(image_ids_B: Tensor, found: list[Detections]) -> Tensor:
+    """Detections of a batch as rows (N, 7) float64 on the CPU: image id, class index, x, y, w, h, score.
+
+    image_ids_B: on the CPU.
+    """
+    columns = [torch.cat(tensors) for tensors in zip(*found, strict=True)]
+    boxes_N4, scores_N, classes_N = columns
+    packed_N6 = torch.cat([classes_N[:, None].to(boxes_N4), boxes_N4, scores_N[:, None]], dim=1)  # leaves a GPU as one
+    classes_N1, low_N2, high_N2, scores_N1 = packed_N6.cpu().double().split([1, 2, 2, 1], dim=1)
+    counts_B = torch.tensor([len(of_image.scores_D) for of_image in found])
+    ids_N1 = image_ids_B.double().repeat_interleave(counts_B)[:, None]
+    return torch.cat([ids_N1, classes_N1, low_N2, high_N2 - low_N2, scores_N1], dim=1)
+
+
+def evaluate_dataset(
+    detector: AnyDetector,
+    dataset: CocoDataset,
+    resize_rule: ResizeRule,
+    batches: tuple[int, int],
+    ranks: Ranks,
+    on_batch: Callable[[int], None],
+    engine: Engine,
+    categories: tuple[Category, ...],
+) -> tuple[Evaluation, list[dict[str, Any]]]:
+    """COCO numbers and results of a data set; every rank does its share and returns the same.
+
+    batches: images of one forward pass and loader threads of a rank. categories: what the detector knows; its
+    detections of those that the data set lacks are left out.
+    """
+    batch_size, workers = batches
+    pin = detector.device.type == "cuda"
+    loader = eval_batches(
+        dataset,
+        resize_rule,
+        batch_size=batch_size,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        workers=workers,
+        pin=pin,
+    )
+    with contextlib.closing(loader):
+        rows_N7 = detect_all(detector, loader, on_batch)
+    rows_N7 = gather_rows(rows_N7.to(detector.device) if pin else rows_N7).cpu()
+    results = results_on(dataset, to_results(rows_N7, categories))
+    return coco_evaluation(dataset.ground_truth, results, engine), results
+
+
+def write_evaluation(
+    eval_file: Path, detections_file: Path, evaluation: Evaluation, results: list[dict[str, Any]], step: int
+) -> None:
+    """eval.json and detections.json of one evaluation."""
+    write_json(detections_file, results)
+    write_json(eval_file, {"step": step, **evaluation.as_dict()})
+
+
+def results_on(dataset: CocoDataset, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The results whose category the data set has."""
+    known = {category.id for category in dataset.categories}
+    return [result for result in results if result["category_id"] in known]
+
+
+def to_results(rows_N7: Tensor, categories: tuple[Category, ...]) -> list[dict[str, Any]]:
+    """COCO results in image-id order: boxes to 0.001 pixels, scores to 1e-6."""
+    order = np.argsort(rows_N7[:, 0].numpy(), kind="stable")
+    return [
+        {
+            "image_id": int(row[0]),
+            "category_id": categories[int(row[1])].id,
+            "bbox": [round(v, 3) for v in row[2:6]],
+            "score": round(row[6], 6),
+        }
+        for row in rows_N7[torch.from_numpy(order)].tolist()
+    ]

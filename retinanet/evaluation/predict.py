@@ -1,0 +1,180 @@
+"""A saved detector on images of any origin: pictures to look at and COCO-style results."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from retinanet.build import build_resize_rule
+from retinanet.data.loose_images import one_image
+from retinanet.data.prefetch import prefetched
+from retinanet.data.transforms import ResizeRule, joined
+from retinanet.display.drawing import save_picture
+from retinanet.display.progress import image_progress
+from retinanet.errors import ConfigError, DataError, list_errors
+from retinanet.evaluation.detector import AnyDetector
+from retinanet.evaluation.evaluate import result_rows, to_results
+from retinanet.evaluation.saved import LoadedDetector
+from retinanet.files import make_folder, read_json, write_json
+from retinanet.run.pictures import draw_results
+from retinanet.structures import Batch, Category
+
+
+class LoadedImage(NamedTuple):
+    """One input image on its way."""
+
+    path: Path
+    image: Tensor | None
+    """(3, h, w) uint8 as stored; None where it cannot be read."""
+    batch: Batch | None
+    """The image alone, fitted for the network."""
+    error: str
+    results: list[dict[str, Any]]
+    """COCO results, once detected."""
+
+
+def predict(
+    load: Callable[[], LoadedDetector],
+    paths: list[Path],
+    *,
+    source: Path,
+    output: Path,
+    thresholds: Path | None = None,
+) -> None:
+    """Detect on every image; write output/<name>.jpg with boxes and output/detections.json.
+
+    load: opens the detector of the file `source`, once the pictures' names are known to be free. thresholds: an
+    eval.json; detections that score below its best threshold of their class are not drawn or counted; without it, or
+    for a class that it lacks, those below eval.shown_score. detections.json holds all as COCO results with file_name,
+    category_name and shown next to the ids; image_id counts from 1 in input order.
+    Images are read, and drawn, on data.workers threads each while others are in the network, up to eval.batch_size
+    neighbours of one canvas at a time. Those that cannot be read are left out and reported in one DataError at the end.
+    """
+    pictures = picture_files(paths, output)
+    saved = load()
+    saved.detector.prepare()
+    config, categories = saved.config, saved.categories
+    least = dict.fromkeys((category.id for category in categories), config.eval.shown_score)
+    if thresholds is not None:
+        least |= best_thresholds(thresholds, categories, source)
+    make_folder(output)
+    names = {category.id: category.name for category in categories}
+
+    def is_shown(result: dict[str, Any]) -> bool:
+        return bool(result["score"] >= least[result["category_id"]])
+
+    def draw(one: LoadedImage) -> LoadedImage:
+        if one.image is not None:
+            shown = [result for result in one.results if is_shown(result)]
+            pixels = one.image.permute(1, 2, 0).numpy()
+            save_picture(pictures[one.path], draw_results(pixels, shown, categories, 0.0))
+        return one._replace(image=None)
+
+    rows: list[dict[str, Any]] = []
+    errors: list[str] = []
+    with ExitStack() as stack:
+        report = stack.enter_context(image_progress("predicting", len(paths)))
+        threads, read = config.data.workers, partial(load_image, resize_rule=build_resize_rule(config))
+        loaded = stack.enter_context(closing(prefetched(read, enumerate(paths, start=1), threads, ahead=1)))
+        found = detected(loaded, saved.detector, categories, config.eval.batch_size)
+        for one in stack.enter_context(closing(prefetched(draw, found, threads, ahead=1))):
+            if one.error:
+                errors.append(one.error)
+            else:
+                counts = Counter(names[r["category_id"]] for r in one.results if is_shown(r))
+                print(f"{one.path}: {', '.join(f'{n} {name}' for name, n in counts.most_common()) or 'nothing'}")
+            for r in one.results:
+                told = {"category_name": names[r["category_id"]], "shown": is_shown(r)}
+                rows.append({**r, "file_name": str(one.path), **told})
+            report(1)
+    write_json(output / "detections.json", rows)
+    drawn = len(paths) - len(errors)
+    print(f"{drawn} picture{'' if drawn == 1 else 's'} and detections.json written to {output}/")
+    if errors:
+        raise DataError(list_errors("images left out", errors))
+
+
+def load_image(numbered: tuple[int, Path], resize_rule: ResizeRule) -> LoadedImage:
+    """An image, or why there is none. numbered: its image_id and its file."""
+    image_id, path = numbered
+    try:
+        image, batch = one_image(path, image_id, resize_rule)
+    except DataError as error:
+        return LoadedImage(path, None, None, str(error), [])
+    return LoadedImage(path, image, batch, "", [])
+
+
+def detected(
+    images: Iterable[LoadedImage], detector: AnyDetector, categories: tuple[Category, ...], most: int
+) -> Iterator[LoadedImage]:
+    """The images, in order, with their results; up to `most` neighbours of one canvas share a pass of the network."""
+    waiting: list[LoadedImage] = []
+
+    def finished() -> Iterator[LoadedImage]:
+        batches = [one.batch for one in waiting if one.batch is not None]
+        detections = iter(detector(joined(batches)) if batches else [])
+        for one in waiting:
+            if one.batch is None:
+                yield one
+            else:
+                rows_D7 = result_rows(one.batch.image_ids_B, [next(detections)])
+                yield one._replace(results=to_results(rows_D7, categories), batch=None)
+        waiting.clear()
+
+    for one in images:
+        canvases = {other.batch.images.shape for other in (*waiting, one) if other.batch is not None}
+        if len(canvases) > 1 or len(waiting) == most:
+            yield from finished()
+        waiting.append(one)
+    yield from finished()
+
+
+def best_thresholds(path: Path, categories: tuple[Category, ...], source: Path) -> dict[int, float]:
+    """Category id -> the score with the best F1 that retinanet eval found, of classes that had objects to measure it.
+
+    DataError where the file holds none, or classes that the detector `source` does not know.
+    """
+    content = read_json(path)
+    try:
+        by_class = content["thresholds"]["by_class"]  # type: ignore[index]
+        found = {(row["id"], row["name"]): row["score"] for row in by_class}
+        scores = {key[0]: float(score) for key, score in found.items() if score is not None}
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"--thresholds: {path} holds no thresholds of each class; give an eval.json that this version of "
+            "retinanet eval wrote."
+        ) from error
+    unknown = found.keys() - {(category.id, category.name) for category in categories}
+    if unknown:
+        raise DataError(
+            f"--thresholds: {path} has classes that {source} does not know: "
+            f"{', '.join(sorted(f'{identity} {name}' for identity, name in unknown)[:5])}. Evaluate this detector with "
+            "retinanet eval and give that eval.json."
+        )
+    return scores
+
+
+def picture_files(paths: list[Path], output: Path) -> dict[Path, Path]:
+    """Where each image's picture goes: stem.jpg in `output`, or stem_2.jpg and so on where that name is taken.
+
+    ConfigError where a picture would replace one of the images themselves.
+    """
+    taken: set[str] = set()
+    repeats: Counter[str] = Counter()
+    pictures: dict[Path, Path] = {}
+    for path in paths:
+        name = path.stem
+        while name.lower() in taken:  # file systems that ignore case would take A.jpg for a.jpg
+            repeats[path.stem] += 1
+            name = f"{path.stem}_{repeats[path.stem] + 1}"
+        taken.add(name.lower())
+        pictures[path] = output / f"{name}.jpg"
+    images = {path.resolve() for path in paths}
+    replaced = [str(picture) for picture in pictures.values() if picture.resolve() in images]
+    if replaced:
+        raise ConfigError(list_errors("--output: choose another folder; pictures would replace input images", replaced))
+    return pictures

@@ -1,0 +1,210 @@
+"""Pascal VOC annotations (one XML an image) to COCO-format JSON. Images stay where they are.
+
+Boxes: VOC counts pixels from 1 and includes both corners, so a box of (xmin, ymin, xmax, ymax) becomes
+x = xmin - 1, y = ymin - 1, w = xmax - xmin + 1, h = ymax - ymin + 1. Tools that write corners from 0 with
+the far one excluded need `zero_based`: x = xmin, w = xmax - xmin. Where both corners coincide nothing was
+drawn: such a box is written with zero area, which the reader of a data set drops and counts.
+
+`difficult` objects are written as crowds (iscrowd 1): the evaluation then ignores them and training takes them
+neither as positives nor as plain negatives, which is what VOC's own rules ask for.
+"""
+
+import math
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import defusedxml
+from defusedxml.ElementTree import parse
+
+from retinanet.data.images import image_header
+from retinanet.errors import DataError, list_errors
+from retinanet.prepare.conversion import IMAGE_SUFFIXES, ConvertedSplit, LabeledBox, LabeledImage, write_splits
+
+MOST_XML_BYTES = 16 << 20
+
+
+def convert_voc(
+    folder: Path,
+    output: Path,
+    splits: Mapping[str, Path] | None = None,
+    images: Path | None = None,
+    classes: Sequence[str] | None = None,
+    zero_based: bool = False,
+    *,
+    clip: bool = False,
+    overwrite: bool = False,
+) -> list[ConvertedSplit]:
+    """Write `output`/<split>.json for every split and say what was written.
+
+    `folder` has Annotations/ and JPEGImages/, or the XML files themselves; `images` overrides where the images
+    lie. `splits` maps a name to a file of image names without suffix, one a line; None takes train, val and test
+    (else trainval) of ImageSets/Main, or every XML as one split "all". `classes` fixes the ids 1..K in its order;
+    None takes every name found, sorted. `clip` cuts boxes that cross the border instead of refusing them.
+    Raises DataError with every error of the folder in one list.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
+    annotations = folder / "Annotations" if (folder / "Annotations").is_dir() else folder
+    jpeg_images = folder / "JPEGImages" if (folder / "JPEGImages").is_dir() else folder
+    pictures = ImageFolder(images or jpeg_images)
+    errors: list[str] = []
+    names = _split_names(folder, annotations, splits, errors)
+    read: dict[str, LabeledImage] = {}
+    for name in sorted({name for members in names.values() for name in members}):
+        image = _read_image(annotations / f"{name}.xml", pictures, zero_based, clip, errors)
+        if image is not None:
+            read[name] = image
+    found = {box.name for image in read.values() for box in image.boxes}
+    if classes is not None:
+        errors.extend(f"class {name!r} occurs but is not in the given classes" for name in sorted(found - set(classes)))
+    if errors:
+        raise DataError(list_errors(f"{folder}: cannot be converted from Pascal VOC", errors))
+    order = list(classes) if classes is not None else sorted(found)
+    return write_splits(
+        {split: (pictures.folder, [read[name] for name in members]) for split, members in names.items()},
+        order, output, f"converted from Pascal VOC, folder {folder.name}", overwrite,
+    )  # fmt: skip
+
+
+class ImageFolder:
+    """The image files right in a folder, looked up by name or by stem."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises DataError if there is no such folder."""
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such folder of images")
+        self.folder = folder
+        self.names = {path.name for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES}
+        self.by_stem: dict[str, list[str]] = {}
+        for name in sorted(self.names):
+            self.by_stem.setdefault(Path(name).stem, []).append(name)
+
+    def find(self, stem: str, written: str) -> str:
+        """The file name of the image whose XML is <stem>.xml and says <filename>`written`</filename>.
+
+        The stem decides, as in VOC's own folders; `written` decides between several and where the stem fails.
+        Raises DataError.
+        """
+        candidates = self.by_stem.get(stem, [])
+        if written in candidates or (not candidates and written in self.names):
+            return written
+        if len(candidates) > 1:
+            raise DataError(f"several images fit ({', '.join(candidates)}) and <filename> names none of them")
+        if not candidates:
+            raise DataError(f"no image {stem}.* in {self.folder} (<filename> says {written!r})")
+        return candidates[0]
+
+
+def _split_names(
+    folder: Path, annotations: Path, splits: Mapping[str, Path] | None, errors: list[str]
+) -> dict[str, list[str]]:
+    """Image names (without suffix) of each split."""
+    if splits is None:
+        sets = folder / "ImageSets" / "Main"
+        splits = {name: sets / f"{name}.txt" for name in ("train", "val", "test") if (sets / f"{name}.txt").is_file()}
+        if "train" not in splits and (sets / "trainval.txt").is_file():
+            splits["trainval"] = sets / "trainval.txt"
+    if not splits:
+        found = sorted(path.stem for path in annotations.glob("*.xml"))
+        if not found:
+            errors.append(f"{annotations} holds no .xml file")
+        return {"all": found}
+    return {name: _read_image_set(path, annotations, errors) for name, path in splits.items()}
+
+
+def _read_image_set(path: Path, annotations: Path, errors: list[str]) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        errors.append(f"{path}: cannot be read ({error})")
+        return []
+    names: dict[str, None] = {}
+    for number, line in enumerate(lines, 1):
+        name = line.strip()
+        if not name:
+            continue
+        if len(name.split()) > 1 and not (annotations / f"{name}.xml").is_file():
+            errors.append(
+                f"{path}:{number}: {name!r}: one image name was expected (lists of a single class do not fit)"
+            )
+        elif Path(name).name != name:
+            errors.append(f"{path}:{number}: {name!r}: a plain name without folder was expected")
+        elif name in names:
+            errors.append(f"{path}:{number}: {name} comes twice")
+        elif not (annotations / f"{name}.xml").is_file():
+            errors.append(f"{path}:{number}: no {name}.xml in {annotations}")
+        else:
+            names[name] = None
+    if not names:
+        errors.append(f"{path}: names no image")
+    return list(names)
+
+
+def _read_image(
+    path: Path, pictures: ImageFolder, zero_based: bool, clip: bool, errors: list[str]
+) -> LabeledImage | None:
+    """One XML with its image's header; every error is added to `errors`."""
+    try:
+        if path.stat().st_size > MOST_XML_BYTES:
+            raise DataError(f"larger than {MOST_XML_BYTES >> 20} MiB")
+        root = parse(path, forbid_dtd=True).getroot()
+        if root is None or root.tag != "annotation":
+            raise DataError("the outermost tag is not <annotation>")
+        file_name = pictures.find(path.stem, (root.findtext("filename") or "").strip())
+        height, width = image_header(pictures.folder / file_name)
+    except defusedxml.DefusedXmlException:
+        errors.append(f"{path}: declares a DTD or entities, which an annotation never needs; remove them")
+        return None
+    except (OSError, DataError) as error:
+        errors.append(f"{path}: {error}")
+        return None
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        errors.append(f"{path}: malformed XML ({error})")
+        return None
+    if root.find("size") is not None:
+        told = tuple((root.findtext(f"size/{side}") or "nothing").strip() for side in ("height", "width"))
+        if told != (str(height), str(width)):
+            errors.append(f"{path}: says height {told[0]} and width {told[1]}, {file_name} has {height} and {width}")
+    boxes = []
+    for number, element in enumerate(root.findall("object"), 1):
+        try:
+            boxes.append(_read_object(element, height, width, zero_based, clip))
+        except DataError as error:
+            errors.append(f"{path}: object {number}: {error}")
+    return LabeledImage(file_name, (height, width), boxes)
+
+
+def _read_object(element: ElementTree.Element, height: int, width: int, zero_based: bool, clip: bool) -> LabeledBox:
+    """Raises DataError without the file's name."""
+    name = (element.findtext("name") or "").strip()
+    if not name:
+        raise DataError("no <name>")
+    corners = []
+    for tag in ("xmin", "ymin", "xmax", "ymax"):
+        text = (element.findtext(f"bndbox/{tag}") or "").strip()
+        try:
+            corners.append(float(text))
+        except ValueError as error:
+            raise DataError(f"<bndbox> without a number in <{tag}> ({text!r})") from error
+    if not all(math.isfinite(corner) for corner in corners):
+        raise DataError(f"{name}: box {corners} is not finite")
+    xmin, ymin, xmax, ymax = corners
+    if xmax < xmin or ymax < ymin:
+        raise DataError(f"{name}: reversed box, xmin {xmin:g} ymin {ymin:g} xmax {xmax:g} ymax {ymax:g}")
+    if not zero_based and (xmin, ymin) != (xmax, ymax):
+        xmin, ymin = xmin - 1, ymin - 1
+    elif not zero_based:
+        xmin, ymin, xmax, ymax = xmin - 1, ymin - 1, xmax - 1, ymax - 1
+    if clip:
+        xmin, xmax = min(max(xmin, 0.0), width), min(max(xmax, 0.0), width)
+        ymin, ymax = min(max(ymin, 0.0), height), min(max(ymax, 0.0), height)
+    elif xmin < 0 or ymin < 0 or xmax > width or ymax > height:
+        raise DataError(
+            f"{name}: box {[f'{corner:g}' for corner in corners]} leaves the image of {width} x {height}; if the tool "
+            "that wrote it counts from 0 use --zero-based, to cut boxes at the border use --clip"
+        )
+    difficult = (element.findtext("difficult") or "0").strip()
+    if difficult not in ("0", "1"):
+        raise DataError(f"{name}: <difficult> is {difficult!r}, expected 0 or 1")
+    return LabeledBox(name, (xmin, ymin, xmax - xmin, ymax - ymin), difficult == "1")

@@ -1,0 +1,267 @@
+"""The one place a run's numbers go: metrics.jsonl (the truth), TensorBoard and the console.
+
+A line of metrics.jsonl is one JSON object:
+  {"kind": "train", "step": int, "epoch": float, ...values, "clock": {...}}
+  {"kind": "eval", "step": int, ...metrics, "clock": {...}}
+  {"kind": "note", "step": int, "text": str, "clock": {...}}
+Keys come in a fixed order and floats by repr, and only `clock` depends on the machine's speed: two
+equal runs, interrupted or not, give equal bytes once it is taken out (`without_clock`).
+"""
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import RenderableType
+
+from retinanet.display.console import COCO_PRECISIONS, COCO_RECALLS, RunConsole
+from retinanet.errors import CheckpointError, NumericalError, ResourceError, list_errors
+from retinanet.files import replacing
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+FILE_NAME = "metrics.jsonl"
+
+_ORDER = (
+    *("loss", "loss_class", "loss_box", "lr", "grad_norm", "positives_per_image", "class_loss_foreground_share"),
+    *COCO_PRECISIONS,
+    *COCO_RECALLS,
+    *("time", "images_per_second", "data_wait", "memory_mb", "seconds_left"),
+)
+_RESERVED = frozenset({"kind", "step", "epoch", "text", "clock"})
+_TENSORBOARD_TAGS = {
+    "loss": "loss/total",
+    "loss_class": "loss/class",
+    "loss_box": "loss/box",
+    "lr": "schedule/lr",
+    "grad_norm": "schedule/grad_norm",
+}
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Every row of a metrics.jsonl, in order; a torn last line (the writer was killed) is left out.
+
+    Raises CheckpointError naming every other line that is no row, ResourceError where it cannot be read.
+    """
+    return [row for row, _ in _rows_and_lines(path)]
+
+
+def without_clock(path: Path) -> bytes:
+    """Canonical bytes of a metrics.jsonl: every row without `clock`. Equal runs have equal bytes.
+
+    Raises as `read_rows`.
+    """
+    rows = read_rows(path)
+    for row in rows:
+        row.pop("clock", None)
+    return "".join(_line(row) for row in rows).encode("utf-8")
+
+
+class MetricsLog:
+    """Writes a run's numbers; only rank 0 makes one. A context manager.
+
+    folder: the run folder; made where absent.
+    resume_step: None starts metrics.jsonl anew. A step s cuts it, atomically, back to what a run that
+        had just made its s-th update had written: training rows up to s, and evaluations and notes
+        before s, because the evaluation of step s is done again. TensorBoard forgets the same events.
+    total_steps: length of the run, for the progress line.
+    terminal: whether to draw live lines; None asks standard output.
+    Raises CheckpointError (a damaged metrics.jsonl) and ResourceError (a folder that cannot be written).
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        resume_step: int | None,
+        tensorboard: bool = True,
+        total_steps: int,
+        terminal: bool | None = None,
+    ) -> None:
+        self._path = folder / FILE_NAME
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            kept = _cut_back(self._path, resume_step)
+            self._file = self._path.open("a", encoding="utf-8", newline="\n")
+        except OSError as error:
+            raise ResourceError(f"{self._path}: cannot be written ({error.strerror}); choose another output") from error
+        self._console = RunConsole(total_steps, terminal)
+        self._writer = self._open_tensorboard(folder / "tensorboard", resume_step) if tensorboard else None
+        if resume_step is not None:
+            for row in kept:
+                if row["kind"] == "train" and row["step"] == resume_step:
+                    self._train_scalars(resume_step, row["epoch"], _values_of(row), row.get("clock", {}))
+
+    def __enter__(self) -> "MetricsLog":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def train(self, step: int, epoch: float, values: Mapping[str, float], clock: Mapping[str, float]) -> None:
+        """Record the `step`-th update.
+
+        values: finite numbers that equal runs agree on: loss, loss_class, loss_box, lr, grad_norm,
+            positives_per_image, class_loss_foreground_share (0..1), or others.
+        clock: what depends on the machine: time, images_per_second, data_wait (share 0..1), memory_mb,
+            seconds_left; a value that is not finite is written as null.
+        Raises NumericalError naming every value that is not finite; the row is then not written.
+        """
+        row = {"kind": "train", "step": step, "epoch": float(epoch), **_finite(step, values)}
+        self._write(row, clock)
+        self._train_scalars(step, epoch, values, clock)
+        self._console.train(step, epoch, values, _known(clock))
+
+    def evaluation(self, step: int, metrics: Mapping[str, float], clock: Mapping[str, float]) -> None:
+        """Record the evaluation after `step` updates: COCO numbers in 0..1, -1 where there are no instances.
+
+        Raises NumericalError as `train`.
+        """
+        self._write({"kind": "eval", "step": step, **_finite(step, metrics)}, clock)
+        if self._writer is not None:
+            for name, value in metrics.items():
+                if value >= 0:
+                    self._writer.add_scalar(f"eval/{name}", value, step)
+            self._writer.flush()
+        self._console.evaluation(step, metrics)
+
+    def note(self, step: int, text: str) -> None:
+        """Record and show a fact of the run itself, such as an early stop.
+
+        It counts when runs are compared: what depends on circumstances (a resume, a signal) is for `say`.
+        """
+        self._write({"kind": "note", "step": step, "text": text}, {"time": time.time()})
+        self._console.say(text)
+
+    def say(self, what: RenderableType) -> None:
+        """Show text or a rich renderable on the console and keep no record of it."""
+        self._console.say(what)
+
+    def image(self, step: int, tag: str, image_HW3: NDArray[np.uint8]) -> None:
+        """Put a picture, (H, W, 3) uint8 RGB, into TensorBoard."""
+        if self._writer is not None:
+            self._writer.add_image(tag, image_HW3, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Flush and close everything; again is harmless."""
+        self._console.close()
+        self._file.close()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _open_tensorboard(self, folder: Path, resume_step: int | None) -> "SummaryWriter | None":
+        try:
+            # Imported here: it takes a second, and a run must not fail for want of it.
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            self._console.say(
+                f"no TensorBoard events: {error} (pip install tensorboard); metrics.jsonl has every number"
+            )
+            return None
+        # TensorBoard drops older events from purge_step on: all of a run that was here before, or those
+        # of the resumed step, whose training row is then written again.
+        return SummaryWriter(folder, purge_step=0 if resume_step is None else resume_step)
+
+    def _train_scalars(
+        self, step: int, epoch: float, values: Mapping[str, float], clock: Mapping[str, float | None]
+    ) -> None:
+        if self._writer is None:
+            return
+        self._writer.add_scalar("schedule/epoch", epoch, step)
+        for name, value in values.items():
+            self._writer.add_scalar(_TENSORBOARD_TAGS.get(name, f"data/{name}"), value, step)
+        foreground = values.get("class_loss_foreground_share")
+        if foreground is not None:
+            self._writer.add_scalar("data/class_loss_background_share", 1 - foreground, step)
+        for name, value in _known(clock).items():
+            if name != "time":
+                self._writer.add_scalar(f"speed/{name}", value, step)
+        self._writer.flush()  # so that a killed run loses no event that metrics.jsonl holds
+
+    def _write(self, row: dict[str, Any], clock: Mapping[str, float]) -> None:
+        known = _known(clock)
+        row["clock"] = {name: known.get(name) for name in _ordered(clock)}
+        try:
+            self._file.write(_line(row))
+            self._file.flush()
+        except OSError as error:
+            raise ResourceError(f"{self._path}: cannot be written ({error.strerror}); free some disk space") from error
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, allow_nan=False) + "\n"
+
+
+def _ordered(values: Mapping[str, float]) -> list[str]:
+    """Names in the file's order: those of _ORDER, then others alphabetically."""
+    return [name for name in _ORDER if name in values] + sorted(values.keys() - set(_ORDER))
+
+
+def _finite(step: int, values: Mapping[str, float]) -> dict[str, float]:
+    """The values as plain Python numbers in the file's order; NumericalError where one is not finite."""
+    if clashes := _RESERVED & values.keys():
+        raise ValueError(f"these names are the row's own: {', '.join(sorted(clashes))}")
+    numbers = {name: _plain(values[name]) for name in _ordered(values)}
+    errors = [f"{name} is {value}" for name, value in numbers.items() if not math.isfinite(value)]
+    if errors:
+        raise NumericalError(list_errors(f"step {step}: values that are not finite; lower the learning rate", errors))
+    return numbers
+
+
+def _plain(value: float) -> float:
+    return value if type(value) is int else float(value)
+
+
+def _known(clock: Mapping[str, float | None]) -> dict[str, float]:
+    """The entries of a clock that are finite numbers."""
+    return {name: _plain(value) for name, value in clock.items() if value is not None and math.isfinite(value)}
+
+
+def _values_of(row: Mapping[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in row.items() if name not in _RESERVED}
+
+
+def _rows_and_lines(path: Path) -> list[tuple[dict[str, Any], bytes]]:
+    """Rows with the bytes they were read from; raises as `read_rows`."""
+    try:
+        lines = [line for line in path.read_bytes().split(b"\n") if line.strip()]
+    except OSError as error:
+        raise ResourceError(f"{path}: cannot be read ({error.strerror})") from error
+    found: list[tuple[dict[str, Any], bytes]] = []
+    errors: list[str] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if isinstance(row, dict) and isinstance(row.get("step"), int) and row.get("kind") in ("train", "eval", "note"):
+            found.append((row, line))
+        elif number < len(lines):
+            errors.append(f"line {number} is no row of metrics: {line[:60].decode('utf-8', 'replace')}")
+    if errors:
+        raise CheckpointError(list_errors(f"{path} is damaged; mend it or move it away", errors))
+    return found
+
+
+def _cut_back(path: Path, resume_step: int | None) -> list[dict[str, Any]]:
+    """Leave in the file what belongs before the resumed step, atomically, and return those rows."""
+    kept: list[tuple[dict[str, Any], bytes]] = []
+    if resume_step is not None and path.exists():
+        kept = [
+            (row, line)
+            for row, line in _rows_and_lines(path)
+            if row["step"] < resume_step or (row["kind"] == "train" and row["step"] == resume_step)
+        ]
+    with replacing(path) as part:
+        part.write_bytes(b"".join(line + b"\n" for _, line in kept))
+    return [row for row, _ in kept]

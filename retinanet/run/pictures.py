@@ -1,0 +1,140 @@
+"""The pictures of a run: ground truth beside predictions on the same images each time, and curves."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retinanet.data.coco import CocoDataset, ImageRecord
+from retinanet.data.images import decode_image
+from retinanet.display.drawing import (
+    Boxes,
+    class_colors,
+    contact_sheet,
+    draw_detections,
+    draw_ground_truth_and_predictions,
+    save_picture,
+)
+from retinanet.errors import DataError
+from retinanet.run.folder import RunFolder
+from retinanet.run.metrics import MetricsLog, read_rows
+from retinanet.structures import Category
+
+
+class PictureOptions(NamedTuple):
+    """How many validation images are drawn, and the score from which detections are shown."""
+
+    pictures: int
+    shown_score: float
+
+
+def boxes_of_results(results: Sequence[dict[str, Any]], categories: tuple[Category, ...]) -> Boxes:
+    """COCO results of one image as boxes to draw, in the stored image's frame."""
+    colors = class_colors(len(categories))
+    index = {category.id: k for k, category in enumerate(categories)}
+    classes = [index[result["category_id"]] for result in results]
+    corners = [(x, y, x + w, y + h) for x, y, w, h in (result["bbox"] for result in results)]
+    return Boxes(
+        np.array(corners, dtype=np.float64).reshape(-1, 4),
+        [categories[k].name for k in classes],
+        [colors[k] for k in classes],
+        [result["score"] for result in results],
+    )
+
+
+def draw_results(
+    image_HW3: NDArray[np.uint8],
+    results: Sequence[dict[str, Any]],
+    categories: tuple[Category, ...],
+    least_score: float,
+) -> NDArray[np.uint8]:
+    """An image with the results that score at least `least_score`."""
+    shown = [result for result in results if result["score"] >= least_score]
+    return draw_detections(image_HW3, *boxes_of_results(shown, categories))
+
+
+def spread(records: Sequence[ImageRecord], count: int) -> list[ImageRecord]:
+    """`count` records with objects, evenly spread over the data set; the same at every evaluation."""
+    filled = [record for record in records if len(record.boxes_G4)]
+    if len(filled) <= count:
+        return filled
+    return [filled[i * len(filled) // count] for i in range(count)]
+
+
+def draw_evaluation(
+    folder: RunFolder,
+    dataset: CocoDataset,
+    results: list[dict[str, Any]],
+    look: PictureOptions,
+    log: MetricsLog,
+    step: int,
+) -> None:
+    """Write pictures/<image>.jpg and the overview of some validation images, and log them to TensorBoard."""
+    records = spread(dataset.images, look.pictures)
+    wanted = {record.id: [result for result in results if result["image_id"] == record.id] for record in records}
+    colors = class_colors(len(dataset.categories))
+    panels = []
+    for record in records:
+        classes = record.classes_G.tolist()
+        truth = Boxes(record.boxes_G4, [dataset.categories[k].name for k in classes], [colors[k] for k in classes])
+        found = boxes_of_results(wanted[record.id], dataset.categories)
+        image = decode_image(record.path).permute(1, 2, 0).numpy()
+        panel = draw_ground_truth_and_predictions(
+            image, truth, found, threshold=look.shown_score, caption=f"{record.path.name}, step {step}"
+        )
+        save_picture(folder.pictures / f"{record.id:012d}.jpg", panel)
+        log.image(step, f"validation/{record.path.stem}", panel)
+        panels.append(panel)
+    if panels:
+        save_picture(folder.pictures / "overview.jpg", contact_sheet(panels, columns=2))
+
+
+def draw_run_curves(folder: RunFolder) -> None:
+    """Write pictures/curves.png from the run's metrics."""
+    draw_curves(Path(folder.metrics), folder.pictures / "curves.png")
+
+
+def draw_curves(metrics_jsonl: Path, out: Path) -> None:
+    """Losses, learning rate and AP over steps of one run as a PNG or JPEG.
+
+    Raises DataError where the file has no training rows; else as `metrics.read_rows`, `save_picture`.
+    """
+    # Imported here: half a second that only this function needs.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = read_rows(metrics_jsonl)
+    curves = [
+        ("loss", "train", {"loss": "total", "loss_class": "class", "loss_box": "box"}),
+        ("learning rate", "train", {"lr": ""}),
+        ("AP", "eval", {"AP": "AP", "AP50": "AP50"}),
+    ]
+    panels = [
+        panel for panel in curves if any(row["kind"] == panel[1] and panel[2].keys() & row.keys() for row in rows)
+    ]
+    if not panels:
+        raise DataError(f"{metrics_jsonl}: has no rows to draw; train for at least log.every steps first")
+    figure = Figure(figsize=(9, 2.6 * len(panels) + 0.4), dpi=110, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    for axes, (name, kind, keys) in zip(figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0], panels):
+        largest: list[float] = []
+        for key, label in keys.items():
+            points = [(row["step"], row[key]) for row in rows if row["kind"] == kind and row.get(key, -1) >= 0]
+            marker = "o" if kind == "eval" or len(points) < 3 else ""
+            axes.plot(
+                [step for step, _ in points], [value for _, value in points], label=label, marker=marker, markersize=4
+            )
+            largest += [value for _, value in points]
+        axes.set_ylabel(name)
+        axes.grid(alpha=0.3)
+        if kind == "eval":
+            axes.set_ylim(0, 1)
+        elif name == "loss" and min(largest, default=0) > 0 and max(largest) > 30 * float(np.median(largest)):
+            axes.set_yscale("log")
+        if len(keys) > 1:
+            axes.legend(loc="upper left" if kind == "eval" else "best")  # "best" does not see a single point
+    axes.set_xlabel("step")
+    canvas.draw()
+    save_picture(out, np.array(canvas.buffer_rgba())[..., :3])

@@ -1,0 +1,65 @@
+"""What a training run reads: both splits, validated, and the batches of each step."""
+
+from collections.abc import Generator
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+
+from retinanet.build import build_augment, build_resize_rule
+from retinanet.config.schema import Config
+from retinanet.data.coco import CocoDataset, first_images, load_coco, with_objects
+from retinanet.data.loader import Shard, train_batches
+from retinanet.distributed import Ranks
+from retinanet.errors import ConfigError, DataError
+from retinanet.structures import Batch
+
+
+def load_data(config: Config, ranks: Ranks) -> tuple[CocoDataset, CocoDataset]:
+    """Both splits, validated; DataError where they do not belong together. Only the main rank opens the images."""
+    data, root = config.data, Path(config.data.root)
+    if not root.is_dir():
+        raise DataError(f"data.root: no folder {root}; give the data set's with data.root=PATH (see data/README.md).")
+    check = data.check_images if ranks.is_main else "none"
+    train_set = load_coco(root / data.train_annotations, root / data.train_images, check)
+    val_set = load_coco(root / data.val_annotations, root / data.val_images, check)
+    if train_set.categories != val_set.categories:
+        raise DataError(
+            f"{train_set.annotation_file} and {val_set.annotation_file} name different categories: "
+            f"{sorted(set(train_set.categories) ^ set(val_set.categories))[:6]}; both need the same ids and names."
+        )
+    if not any(len(record.boxes_G4) for record in train_set.images):
+        raise DataError(f"{train_set.annotation_file}: no image has a usable box, so there is nothing to learn.")
+    if not data.empty_images:
+        train_set = with_objects(train_set)
+    return first_images(train_set, data.limit), first_images(val_set, data.limit)
+
+
+def load_steps(
+    config: Config, train_set: CocoDataset, steps: tuple[int, int], ranks: Ranks, pin: bool
+) -> Generator[list[Batch], None, None]:
+    """This rank's micro-batches of each step from steps[0] up to steps[1]."""
+    batches = train_batches(
+        train_set,
+        build_resize_rule(config),
+        build_augment(config),
+        batch_size=config.schedule.batch_size,
+        seed=config.seed,
+        steps=steps,
+        shard=Shard(ranks.rank, ranks.world_size, config.schedule.accumulation),
+        workers=config.data.workers,
+        pin=pin,
+        cache_mib=config.data.cache_mib,
+    )
+    with closing(batches):
+        while group := list(islice(batches, config.schedule.accumulation)):
+            yield group
+
+
+def check_batch_divides(config: Config, ranks: Ranks) -> None:
+    """ConfigError where the batch cannot be split evenly."""
+    parts = ranks.world_size * config.schedule.accumulation
+    if config.schedule.batch_size % parts:
+        raise ConfigError(
+            f"schedule.batch_size: {config.schedule.batch_size} images do not split into {ranks.world_size} rank(s) x "
+            f"{config.schedule.accumulation} micro-batch(es); use a multiple of {parts}."
+        )

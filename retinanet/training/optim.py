@@ -1,0 +1,103 @@
+"""Parameter groups, optimizer, learning rate as a pure function of the step, and rescaling by batch size."""
+
+import math
+from typing import Literal, NamedTuple
+
+from torch import nn, optim
+
+from retinanet.config.schema import ScheduleKeys
+
+
+class Plan(NamedTuple):
+    """A schedule in optimizer steps, after rescaling to the batch size in use."""
+
+    total_steps: int
+    lr: float
+    warmup: int
+    warmup_factor: float
+    shape: Literal["steps", "cosine", "constant"]
+    milestones: tuple[int, ...]
+    decay: float
+    final_factor: float
+
+
+def build_plan(schedule: ScheduleKeys, images: int) -> Plan:
+    """Turn config `schedule` into steps.
+
+    images: size of the training set. With batch_size = f * reference_batch, lr is multiplied by f and warmup,
+    iterations and iteration milestones are divided by f (the linear rule, arXiv 1706.02677); a length in epochs
+    needs no change.
+    """
+    factor = schedule.batch_size / schedule.reference_batch
+    steps_per_unit = images / schedule.batch_size if schedule.epochs is not None else 1.0 / factor
+    length = schedule.epochs if schedule.epochs is not None else schedule.iterations
+    return Plan(
+        total_steps=max(1, math.ceil(float(length or 0) * steps_per_unit - 1e-9)),
+        lr=schedule.lr * factor,
+        warmup=round(schedule.warmup / factor),
+        warmup_factor=schedule.warmup_factor,
+        shape=schedule.shape,
+        milestones=tuple(round(milestone * steps_per_unit) for milestone in schedule.milestones),
+        decay=schedule.decay,
+        final_factor=schedule.final_factor,
+    )
+
+
+def describe_rescaling(schedule: ScheduleKeys, plan: Plan) -> str | None:
+    """One line that says what another batch size changed; None where nothing did."""
+    if schedule.batch_size == schedule.reference_batch:
+        return None
+    return (
+        f"batch size {schedule.batch_size} instead of {schedule.reference_batch}: lr {schedule.lr:g} -> {plan.lr:g}, "
+        f"warmup {schedule.warmup} -> {plan.warmup} steps, {plan.total_steps} steps in all"
+        + (f", milestones {list(plan.milestones)}" if plan.milestones else "")
+    )
+
+
+def lr_at(step: int, plan: Plan) -> float:
+    """Learning rate of the update that follows `step` finished updates (0 is the first)."""
+    if plan.shape == "steps":
+        factor = plan.decay ** sum(step >= milestone for milestone in plan.milestones)
+    elif plan.shape == "cosine":
+        progress = min(1.0, max(0, step - plan.warmup) / max(1, plan.total_steps - plan.warmup))
+        factor = plan.final_factor + (1.0 - plan.final_factor) * 0.5 * (1.0 + math.cos(math.pi * progress))
+    else:
+        factor = 1.0
+    if step < plan.warmup:
+        factor *= plan.warmup_factor + (1.0 - plan.warmup_factor) * step / plan.warmup
+    return plan.lr * factor
+
+
+def set_lr(optimizer: optim.Optimizer, lr: float) -> None:
+    """Give every group its share of `lr`."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_multiplier"]
+
+
+def parameter_groups(model: nn.Module, schedule: ScheduleKeys) -> list[dict[str, object]]:
+    """Trainable parameters by learning rate and decay; order, of groups and within them, is the model's own."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    bias_decay = schedule.norm_decay if schedule.bias_decay is None else schedule.bias_decay
+    for path, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.requires_grad:
+                continue
+            bias = name == "bias" and isinstance(module, nn.Conv2d)
+            backbone = path.startswith("backbone.")
+            multiplier = (schedule.backbone_lr if backbone else 1.0) * (schedule.bias_lr if bias else 1.0)
+            decays = parameter.ndim > 1 or (bias_decay if bias else schedule.norm_decay)
+            groups.setdefault((multiplier, schedule.weight_decay if decays else 0.0), []).append(parameter)
+    return [
+        {"params": parameters, "lr_multiplier": multiplier, "weight_decay": decay}
+        for (multiplier, decay), parameters in groups.items()
+    ]
+
+
+def build_optimizer(model: nn.Module, schedule: ScheduleKeys) -> optim.Optimizer:
+    """The optimizer of config `schedule`; its learning rate is set before every step by `set_lr`."""
+    groups = parameter_groups(model, schedule)
+    match schedule.optimizer:
+        case "sgd":
+            return optim.SGD(groups, lr=schedule.lr, momentum=schedule.momentum, fused=True)
+        case "adamw":
+            return optim.AdamW(groups, lr=schedule.lr, betas=(schedule.momentum, 0.999), fused=True)

@@ -1,0 +1,181 @@
+"""What changes during training, how it starts, and how it goes into and comes out of a checkpoint."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
+
+from retinanet.build import build_loss_and_model
+from retinanet.config.load import config_to_dict
+from retinanet.config.schema import Config
+from retinanet.distributed import Ranks
+from retinanet.errors import CheckpointError, ConfigError, list_errors
+from retinanet.losses.criterion import RUNNING_START
+from retinanet.run.checkpoint import Checkpoint, Progress, load_weights
+from retinanet.structures import Category
+from retinanet.training.optim import build_optimizer
+
+FREE_TO_CHANGE = (
+    "data.root",
+    "data.workers",
+    "data.cache_mib",
+    "data.check_images",
+    "log.",
+    "output",
+    "device",
+    "compile",
+)
+"""Config keys that a resumed run may give otherwise, since they do not change what is computed, or as `device` and
+`compile` only how it is rounded."""
+
+
+@dataclass
+class TrainState:
+    """Exactly what last.pt holds, beside the config."""
+
+    model: nn.Module
+    network: nn.Module
+    """`model` itself, or DistributedDataParallel around it."""
+    average: AveragedModel | None
+    optimizer: Optimizer
+    scaler: torch.amp.GradScaler
+    progress: Progress
+    running_positives_R: Tensor | None = None
+    """(R,) float32, each rank's running mean of positives, the same on every rank; see `criterion.move_running`."""
+
+    def weights(self) -> nn.Module:
+        """The network to evaluate: the moving average where there is one."""
+        return self.average.module if self.average is not None else self.model
+
+
+def warmed_average(decay: float) -> Callable[[Any, Any, Any], None]:
+    """Update of an exponential moving average that forgets its start: decay_n = min(decay, (1 + n) / (10 + n))."""
+
+    def update(averages: Iterable[Tensor], values: Iterable[Tensor], count: Tensor | int) -> None:
+        share = 1.0 - min(decay, (1.0 + int(count)) / (10.0 + int(count)))
+        for average, value in zip(averages, values, strict=True):
+            if average.is_floating_point():
+                average.lerp_(value, share)
+            else:
+                average.copy_(value)
+
+    return update
+
+
+def build_state(
+    config: Config, classes: int, device: torch.device, ranks: Ranks, load_weights: bool = True
+) -> TrainState:
+    """Network, average, optimizer and loss scaler at step 0, the same on every rank."""
+    if config.model.backbone.norm == "sync_bn" and ranks.world_size > 1 and device.type != "cuda":
+        raise ConfigError("model.backbone.norm: sync_bn over several processes needs GPUs; use bn, or one process.")
+    if config.model.backbone.norm == "sync_bn" and ranks.world_size > 1 and config.compile:
+        raise ConfigError("compile: a network with sync_bn over several processes is not compiled; use compile=false.")
+    _, model = build_loss_and_model(config, classes, load_weights)
+    model = model.to(device)
+    average = None
+    if config.schedule.ema:
+        average = AveragedModel(model, multi_avg_fn=warmed_average(config.schedule.ema), use_buffers=True)
+    network: nn.Module = model
+    if ranks.world_size > 1:
+        network = DistributedDataParallel(
+            model, device_ids=[device.index] if device.type == "cuda" else None, gradient_as_bucket_view=True
+        )
+    scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16" and device.type == "cuda")
+    running_R = None
+    if config.loss.normaliser == "running_positives":
+        running_R = torch.full((ranks.world_size,), RUNNING_START, device=device)
+    optimizer = build_optimizer(model, config.schedule)
+    return TrainState(model, network, average, optimizer, scaler, Progress(0, -1.0, 0, 0), running_R)
+
+
+def clip_gradients(state: TrainState, clip_norm: float | None) -> Tensor:
+    """Take loss scaling out of the gradients and clip them; returns their norm before clipping, a scalar on the device.
+
+    It is not finite where a gradient is not.
+    """
+    state.scaler.unscale_(state.optimizer)
+    parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
+    norm: Tensor = nn.utils.clip_grad_norm_(parameters, float("inf") if clip_norm is None else clip_norm)
+    return norm
+
+
+def apply_gradients(state: TrainState) -> None:
+    """Apply the gradients and move the average; float16 loss scaling skips a step whose gradients are not finite."""
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    if state.average is not None:
+        state.average.update_parameters(state.model)
+
+
+def snapshot(
+    state: TrainState, config: Config, categories: tuple[Category, ...], inference_only: bool = False
+) -> Checkpoint:
+    """The state as a checkpoint; with inference_only just the weights to evaluate with."""
+    if inference_only:
+        return Checkpoint(config, categories, state.progress, state.weights().state_dict(), {}, {}, {})
+    average = state.average.state_dict() if state.average is not None else {}
+    return Checkpoint(
+        config,
+        categories,
+        state.progress,
+        state.model.state_dict(),
+        average,
+        state.optimizer.state_dict(),
+        state.scaler.state_dict(),
+        state.running_positives_R,
+    )
+
+
+def restore(
+    state: TrainState, saved: Checkpoint, config: Config, categories: tuple[Category, ...], source: Path
+) -> None:
+    """Continue from `saved`. ConfigError or CheckpointError where it belongs to another training."""
+    differences = config_differences(config_to_dict(saved.config), config_to_dict(config))
+    if differences:
+        raise ConfigError(
+            list_errors(f"{source} was trained with another config; --resume cannot continue it", differences)
+        )
+    if saved.categories != categories:
+        raise CheckpointError(
+            f"{source}: its categories differ from those of data.train_annotations; --resume cannot go on."
+        )
+    if not saved.optimizer:
+        raise CheckpointError(f"{source}: holds no optimizer state, so training cannot continue from it.")
+    load_weights(state.model, saved.model, str(source))
+    if state.average is not None:
+        state.average.load_state_dict(saved.average)
+    state.optimizer.load_state_dict(saved.optimizer)
+    if state.scaler.is_enabled():
+        state.scaler.load_state_dict(saved.scaler)
+    state.running_positives_R = restored_running(state.running_positives_R, saved.running_positives_R, source)
+    state.progress = saved.progress
+
+
+def restored_running(own_R: Tensor | None, saved_R: Tensor | None, source: Path) -> Tensor | None:
+    """The saved running means where this training keeps some; CheckpointError where they are not one of each rank."""
+    if own_R is None:
+        return None
+    if saved_R is None or saved_R.shape != own_R.shape:
+        raise CheckpointError(
+            f"{source}: loss.normaliser=running_positives continues one mean for each process, and the file holds "
+            f"{0 if saved_R is None else len(saved_R)}, not {len(own_R)}; resume with as many processes as saved it."
+        )
+    return saved_R.to(own_R)
+
+
+def config_differences(saved: dict[str, Any], given: dict[str, Any], prefix: str = "") -> list[str]:
+    """One line for each key that differs and is not FREE_TO_CHANGE."""
+    lines: list[str] = []
+    for key in given:
+        name = prefix + key
+        if isinstance(given[key], dict) and isinstance(saved.get(key), dict):
+            lines += config_differences(saved[key], given[key], name + ".")
+        elif saved.get(key) != given[key] and not name.startswith(FREE_TO_CHANGE):
+            lines.append(f"{name}: was {saved.get(key)!r}, now {given[key]!r}")
+    return lines

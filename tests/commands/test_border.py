@@ -1,0 +1,178 @@
+"""The border of the command lines: exit codes, messages, and what is not imported."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from places import PROJECT
+
+from retinanet import errors
+from retinanet.commands.border import run, split_overrides
+from retinanet.errors import judge
+
+
+def code(error: BaseException, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    def main() -> None:
+        raise error
+
+    result = run(main)
+    out, err = capsys.readouterr()
+    assert out == ""
+    return result, err
+
+
+def python(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", program, *arguments]
+    folder = PROJECT
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_main_that_returns_is_zero() -> None:
+    assert run(lambda: None) == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (errors.UserError("a"), 2),
+        (errors.ConfigError("a"), 2),
+        (errors.DataError("a"), 3),
+        (errors.CheckpointError("a"), 4),
+        (errors.NumericalError("a"), 5),
+        (errors.ResourceError("a"), 6),
+    ],
+)
+def test_a_user_error_is_one_message_and_its_code(
+    error: errors.UserError, expected: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert code(error, capsys) == (expected, "error: a\n")
+
+
+@pytest.mark.parametrize("number", [130, 143])
+def test_an_interrupted_run_keeps_its_code(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert code(errors.Interrupted("stopped, saved", number), capsys) == (number, "stopped, saved\n")
+
+
+def test_a_keyboard_interrupt_is_130(capsys: pytest.CaptureFixture[str]) -> None:
+    assert code(KeyboardInterrupt(), capsys) == (130, "interrupted\n")
+
+
+def test_a_system_exit_passes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        code(SystemExit(2), capsys)
+    assert caught.value.code == 2
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EPERM, errno.EDQUOT, errno.EMFILE])
+def test_a_resource_that_is_missing_names_the_file(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    result, message = code(OSError(number, os.strerror(number), "runs/a/last.pt"), capsys)
+    assert result == 6
+    assert message.startswith(f"error: runs/a/last.pt: {os.strerror(number).lower()}; ")
+    assert message.count("\n") == 1
+
+
+def test_a_permission_error_without_number_or_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert code(PermissionError(), capsys) == (
+        6,
+        "error: permission denied; change its permissions, or choose another path\n",
+    )
+
+
+def test_a_full_disk_is_6(capsys: pytest.CaptureFixture[str]) -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("no /dev/full here")
+
+    def main() -> None:
+        with full.open("w", encoding="utf-8") as file:
+            file.write("a")
+
+    assert run(main) == 6
+    assert "no space left" in capsys.readouterr().err
+
+
+def test_out_of_memory_advises(capsys: pytest.CaptureFixture[str]) -> None:
+    torch = pytest.importorskip("torch")
+    cpu = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+    accelerator = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
+    for error in (MemoryError(), cpu, accelerator, OSError(errno.ENOMEM, "Cannot allocate memory")):
+        result, message = code(error, capsys)
+        assert result == 6, error
+        assert message.startswith("error: out of memory")
+        assert "schedule.batch_size" in message
+        assert "schedule.accumulation" in message
+    assert "2 GiB" in judge(accelerator).message
+
+
+def test_anything_else_is_ours_with_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    for error in (RuntimeError("broken"), FileNotFoundError(errno.ENOENT, "gone", "x"), AssertionError("no")):
+        result, message = code(error, capsys)
+        assert result == 1
+        assert "Traceback (most recent call last)" in message
+        assert type(error).__name__ in message
+        assert "please report it" in message.splitlines()[-1]
+
+
+def test_a_reader_that_leaves_is_quiet() -> None:
+    program = """
+from retinanet.cli import run
+def main():
+    for number in range(200_000):
+        print(number)
+raise SystemExit(run(main))
+"""
+    folder = PROJECT
+    with subprocess.Popen(
+        [sys.executable, "-c", program], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        message = process.stderr.read()
+        assert process.wait(timeout=60) == 141
+    assert message == b""
+
+
+def test_a_closed_pipe_in_process_is_141(capsys: pytest.CaptureFixture[str]) -> None:
+    # The descriptor that capsys stands in for is left alone: its stdout has none of its own.
+    assert code(BrokenPipeError(errno.EPIPE, "Broken pipe"), capsys) == (141, "")
+
+
+def test_the_exit_code_reaches_the_shell() -> None:
+    program = """
+from retinanet.cli import run
+from retinanet.errors import DataError
+def main():
+    raise DataError("no images")
+raise SystemExit(run(main))
+"""
+    done = python(program)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "", "error: no images\n")
+
+
+def test_help_needs_neither_torch_nor_pydantic() -> None:
+    heavy = "sorted({'torch', 'torchvision', 'pydantic', 'numpy', 'yaml'} & set(sys.modules))"
+    assert python(f"import sys, retinanet.cli; print({heavy})").stdout == "[]\n"
+
+
+def test_overrides_are_told_from_plain_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shot=1.jpg").write_bytes(b"")
+    words = [
+        "schedule.lr=0.1",
+        "a.jpg",
+        "shot=1.jpg",
+        "shot=2.jpg",
+        "dir/x=1.jpg",
+        "output=",
+        "=1",
+        "*.png",
+        "x" * 5000,
+    ]
+    overrides, plain = split_overrides(words)
+    assert overrides == ["schedule.lr=0.1", "shot=2.jpg", "output="]
+    assert plain == ["a.jpg", "shot=1.jpg", "dir/x=1.jpg", "=1", "*.png", "x" * 5000]

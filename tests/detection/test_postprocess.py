@@ -1,0 +1,327 @@
+"""Detections against torchvision's own post-processing, and hand cases of each rule."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from host_reads import HostReads
+from torch import Tensor, nn
+from torchvision.models.detection import RetinaNet as TorchvisionRetinaNet
+
+from retinanet.detection import boxes, postprocess
+from retinanet.detection.anchors import AnchorSpec, Pyramid, pyramid_anchors
+from retinanet.detection.postprocess import (
+    GIVEN,
+    NMS_TOGETHER,
+    DetectRule,
+    best_pairs,
+    detect,
+    nms_of,
+    suppressed,
+    taken_together,
+)
+from retinanet.detection.scores import SIGMOID, SOFTMAX
+from retinanet.evaluation.evaluate import result_rows
+from retinanet.structures import Detections, Scoring
+
+SPEC = AnchorSpec((16.0, 32.0, 64.0, 128.0, 256.0), (1.0, 1.4), (0.5, 1.0, 2.0), 0.5, "none", "stride")
+RULE = DetectRule(score_threshold=0.05, topk=1000, nms_iou=0.5, detections=100)
+
+
+def boxes_as_anchors(levels: list[list[list[float]]]) -> Pyramid:
+    """A pyramid whose anchors are the boxes themselves, so that zero deltas predict them."""
+    flat = [box for level in levels for box in level]
+    return Pyramid(torch.tensor(flat), tuple(len(level) for level in levels))
+
+
+def detect_one(
+    scores_AK: list[list[float]],
+    pyramid: Pyramid,
+    rule: DetectRule = RULE,
+    size: tuple[int, int] = (100, 100),
+    original: tuple[int, int] | None = None,
+) -> Detections:
+    deltas = torch.zeros((1, len(pyramid.boxes_A4), 4))
+    sizes, originals = torch.tensor([size]), torch.tensor([original or size])
+    return detect(torch.tensor([scores_AK]), deltas, pyramid, sizes, originals, rule, GIVEN)[0]
+
+
+@pytest.mark.parametrize(
+    "rule", [RULE, DetectRule(0.2, 50, 0.3, 10), DetectRule(0.0, 7, 0.9, 300)], ids=["usual", "strict", "all"]
+)
+def test_equals_torchvision(rule: DetectRule) -> None:
+    canvas, sizes, classes = (96, 128), [(96, 128), (80, 101)], 3
+    pyramid = pyramid_anchors(canvas, SPEC, torch.device("cpu"))
+    generator = torch.Generator().manual_seed(1)
+    count = len(pyramid.boxes_A4)
+    logits = torch.randn((2, count, classes), generator=generator) * 2 - 3
+    deltas = torch.randn((2, count, 4), generator=generator) * 0.4
+    body = nn.Identity()
+    body.out_channels = 4
+    oracle_model = TorchvisionRetinaNet(
+        body,
+        classes,
+        score_thresh=rule.score_threshold,
+        nms_thresh=rule.nms_iou,
+        detections_per_img=rule.detections,
+        topk_candidates=rule.topk,
+    )
+    level_sizes = list(pyramid.level_sizes)
+    oracle = oracle_model.postprocess_detections(
+        {"cls_logits": list(logits.split(level_sizes, 1)), "bbox_regression": list(deltas.split(level_sizes, 1))},
+        [list(pyramid.boxes_A4.split(level_sizes))] * 2,
+        sizes,
+    )
+    both = torch.tensor(sizes)
+    found = detect(logits, deltas, pyramid, both, both, rule, SIGMOID)
+    for ours, wanted in zip(found, oracle, strict=True):
+        assert len(ours.scores_D) > 5
+        torch.testing.assert_close(ours.boxes_D4, wanted["boxes"], rtol=1e-5, atol=1e-3)
+        torch.testing.assert_close(ours.scores_D, wanted["scores"])
+        assert torch.equal(ours.classes_D, wanted["labels"])
+
+
+def by_hand(
+    scores_AK: np.ndarray, deltas_A4: np.ndarray, pyramid: Pyramid, rule: DetectRule
+) -> list[tuple[int, float]]:
+    """The order of steps that Detectron, detectron2 and mmdetection share, one box at a time: (class, score)s.
+
+    On each level: scores over the threshold, the best `topk` of them, decode with scales cut at 1000 / 16; then NMS
+    within each class over all levels, and the best `detections`.
+    """
+    found: list[tuple[float, int, list[float]]] = []
+    start = 0
+    for size in pyramid.level_sizes:
+        pairs = [(a, k) for a in range(start, start + size) for k in range(scores_AK.shape[1])]
+        above = sorted((p for p in pairs if scores_AK[p] > rule.score_threshold), key=lambda p: -scores_AK[p])
+        for a, k in above[: rule.topk]:
+            x1, y1, x2, y2 = pyramid.boxes_A4[a].double().tolist()
+            dx, dy, dw, dh = deltas_A4[a].tolist()
+            w, h = ((x2 - x1) * min(math.exp(dw), 62.5), (y2 - y1) * min(math.exp(dh), 62.5))
+            x, y = (x1 + x2) / 2 + dx * (x2 - x1), (y1 + y2) / 2 + dy * (y2 - y1)
+            found.append((float(scores_AK[a, k]), k, [x - w / 2, y - h / 2, x + w / 2, y + h / 2]))
+        start += size
+    kept: list[tuple[float, int, list[float]]] = []
+    for score, k, box in sorted(found, key=lambda one: -one[0]):
+        if all(k != other or iou_of(box, taken) <= rule.nms_iou for _, other, taken in kept):
+            kept.append((score, k, box))
+    return [(k, score) for score, k, _ in kept[: rule.detections]]
+
+
+def iou_of(a: list[float], b: list[float]) -> float:
+    width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
+    height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
+    return width * height / (sum(areas) - width * height)
+
+
+@pytest.mark.parametrize("rule", [DetectRule(0.05, 30, 0.5, 100), DetectRule(0.3, 12, 0.4, 9)])
+def test_equals_the_peers_order_of_steps_done_by_hand(rule: DetectRule) -> None:
+    """An image so wide that no box is clipped: whether clipping precedes NMS is not what this is about."""
+    pyramid = pyramid_anchors((64, 64), SPEC, torch.device("cpu"))
+    pyramid = pyramid._replace(boxes_A4=pyramid.boxes_A4 + 40_000.0)
+    generator = torch.Generator().manual_seed(4)
+    scores = (torch.randn((1, len(pyramid.boxes_A4), 2), generator=generator) - 2).sigmoid()
+    deltas = torch.randn((1, len(pyramid.boxes_A4), 4), generator=generator) * 0.3
+    deltas[0, ::7, 2:] += 5.0
+    size = torch.tensor([[10**6, 10**6]])
+    found = detect(scores, deltas, pyramid, size, size, rule, GIVEN)[0]
+    expected = by_hand(scores[0].double().numpy(), deltas[0].double().numpy(), pyramid, rule)
+    assert len(expected) > 5
+    assert found.classes_D.tolist() == [k for k, _ in expected]
+    assert found.scores_D.tolist() == pytest.approx([score for _, score in expected])
+
+
+def test_nms_suppresses_within_a_class_only() -> None:
+    pyramid = boxes_as_anchors([[[0.0, 0, 40, 40], [0, 0, 40, 38], [60, 60, 80, 80]], [[0, 0, 40, 39]]])
+    found = detect_one([[0.9, 0.0], [0.8, 0.7], [0.6, 0.0], [0.85, 0.75]], pyramid)
+    assert found.classes_D.tolist() == [0, 1, 0]
+    assert found.scores_D.tolist() == pytest.approx([0.9, 0.75, 0.6])
+    assert found.boxes_D4.tolist() == [[0, 0, 40, 40], [0, 0, 40, 39], [60, 60, 80, 80]]
+
+
+def test_nms_keeps_boxes_whose_iou_is_not_above_the_threshold() -> None:
+    pyramid = boxes_as_anchors([[[0.0, 0, 40, 40], [0, 0, 40, 20], [0, 0, 40, 21]]])
+    assert len(detect_one([[0.9], [0.8], [0.0]], pyramid).scores_D) == 2
+    assert len(detect_one([[0.9], [0.0], [0.8]], pyramid).scores_D) == 1
+
+
+def test_a_pair_is_found_at_its_own_anchor_and_class() -> None:
+    """Flat index 7 of (anchor, class) with three classes is anchor 2, class 1; on the second level it starts anew."""
+    pyramid = boxes_as_anchors(
+        [[[0.0, 0, 5, 5], [10, 0, 15, 5], [20, 0, 25, 5]], [[30, 0, 45, 15], [50, 0, 65, 15], [70, 0, 85, 15]]]
+    )
+    scores = torch.zeros(6, 3)
+    scores[2, 1], scores[4, 2] = 0.9, 0.8
+    found = detect_one(scores.tolist(), pyramid)
+    assert found.classes_D.tolist() == [1, 2]
+    assert found.boxes_D4.tolist() == [[20, 0, 25, 5], [50, 0, 65, 15]]
+
+
+def row(count: int, y: float) -> list[list[float]]:
+    return [[10.0 * i, y, 10.0 * i + 5, y + 5] for i in range(count)]
+
+
+def test_topk_counts_on_each_level_over_all_classes() -> None:
+    pyramid = boxes_as_anchors([row(5, 0), row(5, 20), row(1, 40)])
+    scores = torch.linspace(0.9, 0.1, 22).reshape(11, 2)
+    both = torch.stack([scores, scores.flip(0) * (torch.arange(11) > 4)[:, None]])
+    found = best_pairs(both, pyramid.level_sizes, RULE._replace(topk=3), GIVEN)
+    assert found.counts == [8, 5]
+    assert found.images_N.tolist() == [0] * 8 + [1] * 5
+    best = [0, 1, 2, 10, 11, 12, 20, 21]
+    assert found.scores_N[:8].tolist() == scores.flatten()[best].tolist()
+    assert found.classes_N[:8].tolist() == [pair % 2 for pair in best]
+    assert found.anchors_N[:8].tolist() == [pair // 2 for pair in best]
+    assert found.anchors_N[8:].tolist() == [9, 9, 8, 10, 10]
+
+
+def test_at_most_so_many_detections_the_best_of_all_levels() -> None:
+    pyramid = boxes_as_anchors([row(4, 0), row(4, 20)])
+    found = detect_one([[s] for s in (0.2, 0.9, 0.3, 0.4, 0.8, 0.1, 0.5, 0.6)], pyramid, RULE._replace(detections=3))
+    assert found.scores_D.tolist() == pytest.approx([0.9, 0.8, 0.6])
+    assert found.boxes_D4[:, 1].tolist() == [0, 20, 20]
+
+
+def test_boxes_are_clipped_to_the_image_not_the_canvas() -> None:
+    pyramid = boxes_as_anchors([[[-10.0, -20, 90, 80]]])
+    assert detect_one([[0.9]], pyramid, size=(50, 70)).boxes_D4.tolist() == [[0, 0, 70, 50]]
+
+
+def test_clipping_comes_before_nms() -> None:
+    """Two boxes that differ only outside the image are one object inside it."""
+    pyramid = boxes_as_anchors([[[0.0, 0, 30, 30], [0, 0, 30, 100]]])
+    assert len(detect_one([[0.9], [0.8]], pyramid, size=(30, 30)).scores_D) == 1
+    assert len(detect_one([[0.9], [0.8]], pyramid, size=(100, 100)).scores_D) == 2
+
+
+def test_boxes_return_to_the_original_frame_with_a_factor_for_each_axis() -> None:
+    pyramid = boxes_as_anchors([[[10.0, 20, 30, 60]]])
+    found = detect_one([[0.9]], pyramid, size=(100, 50), original=(300, 100))
+    assert found.boxes_D4.tolist() == [[20, 60, 60, 180]]
+
+
+def test_nothing_above_the_threshold_gives_empty_tensors_of_the_right_shapes() -> None:
+    pyramid = boxes_as_anchors([row(3, 0), row(2, 20)])
+    found = detect_one([[0.05, 0.01]] * 5, pyramid)
+    assert (found.boxes_D4.shape, found.scores_D.shape, found.classes_D.shape) == ((0, 4), (0,), (0,))
+    assert (found.boxes_D4.dtype, found.classes_D.dtype) == (torch.float32, torch.int64)
+
+
+def test_each_image_has_its_own_size_and_results() -> None:
+    pyramid = boxes_as_anchors([[[0.0, 0, 100, 100]]])
+    scores = torch.tensor([[[0.9]], [[0.0]], [[0.7]]])
+    sizes = torch.tensor([[100, 50], [40, 40], [20, 80]])
+    found = detect(scores, torch.zeros(3, 1, 4), pyramid, sizes, sizes * 2, RULE, GIVEN)
+    assert [d.boxes_D4.tolist() for d in found] == [[[0, 0, 100, 200]], [], [[0, 0, 160, 40]]]
+
+
+def test_deltas_are_decoded_against_their_anchor_also_in_half_precision() -> None:
+    pyramid = boxes_as_anchors([[[10.0, 10, 30, 50]]])
+    deltas = torch.tensor([[[0.25, -0.125, 0.5, -0.25]]], dtype=torch.bfloat16)
+    size = torch.tensor([[100, 100]])
+    found = detect(torch.tensor([[[0.9]]]), deltas, pyramid, size, size, RULE, GIVEN)[0]
+    expected: Tensor = boxes.decode(deltas[0].float(), pyramid.boxes_A4)
+    assert found.boxes_D4.dtype == torch.float32
+    torch.testing.assert_close(found.boxes_D4, expected)
+
+
+@pytest.mark.parametrize("scoring", [SIGMOID, SOFTMAX, GIVEN], ids=["sigmoid", "softmax", "given"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("threshold", [0.0, 1e-6, 0.05, 0.5, 0.999, 1.0])
+def test_no_pair_is_missed_for_looking_at_outputs_before_scores(
+    scoring: Scoring, dtype: torch.dtype, threshold: float
+) -> None:
+    """The same pairs in the same order as from every score of every anchor, logits at the threshold's own included."""
+    generator = torch.Generator().manual_seed(7)
+    outputs_AO = torch.randn((600, 6), generator=generator) * 6
+    at = math.log(threshold / (1 - threshold)) if 0 < threshold < 1 else 0.0
+    outputs_AO[::3, 1] = at + torch.linspace(-3e-6, 3e-6, 200)
+    outputs_AO[1::3] = -20.0
+    outputs_AO[1::3, -1] += 40.0 * (scoring is SOFTMAX)
+    outputs_AO = (outputs_AO.sigmoid() if scoring is GIVEN else outputs_AO).to(dtype)
+    rule, levels = RULE._replace(score_threshold=threshold, topk=150), (300, 200, 100)
+    outputs_BAO = torch.stack([outputs_AO, outputs_AO.roll(1, 0)])
+    found = best_pairs(outputs_BAO, levels, rule, scoring)
+    everything = Scoring(scoring.scores, lambda outputs, _: torch.ones_like(outputs[..., 0], dtype=torch.bool))
+    wanted = best_pairs(outputs_BAO, levels, rule, everything)
+    assert found.counts == wanted.counts
+    assert all(torch.equal(a, b) for a, b in zip(found[:4], wanted[:4], strict=True))
+    passing = scoring.prefilter(outputs_AO, threshold)
+    assert threshold in (0.0, 1e-6) or passing.float().mean() < 0.9, "an anchor far below is not looked at"
+
+
+def test_a_threshold_is_not_rounded_to_the_outputs_type() -> None:
+    """-2.9375 in bfloat16 is just above the logit of 0.05, -2.944, which bfloat16 rounds to the same number."""
+    outputs_AO = torch.tensor([[-2.9375], [-2.953125]], dtype=torch.bfloat16)
+    assert SIGMOID.prefilter(outputs_AO, 0.05).tolist() == [True, False]
+    assert GIVEN.prefilter(torch.tensor([[1.0], [0.99609375]], dtype=torch.bfloat16), 0.999).tolist() == [True, False]
+
+
+def test_an_output_that_is_no_number_hides_no_other_class_of_its_anchor() -> None:
+    outputs_AO = torch.tensor([[math.nan, 3.0, -9.0], [-9.0, -9.0, -9.0]])
+    for scoring in (SIGMOID, SOFTMAX):
+        assert scoring.prefilter(outputs_AO, 0.05)[0]
+    assert not SIGMOID.prefilter(outputs_AO, 0.05)[1]
+
+
+def crowd(count: int, spread: float, seed: int) -> Detections:
+    """Boxes of three classes in a square of `spread` pixels; many scores are equal."""
+    generator = torch.Generator().manual_seed(seed)
+    low = torch.rand((count, 2), generator=generator) * spread
+    corners = torch.cat([low, low + 4 + 8 * torch.rand((count, 2), generator=generator)], dim=1)
+    scores = torch.rand(count, generator=generator).mul(50).round() / 50
+    return Detections(corners, scores, torch.randint(0, 3, (count,), generator=generator))
+
+
+@pytest.mark.parametrize("spread", [6.0, 40.0, 4000.0], ids=["one pile", "piles", "hardly any overlap"])
+@pytest.mark.parametrize("detections", [1, 10, 60, 5000])
+def test_nms_of_the_best_few_gives_what_nms_of_all_gives(spread: float, detections: int) -> None:
+    found = crowd(900, spread, seed=3)
+    keep: list[int] = []
+    for index in found.scores_D.sort(descending=True, stable=True).indices.tolist():
+        same = [k for k in keep if found.classes_D[k] == found.classes_D[index]]
+        if all(iou_of(found.boxes_D4[index].tolist(), found.boxes_D4[k].tolist()) <= RULE.nms_iou for k in same):
+            keep.append(index)
+    wanted = Detections(*(tensor[keep[:detections]] for tensor in found))
+    kept = suppressed([found], RULE._replace(detections=detections))[0]
+    assert all(torch.equal(a, b) for a, b in zip(kept, wanted, strict=True))
+
+
+def test_images_that_share_an_nms_do_not_see_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: images that need a second look beside those that do not, and one without candidates."""
+    images = [crowd(900, 6.0, 1), crowd(900, 4000.0, 2), crowd(0, 6.0, 3), crowd(30, 6.0, 4), crowd(900, 40.0, 5)]
+    rule = RULE._replace(detections=60)
+    alone = suppressed(images, rule)
+    assert [len(group) for group in taken_together(images)][:2] == [1, 1], "on a CPU each has its own"
+    monkeypatch.setattr(postprocess, "taken_together", lambda group: [group] if group else [])
+    for together, wanted in zip(suppressed(images, rule), alone, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(together, wanted, strict=True))
+    assert 0 < min(len(found.scores_D) for found in alone if len(found.scores_D)) < 60
+    assert [len(found.scores_D) for found in nms_of(images[2:3], rule)] == [0]
+
+
+def test_a_gpu_takes_as_many_images_together_as_its_bound_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postprocess, "together_on", lambda device: 100)
+    images = [crowd(count, 6.0, 1) for count in (40, 60, 1, 120, 0, 30)]
+    groups = [[len(found.scores_D) for found in group] for group in taken_together(images)]
+    assert groups == [[40, 60], [1], [120], [0, 30]]
+    assert list(taken_together([])) == []
+
+
+@pytest.mark.parametrize("images", [1, 2, 5])
+def test_a_gpu_is_waited_for_as_often_whatever_the_number_of_images(
+    images: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postprocess, "together_on", lambda device: NMS_TOGETHER)
+    pyramid = pyramid_anchors((96, 128), SPEC, torch.device("cpu"))
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn((images, len(pyramid.boxes_A4), 3), generator=generator) - 2
+    deltas = torch.randn((images, len(pyramid.boxes_A4), 4), generator=generator) * 0.1
+    sizes = torch.tensor([(96, 128)] * images)
+    with HostReads() as reads:
+        found = detect(logits, deltas, pyramid, sizes, sizes, RULE._replace(detections=20), SIGMOID)
+        result_rows(torch.arange(images), found)
+    assert all(len(of_image.scores_D) == 20 for of_image in found)
+    assert reads.found == ["nonzero", "nonzero", "tolist", "nms", "tolist", "cpu"]

@@ -1,0 +1,221 @@
+"""Analyses against brute force, hand-made cases and COCO's own evaluation of parts of the data."""
+
+import contextlib
+import io
+import itertools
+import json
+import math
+
+import numpy as np
+import pytest
+from pycocotools.cocoeval import COCOeval
+from scenes_to_score import overlap, random_scene, results_of, scored_of, truth_of
+
+from retinanet.diagnostics.analysis.analyse import analyse, as_dict
+from retinanet.diagnostics.analysis.calibration import measure_calibration, reliability
+from retinanet.diagnostics.analysis.classes import by_class, precision_curves
+from retinanet.diagnostics.analysis.confusion import confusion_matrix, most_confused
+from retinanet.diagnostics.analysis.crowding import by_crowding, by_overlap
+from retinanet.diagnostics.analysis.overlaps import nearest, pairs_within_images
+from retinanet.diagnostics.analysis.sizes import SIDES, by_size
+from retinanet.diagnostics.analysis.worst_images import best, measure_images, worst
+from retinanet.scoring.evaluation import coco_evaluation
+from retinanet.scoring.matches import IGNORED, TRUE_POSITIVE
+from retinanet.scoring.reference import index_coco
+
+BOX = [100.0, 100.0, 100.0, 100.0]
+NEAR = [110.0, 100.0, 100.0, 100.0]  # IoU 9/11 with BOX
+FAR = [300.0, 300.0, 50.0, 50.0]
+
+
+def test_pairs_and_nearest_against_every_pair() -> None:
+    truth, results = random_scene(1)
+    scored = scored_of(truth, results)
+    objects, found = scored.objects, scored.found
+    pairs = pairs_within_images(found.image_D, found.boxes_D4, objects.image_N, objects.boxes_N4)
+    expected = {
+        (d, n): value
+        for d in range(len(found.image_D))
+        for n in range(len(objects.image_N))
+        if found.image_D[d] == objects.image_N[n]
+        and (value := overlap(found.boxes_D4[d].tolist(), objects.boxes_N4[n].tolist())) > 0
+    }
+    given = dict(zip(zip(pairs.first_P.tolist(), pairs.second_P.tolist()), pairs.iou_P.tolist()))
+    assert given == pytest.approx(expected, rel=1e-12)
+    allowed = np.arange(len(pairs.iou_P)) % 3 > 0
+    close = nearest(pairs, allowed, len(found.image_D))
+    kept = [(a, b, iou) for a, b, iou, use in zip(pairs.first_P, pairs.second_P, pairs.iou_P, allowed) if use]
+    for d in range(len(found.image_D)):
+        mine = [(iou, -b) for a, b, iou in kept if a == d]
+        assert (close.iou_M[d], close.second_M[d]) == ((max(mine)[0], -max(mine)[1]) if mine else (0.0, -1))
+
+
+def test_class_rows_are_coco_s_numbers_and_counts() -> None:
+    truth, results = random_scene(2)
+    rows = by_class(scored_of(truth, results))
+    for row, expected in zip(rows, coco_evaluation(truth, results).per_class, strict=True):
+        numbers = (row.id, row.name, row.ap, row.ap50, row.ap75, row.objects)
+        assert numbers == tuple(
+            pytest.approx(expected[key]) for key in ("id", "name", "AP", "AP50", "AP75", "instances")
+        )
+        plain = [a for a in truth["annotations"] if a["category_id"] == row.id and not a["iscrowd"]]
+        assert row.images == len({a["image_id"] for a in plain})
+        assert row.detections == sum(result["category_id"] == row.id for result in results)
+    sizes = coco_evaluation(truth, results).metrics
+    present = [row.ap_small for row in rows if row.ap_small > -1]
+    assert np.mean(present) == pytest.approx(sizes["APs"])
+
+
+def test_precision_curves_have_the_ap_of_their_threshold_as_mean() -> None:
+    truth, results = random_scene(3)
+    metrics = coco_evaluation(truth, results).metrics
+    loose, strict = precision_curves(scored_of(truth, results))
+    assert (loose.iou, strict.iou) == (0.5, 0.75)
+    assert loose.mean_Q.mean() == pytest.approx(metrics["AP50"])
+    assert strict.mean_Q.mean() == pytest.approx(metrics["AP75"])
+
+
+@pytest.mark.parametrize("seed", [4, 5])
+def test_finer_sizes_are_pycocotools_with_such_area_ranges(seed: int) -> None:
+    truth, results = random_scene(seed)
+    edges = [min(side, 1e5) for side in SIDES]
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = index_coco({**truth, "annotations": [dict(row) for row in truth["annotations"]]})
+        evaluation = COCOeval(coco, coco.loadRes([dict(row) for row in results]), "bbox")
+        evaluation.params.areaRng = [[a * a, b * b] for a, b in itertools.pairwise(edges)]
+        evaluation.params.areaRngLbl = list("abcdefg")
+        evaluation.params.maxDets = [100]
+        evaluation.evaluate()
+        evaluation.accumulate()
+    for s, group in enumerate(by_size(scored_of(truth, results))):
+        precision = evaluation.eval["precision"][:, :, :, s, 0]
+        known = precision[precision > -1]
+        assert group.ap == (pytest.approx(known.mean()) if known.size else -1)
+        areas = [row["area"] for row in truth["annotations"] if not row["iscrowd"]]
+        assert group.objects == sum(edges[s] ** 2 <= area <= edges[s + 1] ** 2 for area in areas)
+
+
+def test_sizes_without_detections_or_objects() -> None:
+    found_nothing = by_size(scored_of(truth_of([(1, 1, BOX)]), []))
+    assert [group.ap for group in found_nothing] == [-1, -1, -1, -1, 0, -1, -1]  # side 100
+    assert {group.ap for group in by_size(scored_of(truth_of([]), results_of([(1, 1, BOX, 0.5)])))} == {-1}
+
+
+def test_crowding_is_coco_s_ap_of_the_images_alone() -> None:
+    truth, results = random_scene(6)
+    plain = [row["image_id"] for row in truth["annotations"] if not row["iscrowd"]]
+    seen = 0
+    for group, (least, most) in zip(by_crowding(scored_of(truth, results)), ((1, 1), (2, 4), (5, 9), (10, 999))):
+        chosen = {i for i in plain if least <= plain.count(i) <= most}
+        part = {
+            **truth,
+            "images": [row for row in truth["images"] if row["id"] in chosen],
+            "annotations": [row for row in truth["annotations"] if row["image_id"] in chosen],
+        }
+        metrics = coco_evaluation(part, [row for row in results if row["image_id"] in chosen]).metrics
+        assert (group.ap, group.ap50) == (pytest.approx(metrics["AP"]), pytest.approx(metrics["AP50"]))
+        assert (group.images, group.objects) == (len(chosen), sum(i in chosen for i in plain))
+        seen += bool(chosen)
+    assert seen >= 2
+
+
+def test_recall_by_overlap_with_a_neighbour() -> None:
+    objects = [(1, 1, BOX), (1, 2, NEAR), (1, 1, FAR), (2, 1, BOX)]
+    groups = by_overlap(scored_of(truth_of(objects), results_of([(1, 1, BOX, 0.9), (2, 1, BOX, 0.3)])), 0.5)
+    counts = {group.name: (group.objects, group.found, group.found_from) for group in groups}
+    assert counts["none"] == (2, 1, 0)
+    assert counts["0.5 to 1"] == (2, 1, 1)
+    assert sum(objects for objects, _, _ in counts.values()) == 4
+
+
+def test_confusion_of_a_hand_made_case() -> None:
+    objects = [(1, 1, BOX), (2, 1, BOX), (2, 2, FAR), (3, 2, BOX)]
+    detections = [
+        (1, 1, NEAR, 0.6),  # right, though the class 2 beside it scores more and lies better
+        (1, 2, BOX, 0.9),  # so this finds nothing free
+        (2, 2, BOX, 0.8),  # class 1 taken for class 2
+        (3, 2, BOX, 0.2),  # below the score
+    ]
+    confusion = confusion_matrix(scored_of(truth_of(objects), results_of(detections)), 0.5)
+    expected = [[1, 1, 0, 0], [0, 0, 0, 2], [0, 0, 0, 0], [0, 1, 0, 0]]
+    assert confusion.counts.tolist() == expected
+    (pair,) = most_confused(confusion, 9)
+    assert pair == (0, 1, 1, 0.5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_confusion_keeps_count(seed: int) -> None:
+    """Rows add up to the objects, columns to the detections outside crowds, the diagonal to the hits."""
+    scored = scored_of(*random_scene(seed))
+    counts = confusion_matrix(scored, 0.4).counts
+    shown = (scored.found.score_D >= 0.4) & (scored.found.outcome_D != IGNORED)
+    hits = shown & (scored.found.outcome_D == TRUE_POSITIVE)
+    assert counts[:-1].sum(axis=1).tolist() == scored.counts_K().tolist()
+    assert counts[:, :-1].sum(axis=0).tolist() == np.bincount(scored.found.class_D[shown], minlength=4).tolist()
+    assert np.diag(counts)[:-1].tolist() == np.bincount(scored.found.class_D[hits], minlength=4).tolist()
+    assert counts[-1, -1] == 0
+
+
+def test_calibration_of_a_hand_made_case() -> None:
+    found = reliability(np.array([1.0, 0.95, 0.55, 0.5]), np.array([True, False, True, False]), bins=10)
+    assert found.count_B.tolist() == [0] * 5 + [2, 0, 0, 0, 2]
+    assert found.score_B[[5, 9]].tolist() == [0.525, 0.975]
+    assert found.right_B[[5, 9]].tolist() == [0.5, 0.5]
+    assert found.ece == pytest.approx((0.025 * 2 + 0.475 * 2) / 4)
+    assert math.isnan(reliability(np.zeros(0), np.zeros(0, dtype=bool)).ece)
+
+
+def test_calibration_against_loops_and_not_of_scores_that_are_no_probabilities() -> None:
+    truth, results = random_scene(8)
+    scored = scored_of(truth, results)
+    found = measure_calibration(scored, 0.4)
+    bins: dict[int, list] = {}
+    for score, outcome in zip(scored.found.score_D, scored.found.outcome_D):
+        if outcome != IGNORED:
+            bins.setdefault(min(int(score * 20), 19), []).append((score, outcome == TRUE_POSITIVE))
+    count = sum(map(len, bins.values()))
+    gaps = [
+        len(part) / count * abs(np.mean([s for s, _ in part]) - np.mean([r for _, r in part])) for part in bins.values()
+    ]
+    assert found.overall.ece == pytest.approx(sum(gaps))
+    assert sum(part.count_B.sum() for part in found.by_class) == found.overall.count_B.sum() == count
+    shown = [(s, r) for part in bins.values() for s, r in part if s >= 0.4]
+    assert found.shown == (0.4, len(shown), *(pytest.approx(mean) for mean in np.mean(shown, axis=0)))
+    assert 0 < len(shown) < count
+    assert measure_calibration(scored, 2.0).shown is None
+    logits = [{**row, "score": 10 * row["score"] - 3} for row in results]
+    assert measure_calibration(scored_of(truth, logits), 0.4) is None
+
+
+def test_images_from_worst_to_best() -> None:
+    objects = [(1, 1, BOX), (2, 1, BOX), (2, 1, FAR), (3, 1, BOX), (3, 1, FAR), (5, 1, BOX)]
+    detections = [(1, 1, BOX, 0.9), (3, 1, NEAR, 0.9), (3, 1, FAR, 0.9), (3, 2, FAR, 0.8), (5, 1, BOX, 0.1)]
+    images = measure_images(scored_of(truth_of(objects, images=5), results_of(detections)), 0.5)
+    assert images.hits_I.tolist() == [1, 0, 2, 0, 0]
+    assert images.false_I.tolist() == [0, 0, 1, 0, 0]
+    assert images.unfound_I.tolist() == [0, 2, 0, 0, 1]
+    assert images.f1_I[:3].tolist() == [1, 0, 0.8]
+    assert images.lrp_I[2] == pytest.approx(((1 - 9 / 11) / 0.5 + 1) / 3)
+    assert math.isnan(images.f1_I[3])
+    assert worst(images, 9) == [1, 4, 2]  # two misses before one
+    assert best(images, 9) == [0, 2]
+
+
+EMPTY = truth_of([], images=1, classes=1)
+ODD = {
+    "nothing at all": (EMPTY, []),
+    "no detections": (truth_of([(1, 1, BOX)]), []),
+    "no objects": (truth_of([]), results_of([(1, 1, BOX, 0.5), (1, 2, FAR, 0.25)])),
+    "one class, one image": (truth_of([(1, 1, BOX)], images=1, classes=1), results_of([(1, 1, BOX, 0.5)])),
+    "crowd alone": (truth_of([(1, 1, BOX)], crowd=1), results_of([(1, 1, BOX, 0.5)])),
+    "all wrong": (truth_of([(1, 1, BOX)]), results_of([(1, 1, FAR, 0.5)])),
+    "scores beyond 0..1": (truth_of([(1, 1, BOX)]), results_of([(1, 1, BOX, 7.5), (1, 2, FAR, -3.0)])),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_inputs_are_analysed_and_are_plain_data(name: str) -> None:
+    scored = scored_of(*ODD[name])
+    found = as_dict(analyse(scored), scored)
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert len(found["thresholds"]["by_class"]) == len(scored.categories)

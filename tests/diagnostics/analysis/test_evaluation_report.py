@@ -1,0 +1,230 @@
+"""The report of an evaluation, its plots and eval.json, from files."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scenes_to_score import random_scene, results_of, scored_of, truth_of
+from test_analyses import BOX, FAR, NEAR, ODD
+
+from retinanet.diagnostics.analysis.analyse import analyse
+from retinanet.diagnostics.analysis.findings import findings
+from retinanet.diagnostics.analysis.thumbnails import FALSE, NOT_FOUND, RIGHT, draw_image
+from retinanet.diagnostics.evaluate import evaluate_files
+from retinanet.errors import DataError
+from retinanet.scoring.evaluation import coco_evaluation
+
+PLOTS = {
+    "precision_recall", "class_ap", "size_and_crowding", "errors", "confusion", "calibration", "thresholds",
+}  # fmt: skip
+
+
+def on_disk(folder: Path, truth: dict, results: list) -> tuple[Path, Path]:
+    folder.mkdir(exist_ok=True)
+    for name, content in (("truth", truth), ("found", results)):
+        (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+    return folder / "truth.json", folder / "found.json"
+
+
+def photographs(folder: Path, count: int) -> Path:
+    folder.mkdir()
+    for number in range(1, count + 1):
+        Image.fromarray(np.full((400, 400, 3), 120, np.uint8)).save(folder / f"{number}.jpg")
+    return folder
+
+
+def test_everything_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    truth, results = random_scene(1)
+    images = photographs(tmp_path / "images", 12)
+    evaluate_files(*on_disk(tmp_path / "in", truth, results), tmp_path / "out", images=images)
+    content = json.loads((tmp_path / "out/eval.json").read_text(encoding="utf-8"))
+    expected = coco_evaluation(truth, results)
+    assert content["metrics"] == expected.metrics
+    assert content["engine"] == expected.engine
+    for row, coco in zip(content["per_class"], expected.per_class, strict=True):
+        assert row.items() >= coco.items()
+    assert content["thresholds"]["overall"]["score"] > 0
+    plots = tmp_path / "out/plots"
+    assert {path.stem for path in plots.glob("*.png")} == {path.stem for path in plots.glob("*.csv")} == PLOTS
+    shown = len(content["images"]["worst"]), len(content["images"]["best"])
+    assert (len(list(plots.glob("worst_*.jpg"))), len(list(plots.glob("best_*.jpg")))) == shown
+    page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    assert page.count("<img") == len(PLOTS) + sum(shown) == page.count('src="data:image/')
+    assert "<script" not in page
+    assert not re.search(r'(?:src|href)="(?!data:|#part-)', page)
+    targets = set(re.findall(r'href="#(part-\d+)"', page))
+    assert targets == set(re.findall(r'<h2 id="(part-\d+)">', page))
+    assert len(targets) == 10
+    out = capsys.readouterr().out
+    assert "AP50" in out
+    assert "Best F1" in out
+    assert str(tmp_path / "out") in out.replace("\n", "")
+
+
+def test_csv_files_hold_what_was_drawn(tmp_path: Path) -> None:
+    truth, results = random_scene(2)
+    evaluate_files(*on_disk(tmp_path / "in", truth, results), tmp_path / "out")
+
+    def rows(name: str) -> list[dict[str, str]]:
+        with (tmp_path / "out/plots" / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+
+    analysis = analyse(scored_of(truth, results))
+    mean = [
+        float(r["precision"]) for r in rows("precision_recall") if r["class"] == "mean of classes" and r["iou"] == "0.5"
+    ]
+    assert mean == analysis.curves[0].mean_Q.tolist()
+    assert {r["error"]: int(r["count"]) for r in rows("errors")}["missed"] == analysis.errors.main[5].errors
+    assert [[int(v) for v in list(r.values())[1:]] for r in rows("confusion")] == analysis.confusion.counts.tolist()
+    best = max((float(r["f1"]) for r in rows("thresholds") if r["class"] == "all"), default=0)
+    assert best <= analysis.thresholds.overall.f1 + 1e-12
+    assert sum(int(r["detections"]) for r in rows("calibration") if r["class"] == "all") == int(
+        analysis.calibration.overall.count_B.sum()
+    )
+
+
+def test_without_a_report_there_is_eval_json_alone(tmp_path: Path) -> None:
+    evaluate_files(*on_disk(tmp_path / "in", *random_scene(3)), tmp_path / "out", report=False)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["eval.json"]
+
+
+def test_an_older_report_goes_but_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    truth, results = random_scene(3)
+    files, out = on_disk(tmp_path / "in", truth, results), tmp_path / "out"
+    evaluate_files(*files, out, images=photographs(tmp_path / "images", 12))
+    assert list((out / "plots").glob("worst_*.jpg"))
+    evaluate_files(*files, out)
+    assert not list((out / "plots").glob("*.jpg"))
+    (out / "plots/mine.png").write_text("", encoding="utf-8")
+    evaluate_files(*files, out, report=False)
+    assert sorted(path.name for path in out.rglob("*")) == ["eval.json", "mine.png", "plots"]
+    assert "older report there is removed" in capsys.readouterr().out.replace("\n", "")
+    (out / "report.html").write_text("<title>Comparison</title>", encoding="utf-8")
+    (out / "plots/errors.png").write_text("", encoding="utf-8")
+    evaluate_files(*files, out, report=False)
+    assert {path.name for path in out.rglob("*.*")} == {"eval.json", "mine.png", "report.html", "errors.png"}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_inputs_get_a_whole_report(name: str, tmp_path: Path) -> None:
+    truth, results = ODD[name]
+    evaluate_files(*on_disk(tmp_path / "in", truth, results), tmp_path / "out")
+    page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    assert "nan" not in re.sub(r'"data:[^"]*"', "", page).lower().split()
+    assert page.count("<h2 ") == 10
+
+
+def test_names_that_look_like_markup_stay_text(tmp_path: Path) -> None:
+    truth = truth_of([(1, 1, BOX), (2, 2, BOX)], classes=2)
+    for row, name in zip(truth["categories"], ("<b>$x_1$", "_hidden & $$")):
+        row["name"] = name
+    truth["images"][0]["file_name"] = '<img src="http://x.example/y">.jpg'
+    evaluate_files(*on_disk(tmp_path / "in", truth, results_of([(1, 1, BOX, 0.9), (2, 1, BOX, 0.8)])), tmp_path / "out")
+    page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    assert "&lt;b&gt;$x_1$" in page
+    assert "<b>" not in page
+    assert '<img src="http' not in page
+
+
+def test_images_that_cannot_be_drawn_are_told_when_all_is_written(tmp_path: Path) -> None:
+    truth = truth_of([(1, 1, BOX), (2, 1, BOX), (3, 1, BOX), (4, 1, BOX)], images=4)
+    truth["images"][2]["file_name"] = "../3.jpg"
+    images = photographs(tmp_path / "images", 1)
+    (images / "2.jpg").write_text("no image", encoding="utf-8")
+    results = results_of([(i, 1, BOX, 0.9) for i in (1, 2, 3, 4)])
+    with pytest.raises(DataError) as error:
+        evaluate_files(*on_disk(tmp_path / "in", truth, results), tmp_path / "out", images=images)
+    text = str(error.value)
+    assert all(part in text for part in ("2.jpg: not a whole image", "../3.jpg: leads out", "4.jpg: No such file"))
+    assert "1.jpg" not in text
+    assert (tmp_path / "out/plots/best_01.jpg").is_file()
+    assert (tmp_path / "out/report.html").read_text(encoding="utf-8").count("../3.jpg") == 1
+
+
+def test_a_missing_image_folder_is_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="--images: no folder"):
+        evaluate_files(*on_disk(tmp_path / "in", *random_scene(1)), tmp_path / "out", images=tmp_path / "none")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_with_none_of_the_images_is_told_once_and_at_once(tmp_path: Path) -> None:
+    truth, results = random_scene(1)
+    files = on_disk(tmp_path / "in", truth, results)
+    with pytest.raises(DataError, match=r"^--images: none of the 12 images is in .*such as 1\.jpg") as error:
+        evaluate_files(*files, tmp_path / "out", images=tmp_path / "in")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(DataError, match=r"images that could not be drawn.*\n(.*\n){5}  \.\.\. and \d+ more$"):
+        evaluate_files(*files, tmp_path / "out", images=photographs(tmp_path / "some", 1))
+
+
+def test_images_without_file_names_cannot_be_drawn(tmp_path: Path) -> None:
+    truth, results = random_scene(1)
+    for row in truth["images"]:
+        del row["file_name"]
+    with pytest.raises(DataError, match="--images: the ground truth names no files"):
+        evaluate_files(*on_disk(tmp_path / "in", truth, results), tmp_path / "out", images=tmp_path / "in")
+
+
+def test_a_thumbnail_shows_right_false_and_not_found_where_they_are(tmp_path: Path) -> None:
+    """An image of 800 x 400 with EXIF rotation comes out upright and smaller, its boxes with it."""
+    scored = scored_of(
+        truth_of([(1, 1, BOX), (1, 1, [300.0, 500.0, 80.0, 200.0])]),
+        results_of([(1, 1, NEAR, 0.9), (1, 2, [20.0, 600.0, 100.0, 100.0], 0.8), (1, 3, FAR, 0.1)]),
+    )
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.full((400, 800, 3), 120, np.uint8)).save(tmp_path / "1.jpg", exif=exif)
+    picture = draw_image(tmp_path / "1.jpg", scored, 0, 0.5).astype(int)
+    height, width, _ = picture.shape
+    assert (height, width) == (480, 240)
+    scale = 0.6
+
+    def colored(x: float, y: float, color: tuple[int, int, int]) -> bool:
+        """Whether the left edge of a box at (x, y) is drawn so."""
+        near = picture[round(y * scale), round(x * scale) - 2 : round(x * scale) + 3]
+        return bool((np.abs(near - color).max(axis=1) < 10).any())
+
+    assert colored(110, 190, RIGHT)
+    assert colored(20, 650, FALSE)
+    assert colored(300, 650, NOT_FOUND)
+    assert not any(colored(300, 330, color) for color in (RIGHT, FALSE, NOT_FOUND))  # below the score
+
+
+def test_a_thumbnail_of_a_16_bit_image_is_no_white_square(tmp_path: Path) -> None:
+    Image.fromarray(np.full((400, 400), 30000, np.uint16)).save(tmp_path / "1.png")
+    picture = draw_image(tmp_path / "1.png", scored_of(truth_of([(1, 1, BOX)]), []), 0, 0.5)
+    assert picture.shape == (480, 480, 3)
+    assert 110 < picture[20, 20, 0] < 124
+
+
+def test_findings_say_what_there_is() -> None:
+    def told(truth: dict, results: list) -> str:
+        scored = scored_of(truth, results)
+        return " ".join(findings(analyse(scored), scored))
+
+    whole = told(*random_scene(1))
+    assert all(part in whole for part in ("AP50", "Best F1", "calibration", "By size", "Lowest AP", "detected as"))
+    truth, results = random_scene(1)
+    part = told(truth, [row for row in results if row["image_id"] <= 2])
+    with_objects = {row["image_id"] for row in truth["annotations"] if not row["iscrowd"]}
+    assert f"10 of 12 images have no detection, of which {len(with_objects - {1, 2})} with objects. Was all" in part
+    assert "no detection" not in told(truth_of([(1, 1, BOX)], images=1), results_of([(1, 1, BOX, 0.9)]))
+    one = told(truth_of([(1, 1, BOX), (3, 1, BOX)]), results_of([(1, 1, BOX, 0.9), (3, 1, FAR, 0.9)]))
+    assert "1 of 3 images has no detection, of which 0 with objects." in one
+    assert "Was all" not in one
+    calibrated = told(
+        truth_of([(1, 1, BOX), (1, 1, FAR)]),
+        results_of([(1, 1, BOX, 0.9), (1, 1, FAR, 0.7), *((2, 1, BOX, 0.06) for _ in range(8))]),
+    )
+    assert "(80% score below 0.1); from score 0.700 on, scores are 0.200 too low" in calibrated
+    assert "mean 0.800, right 1.000." in calibrated
+    assert told(*ODD["no detections"]) == "There are no detections."
+    assert "nothing to find" in told(*ODD["no objects"])
+    assert "No detection is right" in told(*ODD["all wrong"])
+    assert "no probabilities" in told(*ODD["scores beyond 0..1"])
+    assert "No error costs" in told(*ODD["one class, one image"])

@@ -1,0 +1,76 @@
+"""What retinanet export says of a command line that cannot be followed."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from places import PROJECT
+
+WITHOUT = """
+import sys, importlib.util
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name.startswith("onnx") else find(name, *rest)
+sys.argv = ["export.py", *sys.argv[1:]]
+import runpy
+runpy.run_path({tool!r}, run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["OUT.pth"], 2, "must end in .onnx (ONNX) or .pt2 (torch.export)"),
+        (["OUT.onnx", "--format", "aoti"], 2, "for format aoti must end in .pt2"),
+        (["OUT.pt2", "--nms"], 2, "--nms and --int8 are for ONNX files"),
+        (["OUT.onnx", "--int8"], 2, "--int8 and --calibrate belong together"),
+        (["OUT.onnx", "--calibrate", "photos"], 2, "--int8 and --calibrate belong together"),
+        (["OUT.onnx", "--int8", "--calibrate", "no/such/folder"], 3, "no/such/folder: no such file, folder or pattern"),
+        (["OUT.onnx", "--limit", "0"], 2, "'0' is no whole number above 0"),
+        (["OUT.onnx", "--latency-runs", "-3"], 2, "'-3' is no whole number of 0 or more"),
+        (["OUT.onnx", "model.anchrs.offset=0"], 2, "model.anchrs"),
+        (["OUT.onnx", "data.root=nowhere"], 3, "nowhere/annotations/val.json: no such file"),
+    ],
+)
+def test_errors(
+    trained: Path, tmp_path: Path, tool: Callable[..., Any], words: list[str], code: int, message: str
+) -> None:
+    words = [word.replace("OUT", str(tmp_path / "out")) for word in words]
+    done = tool("export.py", trained / "checkpoints" / "best.pt", *words)
+    assert done.code == code, done.err
+    assert message in done.err
+    assert "Traceback" not in done.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_checkpoint_that_is_missing(tmp_path: Path, tool: Callable[..., Any]) -> None:
+    done = tool("export.py", tmp_path / "none.pt", tmp_path / "out.onnx")
+    assert done.code == 4
+    assert "none.pt: no such checkpoint" in done.err
+
+
+def test_what_exists_is_not_replaced_unasked(trained: Path, tmp_path: Path, tool: Callable[..., Any]) -> None:
+    for name in ("out.onnx", "out.onnx.json", "out.pt2"):
+        (tmp_path / name).write_text("dear", encoding="utf-8")
+    done = tool("export.py", trained / "checkpoints" / "best.pt", tmp_path / "out.onnx")
+    assert done.code == 2
+    assert "(2 errors)" in done.err
+    assert "add --overwrite" in done.err
+    assert (tmp_path / "out.onnx").read_text() == "dear"
+    done = tool("export.py", trained / "checkpoints" / "best.pt", tmp_path / "out.pt2")
+    assert "(1 error)" in done.err, "figures of the ONNX file are not in the way of those of a .pt2"
+
+
+def test_missing_packages_are_named_with_the_mend(
+    trained: Path, tmp_path: Path, tool_environment: dict[str, str]
+) -> None:
+    tool = PROJECT / "tools" / "export.py"
+    command = [sys.executable, "-c", WITHOUT.format(tool=str(tool)), str(trained / "checkpoints" / "best.pt")]
+    done = subprocess.run(
+        [*command, str(tmp_path / "out.onnx")], env=tool_environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 6
+    assert "needs onnx and onnxscript and onnxruntime; install with `pip install -e .[export]`" in done.stderr
+    assert "Traceback" not in done.stderr

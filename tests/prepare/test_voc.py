@@ -1,0 +1,244 @@
+"""Pascal VOC folders on disk, converted."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from places import SHARED
+
+from retinanet.errors import ConfigError, DataError
+from retinanet.files import read_json
+from retinanet.prepare.conversion import split_paths, train_command
+from retinanet.prepare.voc import convert_voc
+
+BCCD = SHARED / "bccd"
+
+Box = tuple[str, float, float, float, float]
+
+
+def xml(boxes: list[Box], size: tuple[int, int] = (40, 60), filename: str = "", extra: str = "") -> str:
+    objects = "".join(
+        f"<object><name>{name}</name>{extra}<bndbox><xmin>{x1}</xmin><ymin>{y1}</ymin>"
+        f"<xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox></object>"
+        for name, x1, y1, x2, y2 in boxes
+    )
+    side = f"<size><width>{size[1]}</width><height>{size[0]}</height><depth>3</depth></size>"
+    return f"<annotation><filename>{filename}</filename>{side}{objects}</annotation>"
+
+
+def picture(path: Path, size: tuple[int, int] = (40, 60)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (size[1], size[0]), (9, 99, 199)).save(path)
+
+
+@pytest.fixture
+def voc(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a folder of VOC's layout: name -> XML text; each gets a picture of 60 x 40."""
+
+    def build(annotations: dict[str, str], sets: dict[str, list[str]] | None = None) -> Path:
+        folder = tmp_path / "voc"
+        (folder / "Annotations").mkdir(parents=True)
+        for name, text in annotations.items():
+            (folder / "Annotations" / f"{name}.xml").write_text(text, encoding="utf-8")
+            picture(folder / "JPEGImages" / f"{name}.jpg")
+        (folder / "ImageSets" / "Main").mkdir(parents=True)
+        for name, members in (sets or {}).items():
+            (folder / "ImageSets" / "Main" / f"{name}.txt").write_text("\n".join(members) + "\n", encoding="utf-8")
+        return folder
+
+    return build
+
+
+def boxes_of(path: Path) -> list[list[float]]:
+    content = read_json(path)
+    assert isinstance(content, dict)
+    return [annotation["bbox"] for annotation in content["annotations"]]
+
+
+def test_one_based_inclusive_corners_become_coco_boxes(voc: Callable[..., Path], tmp_path: Path) -> None:
+    whole, first, point = ("a", 1, 1, 60, 40), ("a", 1, 1, 2, 1), ("a", 5, 6, 5, 6)
+    convert_voc(voc({"p": xml([whole, first, point])}), tmp_path / "out")
+    assert boxes_of(tmp_path / "out/all.json") == [[0, 0, 60, 40], [0, 0, 2, 1], [4, 5, 0, 0]]
+
+
+def test_zero_based_exclusive_corners_become_coco_boxes(voc: Callable[..., Path], tmp_path: Path) -> None:
+    folder = voc({"p": xml([("a", 0, 0, 60, 40), ("a", 3, 4, 10, 9)])})
+    convert_voc(folder, tmp_path / "out", zero_based=True)
+    assert boxes_of(tmp_path / "out/all.json") == [[0, 0, 60, 40], [3, 4, 7, 5]]
+
+
+def test_document_ids_sizes_areas_and_sorted_classes(voc: Callable[..., Path], tmp_path: Path) -> None:
+    folder = voc(
+        {"p": xml([("zebra", 1, 1, 10, 5), ("ant", 2, 2, 3, 3)]), "q": xml([]), "r": xml([("bee", 1, 1, 2, 2)])},
+        {"train": ["q", "p"], "val": ["r"]},
+    )
+    written = convert_voc(folder, tmp_path / "out")
+    assert [split.name for split in written] == ["train", "val"]
+    train, val = (read_json(tmp_path / f"out/{name}.json") for name in ("train", "val"))
+    assert isinstance(train, dict)
+    assert isinstance(val, dict)
+    assert train["images"] == [
+        {"id": 1, "file_name": "q.jpg", "height": 40, "width": 60},
+        {"id": 2, "file_name": "p.jpg", "height": 40, "width": 60},
+    ]
+    names = [(category["id"], category["name"]) for category in train["categories"]]
+    assert names == [(1, "ant"), (2, "bee"), (3, "zebra")]
+    assert val["categories"] == train["categories"]
+    assert [a["category_id"] for a in train["annotations"]] == [3, 1]
+    assert [a["id"] for a in train["annotations"]] == [1, 2]
+    assert [a["image_id"] for a in train["annotations"]] == [2, 2]
+    assert [a["area"] for a in train["annotations"]] == [50, 4]
+
+
+def test_given_classes_fix_the_ids_and_refuse_others(voc: Callable[..., Path], tmp_path: Path) -> None:
+    folder = voc({"p": xml([("b", 1, 1, 5, 5), ("a", 1, 1, 5, 5)])})
+    convert_voc(folder, tmp_path / "out", classes=["b", "never", "a"])
+    content = read_json(tmp_path / "out/all.json")
+    assert isinstance(content, dict)
+    assert [annotation["category_id"] for annotation in content["annotations"]] == [1, 3]
+    with pytest.raises(DataError, match="class 'a' occurs"):
+        convert_voc(folder, tmp_path / "other", classes=["b"])
+
+
+def test_difficult_objects_become_crowds(voc: Callable[..., Path], tmp_path: Path) -> None:
+    hard = xml([("a", 1, 1, 5, 5)], extra="<difficult>1</difficult>")
+    convert_voc(voc({"p": hard, "q": xml([("a", 1, 1, 5, 5)])}), tmp_path / "out")
+    content = read_json(tmp_path / "out/all.json")
+    assert isinstance(content, dict)
+    assert [annotation["iscrowd"] for annotation in content["annotations"]] == [1, 0]
+
+
+def test_every_error_comes_in_one_list(voc: Callable[..., Path], tmp_path: Path) -> None:
+    good = ("a", 1, 1, 5, 5)
+    folder = voc(
+        {
+            "size": xml([good], size=(60, 40)),
+            "cut": xml([good])[:-20],
+            "tag": "<annotations/>",
+            "nameless": xml([("", 1, 1, 5, 5)]),
+            "reversed": xml([good, ("a", 9, 1, 5, 5)]),
+            "outside": xml([("a", 0, 1, 5, 5), ("a", 1, 1, 61, 5)]),
+            "words": xml([("a", "one", 1, 5, 5)]),  # type: ignore[list-item]
+            "nan": xml([("a", float("nan"), 1, 5, 5)]),
+            "gone": xml([good]),
+            "broken": xml([good]),
+            "hard": xml([good], extra="<difficult>maybe</difficult>"),
+        }
+    )
+    (folder / "JPEGImages/gone.jpg").unlink()
+    (folder / "JPEGImages/broken.jpg").write_bytes(b"no picture")
+    with pytest.raises(DataError) as caught:
+        convert_voc(folder, tmp_path / "out")
+    message = str(caught.value)
+    assert "(12 errors)" in message
+    for expected in (
+        "size.xml: says height 60 and width 40, size.jpg has 40 and 60", "cut.xml: malformed XML",
+        "tag.xml: the outermost tag is not <annotation>", "nameless.xml: object 1: no <name>",
+        "reversed.xml: object 2: a: reversed box", "outside.xml: object 1: a: box", "outside.xml: object 2: a: box",
+        "--zero-based", "words.xml: object 1: <bndbox> without a number in <xmin>", "nan.xml: object 1: a: box",
+        "gone.xml: no image gone.*", "broken.jpg", "<difficult> is 'maybe'",
+    ):  # fmt: skip
+        assert expected in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_clipping_cuts_boxes_at_the_border(voc: Callable[..., Path], tmp_path: Path) -> None:
+    convert_voc(voc({"p": xml([("a", -3, 0, 70, 30)])}), tmp_path / "out", clip=True)
+    assert boxes_of(tmp_path / "out/all.json") == [[0, 0, 60, 30]]
+
+
+ENTITIES = '<!DOCTYPE a [<!ENTITY e "x"><!ENTITY f "&e;&e;&e;">]><annotation><filename>&f;</filename></annotation>'
+OUTER = '<!DOCTYPE a [<!ENTITY e SYSTEM "file:///etc/hostname">]><annotation><filename>&e;</filename></annotation>'
+
+
+BARE_DTD = '<!DOCTYPE annotation SYSTEM "voc.dtd"><annotation/>'
+
+
+@pytest.mark.parametrize("text", [ENTITIES, OUTER, BARE_DTD])
+def test_entities_are_refused(voc: Callable[..., Path], tmp_path: Path, text: str) -> None:
+    with pytest.raises(DataError, match="DTD or entities"):
+        convert_voc(voc({"p": text}), tmp_path / "out")
+
+
+def test_image_sets_must_name_annotated_images_once(voc: Callable[..., Path], tmp_path: Path) -> None:
+    folder = voc({"p": xml([("a", 1, 1, 5, 5)])}, {"train": ["p", "p", "missing", "p -1", "../p"]})
+    with pytest.raises(DataError) as caught:
+        convert_voc(folder, tmp_path / "out")
+    assert "(4 errors)" in str(caught.value)
+    for expected in ("train.txt:2: p comes twice", "train.txt:3: no missing.xml", "train.txt:4: 'p -1'", "train.txt:5"):
+        assert expected in str(caught.value)
+
+
+def test_given_splits_replace_those_of_the_folder(voc: Callable[..., Path], tmp_path: Path) -> None:
+    folder = voc({"p": xml([("a", 1, 1, 5, 5)]), "q": xml([])}, {"train": ["p"]})
+    (tmp_path / "mine.txt").write_text("q\np\n", encoding="utf-8")
+    splits = split_paths([f"both={tmp_path / 'mine.txt'}"])
+    assert [split.name for split in convert_voc(folder, tmp_path / "out", splits)] == ["both"]
+    content = read_json(tmp_path / "out/both.json")
+    assert isinstance(content, dict)
+    assert [image["file_name"] for image in content["images"]] == ["q.jpg", "p.jpg"]
+
+
+@pytest.mark.parametrize("pairs", [["train"], ["=x"], ["train="], ["a=x", "a=y"]])
+def test_split_words_are_checked(pairs: list[str]) -> None:
+    with pytest.raises(ConfigError, match="--split"):
+        split_paths(pairs)
+
+
+def test_a_flat_folder_finds_images_by_stem_then_by_filename(tmp_path: Path) -> None:
+    flat = tmp_path / "flat"
+    for image in ("p.PNG", "renamed.jpg", "two.jpg", "two.png"):
+        picture(flat / image)
+    for stem, filename in (("p", "old name.jpg"), ("q", "renamed.jpg"), ("two", "two.png")):
+        (flat / f"{stem}.xml").write_text(xml([("a", 1, 1, 5, 5)], filename=filename), encoding="utf-8")
+    convert_voc(flat, tmp_path / "out")
+    content = read_json(tmp_path / "out/all.json")
+    assert isinstance(content, dict)
+    assert [image["file_name"] for image in content["images"]] == ["p.PNG", "renamed.jpg", "two.png"]
+    (flat / "two.xml").write_text(xml([("a", 1, 1, 5, 5)], filename="../p.PNG"), encoding="utf-8")
+    with pytest.raises(DataError, match="several images fit"):
+        convert_voc(flat, tmp_path / "other")
+
+
+def test_written_files_are_replaced_only_when_told(voc: Callable[..., Path], tmp_path: Path) -> None:
+    folder = voc({"p": xml([("a", 1, 1, 5, 5)])})
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/all.json").write_text("mine", encoding="utf-8")
+    with pytest.raises(DataError, match="--overwrite"):
+        convert_voc(folder, tmp_path / "out")
+    assert (tmp_path / "out/all.json").read_text(encoding="utf-8") == "mine"
+    convert_voc(folder, tmp_path / "out", overwrite=True)
+    assert boxes_of(tmp_path / "out/all.json") == [[0, 0, 5, 5]]
+
+
+@pytest.mark.parametrize("folder", ["nowhere", "."])
+def test_folders_without_annotations_are_errors(tmp_path: Path, folder: str) -> None:
+    with pytest.raises(DataError, match=r"no such folder|no \.xml"):
+        convert_voc(tmp_path / folder, tmp_path / "out")
+
+
+def test_train_command_names_what_was_written(voc: Callable[..., Path], tmp_path: Path) -> None:
+    folder = voc({"p": xml([("a", 1, 1, 5, 5)]), "q": xml([])}, {"train": ["p"], "val": ["q"]})
+    written = convert_voc(folder, tmp_path / "out put")
+    words = train_command(written, tmp_path / "out put")
+    assert words.startswith("retinanet train configs/bccd.yaml 'data.root=")
+    for expected in (
+        "data.train_annotations=train.json", f"data.train_images={folder.resolve() / 'JPEGImages'}",
+        "data.val_annotations=val.json", f"data.val_images={folder.resolve() / 'JPEGImages'}",
+    ):  # fmt: skip
+        assert expected in words
+
+
+@pytest.mark.skipif(not BCCD.is_dir(), reason="the BCCD data set is not beside this checkout")
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_real_blood_cells_equal_their_coco_file(tmp_path: Path, split: str) -> None:
+    theirs = read_json(BCCD / "annotations" / f"{split}.json")
+    assert isinstance(theirs, dict)
+    names = [Path(image["file_name"]).stem for image in theirs["images"]]
+    (tmp_path / "set.txt").write_text("\n".join(names), encoding="utf-8")
+    convert_voc(BCCD / "voc", tmp_path / "out", {split: tmp_path / "set.txt"}, BCCD / "images")
+    ours = read_json(tmp_path / "out" / f"{split}.json")
+    assert isinstance(ours, dict)
+    for key in ("images", "annotations", "categories"):
+        assert ours[key] == theirs[key]

@@ -1,0 +1,212 @@
+"""YOLO folders on disk, converted."""
+
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from places import PROJECT
+
+from retinanet.errors import DataError
+from retinanet.files import read_json
+from retinanet.prepare.yolo import convert_yolo
+
+TOOL = PROJECT / "tools" / "prepare_data.py"
+YAML = "path: .\ntrain: images/train\nval: images/val\nnames:\n  0: ant\n  1: bee\n"
+
+
+def build(folder: Path, files: dict[str, str]) -> Path:
+    """Write files: pictures of 200 x 100 pixels where the name ends so, else text."""
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix in (".jpg", ".png"):
+            Image.new("RGB", (200, 100), (9, 99, 199)).save(path)
+        else:
+            path.write_text(text, encoding="utf-8")
+    return folder
+
+
+def content(path: Path) -> dict[str, Any]:
+    read = read_json(path)
+    assert isinstance(read, dict)
+    return read
+
+
+def bboxes(path: Path) -> list[list[float]]:
+    return [annotation["bbox"] for annotation in content(path)["annotations"]]
+
+
+def small(folder: Path, label: str, description: str = YAML) -> Path:
+    files = {"images/train/a.jpg": "", "labels/train/a.txt": label, "images/val/b.jpg": "", "labels/val/b.txt": ""}
+    return build(folder, {"data.yaml": description, **files})
+
+
+def test_mirrored_folders_become_one_file_a_split(tmp_path: Path) -> None:
+    folder = build(
+        tmp_path / "set",
+        {
+            "data.yaml": YAML,
+            "images/train/a.jpg": "", "labels/train/a.txt": "1 0.5 0.5 0.2 0.4\n\n0 0.05 0.1 0.1 0.2\n",
+            "images/train/deep/c.png": "", "labels/train/deep/c.txt": "0 0.5 0.5 1 1",
+            "images/train/empty.jpg": "",
+            "images/val/b.jpg": "", "labels/val/b.txt": "",
+        },
+    )  # fmt: skip
+    written = convert_yolo(folder, tmp_path / "out")
+    assert [(split.name, split.images) for split in written] == [
+        ("train", folder / "images/train"),
+        ("val", folder / "images/val"),
+    ]
+    train = content(tmp_path / "out/train.json")
+    assert [image["file_name"] for image in train["images"]] == ["a.jpg", "deep/c.png", "empty.jpg"]
+    assert [(image["height"], image["width"]) for image in train["images"]] == [(100, 200)] * 3
+    assert bboxes(tmp_path / "out/train.json") == [[80, 30, 40, 40], [0, 0, 20, 20], [0, 0, 200, 100]]
+    assert [annotation["category_id"] for annotation in train["annotations"]] == [2, 1, 1]
+    assert [(c["id"], c["name"]) for c in train["categories"]] == [(1, "ant"), (2, "bee")]
+    assert [image["file_name"] for image in content(tmp_path / "out/val.json")["images"]] == ["b.jpg"]
+
+
+def test_labels_beside_images_with_classes_txt(tmp_path: Path) -> None:
+    files = {"classes.txt": "ant\nbee\n\n", "a.jpg": "", "a.txt": "1 0.5 0.5 0.5 0.5", "b.jpg": ""}
+    (split,) = convert_yolo(build(tmp_path / "set", files), tmp_path / "out")
+    assert (split.name, split.images) == ("all", tmp_path / "set")
+    assert bboxes(tmp_path / "out/all.json") == [[50, 25, 100, 50]]
+
+
+def test_polygons_become_the_box_around_them(tmp_path: Path) -> None:
+    convert_yolo(small(tmp_path / "set", "0 0.1 0.2 0.5 0.9 0.3 0.1"), tmp_path / "out")
+    assert bboxes(tmp_path / "out/train.json") == [[20, 10, 80, 80]]
+
+
+def test_rounding_at_the_border_is_cut(tmp_path: Path) -> None:
+    convert_yolo(small(tmp_path / "set", "0 0.499 0.5 1.001 1"), tmp_path / "out")
+    assert bboxes(tmp_path / "out/train.json") == [[0, 0, 199.9, 100]]
+
+
+def test_clipping_cuts_what_leaves_the_image(tmp_path: Path) -> None:
+    folder = small(tmp_path / "set", "0 0 0.5 0.5 0.5")
+    with pytest.raises(DataError, match="--clip"):
+        convert_yolo(folder, tmp_path / "out")
+    convert_yolo(folder, tmp_path / "out", clip=True)
+    assert bboxes(tmp_path / "out/train.json") == [[0, 25, 50, 50]]
+
+
+def test_every_error_comes_in_one_list_with_its_line(tmp_path: Path) -> None:
+    lines = [
+        "0 0.5 0.5 0.5 0.5", "2 0.5 0.5 0.5 0.5", "-1 0.5 0.5 0.5 0.5", "ant 0.5 0.5 0.5 0.5", "0 0.5 0.5 0.5",
+        "0 0.5 0.5 0.5 0.5 0.9", "0 0.5 nan 0.5 0.5", "0 0.5 0.5 -0.5 0.5", "0 60 50 20 20", "0 0.5 0.5 0.5 half",
+        "9" * 5000 + " 0.5 0.5 0.5 0.5",
+    ]  # fmt: skip
+    folder = small(tmp_path / "set", "\n".join(lines))
+    build(folder, {"labels/train/lost.txt": "0 0.5 0.5 0.5 0.5", "labels/val/b.txt": "1 1"})
+    (folder / "images/val/c.jpg").write_bytes(b"no picture")
+    with pytest.raises(DataError) as caught:
+        convert_yolo(folder, tmp_path / "out")
+    message = str(caught.value)
+    assert "(13 errors)" in message
+    for number in range(2, 12):
+        assert f"{folder / 'labels/train/a.txt'}:{number}: " in message
+    assert "a.txt:1: " not in message
+    for expected in ("lost.txt: label file without an image", "b.txt:1: 2 values", str(folder / "images/val/c.jpg")):
+        assert expected in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_split_without_any_label_file_is_a_error(tmp_path: Path) -> None:
+    folder = build(tmp_path / "set", {"classes.txt": "ant", "images/a.jpg": "", "images/b.jpg": ""})
+    with pytest.raises(DataError, match="none of 2 images has a label file"):
+        convert_yolo(folder, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("description", "expected"),
+    [
+        ("names: [ant, no]\ntrain: images/train", "class 1 is False"),
+        ("names: [ant, bee]\nnc: 3\ntrain: images/train", "nc is 3 but names has 2"),
+        ("names: {0: ant, 2: bee}\ntrain: images/train", "without a gap"),
+        ("names: {0: ant, 0: bee}\ntrain: images/train", "key 0 comes more than once"),
+        ("train: images/train", "names must list the classes"),
+        ("names: [ant, bee]", "neither train nor val nor test"),
+        ("names: [ant, bee]\ntrain: ../other/images", "--split train=PATH"),
+        ("names: [ant, bee]\npath: /\ntrain: images/train", "lies outside"),
+        ("names: [ant, bee]\ntrain: images/tain", "no .*images/tain"),
+        ("names: [ant, bee]\ntrain: 7", "expected a path, found 7"),
+        ("names: [ant, bee\n", "cannot be read as YAML"),
+        ("names: !!python/object/apply:os.getcwd []\n", "cannot be read as YAML"),
+        ("a: &a [x]\nnames: *a\ntrain: images/train", "without aliases"),
+        ("? [a, b]\n: c\nnames: [ant, bee]\ntrain: images/train", "cannot be read as YAML"),
+        ("names: [ant, ant]\ntrain: images/train", "class 'ant' comes twice"),
+        ("just text", "expected keys"),
+        ("[" * 100_000, "nested at most"),
+        ("names: [ant, 2024-13-45]\ntrain: images/train", "cannot be read as YAML"),
+    ],
+)
+def test_wrong_descriptions_say_what_is_wrong(tmp_path: Path, description: str, expected: str) -> None:
+    with pytest.raises(DataError, match=expected):
+        convert_yolo(small(tmp_path / "set", "0 0.5 0.5 0.5 0.5", description), tmp_path / "out")
+
+
+def test_given_splits_may_lie_outside_the_folder(tmp_path: Path) -> None:
+    folder = build(tmp_path / "set", {"data.yaml": "names: [ant]\ntrain: ../elsewhere/images\n"})
+    other = build(tmp_path / "elsewhere", {"images/a.jpg": "", "labels/a.txt": "0 0.5 0.5 0.5 0.5"})
+    (split,) = convert_yolo(folder, tmp_path / "out", {"train": other / "images"})
+    assert split.images == other / "images"
+    assert bboxes(tmp_path / "out/train.json") == [[50, 25, 100, 50]]
+
+
+def test_a_split_may_be_a_list_of_images_or_of_folders(tmp_path: Path) -> None:
+    folder = build(
+        tmp_path / "set",
+        {
+            "data.yaml": "names: [ant]\ntrain: train.txt\nval: [images/x, images/y]\n",
+            "train.txt": "./images/x/a.jpg\nimages/y/b.jpg\n",
+            "images/x/a.jpg": "", "labels/x/a.txt": "0 0.5 0.5 0.5 0.5", "images/y/b.jpg": "",
+        },
+    )  # fmt: skip
+    convert_yolo(folder, tmp_path / "out")
+    for split in ("train", "val"):
+        names = [image["file_name"] for image in content(tmp_path / f"out/{split}.json")["images"]]
+        assert names == ["x/a.jpg", "y/b.jpg"]
+    build(folder, {"train.txt": "../outside.jpg\nimages/x/lost.jpg\nimages/x/a.jpg"})
+    with pytest.raises(DataError) as caught:
+        convert_yolo(folder, tmp_path / "other")
+    assert "train.txt:1: ../outside.jpg lies outside" in str(caught.value)
+    assert "train.txt:2: no image" in str(caught.value)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_folders_named_after_splits_need_no_data_yaml(tmp_path: Path, split: str) -> None:
+    place = "valid" if split == "val" else split
+    files = {"classes.txt": "ant", f"{place}/images/a.jpg": "", f"{place}/labels/a.txt": "0 0.5 0.5 0.5 0.5"}
+    (written,) = convert_yolo(build(tmp_path / "set", files), tmp_path / "out")
+    assert written.name == split
+    assert len(bboxes(written.annotations)) == 1
+
+
+def test_a_folder_without_class_names_is_a_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"neither data\.yaml nor classes\.txt"):
+        convert_yolo(build(tmp_path / "set", {"a.jpg": ""}), tmp_path / "out")
+    with pytest.raises(DataError, match="no such folder"):
+        convert_yolo(tmp_path / "nowhere", tmp_path / "out")
+
+
+def test_the_command_line_converts_and_prints_how_to_train(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = small(tmp_path / "set", "0 0 0.5 0.5 0.5")
+
+    def run(*words: str) -> tuple[object, str, str]:
+        monkeypatch.setattr("sys.argv", [str(TOOL), "yolo", str(folder), "--output", str(tmp_path / "out"), *words])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(TOOL), run_name="__main__")
+        return ended.value.code, *capsys.readouterr()
+
+    code, out, err = run()
+    assert (code, out) == (3, "")
+    assert err.startswith(f"error: {folder}: cannot be converted from YOLO (1 error)")
+    code, out, err = run("--clip")
+    assert (code, err) == (0, "")
+    assert out.startswith("train: 1 images (0 without objects), 1 boxes")
+    assert out.splitlines()[-1].startswith("retinanet train configs/bccd.yaml data.root=")

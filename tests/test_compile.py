@@ -1,0 +1,155 @@
+"""A compiled network against the plain one: the same training to rounding, a graph a canvas, and what is told."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch._dynamo
+from torch._dynamo.exc import BackendCompilerFailed
+from torch._inductor.exc import InductorError
+
+from retinanet.compile import can_compile, check_compiler, compiler_errors, prepare_compiler
+from retinanet.config.load import config_to_dict
+from retinanet.config.schema import Config
+from retinanet.errors import ConfigError, ResourceError
+from retinanet.run import checkpoint as checkpoints
+from retinanet.run.metrics import read_rows, without_clock
+from retinanet.training import engine
+from retinanet.training.state import TrainState, config_differences
+
+Tiny = Callable[..., Config]
+needs_compiler = pytest.mark.skipif(not can_compile("cpu"), reason="no C++ compiler here")
+
+TWO_CANVASES = (
+    "data.canvas=null",
+    "data.shorter_side=[62, 94]",
+    "data.longer_side=96",
+    "schedule.iterations=4",
+    "model.fpn.channels=32",
+    "log.pictures=0",
+)
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_a_compiled_run_is_the_plain_one_to_rounding_and_resumes_to_the_bit(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four steps on two canvases, in one go and ended by force after three of them, of which two are saved."""
+    engine.train(tiny(*TWO_CANVASES), tmp_path / "plain")
+    capsys.readouterr()
+    compiled = (*TWO_CANVASES, "compile=true")
+    engine.train(tiny(*compiled), tmp_path / "whole")
+    told = capsys.readouterr().out
+    for side in (64, 96):
+        assert told.count(f"compiling the network for 4 x {side} x {side} pixels") == 1, told
+
+    halves = tiny(*compiled, "log.save_every=2")
+    step = engine.train_step
+
+    def killed_in_the_fourth(state: TrainState, *rest: Any) -> Any:
+        if state.progress.step == 3:
+            raise KeyboardInterrupt
+        return step(state, *rest)
+
+    monkeypatch.setattr(engine, "train_step", killed_in_the_fourth)
+    with pytest.raises(KeyboardInterrupt):
+        engine.train(halves, tmp_path / "halves")
+    monkeypatch.setattr(engine, "train_step", step)
+    assert checkpoints.load(tmp_path / "halves" / "checkpoints" / "last.pt").progress.step == 2
+    torch._dynamo.reset()  # as a new process would begin
+    engine.train(halves, tmp_path / "halves", resume=True)
+    plain, whole = (
+        [row for row in read_rows(tmp_path / name / "metrics.jsonl") if row["kind"] == "train"]
+        for name in ("plain", "whole")
+    )
+    for ours, wanted in zip(whole, plain, strict=True):
+        assert ours["loss"] == pytest.approx(wanted["loss"], rel=1e-4)
+        assert ours["grad_norm"] == pytest.approx(wanted["grad_norm"], rel=1e-3)
+    assert without_clock(tmp_path / "halves" / "metrics.jsonl") == without_clock(tmp_path / "whole" / "metrics.jsonl")
+
+    states = [
+        checkpoints.load(tmp_path / name / "checkpoints" / "last.pt").model for name in ("plain", "whole", "halves")
+    ]
+    assert states[0].keys() == states[1].keys()
+    for name, tensor in states[0].items():
+        torch.testing.assert_close(states[1][name], tensor, rtol=1e-3, atol=1e-5)
+        assert torch.equal(states[1][name], states[2][name])
+
+
+def test_a_machine_that_cannot_compile_is_told_before_the_work(tiny: Tiny, tmp_path: Path, fresh: None) -> None:
+    os.environ["CXX"] = "no-such-compiler"
+    with pytest.raises(ResourceError, match=r"compile: .*C\+\+ compiler.*compile=false"):
+        engine.train(tiny("compile=true"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ResourceError, match="for mps; set compile=false"):
+        check_compiler(torch.device("mps"))
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("CXX", "")
+    can_compile.cache_clear()
+    yield
+    can_compile.cache_clear()
+
+
+def test_tight_canvases_are_not_compiled(tiny: Tiny) -> None:
+    with pytest.raises(ConfigError, match=r"compile needs data\.canvases=groups"):
+        tiny("compile=true", "data.canvases=tight", "data.canvas=null")
+
+
+def failing(error: Exception) -> None:
+    with compiler_errors():
+        raise error
+
+
+def test_a_compiler_that_fails_says_why_and_how_to_go_on_without() -> None:
+    reason = RuntimeError("\nC++ compile error\nmany lines")
+    for error in (BackendCompilerFailed(failing, reason, None), InductorError(reason, None)):
+        with pytest.raises(ResourceError, match=r"torch.compile failed: C\+\+ compile error\n.*compile=false --resume"):
+            failing(error)
+    with pytest.raises(ZeroDivisionError):
+        failing(ZeroDivisionError())
+
+
+def test_a_compiled_run_may_go_on_uncompiled(tiny: Tiny) -> None:
+    both = [config_to_dict(tiny(f"compile={flag}")) for flag in ("true", "false")]
+    assert config_differences(*both) == []
+
+
+def test_compiled_code_is_kept_where_the_user_said_or_in_the_users_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "elsewhere")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    prepare_compiler()
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "elsewhere"
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    prepare_compiler()
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "retinanet" / "compiled")
+
+
+@pytest.mark.parametrize("trouble", ["a file in its place", "not writable", "no home"])
+def test_without_a_cache_that_can_be_written_torch_chooses(
+    trouble: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    if trouble == "a file in its place":
+        (tmp_path / "cache").write_text("", encoding="utf-8")
+    elif trouble == "not writable":
+        monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
+    else:
+        monkeypatch.delenv("XDG_CACHE_HOME")
+
+        def nowhere() -> Path:
+            raise RuntimeError("Could not determine home directory.")
+
+        monkeypatch.setattr(Path, "home", nowhere)
+    prepare_compiler()
+    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ

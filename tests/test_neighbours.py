@@ -1,9 +1,0 @@
-"""Groups of neighbours up to a bound."""
-
-from retinanet.neighbours import grouped
-
-
-def test_neighbours_share_a_group_up_to_the_bound() -> None:
-    assert list(grouped([40, 60, 1, 120, 0, 30], sum, 100)) == [[40, 60], [1], [120], [0, 30]]
-    assert list(grouped([1, 2, 3], sum, 0)) == [[1], [2], [3]]
-    assert list(grouped([], sum, 100)) == []

@@ -1,0 +1,107 @@
+"""Two ranks under torchrun and one process agree at the same global batch."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from places import PROJECT
+
+from retinanet.config.schema import Config
+from retinanet.distributed import Ranks
+from retinanet.errors import CheckpointError, ConfigError
+from retinanet.run import checkpoint as checkpoints
+from retinanet.run.metrics import read_rows
+from retinanet.training.engine import train
+from retinanet.training.state import build_state
+
+STEPS = 20
+TOLD = (
+    f"schedule.iterations={STEPS}",
+    *("schedule.batch_size=8", "schedule.reference_batch=8", "schedule.lr=0.00005", "schedule.warmup=5"),
+    *(
+        "schedule.clip_norm=10.0",
+        "data.canvas=[32, 32]",
+        "data.color_jitter=0.1",
+        "log.pictures=0",
+        "eval.batch_size=2",
+    ),
+)
+"""The learning rate is so low that rounding, which differs between the runs, is not amplified to 1e-5 in 20 steps."""
+LOSSES = ("loss", "loss_class", "loss_box", "positives_per_image", "class_loss_foreground_share")
+
+
+@pytest.fixture(scope="module")
+def alone(tiny: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of one process without accumulation."""
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    train(tiny(*TOLD), folder)
+    return folder
+
+
+def torchrun(tiny_yaml: Path, environment: dict[str, str], *told: str) -> subprocess.CompletedProcess[str]:
+    tool = PROJECT / "tools" / "train.py"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    return subprocess.run(
+        [*launcher, str(tool), str(tiny_yaml), *told],
+        env=environment, capture_output=True, text=True, timeout=180, check=False,
+    )  # fmt: skip
+
+
+def assert_equal_runs(folder: Path, expected: Path) -> None:
+    rows, wanted = (
+        [row for row in read_rows(path / "metrics.jsonl") if row["kind"] == "train"] for path in (folder, expected)
+    )
+    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
+    for row, reference in zip(rows, wanted, strict=True):
+        for name in LOSSES:
+            assert row[name] == pytest.approx(reference[name], abs=1e-5), (row["step"], name)
+        assert row["lr"] == reference["lr"]
+        assert row["epoch"] == reference["epoch"]
+        assert row["grad_norm"] == pytest.approx(reference["grad_norm"], rel=1e-3)
+    evaluation, reference = (
+        json.loads((path / "eval.json").read_text(encoding="utf-8"))["metrics"] for path in (folder, expected)
+    )
+    assert evaluation == pytest.approx(reference, abs=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("accumulation", [1, 4])
+def test_two_ranks_log_the_losses_of_one_process(
+    alone: Path, tiny_yaml: Path, tool_environment: dict[str, str], tmp_path: Path, accumulation: int
+) -> None:
+    told = (*TOLD, f"schedule.accumulation={accumulation}", f"output={tmp_path / 'run'}")
+    done = torchrun(tiny_yaml, tool_environment, *told)
+    assert done.returncode == 0, done.stderr
+    assert "2 processes" in done.stdout
+    assert done.stdout.count("from step 0") == 1, "only one rank speaks"
+    assert_equal_runs(tmp_path / "run", alone)
+
+
+@pytest.mark.slow
+def test_each_rank_keeps_a_running_mean_that_a_resumed_run_of_as_many_continues(
+    tiny: Callable[..., Config], tiny_yaml: Path, tool_environment: dict[str, str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    told = ["loss.normaliser=running_positives", "schedule.iterations=2", "log.pictures=0", f"output={folder}"]
+    done = torchrun(tiny_yaml, tool_environment, *told)
+    assert done.returncode == 0, done.stderr
+    means_R = checkpoints.load(folder / "checkpoints" / "last.pt").running_positives_R
+    assert means_R is not None
+    assert means_R.shape == (2,)
+    assert means_R[0] != means_R[1]
+    per_image = [row["positives_per_image"] for row in read_rows(folder / "metrics.jsonl") if row["kind"] == "train"]
+    # Both ranks' means obey the same rule, so their sum follows the sum of positives, 4 images a step.
+    assert means_R.sum().item() == pytest.approx((200 * 0.9 + 0.4 * per_image[0]) * 0.9 + 0.4 * per_image[1])
+    with pytest.raises(CheckpointError, match=r"the file holds 2, not 1; resume with as many processes as saved it"):
+        train(tiny(*told), folder, resume=True)
+
+
+def test_statistics_over_ranks_need_gpus(tiny: Callable[..., Config]) -> None:
+    config = tiny("model.backbone.norm=sync_bn")
+    with pytest.raises(ConfigError, match=r"model\.backbone\.norm: sync_bn over several processes needs GPUs"):
+        build_state(config, 3, torch.device("cpu"), Ranks(0, 0, 2))
+    build_state(config, 3, torch.device("cpu"), Ranks(0, 0, 1))

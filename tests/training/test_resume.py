@@ -1,0 +1,193 @@
+"""A run that was killed, interrupted and resumed is bit for bit the run that was not."""
+
+import hashlib
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from places import PROJECT
+
+from retinanet.config.schema import Config
+from retinanet.errors import ConfigError
+from retinanet.run import checkpoint as checkpoints
+from retinanet.run.metrics import read_rows, without_clock
+from retinanet.training.engine import train
+
+WITHOUT_COLLECTOR = """
+import gc, runpy, sys
+gc.disable()
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""Runs a tool that must end its loader threads itself: a collector that comes too late would let it hang."""
+
+STEPS = 18
+TOLD = (
+    f"schedule.iterations={STEPS}",
+    *("schedule.ema=0.9", "schedule.optimizer=adamw", "schedule.lr=0.001", "model.backbone.name=mobilenet_v2"),
+    *("model.backbone.norm=bn", "model.fpn.channels=32", "model.head.norm=none"),
+    "loss.normaliser=running_positives",
+    *("log.save_every=2", "eval.every=5", "eval.unit=steps", "data.color_jitter=0.2", "data.scale_jitter=[0.8, 1.2]"),
+)
+Start = Callable[..., subprocess.Popen[str]]
+
+
+def run_hash(folder: Path) -> dict[str, str]:
+    """SHA-256 of all that must not depend on interruptions."""
+    found = {}
+    for name in ("last", "best"):
+        saved = checkpoints.load(folder / "checkpoints" / f"{name}.pt")
+        parts: list[bytes] = []
+        for part in (saved.model, saved.average, saved.optimizer, saved.progress._asdict(), saved.running_positives_R):
+            collect(part, parts)
+        found[name] = hashlib.sha256(b"|".join(parts)).hexdigest()
+    found["metrics"] = hashlib.sha256(without_clock(folder / "metrics.jsonl")).hexdigest()
+    for name in ("eval.json", "detections.json"):
+        found[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    return found
+
+
+def collect(value: object, parts: list[bytes]) -> None:
+    """Bytes of every tensor and plain value, in a fixed order."""
+    if isinstance(value, torch.Tensor):
+        parts += [str((value.dtype, tuple(value.shape))).encode(), value.contiguous().numpy().tobytes()]
+    elif isinstance(value, dict):
+        for key in value:
+            parts.append(repr(key).encode())
+            collect(value[key], parts)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            collect(item, parts)
+    else:
+        parts.append(repr(value).encode())
+
+
+def last_step(folder: Path) -> int:
+    """Step of the last training row, 0 while there is none."""
+    file = folder / "metrics.jsonl"
+    rows = re.findall(rb'"kind": "train", "step": (\d+)', file.read_bytes()) if file.exists() else []
+    return int(rows[-1]) if rows else 0
+
+
+def log_inode(folder: Path) -> int:
+    """Changes when a process takes the run over, since that replaces its metrics.jsonl; 0 while there is none."""
+    file = folder / "metrics.jsonl"
+    return file.stat().st_ino if file.exists() else 0
+
+
+def wait_for_step(process: subprocess.Popen[str], folder: Path, step: int, inode_before: int) -> None:
+    """Until this process, not one before it, has taken the run over and `step` is logged."""
+    deadline = time.monotonic() + 60
+    while log_inode(folder) == inode_before or last_step(folder) < step:
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            raise AssertionError(f"ended before step {step}: {process.communicate()}")
+        time.sleep(0.005)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tiny: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("unbroken") / "run"
+    train(tiny(*TOLD), folder)
+    return folder
+
+
+@pytest.mark.slow
+def test_a_run_killed_five_times_and_interrupted_twice_ends_as_the_unbroken_one(
+    unbroken: Path, tiny_yaml: Path, start_tool: Start, tool_environment: dict[str, str], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    delays = random.Random(7)
+    arguments = (tiny_yaml, *TOLD, f"output={run}", "data.workers=1", "--resume")
+    for step, number in (
+        *((0, signal.SIGKILL), (1, signal.SIGKILL), (4, signal.SIGKILL), (6, signal.SIGTERM), (7, signal.SIGKILL)),
+        *((9, signal.SIGINT), (11, signal.SIGKILL)),
+    ):
+        before = log_inode(run)
+        process = start_tool("train.py", *arguments)
+        wait_for_step(process, run, step, before)
+        if number == signal.SIGKILL:
+            time.sleep(delays.uniform(0, 0.25))
+            process.kill()
+            process.communicate(timeout=30)
+            continue
+        # To the whole process group, as a terminal and batch systems do.
+        seen = last_step(run)
+        os.killpg(process.pid, number)
+        _, err = process.communicate(timeout=30)
+        assert process.returncode == 128 + number, err
+        assert "Traceback" not in err
+        told = re.search(rf"stopped by {number.name}: step (\d+) of {STEPS} is saved in .*last\.pt.*--resume", err)
+        assert told is not None, err
+        saved = checkpoints.load(run / "checkpoints" / "last.pt").progress.step
+        assert saved == int(told[1]) == last_step(run)
+        assert seen <= saved <= seen + 2
+    command = [sys.executable, "-c", WITHOUT_COLLECTOR, str(PROJECT / "tools" / "train.py"), *map(str, arguments)]
+    done = subprocess.run(command, env=tool_environment, capture_output=True, text=True, timeout=90, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"{STEPS} steps from step" in done.stdout
+    assert run_hash(run) == run_hash(unbroken)
+    assert [row["step"] for row in read_rows(run / "metrics.jsonl") if row["kind"] == "train"] == [*range(1, STEPS + 1)]
+
+
+def test_the_hash_notices_one_changed_bit(unbroken: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "run"
+    for name in ("metrics.jsonl", "eval.json", "detections.json", "checkpoints/last.pt", "checkpoints/best.pt"):
+        (copied / name).parent.mkdir(parents=True, exist_ok=True)
+        (copied / name).write_bytes((unbroken / name).read_bytes())
+    assert run_hash(copied) == run_hash(unbroken)
+    last = checkpoints.load(copied / "checkpoints/last.pt")
+    moment = next(iter(last.optimizer["state"].values()))["exp_avg"]
+    first = (0,) * moment.ndim
+    moment[first] = torch.nextafter(moment[first], torch.tensor(10.0))
+    checkpoints.save(copied / "checkpoints/last.pt", last)
+    differs = [name for name, value in run_hash(copied).items() if value != run_hash(unbroken)[name]]
+    assert differs == ["last"]
+
+
+def test_resuming_a_finished_run_changes_nothing(unbroken: Path, tiny: Callable[..., Config]) -> None:
+    before = run_hash(unbroken)
+    train(tiny(*TOLD), unbroken, resume=True)
+    assert run_hash(unbroken) == before
+
+
+def test_resuming_where_nothing_is_starts_anew(tiny: Callable[..., Config], tmp_path: Path) -> None:
+    train(tiny("schedule.iterations=1"), tmp_path / "run", resume=True)
+    assert last_step(tmp_path / "run") == 1
+
+
+def test_resuming_with_another_config_lists_what_differs(unbroken: Path, tiny: Callable[..., Config]) -> None:
+    before = run_hash(unbroken)
+    config_text = (unbroken / "config.yaml").read_text(encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        train(tiny(*TOLD, "schedule.lr=0.5", "data.flip=0.25", "log.every=1", "data.workers=1"), unbroken, resume=True)
+    message = str(caught.value)
+    assert "schedule.lr: was 0.001, now 0.5" in message
+    assert "data.flip: was 0.5, now 0.25" in message
+    assert "workers" not in message
+    assert "2 errors" in message
+    assert run_hash(unbroken) == before
+    assert (unbroken / "config.yaml").read_text(encoding="utf-8") == config_text
+
+
+def test_a_damaged_last_checkpoint_is_refused_and_nothing_lost(
+    unbroken: Path, tiny: Callable[..., Config], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "metrics.jsonl").write_bytes((unbroken / "metrics.jsonl").read_bytes())
+    whole = (unbroken / "checkpoints/last.pt").read_bytes()
+    (run / "checkpoints/last.pt").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"last\.pt: not a checkpoint, or cut short"):
+        train(tiny(*TOLD), run, resume=True)
+    assert (run / "metrics.jsonl").read_bytes() == (unbroken / "metrics.jsonl").read_bytes()
+    assert json.loads((unbroken / "eval.json").read_text(encoding="utf-8"))["step"] > 0
