@@ -34,7 +34,7 @@ def own_precisions(device: torch.device) -> tuple[Precision, ...]:
 
 
 def build_config(backbone: str, precision: Precision, batch: int) -> Config:
-    """torchvision's rules for assignment, anchors, pyramid, losses and detections, with random weights."""
+    """Torchvision's rules for assignment, anchors, pyramid, losses and detections, with random weights."""
     return config_from_dict(
         {
             "model": {
@@ -79,7 +79,6 @@ def one_update(state: TrainState, parts: engine.StepParts) -> Callable[[Batch], 
 
 def as_in_a_run(step: Callable[[], Result]) -> Callable[[], Result]:
     """`step` under the global settings that a run of ours has (build.seed_everything), and torch's own afterwards."""
-
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
     def within() -> Result:

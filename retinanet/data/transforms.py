@@ -151,7 +151,7 @@ def make_sample(
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """torch's float kernels round by the number of threads; loader workers have one, so everyone takes one."""
+    """Torch's float kernels round by the number of threads; loader workers have one, so everyone takes one."""
     threads = torch.get_num_threads()
     if threads > 1:
         torch.set_num_threads(1)

@@ -22,7 +22,7 @@ OUR_NORM_EPS = 1e-5
 
 
 def modernised(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """torchvision's state dict with the module names of its first releases brought up to date.
+    """Torchvision's state dict with the module names of its first releases brought up to date.
 
     Its published RetinaNet (v1) has them: `head.*.conv.0, 2, 4, 6` for `conv.0.0 ... conv.3.0`, and
     `fpn.inner_blocks.0` for `inner_blocks.0.0`.

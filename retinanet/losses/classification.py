@@ -15,7 +15,7 @@ from retinanet.structures import ClassTargets, Scoring
 
 
 def sigmoid_prior_bias(prior: float, classes: int) -> list[float]:
-    """b with sigmoid(b) = prior for every class: -log((1 - pi) / pi)."""
+    """B with sigmoid(b) = prior for every class: -log((1 - pi) / pi)."""
     return [-math.log((1.0 - prior) / prior)] * classes
 
 

@@ -46,7 +46,7 @@ class FocalLoss(nn.Module):
         self.register_buffer("alpha", _buffer(alpha))
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """logits (N, C) or (N, C, d1, ...) and class indices (N,) or (N, d1, ...) -> loss, float32."""
+        """Logits (N, C) or (N, C, d1, ...) and class indices (N,) or (N, d1, ...) -> loss, float32."""
         return softmax_focal_loss(
             logits,
             target,
@@ -79,7 +79,7 @@ class SigmoidFocalLoss(nn.Module):
         self.register_buffer("alpha", _buffer(alpha))
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """logits and targets in 0..1 of one shape -> loss, float32."""
+        """Logits and targets in 0..1 of one shape -> loss, float32."""
         return sigmoid_focal_loss(logits, target, alpha=self.alpha, gamma=self.gamma, reduction=self.reduction)
 
     def extra_repr(self) -> str:
@@ -88,5 +88,5 @@ class SigmoidFocalLoss(nn.Module):
 
 
 def _buffer(alpha: float | Sequence[float] | Tensor | None) -> Tensor | None:
-    """alpha as a float32 tensor of the module's own, which no caller's later change reaches."""
+    """Alpha as a float32 tensor of the module's own, which no caller's later change reaches."""
     return None if alpha is None else torch.as_tensor(alpha, dtype=torch.float32).detach().clone()

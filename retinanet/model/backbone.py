@@ -103,7 +103,7 @@ def move_strides(network: nn.Module) -> None:
 
 
 def _network(name: str, norm: NormLayer, from_scratch: bool) -> nn.Module:
-    """torchvision's network; from_scratch starts each residual branch at zero (arXiv 1706.02677, section 5.1)."""
+    """Torchvision's network; from_scratch starts each residual branch at zero (arXiv 1706.02677, section 5.1)."""
     match name:
         case "resnet18":
             return models.resnet18(norm_layer=norm, zero_init_residual=from_scratch)

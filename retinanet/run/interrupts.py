@@ -11,7 +11,8 @@ from retinanet.errors import Interrupted
 
 class StopRequest:
     """The signal that asked to stop, 0 while none did. A second signal ends the process without
-    saving, as soon as the images being read are there."""
+    saving, as soon as the images being read are there.
+    """
 
     def __init__(self) -> None:
         self.signal = 0

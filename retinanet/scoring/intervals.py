@@ -34,7 +34,8 @@ def bootstrap_p_value(samples_R: Floats) -> float:
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down correction (1979), in the order given: p_(i) becomes max over j <= i of (n - j + 1) p_(j), at
-    most 1. NaN stays NaN and does not count towards n."""
+    most 1. NaN stays NaN and does not count towards n.
+    """
     corrected = [float("nan")] * len(p_values)
     rising = sorted((p, i) for i, p in enumerate(p_values) if not np.isnan(p))
     least = 0.0

@@ -79,7 +79,7 @@ class ScoreSamples(NamedTuple):
 
 
 def match_detections(ground_truth: dict[str, Any], results: list[dict[str, Any]] | None) -> Matches:
-    """pycocotools' matching of a set of detections.
+    """Pycocotools' matching of a set of detections.
 
     ground_truth: a validated COCO dict; results: validated COCO results. Neither is changed.
     None stands for the detections of a run that diverged and is the same as an empty list: no detections, so AP is 0

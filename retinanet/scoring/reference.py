@@ -13,7 +13,8 @@ from pycocotools.cocoeval import COCOeval
 
 class CocoNumbers(NamedTuple):
     """What an engine found, in pycocotools' axes: T IoU thresholds, Q recalls, K classes by rising id, A areas and
-    M detection limits (1, 10, 100)."""
+    M detection limits (1, 10, 100).
+    """
 
     twelve: tuple[float, ...]
     """The twelve, in pycocotools' order."""
@@ -25,7 +26,7 @@ class CocoNumbers(NamedTuple):
 
 
 def index_coco(dataset: dict[str, Any]) -> COCO:
-    """pycocotools' view of a COCO dict. COCOeval will write keys of its own into the dict's annotations."""
+    """Pycocotools' view of a COCO dict. COCOeval will write keys of its own into the dict's annotations."""
     coco = COCO()
     coco.dataset = dataset
     coco.createIndex()
@@ -33,7 +34,7 @@ def index_coco(dataset: dict[str, Any]) -> COCO:
 
 
 def score(ground_truth: dict[str, Any], results: list[dict[str, Any]]) -> CocoNumbers:
-    """pycocotools' box evaluation of validated results against a validated COCO dict; neither is changed."""
+    """Pycocotools' box evaluation of validated results against a validated COCO dict; neither is changed."""
     with contextlib.redirect_stdout(io.StringIO()):
         # COCOeval writes "ignore" and "_ignore" into the annotations that it is given.
         truth = index_coco({**ground_truth, "annotations": [dict(row) for row in ground_truth["annotations"]]})

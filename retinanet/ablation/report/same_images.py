@@ -232,5 +232,5 @@ def _write_key(draw: ImageDraw.ImageDraw, top: int) -> None:
 
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    """matplotlib's own font, as in the plots; Pillow's has no Greek letters."""
+    """Matplotlib's own font, as in the plots; Pillow's has no Greek letters."""
     return ImageFont.truetype(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)

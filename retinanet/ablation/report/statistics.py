@@ -159,7 +159,7 @@ def _verdict(difference: float, p_holm: float, seeds_p_holm: float) -> str:
 
 
 def _measured(values: Floats) -> Floats:
-    """pycocotools' -1 (nothing to measure) as NaN."""
+    """Pycocotools' -1 (nothing to measure) as NaN."""
     return np.where(values < 0, np.nan, values)
 
 
