@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.ops import FrozenBatchNorm2d
 
-from retinanet.config.schema import Backbone as BackboneConfig
+from retinanet.config.schema import BackboneKeys as BackboneConfig
 from retinanet.errors import CheckpointError
 from retinanet.model.backbone import IMAGENET_WEIGHTS, Backbone, build_backbone, group_norm, read_state
 from retinanet.model.folding import FrozenNorm
