@@ -186,15 +186,20 @@ def fitted_font(text: str, size: int, width: int) -> ImageFont.FreeTypeFont:
     return text_font(size)
 
 
-def save_picture(path: Path, image_HW3: Picture) -> None:
-    """Write a PNG or JPEG, as the suffix says, whole or not at all; missing folders are made.
-
-    Raises ConfigError for another suffix, ResourceError where the file cannot be written.
-    """
+def picture_format(path: Path) -> str:
+    """Pillow's name of the format that a picture's suffix stands for; ConfigError for any other suffix."""
     formats = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
-    kind = formats.get(path.suffix.lower())
-    if kind is None:
+    if path.suffix.lower() not in formats:
         raise ConfigError(f"{path}: a picture's name must end in one of {', '.join(formats)}")
+    return formats[path.suffix.lower()]
+
+
+def save_picture(path: Path, image_HW3: Picture) -> None:
+    """Write a PNG or JPEG, as the suffix says, whole or not at all; missing folders are created.
+
+    Raises ConfigError as `picture_format`, ResourceError where the file cannot be written.
+    """
+    kind = picture_format(path)
     with replacing(path) as part:
         Image.fromarray(image_HW3).save(part, kind, **({"quality": 92} if kind == "JPEG" else {}))
 

@@ -226,5 +226,8 @@ def test_durations_and_absent_numbers() -> None:
 
 
 def test_importing_metrics_and_drawing_imports_no_torch() -> None:
-    code = "import sys, retinanet.run.metrics, retinanet.display.drawing; sys.exit(bool({'torch', 'matplotlib'} & {*sys.modules}))"
+    code = (
+        "import sys, retinanet.run.metrics, retinanet.display.drawing\n"
+        "sys.exit(bool({'torch', 'matplotlib'} & {*sys.modules}))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
