@@ -1,4 +1,4 @@
-"""How plots look, and how a figure is made and saved without global state."""
+"""The style of all plots, and figures that are created and saved without global state."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ COLORS = (*PALETTE[:6], "#000000")
 INK = "#222222"
 MUTED = "#767676"
 FONT = 10.0
-"""Points; a figure is about 9 inches wide and shown at that width."""
+"""Points; a figure is about 9 inches wide and is shown at that width."""
 DPI = 130
 
 
@@ -48,7 +48,7 @@ def tidy(axes: Axes, xlabel: str, ylabel: str, title: str = "") -> None:
 
 
 def legend_below(figure: Figure, axes: Axes, columns: int = 4) -> None:
-    """One legend for the whole figure, under it, where it covers no data."""
+    """One legend for the whole figure, below it, where it covers no data."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         figure.legend(

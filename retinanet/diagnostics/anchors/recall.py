@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from retinanet.data.coco import ImageRecord
 from retinanet.data.transforms import ResizeRule
 from retinanet.detection.anchors import STRIDES, AnchorSpec, cell_anchors, pyramid_anchors
+from retinanet.scoring.matches import AREA_RANGES, AREAS
 
 
 class PlacedBoxes(NamedTuple):
@@ -67,10 +68,8 @@ class BestAnchors(NamedTuple):
     """(N,) index among the cell's anchors: aspect ratio outermost, scale innermost."""
 
 
-COCO_SIDES = (32.0, 96.0)
-"""COCO's bounds between small, medium and large: square roots of areas in pixels of the stored image."""
 CANVAS_SIDES = (8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
-"""Bounds between finer groups: square roots of areas in canvas pixels."""
+"""Bounds between groups of boxes: square roots of areas in canvas pixels."""
 LEVELS = tuple(f"P{level}" for level in range(3, 3 + len(STRIDES)))
 
 ALL, BY_SIZE, BY_SIDE, BY_LEVEL = "all", "size", "side on the canvas", "level of the best anchor"
@@ -111,7 +110,7 @@ class AnchorRecall(NamedTuple):
     sides_N: NDArray[np.float64]
     """(N,) square root of the area, canvas pixels."""
     size_N: NDArray[np.int64]
-    """(N,) 0 small, 1 medium, 2 large by COCO_SIDES."""
+    """(N,) 0 small, 1 medium, 2 large by COCO's areas in pixels of the stored image."""
     level_N: NDArray[np.int64]
     """(N,) of the best anchor: 0 is P3, ... 4 is P7."""
     thresholds: tuple[float, float]
@@ -140,7 +139,7 @@ def anchor_recall(
     """
     best = best_anchors(placed, spec)
     sides_N = np.sqrt(placed.sides_N2.prod(axis=1))
-    size_N = np.searchsorted(np.square(COCO_SIDES), placed.areas_N, side="right")
+    size_N = np.searchsorted([least for least, _ in AREA_RANGES[2:]], placed.areas_N, side="right")
     side_N = np.searchsorted(CANVAS_SIDES, sides_N, side="right")
     thresholds = (negative_iou, positive_iou)
 
@@ -149,7 +148,7 @@ def anchor_recall(
 
     groups = [
         _group(ALL, "all boxes", best.iou_N, thresholds),
-        *grouped(BY_SIZE, ("small", "medium", "large"), size_N),
+        *grouped(BY_SIZE, AREAS[1:], size_N),
         *(group for group in grouped(BY_SIDE, _side_names(), side_N) if group.boxes),
         *grouped(BY_LEVEL, LEVELS, best.level_N),
     ]
