@@ -102,7 +102,7 @@ def build_measure(saved: SavedDetector, losses: dict[str, ClassificationLoss]) -
 
 
 def check_samples(samples: LossSamples, names: Sequence[str], dataset: CocoDataset) -> None:
-    """Raise DataError where no anchor is positive or none is negative, ConfigError for a loss that is zero everywhere."""
+    """Raise DataError where no anchor is positive or none is negative, ConfigError for a loss that is always zero."""
     kinds = {"positive": samples.positives_SP, "negative": samples.negatives_SN}
     for kind, losses_SN in kinds.items():
         if not losses_SN.shape[1]:

@@ -18,25 +18,26 @@ def escape_markdown(text: str) -> str:
 
 def render_markdown(title: str, blocks: Sequence[Block], folder: Path) -> str:
     """The whole file; paths of pictures are relative to `folder`, the folder of the file."""
-    return "\n\n".join([f"# {plain(title)}", *(_render(block, folder) for block in blocks)]) + "\n"
+    return "\n\n".join([f"# {escape_markdown(title)}", *(_render(block, folder) for block in blocks)]) + "\n"
 
 
 def _render(block: Block, folder: Path) -> str:
     match block:
         case Heading(text, level):
-            return f"{'#' * level} {plain(text)}"
+            return f"{'#' * level} {escape_markdown(text)}"
         case Paragraph(text):
             # A line that begins like a list item or a number must not become one.
             return re.sub(r"^([-+]|\d+[.)])(?=\s)", r"\\\1", escape_markdown(text))
         case Listing(items):
-            return "\n".join(f"- {plain(item)}" for item in items)
+            return "\n".join(f"- {escape_markdown(item)}" for item in items)
         case Picture(path, alt, caption):
-            return f"![{plain(alt)}]({quote(path.relative_to(folder).as_posix())})\n\n*{plain(caption)}*"
+            link = f"![{escape_markdown(alt)}]({quote(path.relative_to(folder).as_posix())})"
+            return f"{link}\n\n*{escape_markdown(caption)}*"
         case Gallery(pictures):
             return "\n\n".join(_render(picture, folder) for picture in pictures)
         case Code(code_title, text):
             fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
-            return f"{plain(code_title)}\n\n{fence}yaml\n{text.rstrip()}\n{fence}"
+            return f"{escape_markdown(code_title)}\n\n{fence}yaml\n{text.rstrip()}\n{fence}"
         case Table():
             return _table(block)
         case _:
@@ -45,7 +46,12 @@ def _render(block: Block, folder: Path) -> str:
 
 def _table(table: Table) -> str:
     rules = [":--" if column in table.left_columns else "--:" for column in range(len(table.header))]
-    lines = [f"**{plain(table.title)}**", "", _line([escape_markdown(cell) for cell in table.header]), _line(rules)]
+    lines = [
+        f"**{escape_markdown(table.title)}**",
+        "",
+        _line([escape_markdown(cell) for cell in table.header]),
+        _line(rules),
+    ]
     for row in table.rows:
         cells = [escape_markdown(cell) for cell in row.cells]
         if row.kind == "paper":

@@ -40,7 +40,7 @@ def random_boxes(count: int, canvases: tuple[tuple[int, int], ...], seed: int) -
 @pytest.mark.parametrize("name", SPECS)
 def test_equals_the_dense_maximum(name: str) -> None:
     spec = SPECS[name]
-    placed = random_boxes(300, CANVASES, 3)
+    placed = random_boxes(600, CANVASES, 3)
     best = best_anchors(placed, spec)
     for number, canvas in enumerate(CANVASES):
         chosen = np.flatnonzero(placed.canvas_N == number)
