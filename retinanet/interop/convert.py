@@ -1,5 +1,6 @@
 """From one file of weights to another: what retinanet convert does."""
 
+import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -150,7 +151,7 @@ def read_foreign(name: FormatName, source: Path, wishes: ConversionOptions) -> t
     _check_cell_anchors(extras, config, source)
     known = _known_names(file.meta)
     classes = choose_classes(layout.outputs, theirs.rows_are_ids, wishes.classes, known, wishes.coco_only)
-    eps = _norm_eps(file, wishes)
+    eps = _norm_eps(source, wishes)
     model = to_our_state(state, config, layout, theirs, classes.rows, eps, str(source))
     checkpoint = Checkpoint(config, classes.categories, Progress(0, -1.0, 0, 0), model, {}, {}, {})
     return checkpoint, _said(source, file, theirs, layout, config, classes, eps)
@@ -207,10 +208,12 @@ def _known_names(meta: Mapping[str, Any]) -> tuple[str, ...]:
     return ()
 
 
-def _norm_eps(file: WeightsFile, wishes: ConversionOptions) -> float:
+def _norm_eps(source: Path, wishes: ConversionOptions) -> float:
     if wishes.norm_eps is not None:
         return wishes.norm_eps
-    return 0.0 if file.digest.startswith(PUBLISHED_WITHOUT_EPS) else OUR_NORM_EPS
+    with source.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return 0.0 if digest.startswith(PUBLISHED_WITHOUT_EPS) else OUR_NORM_EPS
 
 
 def _said(

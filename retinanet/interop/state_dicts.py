@@ -38,7 +38,7 @@ def modernised(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def expected_tensors(config: Config, outputs: int) -> dict[str, Tensor]:
     """Our network's state dict for a class head of so many outputs, without any data (on the meta device)."""
     with torch.device("meta"):
-        _, model = build_loss_and_model(config, outputs, load_weights=False)
+        _, model = build_loss_and_model(config, outputs)
     return dict(model.state_dict())
 
 

@@ -38,7 +38,7 @@ def torchvision_like(**keys: Any) -> Config:
 
 
 def checkpoint_of(config: Config) -> Checkpoint:
-    _, model = build_loss_and_model(config, len(CATEGORIES), load_weights=False)
+    _, model = build_loss_and_model(config, len(CATEGORIES))
     return Checkpoint(config, CATEGORIES, Progress(12, 0.5, 9, 1), dict(model.state_dict()), {}, {}, {})
 
 

@@ -92,7 +92,7 @@ class Pair(NamedTuple):
     checkpoint: Checkpoint
 
     def ours(self) -> nn.Module:
-        _, model = build_loss_and_model(self.checkpoint.config, CLASSES, load_weights=False)
+        _, model = build_loss_and_model(self.checkpoint.config, CLASSES)
         load_weights(model, self.checkpoint.model, "the converted weights")
         return model
 
