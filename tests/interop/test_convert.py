@@ -4,10 +4,8 @@ The references are written out here with torch.nn.functional and the projects' o
 """
 
 import math
-import os
 import pickle
 import re
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,16 +21,15 @@ from torch import Tensor
 from retinanet.build import build_anchor_spec, build_loss_and_model
 from retinanet.config.load import load_config
 from retinanet.detection.anchors import cell_anchors
-from retinanet.errors import CheckpointError, ConfigError, UserError
+from retinanet.errors import CheckpointError, ConfigError
 from retinanet.interop.classes import coco_categories
 from retinanet.interop.convert import ConversionOptions, read_foreign
 from retinanet.interop.formats import FORMATS, FormatName, build_config
-from retinanet.interop.layout import Layout, kept_outputs, ours_from_scale_major, reordered
-from retinanet.interop.naming import DETECTRON2, MMDETECTION, OURS, TORCHVISION, Shape, modules, name_map
-from retinanet.interop.state_dicts import modernised, refolded
-from retinanet.interop.weights_file import read_weights
+from retinanet.interop.layout import Layout, select_outputs, order_from_scale_major, reorder_anchors
+from retinanet.interop.naming import DETECTRON2, MMDETECTION, RETINANET, TORCHVISION, Shape, modules, name_map
+from retinanet.interop.state_dicts import with_current_names, rescale_norms
 from retinanet.model.retinanet import RetinaNet
-from retinanet.run.checkpoint import Checkpoint, load, load_weights
+from retinanet.run.checkpoint import Checkpoint, load_weights
 from retinanet.structures import HeadOutputs
 
 NO_WISHES = ConversionOptions(None, False, None, [])
@@ -245,7 +242,7 @@ def test_the_config_is_that_of_the_recipe(name: FormatName) -> None:
 @pytest.mark.parametrize("bottleneck", [False, True])
 def test_maps_of_names_are_bijections_and_invert(naming: Any, head_gn: bool, bottleneck: bool) -> None:
     shape = Shape((2, 3, 4, 2), bottleneck, 3, head_gn)
-    there, back = name_map(OURS, naming, shape), name_map(naming, OURS, shape)
+    there, back = name_map(RETINANET, naming, shape), name_map(naming, RETINANET, shape)
     assert {back[theirs]: theirs for theirs in there.values()} == there
     assert len(set(modules(naming, shape))) == len(modules(naming, shape)) == len(there)
     assert not any("{" in name for name in there.values())
@@ -253,10 +250,10 @@ def test_maps_of_names_are_bijections_and_invert(naming: Any, head_gn: bool, bot
 
 def test_the_order_of_anchors_by_hand() -> None:
     """Two scales a, b and three ratios x, y, z: theirs ax ay az bx by bz, ours ax bx ay by az bz."""
-    assert ours_from_scale_major(ratios=3, scales=2) == [0, 3, 1, 4, 2, 5]
+    assert order_from_scale_major(ratios=3, scales=2) == [0, 3, 1, 4, 2, 5]
     channels = torch.arange(12.0)
-    assert reordered(channels, [0, 3, 1, 4, 2, 5]).tolist() == [0, 1, 6, 7, 2, 3, 8, 9, 4, 5, 10, 11]
-    assert kept_outputs(torch.arange(6.0), anchors=2, rows=[2, 0]).tolist() == [2, 0, 5, 3]
+    assert reorder_anchors(channels, [0, 3, 1, 4, 2, 5]).tolist() == [0, 1, 6, 7, 2, 3, 8, 9, 4, 5, 10, 11]
+    assert select_outputs(torch.arange(6.0), anchors=2, rows=[2, 0]).tolist() == [2, 0, 5, 3]
 
 
 def test_depth_classes_and_anchors_are_read_off_the_tensors(tmp_path: Path) -> None:
@@ -451,15 +448,15 @@ def test_torchvisions_first_names_are_known() -> None:
         "backbone.fpn.layer_blocks.2.bias": torch.zeros(4),
         "backbone.body.conv1.weight": torch.zeros(5),
     }
-    assert list(modernised(old)) == [
+    assert list(with_current_names(old)) == [
         "head.classification_head.conv.3.0.bias",
         "head.regression_head.conv.1.0.weight",
         "backbone.fpn.inner_blocks.1.0.weight",
         "backbone.fpn.layer_blocks.2.0.bias",
         "backbone.body.conv1.weight",
     ]
-    new = modernised(old)
-    assert modernised(new) == new
+    new = with_current_names(old)
+    assert with_current_names(new) == new
 
 
 @pytest.mark.parametrize("eps", [0.0, 1e-3])
@@ -471,11 +468,11 @@ def test_norms_of_another_eps_compute_the_same(eps: float) -> None:
         "n.running_mean": torch.randn(6),
         "n.running_var": torch.tensor([1.0, 2.0, 1e-3, 1e-7, 1e-12, 30.0]),
     }
-    ours = refolded(state, eps)
+    ours = rescale_norms(state, eps)
     x = torch.randn(2, 6, 3, 3) * 1e-3 + state["n.running_mean"].view(1, 6, 1, 1)
     wanted = F.batch_norm(x, *(state[f"n.{k}"] for k in ("running_mean", "running_var", "weight", "bias")), eps=eps)
     torch.testing.assert_close(frozen_norm(ours, "n", x), wanted, rtol=1e-4, atol=1e-4)
-    assert refolded(state, 1e-5) == state
+    assert rescale_norms(state, 1e-5) == state
     assert set(ours) == set(state)
 
 

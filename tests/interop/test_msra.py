@@ -20,7 +20,7 @@ from retinanet.config.load import load_config
 from retinanet.errors import CheckpointError
 from retinanet.interop.msra import to_torchvision
 from retinanet.interop.weights_file import read_weights
-from retinanet.model.backbone import Backbone, build_backbone, read_state
+from retinanet.model.backbone import Backbone, InitialWeights, NormKind, build_backbone
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 
@@ -92,9 +92,15 @@ def caffes_features(blobs: dict[str, Tensor], x: Tensor, depth: int) -> list[Ten
     return features
 
 
-def backbone_of(blobs: dict[str, Tensor], folder: Path, depth: int = 50, norm: Any = "frozen_bn") -> Backbone:
-    torch.save(to_torchvision(blobs, "here").state, folder / "ours.pth")
-    return build_backbone(f"resnet{depth}", str(folder / "ours.pth"), norm, 2, stride_in_1x1=True, fold=False).eval()
+def backbone_of(blobs: dict[str, Tensor], depth: int = 50, norm: NormKind = "frozen_bn") -> Backbone:
+    return build_backbone(
+        name=f"resnet{depth}",
+        weights=InitialWeights(to_torchvision(blobs, "here").state, "here"),
+        norm=norm,
+        frozen_stages=2,
+        stride_in_1x1=True,
+        fold=False,
+    ).eval()
 
 
 @torch.no_grad()
@@ -103,24 +109,24 @@ def backbone_of(blobs: dict[str, Tensor], folder: Path, depth: int = 50, norm: A
 )
 @pytest.mark.parametrize("biased", [(), ("conv1",), ("conv1", "res3_1_branch2b", "res5_0_branch1")])
 def test_the_backbone_computes_what_caffes_does(
-    tmp_path: Path, depth: int, statistics: bool, norm: str, biased: tuple[str, ...]
+    depth: int, statistics: bool, norm: NormKind, biased: tuple[str, ...]
 ) -> None:
     blobs = published(depth, statistics)
     for name in biased:
         blobs[f"{name}_b"] = torch.linspace(-0.5, 0.5, blobs[f"{name}_w"].shape[0])
     torch.manual_seed(1)
     pixels = torch.randn(1, 3, 64, 96)
-    ours = backbone_of(blobs, tmp_path, depth, norm).double()(pixels.double())
+    ours = backbone_of(blobs, depth, norm).double()(pixels.double())
     for found, wanted in zip(ours, caffes_features(blobs, pixels, depth)[1:], strict=True):
         assert wanted.std() > 0.1
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4 * float(wanted.abs().max()))
 
 
 @torch.no_grad()
-def test_a_bottleneck_by_hand(tmp_path: Path) -> None:
+def test_a_bottleneck_by_hand() -> None:
     """C4's first block: its stride takes every second pixel before the 3x3 convolution looks at any."""
     blobs = published()
-    stage = backbone_of(blobs, tmp_path).stages[3]
+    stage = backbone_of(blobs).stages[3]
     assert isinstance(stage, torch.nn.Sequential)
     x = torch.rand(1, 512, 4, 6)
     name = "res4_0_branch"
@@ -140,10 +146,10 @@ def test_a_bottleneck_by_hand(tmp_path: Path) -> None:
     torch.testing.assert_close(stage[0](x), y.relu(), rtol=1e-4, atol=1e-5)
 
 
-def test_scale_and_shift_are_exact_in_float32(tmp_path: Path) -> None:
+def test_scale_and_shift_are_exact_in_float32() -> None:
     """The frozen norm is x * scale + shift to the last place."""
     blobs = published()
-    norm = backbone_of(blobs, tmp_path).stages[0][1]  # type: ignore[index]
+    norm = backbone_of(blobs).stages[0][1]  # type: ignore[index]
     assert torch.equal((norm.running_var + norm.eps).rsqrt(), torch.ones(64))
     x = torch.randn(2, 64, 3, 3)
     scale, shift = (blobs[f"res_conv1_bn_{end}"].view(1, 64, 1, 1) for end in ("s", "b"))
@@ -151,7 +157,7 @@ def test_scale_and_shift_are_exact_in_float32(tmp_path: Path) -> None:
 
 
 @torch.no_grad()
-def test_channels_stay_in_the_order_that_both_recipes_feed(tmp_path: Path) -> None:
+def test_channels_stay_in_the_order_that_both_recipes_feed() -> None:
     """conv1's first input channel is blue there; both recipes give the network blue first."""
     blobs = published()
     assert torch.equal(to_torchvision(blobs, "here").state["conv1.weight"], blobs["conv1_w"])
@@ -231,7 +237,7 @@ def test_the_command_line_makes_what_the_recipes_name(tool: Callable[..., Any], 
     state = torch.load(target, weights_only=True)
     assert float(state["bn1.running_mean"][3]) == 0.25
     assert float(state["bn1.running_mean"].abs().sum()) == 0.25
-    assert read_state(target).keys() == state.keys()
+    assert read_weights(target).tensors.keys() == state.keys()
     assert [path.name for path in target.parent.iterdir()] == [target.name]
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from retinanet.build import build_loss_and_model
 from retinanet.config.schema import Config
 from retinanet.errors import CheckpointError, ConfigError, ResourceError
-from retinanet.files import cannot_write
+from retinanet.files import replacing
 from retinanet.interop.convert import ConversionOptions, convert
 from retinanet.interop.formats import recipe_keys
 from retinanet.interop.torchvision_out import constructor_call, preprocessing_differences, torchvision_shape
@@ -235,8 +235,9 @@ def test_a_place_that_cannot_be_written_is_named_as_the_user_named_it(
     assert str(caught.value) == (
         f"{target}: cannot be written (No space left on device); check its folder, permissions and free space."
     )
-    told = cannot_write(target, RuntimeError("File .y.1.partial cannot be opened."), target.with_name(".y.1.partial"))
-    assert ".partial" not in str(told)
+    with pytest.raises(ResourceError) as caught, replacing(target, also=(RuntimeError,)) as part:
+        raise RuntimeError(f"File {part.name} cannot be opened.")
+    assert ".partial" not in str(caught.value)
 
 
 def test_weights_that_are_not_finite_are_not_published(tmp_path: Path, small: Path) -> None:

@@ -29,7 +29,7 @@ from retinanet.evaluation.detector import build_detector
 from retinanet.interop.convert import ConversionOptions, read_foreign
 from retinanet.interop.formats import FormatName
 from retinanet.interop.naming import TORCHVISION
-from retinanet.interop.state_dicts import to_their_state
+from retinanet.interop.state_dicts import export_state
 from retinanet.interop.torchvision_out import torchvision_shape
 from retinanet.losses.criterion import Divisor, StepPositives, criterion, normaliser
 from retinanet.run.checkpoint import Checkpoint, load_weights
@@ -229,9 +229,7 @@ def test_losses_and_gradients_are_the_same(pair: Pair, training: bool) -> None:
     assert min(wanted["bbox_regression"], wanted["classification"]) > 0.1
 
     shape = torchvision_shape(pair.checkpoint.config, pair.name)
-    gradients = to_their_state(
-        {n: p.grad for n, p in ours.named_parameters() if p.grad is not None}, TORCHVISION, shape
-    )
+    gradients = export_state({n: p.grad for n, p in ours.named_parameters() if p.grad is not None}, TORCHVISION, shape)
     parameters = dict(theirs.named_parameters())
     assert gradients.keys() == parameters.keys()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in parameters.values())
@@ -287,7 +285,7 @@ def test_detections_are_the_same(pair: Pair, alone: bool) -> None:
 @torch.no_grad()
 def test_our_weights_load_strictly_into_torchvisions_model_and_detect_the_same(pair: Pair) -> None:
     shape = torchvision_shape(pair.checkpoint.config, pair.name)
-    exported = to_their_state(pair.checkpoint.model, TORCHVISION, shape)
+    exported = export_state(pair.checkpoint.model, TORCHVISION, shape)
     fresh = make(pair.name)
     fresh.load_state_dict(exported, strict=True)
     for name, value in pair.theirs.state_dict().items():
