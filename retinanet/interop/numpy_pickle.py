@@ -125,7 +125,7 @@ class _Reader(pickle._Unpickler):
                 dtype.__setstate__((3, order, None, None, None, -1, -1, 0))  # type: ignore[attr-defined]
             case np.ndarray() as array, (_, shape, np.dtype() as dtype, is_fortran, bytes() | str() as raw):
                 self.spend(len(raw))
-                array.__setstate__((1, shape, dtype, bool(is_fortran), raw))  # type: ignore[call-overload]
+                array.__setstate__((1, shape, dtype, bool(is_fortran), raw))  # type: ignore[arg-type]
             case _:
                 raise Refused("an attribute of something other than an array of plain numbers")
 

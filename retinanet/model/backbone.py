@@ -19,10 +19,17 @@ NormLayer = Callable[[int], nn.Module]
 NormKind = Literal["frozen_bn", "eval_bn", "bn", "sync_bn", "gn"]
 
 
+def _mobilenet_features(*, norm_layer: NormLayer, zero_init_residual: bool) -> nn.Module:
+    """MobileNetV2 without its classifier; torchvision cannot start its residual branches at zero."""
+    features: nn.Module = models.mobilenet_v2(norm_layer=norm_layer).features
+    return features
+
+
 class Architecture(NamedTuple):
     """One of torchvision's networks."""
 
     build: Callable[..., nn.Module]
+    """Takes `norm_layer` and `zero_init_residual`."""
     weights: WeightsEnum
     """Published weights of ImageNet."""
     widths: tuple[int, int, int]
@@ -44,7 +51,7 @@ ARCHITECTURES = {
     "resnext101_64x4d": Architecture(
         models.resnext101_64x4d, models.ResNeXt101_64X4D_Weights.IMAGENET1K_V1, (512, 1024, 2048)
     ),
-    "mobilenet_v2": Architecture(models.mobilenet_v2, models.MobileNet_V2_Weights.IMAGENET1K_V1, (32, 96, 320)),
+    "mobilenet_v2": Architecture(_mobilenet_features, models.MobileNet_V2_Weights.IMAGENET1K_V1, (32, 96, 320)),
 }
 """By config `model.backbone.name`."""
 
@@ -148,12 +155,8 @@ def build_backbone(
     Raises CheckpointError for weights that do not fit.
     """
     architecture = ARCHITECTURES[name]
-    layer = norm_layer(norm)
-    if name == "mobilenet_v2":
-        network: nn.Module = architecture.build(norm_layer=layer).features
-    else:
-        zero_branches = weights is None and norm != "frozen_bn"
-        network = architecture.build(norm_layer=layer, zero_init_residual=zero_branches)
+    from_scratch = weights is None and norm != "frozen_bn"
+    network = architecture.build(norm_layer=norm_layer(norm), zero_init_residual=from_scratch)
     if stride_in_1x1:
         move_strides(network)
     if weights is not None:

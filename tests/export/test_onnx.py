@@ -1,4 +1,4 @@
-"""ONNX files against the detector that they were made of, on batches and canvases that the tracer never saw."""
+"""ONNX files compared with the detector they were exported from, on batches and canvases not used for tracing."""
 
 import json
 import shutil
@@ -35,7 +35,7 @@ pytest.importorskip("onnxscript", reason="exporting needs `pip install -e .[expo
 ort = pytest.importorskip("onnxruntime", reason="exporting needs `pip install -e .[export]`")
 
 SHAPES = [(1, (64, 64)), (3, (96, 160)), (2, (288, 224)), (1, (100, 75))]
-"""One cell on P7, several, more than the example's, and no multiple of anything."""
+"""One cell on P7, several, more than in the example, and sides that are not multiples of a stride."""
 
 
 WORDS = ["eval.score_threshold=0.02", "eval.topk=40"]
@@ -53,7 +53,7 @@ def saved(checkpoint: Path) -> SavedDetector:
 
 @pytest.fixture(scope="module")
 def raw_file(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Written, and compared with the checkpoint, as the command line does."""
+    """Written and compared with the checkpoint as by the command line."""
     path = tmp_path_factory.mktemp("raw") / "out" / "raw.onnx"
     options = ExportOptions(
         kind=None,
@@ -115,7 +115,7 @@ def test_file_with_suppression_can_find_nothing(nms_file: Path) -> None:
     assert all(count <= 20 for count in counts)
 
 
-def test_file_speaks_for_itself(raw_file: Path, nms_file: Path, saved: SavedDetector) -> None:
+def test_file_describes_itself(raw_file: Path, nms_file: Path, saved: SavedDetector) -> None:
     """Inputs and outputs by name and type, free dimensions, and all that a user needs in the metadata."""
     session = ort.InferenceSession(str(nms_file))
     assert [(i.name, i.type, i.shape) for i in session.get_inputs()] == [
@@ -135,7 +135,7 @@ def test_file_speaks_for_itself(raw_file: Path, nms_file: Path, saved: SavedDete
     onnx.checker.check_model(str(raw_file), full_check=True)
 
 
-def test_overrides_of_thresholds_work_where_suppression_is_outside(
+def test_overrides_of_thresholds_work_if_suppression_is_outside(
     raw_file: Path, nms_file: Path, checkpoint: Path
 ) -> None:
     words = ["eval.score_threshold=0.1", "eval.detections=3", "eval.nms_iou=0.2"]
@@ -148,12 +148,12 @@ def test_overrides_of_thresholds_work_where_suppression_is_outside(
         load_exported(nms_file, words)
 
 
-def test_overrides_of_what_the_graph_holds_are_told_together(raw_file: Path) -> None:
+def test_overrides_of_what_is_fixed_in_the_graph_are_listed_together(raw_file: Path) -> None:
     with pytest.raises(ConfigError, match=r"export the checkpoint again.*\(3 errors\)"):
         load_exported(raw_file, ["model.anchors.offset=0", "data.resize=float_bilinear", "device=cuda"])
 
 
-def test_evaluation_takes_a_file_like_a_checkpoint(raw: LoadedExport, saved: SavedDetector, shapes: Path) -> None:
+def test_evaluation_accepts_a_file_like_a_checkpoint(raw: LoadedExport, saved: SavedDetector, shapes: Path) -> None:
     dataset = load_coco(shapes / "annotations/val.json", shapes / "val")
     resize_rule, ranks = build_resize_rule(saved.config), Ranks(0, 0, 1)
     ours = evaluate_dataset(
@@ -177,7 +177,7 @@ def test_the_whole_evaluation_of_a_file_is_that_of_its_checkpoint(
     assert found["theirs"]["metrics"] == pytest.approx(found["ours"]["metrics"], abs=0.02)
 
 
-def test_prediction_takes_a_file_like_a_checkpoint(
+def test_prediction_accepts_a_file_like_a_checkpoint(
     raw_file: Path, checkpoint: Path, shapes: Path, tmp_path: Path, tool: Callable[..., Any]
 ) -> None:
     for source, folder in ((raw_file, "onnx"), (checkpoint, "pt")):
@@ -212,7 +212,7 @@ def test_files_of_another_origin_are_refused(raw_file: Path, tmp_path: Path) -> 
 
 
 def test_decoded_boxes_detect_like_deltas(saved: SavedDetector) -> None:
-    """`detect_decoded`, which raw files are read with, on the checkpoint's own decoded boxes: bit for bit."""
+    """`detect_decoded`, which reads the outputs of raw files, on the checkpoint's own decoded boxes: bit for bit."""
     batch = random_batch(2, (96, 64))
     with torch.no_grad():
         boxes_BA4, scores_BAK = RawGraph(saved.detector).eval()(batch.images, batch.sizes_B2)
@@ -222,7 +222,7 @@ def test_decoded_boxes_detect_like_deltas(saved: SavedDetector) -> None:
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
-def test_graph_takes_fractions_where_resizing_leaves_them(checkpoint: Path) -> None:
+def test_graph_accepts_fractions_if_resizing_yields_them(checkpoint: Path) -> None:
     saved = load_detector(checkpoint, ["data.resize=float_bilinear", *WORDS])
     info = ExportInfo("onnx", saved.config, saved.categories, 1, nms=False, int8=False)
     assert info.pixels == "float32"
@@ -236,7 +236,7 @@ def test_graph_takes_fractions_where_resizing_leaves_them(checkpoint: Path) -> N
     assert_same(detect_decoded(scores_BAK, boxes_BA4, levels, *frame), saved.detector(batch._replace(images=images)))
 
 
-def test_report_beside_the_file(raw_file: Path, checkpoint: Path) -> None:
+def test_report_next_to_the_file(raw_file: Path, checkpoint: Path) -> None:
     report = json.loads(raw_file.with_name(f"{raw_file.name}.json").read_text(encoding="utf-8"))
     assert (report["kind"], report["nms"], report["int8"], report["images"]) == ("onnx", False, False, 4)
     assert report["checkpoint"] == str(checkpoint)
@@ -298,7 +298,7 @@ def test_int8_products_cannot_saturate_on_any_processor(int8_file: Path) -> None
     for weight in weights:
         assert weight.dtype == np.int8
         largest = int(np.abs(weight.astype(np.int32)).max())
-        assert 32 < largest
+        assert largest > 32
         assert 2 * 255 * largest <= np.iinfo(np.int16).max
 
 
@@ -328,7 +328,7 @@ def test_int8_file_keeps_the_last_convolutions_in_float_and_is_small(raw_file: P
     assert all(node.input[1].endswith("_head.predict.weight") for node in last)
 
 
-def test_calibration_images_are_spread_evenly() -> None:
+def test_calibration_images_are_evenly_spaced() -> None:
     paths = [Path(str(number)) for number in range(10)]
     assert [path.name for path in evenly_spaced(paths, 4)] == ["0", "2", "5", "7"]
     assert evenly_spaced(paths, 50) == paths
@@ -358,7 +358,7 @@ def test_a_process_that_only_exports_compares_with_the_checkpoints_own_detection
     tmp_path: Path,
     run_tool: Callable[..., Any],
 ) -> None:
-    """Tracing the graph is the first that such a process does, so nothing that it leaves behind may be used later."""
+    """Such a process traces the graph first, so nothing that tracing caches may be used afterwards."""
     done = run_tool("export.py", checkpoint, tmp_path / "small.onnx", "--latency-runs", 0, *WORDS)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "small.onnx.json").read_text(encoding="utf-8"))
@@ -379,7 +379,7 @@ def test_a_process_that_only_exports_compares_with_the_checkpoints_own_detection
 
 
 def test_a_copy_works_anywhere(raw_file: Path, tmp_path: Path, saved: SavedDetector) -> None:
-    """One file holds everything."""
+    """One file contains everything."""
     shutil.copy(raw_file, tmp_path / "copy.onnx")
     batch = random_batch(1, (64, 64))
     assert_same(load_exported(tmp_path / "copy.onnx", []).detector(batch), saved.detector(batch))

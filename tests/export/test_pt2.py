@@ -1,4 +1,4 @@
-"""torch.export files and AOTInductor packages against the detector that they were made of."""
+"""torch.export files and AOTInductor packages compared with the detector they were exported from."""
 
 from pathlib import Path
 

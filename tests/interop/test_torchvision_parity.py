@@ -1,4 +1,4 @@
-"""torchvision's RetinaNets and ours, from the same random weights: the same outputs, losses, gradients and boxes.
+"""torchvision's RetinaNets and this project's with the same random weights: equal outputs, losses, gradients, boxes.
 
 torchvision's own model is the oracle throughout, its transform and its post-processing included. `pytest -s` prints a
 line `parity: NAME LARGEST_DIFFERENCE` for each comparison.
@@ -26,7 +26,7 @@ from retinanet.data.transforms import NO_AUGMENT, collate, make_sample, normalis
 from retinanet.detection.anchors import pyramid_anchors
 from retinanet.detection.assign import assign_batch
 from retinanet.evaluation.detector import build_detector
-from retinanet.interop.convert import ConversionOptions, read_foreign
+from retinanet.interop.convert import NO_OPTIONS, read_foreign
 from retinanet.interop.formats import FormatName
 from retinanet.interop.naming import TORCHVISION
 from retinanet.interop.state_dicts import export_state
@@ -39,12 +39,12 @@ CPU = torch.device("cpu")
 CLASSES = 80
 SHORTER, LONGER = 64, 96
 SIZES = [(97, 133), (120, 76), (64, 170)]
-"""Heights and widths; no canvas of theirs is a multiple of 128, together or alone."""
+"""Heights and widths; their canvases, together or alone, are not multiples of 128."""
 VERSIONS: tuple[FormatName, ...] = ("torchvision_v1", "torchvision_v2")
 
 
-def said(name: str, difference: float, bound: float) -> None:
-    """Print a comparison and hold it against its bound."""
+def check(name: str, difference: float, bound: float) -> None:
+    """Print a difference and compare it with its bound."""
     print(f"\nparity: {name} {difference:.2e}", end="")
     assert difference <= bound, name
 
@@ -61,7 +61,7 @@ def relative(a: Tensor, b: Tensor) -> float:
 
 
 def perturbed(model: nn.Module, seed: int) -> nn.Module:
-    """The model with every norm, bias and statistic off its start, and scores that spread over 0..1."""
+    """The model with every norm, bias and statistic away from its initial value, and scores spread over 0..1."""
     torch.manual_seed(seed)
     with torch.no_grad():
         for name, value in model.state_dict().items():
@@ -85,7 +85,7 @@ def perturbed(model: nn.Module, seed: int) -> nn.Module:
 
 
 class Pair(NamedTuple):
-    """torchvision's model and the checkpoint that its state dict became."""
+    """torchvision's model and the checkpoint converted from its state dict."""
 
     name: FormatName
     theirs: nn.Module
@@ -114,7 +114,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         "model.backbone.norm=bn",  # weights=None gives torchvision's v1 BatchNorms that train, as v2 has anyway
         "model.backbone.frozen_stages=0",
     ]
-    checkpoint, _ = read_foreign(name, path, ConversionOptions(None, False, None, overrides))
+    checkpoint, _ = read_foreign(name, path, NO_OPTIONS._replace(overrides=overrides))
     return Pair(name, theirs, checkpoint)
 
 
@@ -173,18 +173,18 @@ def test_raw_outputs_are_the_same(pair: Pair) -> None:
     transformed, _ = theirs.transform(unit(photographs()))
     assert batch.images.shape == transformed.tensors.shape
     pixels = our_pixels(pair.checkpoint, batch)
-    said(f"{pair.name} normalised pixels", largest(pixels, transformed.tensors), 1e-4)
+    check(f"{pair.name} normalised pixels", largest(pixels, transformed.tensors), 1e-4)
     features = list(theirs.backbone(transformed.tensors).values())
     wanted = theirs.head(features)
     outputs: HeadOutputs = ours(pixels)
-    assert wanted["cls_logits"].std() > 0.3, "logits that hardly vary would prove nothing"
+    assert wanted["cls_logits"].std() > 0.3, "logits that barely vary would prove nothing"
     assert wanted["bbox_regression"].std() > 0.02
-    said(f"{pair.name} logits", largest(outputs.logits_BAK, wanted["cls_logits"]), 1e-4)
-    said(f"{pair.name} deltas", largest(outputs.deltas_BA4, wanted["bbox_regression"]), 1e-4)
+    check(f"{pair.name} logits", largest(outputs.logits_BAK, wanted["cls_logits"]), 1e-4)
+    check(f"{pair.name} deltas", largest(outputs.deltas_BA4, wanted["bbox_regression"]), 1e-4)
     anchors = theirs.anchor_generator(transformed, features)[0]
     spec = build_detector(pair.checkpoint.config, ours, CPU).anchors
     canvas = (pixels.shape[2], pixels.shape[3])
-    said(f"{pair.name} anchors", largest(pyramid_anchors(canvas, spec, CPU).boxes_A4, anchors), 0)
+    check(f"{pair.name} anchors", largest(pyramid_anchors(canvas, spec, CPU).boxes_A4, anchors), 0)
 
 
 def our_losses(pair: Pair, model: nn.Module, batch: Batch, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -204,9 +204,9 @@ def our_losses(pair: Pair, model: nn.Module, batch: Batch, pixels: Tensor) -> tu
 
 @pytest.mark.parametrize("training", [False, True], ids=["stored_statistics", "batch_statistics"])
 def test_losses_and_gradients_are_the_same(pair: Pair, training: bool) -> None:
-    """From the same pixels, with both networks in float64, so that norms over few numbers do not magnify rounding.
+    """From the same pixels, with both networks in float64, so that norms over few numbers do not amplify rounding.
 
-    Our losses are computed in float32 all the same. In training, BatchNorm takes the batch's own statistics.
+    This project computes its losses in float32 all the same. In training, BatchNorm takes the batch's own statistics.
     """
     ours, theirs = pair.ours().train(training).double(), make(pair.name).double()
     theirs.load_state_dict(pair.theirs.state_dict())
@@ -225,7 +225,7 @@ def test_losses_and_gradients_are_the_same(pair: Pair, training: bool) -> None:
     (class_loss + box_loss).backward()
     kind = "batch statistics" if training else "stored statistics"
     for mine, key in ((class_loss, "classification"), (box_loss, "bbox_regression")):
-        said(f"{pair.name} {key} loss ({kind}), relative", relative(mine.detach(), wanted[key].detach()), 1e-5)
+        check(f"{pair.name} {key} loss ({kind}), relative", relative(mine.detach(), wanted[key].detach()), 1e-5)
     assert min(wanted["bbox_regression"], wanted["classification"]) > 0.1
 
     shape = torchvision_shape(pair.checkpoint.config, pair.name)
@@ -234,7 +234,7 @@ def test_losses_and_gradients_are_the_same(pair: Pair, training: bool) -> None:
     assert gradients.keys() == parameters.keys()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in parameters.values())
     worst = max(relative(gradients[name], p.grad) for name, p in parameters.items())
-    said(f"{pair.name} gradients ({kind}), relative, of {len(parameters)} parameters", worst, 1e-4)
+    check(f"{pair.name} gradients ({kind}), relative, of {len(parameters)} parameters", worst, 1e-4)
 
 
 def matched(mine: Detections, wanted: dict[str, Tensor]) -> tuple[float, float, float]:
@@ -278,12 +278,12 @@ def test_detections_are_the_same(pair: Pair, alone: bool) -> None:
             count += len(mine.scores_D)
     assert count > 200, "few detections would prove little"
     where = "image by image" if alone else "one batch"
-    said(f"{pair.name} boxes of {count} detections ({where}), pixels", box_difference, 0.01)
-    said(f"{pair.name} their scores, and scores rank by rank ({where})", score_difference, 1e-5)
+    check(f"{pair.name} boxes of {count} detections ({where}), pixels", box_difference, 0.01)
+    check(f"{pair.name} their scores, and scores rank by rank ({where})", score_difference, 1e-5)
 
 
 @torch.no_grad()
-def test_our_weights_load_strictly_into_torchvisions_model_and_detect_the_same(pair: Pair) -> None:
+def test_exported_weights_load_strictly_into_torchvisions_model_and_detect_the_same(pair: Pair) -> None:
     shape = torchvision_shape(pair.checkpoint.config, pair.name)
     exported = export_state(pair.checkpoint.model, TORCHVISION, shape)
     fresh = make(pair.name)
