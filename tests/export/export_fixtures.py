@@ -21,7 +21,7 @@ def sharpen(source: Path, target: Path) -> Path:
 
 
 def random_batch(count: int, canvas: tuple[int, int], seed: int = 0) -> Batch:
-    """Smooth noise; each image a little smaller than the previous one, stored at twice the height and three times the width."""
+    """Smooth noise; each image a little smaller than the previous one; originals have 2 times the height, 3 the width."""
     generator = torch.Generator().manual_seed(seed)
     height, width = canvas
     coarse = torch.rand((count, 3, height // 8 + 2, width // 8 + 2), generator=generator) * 255
@@ -31,7 +31,13 @@ def random_batch(count: int, canvas: tuple[int, int], seed: int = 0) -> Batch:
     for image, (h, w) in zip(images, sizes.tolist(), strict=True):
         image[:, h:] = 0
         image[:, :, w:] = 0
-    return Batch(images, sizes, sizes * torch.tensor([2, 3]), torch.arange(count), [])
+    return Batch(
+        images=images,
+        sizes_B2=sizes,
+        original_sizes_B2=sizes * torch.tensor([2, 3]),
+        image_ids_B=torch.arange(count),
+        targets=[],
+    )
 
 
 def assert_same(found: Sequence[Detections], wanted: Sequence[Detections], pixels: float = 1e-2) -> None:

@@ -75,7 +75,11 @@ def raw_file(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.fixture(scope="module")
 def nms_file(saved: SavedDetector, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("nms") / "nms.onnx"
-    write_onnx(path, saved.detector, ExportInfo("onnx", saved.config, saved.categories, 7, nms=True, int8=False))
+    write_onnx(
+        path,
+        saved.detector,
+        ExportInfo(kind="onnx", config=saved.config, categories=saved.categories, step=7, nms=True, int8=False),
+    )
     return path
 
 
@@ -129,7 +133,9 @@ def test_file_describes_itself(raw_file: Path, nms_file: Path, saved: SavedDetec
         ("scores", ["batch", "anchors", len(saved.categories)]),
     ]
     info = read_info(plain.get_modelmeta().custom_metadata_map["retinanet"], "raw.onnx")
-    assert info == ExportInfo("onnx", info.config, saved.categories, saved.step, nms=False, int8=False)
+    assert info == ExportInfo(
+        kind="onnx", config=info.config, categories=saved.categories, step=saved.step, nms=False, int8=False
+    )
     assert info.config.model == saved.config.model.model_copy(update={"channels_last": True})
     assert (info.config.eval, info.config.data) == (saved.config.eval, saved.config.data)
     onnx.checker.check_model(str(raw_file), full_check=True)
@@ -224,7 +230,7 @@ def test_decoded_boxes_detect_like_deltas(saved: SavedDetector) -> None:
 
 def test_graph_accepts_fractions_if_resizing_yields_them(checkpoint: Path) -> None:
     saved = load_detector(checkpoint, ["data.resize=float_bilinear", *WORDS])
-    info = ExportInfo("onnx", saved.config, saved.categories, 1, nms=False, int8=False)
+    info = ExportInfo(kind="onnx", config=saved.config, categories=saved.categories, step=1, nms=False, int8=False)
     assert info.pixels == "float32"
     batch = random_batch(1, (64, 96))
     images = batch.images.float() * 0.97 + 0.4

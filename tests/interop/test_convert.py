@@ -184,7 +184,15 @@ def assert_outputs_are_theirs(outputs: HeadOutputs, maps: list[tuple[Tensor, Ten
     assert start == outputs.logits_BAK.shape[1]
 
 
-LAYOUT = Layout(Shape((3, 4, 6, 3), True, 4, False), "resnet50", 256, 256, "c5", 9, 80)
+LAYOUT = Layout(
+    shape=Shape(blocks=(3, 4, 6, 3), bottleneck=True, depth=4, head_gn=False),
+    backbone="resnet50",
+    channels=256,
+    head_channels=256,
+    p6_source="c5",
+    anchors=9,
+    outputs=80,
+)
 
 
 @torch.no_grad()
@@ -237,7 +245,7 @@ def test_the_config_is_that_of_the_recipe(name: FormatName) -> None:
 @pytest.mark.parametrize("head_gn", [False, True])
 @pytest.mark.parametrize("bottleneck", [False, True])
 def test_maps_of_names_are_bijections_and_invert(naming: Any, head_gn: bool, bottleneck: bool) -> None:
-    shape = Shape((2, 3, 4, 2), bottleneck, 3, head_gn)
+    shape = Shape(blocks=(2, 3, 4, 2), bottleneck=bottleneck, depth=3, head_gn=head_gn)
     there, back = name_map(RETINANET, naming, shape), name_map(naming, RETINANET, shape)
     assert {back[theirs]: theirs for theirs in there.values()} == there
     assert len(set(modules(naming, shape))) == len(modules(naming, shape)) == len(there)

@@ -4,7 +4,7 @@ import math
 import pickle
 import re
 from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ def published(depth: int = 50, statistics: bool = False) -> dict[str, Tensor]:
     return dict(random_blobs(depth, statistics))
 
 
-@cache
+@lru_cache(maxsize=2)  # 100 to 180 MB each
 def random_blobs(depth: int, statistics: bool) -> dict[str, Tensor]:
     """Blobs as Detectron names them, or with statistics as detectron2 does: all random except zero biases.
 

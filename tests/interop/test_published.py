@@ -39,7 +39,15 @@ def torchvision_like(**keys: Any) -> Config:
 
 def checkpoint_of(config: Config) -> Checkpoint:
     _, model = build_loss_and_model(config, len(CATEGORIES))
-    return Checkpoint(config, CATEGORIES, Progress(12, 0.5, 9, 1), dict(model.state_dict()), {}, {}, {})
+    return Checkpoint(
+        config=config,
+        categories=CATEGORIES,
+        progress=Progress(step=12, best_ap=0.5, best_step=9, stale_evaluations=1),
+        model=dict(model.state_dict()),
+        average={},
+        optimizer={},
+        scaler={},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +173,7 @@ def test_the_command_line_converts_and_predict_uses_the_file(
         assert words in outcome.out
     saved = load(tmp_path / "a.pt")
     assert [c.name for c in saved.categories] == ["cat", "dog"]
-    assert saved.progress == Progress(0, -1.0, 0, 0)
+    assert saved.progress == Progress(step=0, best_ap=-1.0, best_step=0, stale_evaluations=0)
     noise = np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "x.png")
     keys = ["data.shorter_side=[64]", "eval.score_threshold=0", "threads=1"]

@@ -151,7 +151,7 @@ def our_losses(config: Config, model: nn.Module, batch: Batch) -> tuple[Tensor, 
     anchors_A4 = pyramid_anchors((batch.images.shape[2], batch.images.shape[3]), detector.anchors, CPU).boxes_A4
     assignment = assign_batch(anchors_A4, batch.targets, build_assign_rule(config))
     outputs = model(normalise(batch.images, batch.sizes_B2, detector.pixels, False))
-    step = StepPositives(assignment.positives().sum()[None], None, 0, len(batch.targets))
+    step = StepPositives(ranks_R=assignment.positives().sum()[None], running_R=None, rank=0, images=len(batch.targets))
     divisor = Divisor(normaliser(config.loss.normaliser, assignment.positives(), step), len(batch.targets))
     seeds_B = torch.zeros(len(batch.targets), dtype=torch.int64)
     losses = criterion(outputs, assignment, anchors_A4, build_criterion(config), divisor, seeds_B)

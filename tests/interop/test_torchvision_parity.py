@@ -149,7 +149,15 @@ def our_batch(checkpoint: Checkpoint, images: list[Tensor], objects: list[tuple[
     samples = []
     for index, (image, (boxes, classes)) in enumerate(zip(images, objects, strict=True)):
         height, width = int(image.shape[1]), int(image.shape[2])
-        record = ImageRecord(index, Path("x"), height, width, boxes, classes, np.zeros((0, 4), np.float32))
+        record = ImageRecord(
+            id=index,
+            path=Path("x"),
+            height=height,
+            width=width,
+            boxes_G4=boxes,
+            classes_G=classes,
+            crowd_C4=np.zeros((0, 4), np.float32),
+        )
         fitted = resize_rule.fitted(height, width, SHORTER)
         canvas = resize_rule.image_canvas(fitted, resize_rule.aspect_bucket(height, width), SHORTER)
         rng = np.random.default_rng(0)
@@ -196,7 +204,11 @@ def our_losses(pair: Pair, model: nn.Module, batch: Batch, pixels: Tensor) -> tu
     assignment = assign_batch(pyramid.boxes_A4, batch.targets, build_assign_rule(config))
     positives = assignment.positives()
     images = len(batch.targets)
-    divisors = normaliser(config.loss.normaliser, positives, StepPositives(positives.sum()[None], None, 0, images))
+    divisors = normaliser(
+        config.loss.normaliser,
+        positives,
+        StepPositives(ranks_R=positives.sum()[None], running_R=None, rank=0, images=images),
+    )
     seeds = torch.zeros(images, dtype=torch.int64)
     losses = criterion(outputs, assignment, pyramid.boxes_A4, build_criterion(config), Divisor(divisors, images), seeds)
     return losses.class_B.sum(), losses.box_B.sum()
