@@ -21,7 +21,7 @@ def sharpen(source: Path, target: Path) -> Path:
 
 
 def random_batch(count: int, canvas: tuple[int, int], seed: int = 0) -> Batch:
-    """Smooth noise; each image a little smaller than the previous one; originals have 2 times the height, 3 the width."""
+    """Smooth noise; each image smaller than the previous one, and stored at 2 times the height, 3 times the width."""
     generator = torch.Generator().manual_seed(seed)
     height, width = canvas
     coarse = torch.rand((count, 3, height // 8 + 2, width // 8 + 2), generator=generator) * 255
