@@ -19,7 +19,10 @@ class BackboneKeys(Section):
         "resnet18", "resnet34", "resnet50", "resnet101", "resnet152",
         "resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "mobilenet_v2",
     ] = Field("resnet50", description="Feature extractor, torchvision's definition.")  # fmt: skip
-    weights: str = Field("imagenet", description="`imagenet` (torchvision's download), `none`, or a state-dict file.")
+    weights: str = Field(
+        "imagenet",
+        description="`imagenet` (torchvision's download), `none`, or a file (.pth, .pt, .pkl, .safetensors).",
+    )
     norm: Literal["frozen_bn", "eval_bn", "bn", "sync_bn", "gn"] = Field(
         "frozen_bn",
         description="Normalisation of the backbone. `eval_bn`: statistics fixed, scale and shift train (mmdetection); "
