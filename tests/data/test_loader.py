@@ -44,10 +44,10 @@ def write_data_set(folder: Path, sizes: list[tuple[int, int]]) -> CocoDataset:
 
 
 def batches_of(
-    coco: CocoDataset, *, steps: tuple[int, int] = (0, 12), share: Shard = ALONE, workers: int = 0
+    coco: CocoDataset, *, steps: tuple[int, int] = (0, 12), shard: Shard = ALONE, workers: int = 0
 ) -> Generator[Batch, None, None]:
     return train_batches(
-        coco, SIZING, JITTER, batch_size=4, seed=11, steps=steps, share=share, workers=workers, pin=False
+        coco, SIZING, JITTER, batch_size=4, seed=11, steps=steps, shard=shard, workers=workers, pin=False
     )
 
 
@@ -167,7 +167,7 @@ def test_pixels_do_not_depend_on_ranks_and_accumulation(mixed: CocoDataset) -> N
 def test_tight_canvases_are_those_of_each_batchs_own_images(mixed: CocoDataset) -> None:
     tight = SIZING._replace(resize="float_bilinear", canvases="tight")
     loaded = train_batches(
-        mixed, tight, NO_AUGMENT, batch_size=2, seed=1, steps=(0, 9), share=ALONE, workers=0, pin=False
+        mixed, tight, NO_AUGMENT, batch_size=2, seed=1, steps=(0, 9), shard=ALONE, workers=0, pin=False
     )
     canvases = set()
     for batch in [*loaded, *eval_batches(mixed, tight, batch_size=3, rank=0, world_size=1, workers=0, pin=False)]:
