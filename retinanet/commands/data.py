@@ -12,9 +12,9 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
     options = _parser(prog).parse_args(words)
     match options.command:
         case "check":
-            from retinanet.prepare.check import check_data
+            from retinanet.prepare.check import check_data_sets
 
-            check_data(options.path, options.images, every_pixel=options.pixels)
+            check_data_sets(options.path, options.images, every_pixel=options.pixels)
         case "fetch" | "coco":
             from retinanet.prepare.fetch import fetch_coco
 

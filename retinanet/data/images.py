@@ -1,8 +1,8 @@
 """Reading image files as upright RGB bytes, or reporting exactly why that is impossible.
 
-JPEG is decoded by torchvision; everything else, and CMYK JPEG, by Pillow. `image_header` and `decode_image` read size and
-rotation with the same code, so they cannot disagree, and the end of a JPEG or PNG is looked for, so that a truncated
-file is noticed without decoding a pixel.
+JPEG is decoded by torchvision; everything else, and CMYK JPEG, by Pillow. `image_header` and `decode_image` read size
+and rotation with the same code, so they cannot disagree. It also checks for the end of a JPEG or PNG, so that a
+truncated file is noticed without decoding a pixel.
 """
 
 import io

@@ -10,7 +10,7 @@ SHOWN_CLASSES = 20
 """Classes whose counts are printed; the rest are counted together."""
 
 
-def check_data(path: Path, images: Path | None = None, *, every_pixel: bool = False) -> None:
+def check_data_sets(path: Path, images: Path | None = None, *, every_pixel: bool = False) -> None:
     """Print images, boxes by class and notes of every annotation file of `path`, a file or a data set's folder.
 
     images: None looks for each file's images next to it. every_pixel decodes the images, not only their headers.

@@ -172,7 +172,7 @@ def random_colours(rng: np.random.Generator, count: int, hue: float | None = Non
     hues, saturation, value = np.split(rng.random((count, 3)) * spread + least, 3, axis=1)
     sector = (np.array([5.0, 3.0, 1.0]) + hues * 6) % 6
     rgb = value - value * saturation * np.clip(np.minimum(sector, 4 - sector), 0, 1)
-    return (rgb * 255).astype(np.float32)
+    return np.asarray(rgb * 255, np.float32)
 
 
 def contrasting_colour(rng: np.random.Generator, local: Array, least: float, hue: float | None = None) -> Array:
@@ -204,6 +204,7 @@ def fill_patch(style: str, shape: tuple[int, int], first: Array, second: Array, 
     if style in ("flat", "rimmed"):
         return np.broadcast_to(first, (height, width, 3))
     along, across = _axes(shape, rng.uniform(0, np.pi))
+    mix: Array
     match style:
         case "gradient":
             span = max(float(np.ptp(along)), 1.0)
@@ -238,13 +239,15 @@ def _pattern(size: tuple[int, int], rng: np.random.Generator) -> Array:
     period = rng.uniform(5, 22)
     along, across = (axis * np.float32(2 * np.pi / period) for axis in _axes(size, rng.uniform(0, np.pi)))
     kind = rng.integers(3)
+    wave: Array
     if kind == 0:
         wave = np.sin(along)
     else:
         # Cells of checkers stay small: a large one would be an unlabelled square.
         fine = np.float32(min(period, 9.0) / period)
         wave = np.sin(along / fine) * np.sin(across / fine) if kind == 1 else np.sin(along + 2 * np.sin(across / 3))
-    return np.clip(wave * np.float32(rng.uniform(1, 3)), -1, 1)[..., None]
+    wave = np.clip(wave * np.float32(rng.uniform(1, 3)), -1, 1)
+    return wave[..., None]
 
 
 def draw_background(size: tuple[int, int], rng: np.random.Generator) -> Array:
@@ -260,5 +263,7 @@ def draw_background(size: tuple[int, int], rng: np.random.Generator) -> Array:
         canvas += (_pattern(size, rng) * where) * tint
     light = canvas.mean(axis=-1, keepdims=True)
     canvas = light + (canvas - light) * np.float32(rng.uniform(0.1, 0.5))
-    canvas = light.mean() + (canvas - light.mean()) * np.float32(rng.uniform(0.4, 0.9))
-    return np.clip(canvas, 0, 255, out=canvas)
+    mean: np.float32 = light.mean()
+    canvas = mean + (canvas - mean) * np.float32(rng.uniform(0.4, 0.9))
+    np.clip(canvas, 0, 255, out=canvas)
+    return canvas
