@@ -66,7 +66,15 @@ def load_coco(
     compares each file's size after EXIF rotation and checks that the file is complete, "decode" also decodes every
     pixel; `workers` threads do it. Raises DataError with every error of the content and of the files.
     """
-    data = read_json(annotation_file, leave_out="segmentation")
+    return parse_coco(
+        read_json(annotation_file, leave_out="segmentation"), annotation_file, image_folder, check_images, workers
+    )
+
+
+def parse_coco(
+    data: object, annotation_file: Path, image_folder: Path, check_images: CheckImages = "none", workers: int = 8
+) -> CocoDataset:
+    """As `load_coco`, given the content of the annotation file, which becomes the data set's `ground_truth`."""
     errors = validate_ground_truth(data)
     if isinstance(data, dict) and isinstance(data.get("images"), list):
         errors += file_errors(data["images"], image_folder, check_images, workers)

@@ -9,6 +9,7 @@ from retinanet.build import build_resize_rule
 from retinanet.data.coco import first_images, load_coco
 from retinanet.data.ground_truth import load_ground_truth
 from retinanet.data.results import read_results
+from retinanet.data.root import check_data_root
 from retinanet.diagnostics.analysis.evaluate import write_evaluation_report
 from retinanet.diagnostics.analysis.report_files import TITLE, ReportHeader
 from retinanet.diagnostics.anchors.plot import anchor_section
@@ -86,8 +87,7 @@ def precision_name(detector: AnyDetector) -> str:
 
 def check_is_there(root: Path, annotations: str) -> None:
     """DataError, with how to mend it, where the data that a detector was trained with are not where they were."""
-    if not root.is_dir():
-        raise DataError(f"data.root: no folder {root}; give the data set's with data.root=PATH (see data/README.md).")
+    check_data_root(root)
     if not (root / annotations).is_file():
         raise DataError(
             f"data.val_annotations: no file {root / annotations}; give the folder of the data set with data.root=PATH, "

@@ -10,6 +10,7 @@ from rich.table import Table
 from retinanet.build import build_anchor_spec, build_resize_rule
 from retinanet.config.schema import Config
 from retinanet.data.coco import CocoDataset, first_images, load_coco
+from retinanet.data.root import check_data_root
 from retinanet.diagnostics.anchors.plot import check_picture, draw_recall
 from retinanet.diagnostics.anchors.recall import (
     ALL,
@@ -69,8 +70,7 @@ def report_anchors(
 def load_split(config: Config, split: Literal["train", "val"]) -> CocoDataset:
     """The data set of a split. Its image files must be there, but are not opened."""
     data, root = config.data, Path(config.data.root)
-    if not root.is_dir():
-        raise DataError(f"data.root: no folder {root}; give the data set's with data.root=PATH (see data/README.md).")
+    check_data_root(root)
     if split == "train":
         dataset = load_coco(root / data.train_annotations, root / data.train_images)
     else:
