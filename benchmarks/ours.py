@@ -74,7 +74,7 @@ def build_training(
 def one_update(state: TrainState, parts: engine.StepParts) -> Callable[[Batch], float]:
     """A training step on a batch; gives its loss."""
     stop = StopRequest()
-    return lambda batch: engine.train_step(state, [batch], parts, stop)[0]["loss"]
+    return lambda batch: engine.train_step(state, [batch], parts, stop).values["loss"]
 
 
 def as_in_a_run(step: Callable[[], Result]) -> Callable[[], Result]:

@@ -51,7 +51,7 @@ from retinanet.losses.hard_mining import OhemRule, ohem
 from retinanet.losses.quality import quality_focal, varifocal
 from retinanet.losses.sampled import SampleRule, sampled
 from retinanet.losses.softmax import softmax_cross_entropy, softmax_focal, softmax_prior_bias
-from retinanet.model.backbone import build_backbone
+from retinanet.model.backbone import InitialWeights, build_backbone
 from retinanet.model.fpn import Fpn
 from retinanet.model.heads import Head
 from retinanet.model.retinanet import RetinaNet
@@ -69,12 +69,12 @@ def seed_everything(seed: int, threads: int) -> None:
 
 
 def build_loss_and_model(
-    config: Config, classes: int, load_weights: bool = True
+    config: Config, classes: int, weights: InitialWeights | None = None
 ) -> tuple[ClassificationLoss, RetinaNet]:
-    """The class loss and the network with the head that it asks for."""
+    """The class loss and the network with the head that it asks for. weights: see `build_model`."""
     loss = build_class_loss(config.loss.classification)
     biases = loss.prior_bias(config.model.head.prior, classes)
-    return loss, build_model(config.model, classes, biases, load_weights)
+    return loss, build_model(config.model, classes, biases, weights)
 
 
 def build_criterion(config: Config) -> Criterion:
@@ -220,22 +220,25 @@ def build_class_loss(options: AnyClassLossKeys, kernels: Literal["auto", "plain"
             return ClassificationLoss(value, softmax_prior_bias, SOFTMAX)
 
 
-def build_model(config: ModelKeys, classes: int, class_biases: list[float], load_weights: bool = True) -> RetinaNet:
+def build_model(
+    config: ModelKeys, classes: int, class_biases: list[float], weights: InitialWeights | None = None
+) -> RetinaNet:
     """Compose the network of config `model`.
 
-    class_biases are what the class loss asks for, one for each output of an anchor. With load_weights False the
-    backbone's weights are not fetched (a checkpoint will be loaded).
+    class_biases: what the class loss asks for, one for each output of an anchor. weights: content of config
+    `model.backbone.weights`, as `interop.weights_file.read_backbone_weights` reads it; None for a network from scratch
+    or one whose weights a checkpoint will replace.
     """
     backbone_config, channels = config.backbone, config.fpn.channels
     per_cell = build_anchor_spec(config).per_cell
     head = config.head
     backbone = build_backbone(
-        backbone_config.name,
-        backbone_config.weights if load_weights else "none",
-        backbone_config.norm,
-        backbone_config.frozen_stages,
-        backbone_config.stride_in_1x1,
-        backbone_config.fold,
+        name=backbone_config.name,
+        weights=weights,
+        norm=backbone_config.norm,
+        frozen_stages=backbone_config.frozen_stages,
+        stride_in_1x1=backbone_config.stride_in_1x1,
+        fold=backbone_config.fold,
     )
     width = head.channels or channels
     fpn = Fpn(backbone.channels, channels, config.fpn.p6_source, config.fpn.p7_relu)

@@ -72,7 +72,7 @@ def test_losses_of_a_batch_are_computed_on_the_gpu(kind: str, normalised_by: str
     config = tiny(*told, "loss.box.kind=ciou", "model.backbone.norm=frozen_bn")
     loaded, fakes = first_batch(config), Fakes()
     seeds_B = image_seeds(0, 0, loaded.image_ids_B.tolist())
-    _, model = build_loss_and_model(config, 3, load_weights=False)
+    _, model = build_loss_and_model(config, 3)
     weights = {name: fakes.of(tensor) for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
     host = fakes.batch(loaded)
     with fakes.mode:

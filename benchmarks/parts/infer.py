@@ -83,7 +83,7 @@ def _ours(backbone: str, precision: Precision, wanted: int, options: Options, de
     def build() -> Running:
         config = build_config(backbone, precision, options.batch)
         torch.manual_seed(0)
-        _, model = build_loss_and_model(config, options.classes, load_weights=False)
+        _, model = build_loss_and_model(config, options.classes)
         model = model.to(device).eval()
         batch = random_batch(options.size, options.batch, options.classes)
         rule = build_pixel_rule(config)

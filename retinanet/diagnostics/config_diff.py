@@ -13,7 +13,6 @@ from retinanet.config import strict_yaml as yaml_strict
 from retinanet.config.load import config_to_dict, load_config, with_overrides
 from retinanet.config.schema import Config
 from retinanet.errors import ConfigError
-from retinanet.run import checkpoint as checkpoints
 
 ABSENT = "-"
 """Stands for the value of a key that the other loss or section does not have."""
@@ -40,6 +39,9 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     Raises CheckpointError for a checkpoint that cannot be read, ConfigError for any other file that holds no config.
     """
     if path.suffix in CHECKPOINTS:
+        # Imported here: only a checkpoint needs torch.
+        from retinanet.run import checkpoint as checkpoints
+
         stored = checkpoints.load(path).config
         return with_overrides(stored, list(overrides)) if overrides else stored
     if path.is_file():

@@ -6,18 +6,17 @@ from typing import Any
 
 from retinanet import distributed
 from retinanet.build import build_resize_rule
-from retinanet.data.coco import first_images, load_coco
 from retinanet.data.ground_truth import load_ground_truth
 from retinanet.data.results import read_results
-from retinanet.data.root import check_data_root
 from retinanet.diagnostics.analysis.evaluate import write_evaluation_report
 from retinanet.diagnostics.analysis.report_files import TITLE, ReportHeader
-from retinanet.diagnostics.anchors.plot import anchor_section
+from retinanet.diagnostics.anchors.report import anchor_section
 from retinanet.display.progress import image_progress, steps
 from retinanet.errors import DataError
 from retinanet.evaluation.detector import AnyDetector, Detector
 from retinanet.evaluation.evaluate import evaluate_dataset
 from retinanet.evaluation.saved import LoadedDetector, check_covers, load_detector
+from retinanet.evaluation.splits import load_split
 from retinanet.files import make_folder, write_json
 from retinanet.scoring.evaluation import Engine, check_engine, coco_evaluation
 
@@ -36,11 +35,7 @@ def evaluate_loaded(saved: LoadedDetector, path: Path, output: Path | None, *, r
     ranks = distributed.read_ranks()
     check_engine(saved.config.eval.engine)
     data = saved.config.data
-    root = Path(data.root)
-    check_is_there(root, data.val_annotations)
-    dataset = first_images(
-        load_coco(root / data.val_annotations, root / data.val_images, data.check_images), data.limit
-    )
+    dataset = load_split(data, "val", data.check_images)
     left_out = check_covers(saved.categories, dataset, path)
     home = path.parent.parent if path.parent.name == "checkpoints" else path.parent
     folder = output or home / f"eval-{path.stem}-{Path(data.val_annotations).stem}"
@@ -83,16 +78,6 @@ def precision_name(detector: AnyDetector) -> str:
         if isinstance(detector, Detector)
         else "the precision of the exported file"
     )
-
-
-def check_is_there(root: Path, annotations: str) -> None:
-    """DataError, with how to mend it, where the data that a detector was trained with are not where they were."""
-    check_data_root(root)
-    if not (root / annotations).is_file():
-        raise DataError(
-            f"data.val_annotations: no file {root / annotations}; give the folder of the data set with data.root=PATH, "
-            "and if need be the file within it with data.val_annotations=FILE."
-        )
 
 
 def evaluate_files(

@@ -46,7 +46,7 @@ def load_detector(path: Path, overrides: list[str]) -> SavedDetector:
     config = with_overrides(saved.config, overrides)
     device = distributed.choose_device(config.device, distributed.read_ranks())
     seed_everything(config.seed, config.threads)
-    _, model = build_loss_and_model(config, len(saved.categories), load_weights=False)
+    _, model = build_loss_and_model(config, len(saved.categories))
     load_weights(model, saved.weights(), str(path))
     detector = build_detector(config, model.to(device).eval(), device)
     return SavedDetector(detector, config, saved.categories, saved.progress.step)

@@ -7,26 +7,22 @@ only once it is whole. An interrupted download resumes where it stopped.
 import hashlib
 import http.client
 import shutil
-import sys
 import tempfile
 import time
 import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
+from retinanet.display.progress import transfer_progress
 from retinanet.errors import ConfigError, DataError, ResourceError, list_errors
 from retinanet.files import read_json, write_json
 
 BLOCK = 1 << 20
 TIMEOUT_SECONDS = 30.0
-PLAIN_EVERY_SECONDS = 10.0
 SPARE_BYTES = 1 << 28
 """Left free on the disk in addition to what a download or an archive needs."""
 
@@ -305,29 +301,3 @@ def _unpack(content: zipfile.ZipFile, entries: list[zipfile.ZipInfo], folder: Pa
             whole.replace(place)
             done += entry.file_size
             report(done)
-
-
-@contextmanager
-def transfer_progress(title: str, total: int, start: int) -> Iterator[Callable[[int], None]]:
-    """Yield a function that takes the number of bytes done: a bar on a terminal, else a line every few seconds."""
-    if sys.stdout.isatty():
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-        with Progress(*columns, TimeRemainingColumn()) as bar:
-            task = bar.add_task(title, total=total, completed=start)
-            yield lambda done: bar.update(task, completed=done)
-        return
-    began = last = time.monotonic()
-
-    def report(done: int) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= PLAIN_EVERY_SECONDS or done == total:
-            last = now
-            speed = max(done - start, 1) / max(now - began, 1e-6)
-            print(
-                f"{title}: {done / 1e6:.1f} of {total / 1e6:.1f} MB, {speed / 1e6:.1f} MB/s, "
-                f"{(total - done) / speed:.0f} s left",
-                flush=True,
-            )
-
-    yield report

@@ -79,7 +79,10 @@ def claim(path: Path, *, resume: bool, overwrite: bool) -> Iterator[RunFolder]:
                 )
             _clear(folder)
         write_text(owner, f"process {os.getpid()} on {platform.node()}\n")
-        yield folder
+        try:
+            yield folder
+        finally:
+            owner.unlink(missing_ok=True)
 
 
 def _clear(folder: RunFolder) -> None:

@@ -1,6 +1,5 @@
 """Speed, waiting, memory and time left of a training loop: wall-clock figures, which no result depends on."""
 
-import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -51,8 +50,12 @@ class StepClock:
 
 
 def _memory_mb(device: torch.device) -> float:
-    """Peak memory so far: the GPU's allocations, or the process's resident set."""
+    """Peak memory so far: the GPU's allocations, or the process's resident set; NaN where the system cannot tell."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        import resource
+    except ImportError:  # Windows
+        return float("nan")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)

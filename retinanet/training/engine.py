@@ -117,15 +117,17 @@ def run_steps(run: Run, state: TrainState, log: MetricsLog | None, stop: StopReq
             with clock.working():
                 lr = lr_at(state.progress.step, run.plan)
                 set_lr(state.optimizer, lr)
-                values, stopping = train_step(state, micro_batches, parts, stop)
+                result = train_step(state, micro_batches, parts, stop)
             step = state.progress.step + 1
             state.progress = state.progress._replace(step=step)
             if log is not None and (step % run.config.log.every == 0 or step in (1, run.plan.total_steps)):
                 epoch = step * run.config.schedule.batch_size / len(run.train_set.images)
-                log.train(step, epoch, {**values, "lr": lr}, clock.read(step, run.device))
-            if run.ranks.is_main and (stopping or step % run.config.log.save_every == 0 or evaluation_due(run, step)):
+                log.train(step, epoch, {**result.values, "lr": lr}, clock.read(step, run.device))
+            if run.ranks.is_main and (
+                result.stop_asked or step % run.config.log.save_every == 0 or evaluation_due(run, step)
+            ):
                 checkpoints.save(run.folder.last, snapshot(state, run.config, run.train_set.categories))
-            if stopping:
+            if result.stop_asked:
                 stop.raise_asked(run.at(step))
     if run.ranks.is_main:
         draw_run_curves(run.folder)

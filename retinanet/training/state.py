@@ -16,6 +16,7 @@ from retinanet.config.load import config_to_dict
 from retinanet.config.schema import Config
 from retinanet.distributed import Ranks
 from retinanet.errors import CheckpointError, ConfigError, list_errors
+from retinanet.interop.weights_file import read_backbone_weights
 from retinanet.losses.criterion import RUNNING_START
 from retinanet.run.checkpoint import Checkpoint, Progress, load_weights
 from retinanet.structures import Category
@@ -71,12 +72,17 @@ def warmed_average(decay: float) -> Callable[[Any, Any, Any], None]:
 def build_state(
     config: Config, classes: int, device: torch.device, ranks: Ranks, load_weights: bool = True
 ) -> TrainState:
-    """Network, average, optimizer and loss scaler at step 0, the same on every rank."""
+    """Network, average, optimizer and loss scaler at step 0, the same on every rank.
+
+    With load_weights False config `model.backbone.weights` is not read, because a checkpoint will replace the weights.
+    """
     if config.model.backbone.norm == "sync_bn" and ranks.world_size > 1 and device.type != "cuda":
         raise ConfigError("model.backbone.norm: sync_bn over several processes needs GPUs; use bn, or one process.")
     if config.model.backbone.norm == "sync_bn" and ranks.world_size > 1 and config.compile:
         raise ConfigError("compile: a network with sync_bn over several processes is not compiled; use compile=false.")
-    _, model = build_loss_and_model(config, classes, load_weights)
+    backbone = config.model.backbone
+    weights = read_backbone_weights(backbone.name, backbone.weights) if load_weights else None
+    _, model = build_loss_and_model(config, classes, weights)
     model = model.to(device)
     average = None
     if config.schedule.ema:

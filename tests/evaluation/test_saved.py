@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from retinanet.config.schema import Config
-from retinanet.diagnostics.anchors.plot import learned_by
+from retinanet.diagnostics.anchors.report import learned_by
 from retinanet.diagnostics.evaluate import evaluate_checkpoint, evaluate_files
 from retinanet.errors import ConfigError, DataError, ResourceError
 from retinanet.evaluation.saved import load_detector
@@ -61,7 +61,7 @@ def test_the_precision_is_told(
 
 def test_which_anchors_learn_an_object_that_none_fits() -> None:
     rule = Config().assign
-    assert learned_by(rule) == "no anchor (assign.low_quality is off), and training cannot mend that"
+    assert learned_by(rule) == "no anchor (assign.low_quality is off), which training cannot fix"
     assert (
         learned_by(rule.model_copy(update={"low_quality": True})) == "its best anchors alone (assign.low_quality is on)"
     )

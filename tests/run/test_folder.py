@@ -16,7 +16,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from retinanet.run_folder import claim
+from retinanet.run.folder import claim
 with claim(Path(sys.argv[1]), resume=True, overwrite=False):
     if os.fork() == 0:  # a child process that outlives a killed run by seconds
         time.sleep(3)
@@ -67,7 +67,7 @@ def test_overwriting_deletes_the_run_and_nothing_else(tmp_path: Path) -> None:
     fill(RunFolder(tmp_path))
     with claim(tmp_path, resume=False, overwrite=True) as folder:
         left = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
-        assert left == ["notes.txt", "run.lock"]
+        assert left == ["notes.txt", "run.lock", "run.owner"]
         assert not folder.pictures.exists()
 
 
@@ -93,6 +93,7 @@ def test_a_folder_in_use_is_refused_until_its_process_ends_however_it_ends(tmp_p
                 take(run, resume=not overwrite, overwrite=overwrite)
         holder.kill()
     take(run, resume=True)
+    assert not (run / "run.owner").exists()
 
 
 def test_text_is_replaced_whole(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from retinanet.diagnostics.analysis.report_tables import (
     images_table,
     metrics_table,
 )
-from retinanet.diagnostics.analysis.thumbnails import LEGEND, draw_image
+from retinanet.diagnostics.analysis.thumbnails import LEGEND, draw_verdicts
 from retinanet.display.document.blocks import Block, Gallery, Heading, Listing, Paragraph
 from retinanet.display.document.blocks import Picture as Figure
 from retinanet.display.document.html import render_html
@@ -228,7 +228,7 @@ def _thumbnail(folder: Path, place: int, scored: Scored, analysis: Analysis, err
         errors.append(f"{name}: leads out of the image folder {folder}; name it relative to that")
         return None
     try:
-        return draw_image(folder / name, scored, place, analysis.score)
+        return draw_verdicts(folder / name, scored, place, analysis.score)
     except DataError as error:
         errors.append(str(error))
         return None

@@ -26,7 +26,7 @@ from retinanet.diagnostics.compare.differences import (
 from retinanet.diagnostics.compare.images import (
     ImageDifference,
     Used,
-    draw_image,
+    draw_side_by_side,
     find_files,
     image_differences,
     most_different,
@@ -226,7 +226,7 @@ def image_blocks(
         make_folder(folder / "images")
         blocks.append(Paragraph(f"Detections: {LEGEND}.", quiet=True))
     for number, (row, file) in enumerate(shown, 1):
-        picture = draw_image(folder / "images" / f"{number:02d}_{row.image_id}.jpg", file, row, pair)
+        picture = draw_side_by_side(folder / "images" / f"{number:02d}_{row.image_id}.jpg", file, row, pair)
         fewer, more = ("B", "A") if row.gain > 0 else ("A", "B")
         caption = f"{row.name}: {fewer} makes {abs(row.gain)} fewer errors than {more}."
         blocks.append(Picture(picture, f"Ground truth, A and B on {row.name}", caption))
