@@ -9,6 +9,7 @@ from retinanet.build import build_augment, build_resize_rule
 from retinanet.config.schema import Config
 from retinanet.data.coco import CocoDataset, first_images, load_coco, with_objects
 from retinanet.data.loader import Shard, train_batches
+from retinanet.data.root import check_data_root
 from retinanet.distributed import Ranks
 from retinanet.errors import ConfigError, DataError
 from retinanet.structures import Batch
@@ -17,8 +18,7 @@ from retinanet.structures import Batch
 def load_data(config: Config, ranks: Ranks) -> tuple[CocoDataset, CocoDataset]:
     """Both splits, validated; DataError where they do not belong together. Only the main rank opens the images."""
     data, root = config.data, Path(config.data.root)
-    if not root.is_dir():
-        raise DataError(f"data.root: no folder {root}; give the data set's with data.root=PATH (see data/README.md).")
+    check_data_root(root)
     check = data.check_images if ranks.is_main else "none"
     train_set = load_coco(root / data.train_annotations, root / data.train_images, check)
     val_set = load_coco(root / data.val_annotations, root / data.val_images, check)
