@@ -15,7 +15,7 @@ from retinanet.compile import can_compile, check_compiler, compiler_errors, prep
 from retinanet.config.load import config_to_dict
 from retinanet.config.schema import Config
 from retinanet.errors import ConfigError, ResourceError
-from retinanet.run import checkpoint as checkpoints
+from retinanet.run.checkpoint import load_checkpoint
 from retinanet.run.metrics import read_rows, without_clock
 from retinanet.training import engine
 from retinanet.training.state import TrainState, config_differences
@@ -59,7 +59,7 @@ def test_a_compiled_run_is_the_plain_one_to_rounding_and_resumes_to_the_bit(
     with pytest.raises(KeyboardInterrupt):
         engine.train(halves, tmp_path / "halves")
     monkeypatch.setattr(engine, "train_step", step)
-    assert checkpoints.load(tmp_path / "halves" / "checkpoints" / "last.pt").progress.step == 2
+    assert load_checkpoint(tmp_path / "halves" / "checkpoints" / "last.pt").progress.step == 2
     torch._dynamo.reset()  # as a new process would begin
     engine.train(halves, tmp_path / "halves", resume=True)
     plain, whole = (
@@ -72,7 +72,7 @@ def test_a_compiled_run_is_the_plain_one_to_rounding_and_resumes_to_the_bit(
     assert without_clock(tmp_path / "halves" / "metrics.jsonl") == without_clock(tmp_path / "whole" / "metrics.jsonl")
 
     states = [
-        checkpoints.load(tmp_path / name / "checkpoints" / "last.pt").model for name in ("plain", "whole", "halves")
+        load_checkpoint(tmp_path / name / "checkpoints" / "last.pt").model for name in ("plain", "whole", "halves")
     ]
     assert states[0].keys() == states[1].keys()
     for name, tensor in states[0].items():

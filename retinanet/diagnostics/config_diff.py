@@ -13,7 +13,7 @@ from retinanet.config import strict_yaml as yaml_strict
 from retinanet.config.load import config_to_dict, load_config, with_overrides
 from retinanet.config.schema import Config
 from retinanet.errors import ConfigError
-from retinanet.run import checkpoint as checkpoints
+from retinanet.run.checkpoint import load_checkpoint
 
 ABSENT = "-"
 """Stands for the value of a key that the other loss or section does not have."""
@@ -40,7 +40,7 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     Raises CheckpointError for a checkpoint that cannot be read, ConfigError for any other file that holds no config.
     """
     if path.suffix in CHECKPOINTS:
-        stored = checkpoints.load(path).config
+        stored = load_checkpoint(path).config
         return with_overrides(stored, list(overrides)) if overrides else stored
     if path.is_file():
         if path.suffix not in YAML_FILES:

@@ -11,7 +11,7 @@ from retinanet.data.coco import CocoDataset
 from retinanet.errors import DataError
 from retinanet.evaluation.detector import AnyDetector, Detector, build_detector
 from retinanet.run.checkpoint import load_weights
-from retinanet.run.published import read_ours
+from retinanet.run.published import open_checkpoint
 from retinanet.structures import Category
 
 
@@ -42,7 +42,7 @@ def load_detector(path: Path, overrides: list[str]) -> SavedDetector:
 
     path: of a run (.pt), or of retinanet convert (.pt or .safetensors).
     """
-    saved = read_ours(path)
+    saved = open_checkpoint(path)
     config = with_overrides(saved.config, overrides)
     device = distributed.choose_device(config.device, distributed.read_ranks())
     seed_everything(config.seed, config.threads)

@@ -58,7 +58,7 @@ class Checkpoint(NamedTuple):
         return averaged or self.model
 
 
-def save(path: Path, checkpoint: Checkpoint) -> None:
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write `path` in one step; raises ResourceError as `files.replacing`."""
     content = {
         "format": FORMAT,
@@ -75,7 +75,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         torch.save(content, part)
 
 
-def load(path: Path) -> Checkpoint:
+def load_checkpoint(path: Path) -> Checkpoint:
     """Read and verify a checkpoint of ours onto the CPU. CheckpointError says what is wrong with it."""
     content = _read(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:

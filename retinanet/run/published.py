@@ -13,8 +13,7 @@ from torch import Tensor
 from retinanet.config.load import config_from_dict, config_to_dict
 from retinanet.errors import CheckpointError, ConfigError
 from retinanet.files import replacing
-from retinanet.run import checkpoint as checkpoints
-from retinanet.run.checkpoint import FORMAT, Checkpoint, Progress
+from retinanet.run.checkpoint import FORMAT, Checkpoint, Progress, load_checkpoint, save_checkpoint
 from retinanet.structures import Category
 
 CHECKSUM = "sha256"
@@ -24,10 +23,10 @@ SUFFIXES = (".pt", ".safetensors")
 """Of files that hold a checkpoint of ours."""
 
 
-def read_ours(path: Path) -> Checkpoint:
+def open_checkpoint(path: Path) -> Checkpoint:
     """A checkpoint of ours from either kind of file. CheckpointError for anything else."""
     if path.suffix != ".safetensors":
-        return checkpoints.load(path)
+        return load_checkpoint(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file.")
     tensors, meta = read_safetensors(path)
@@ -46,12 +45,12 @@ def read_ours(path: Path) -> Checkpoint:
     return Checkpoint(config, categories, Progress(step, -1.0, 0, 0), tensors, {}, {}, {})
 
 
-def write_ours(path: Path, checkpoint: Checkpoint) -> None:
+def write_inference_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """The weights to detect with, as a checkpoint (.pt) or for publishing (.safetensors); no optimizer state."""
     alone = Checkpoint(checkpoint.config, checkpoint.categories, checkpoint.progress, checkpoint.weights(), {}, {}, {})
     match path.suffix:
         case ".pt":
-            checkpoints.save(path, alone)
+            save_checkpoint(path, alone)
         case ".safetensors":
             meta = {
                 "format": FORMAT,

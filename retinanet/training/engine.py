@@ -29,7 +29,7 @@ from retinanet.distributed import Ranks
 from retinanet.evaluation.detector import build_detector
 from retinanet.evaluation.evaluate import evaluate_dataset, write_evaluation
 from retinanet.files import write_text
-from retinanet.run import checkpoint as checkpoints
+from retinanet.run.checkpoint import load_checkpoint, save_checkpoint
 from retinanet.run.folder import RunFolder, claim
 from retinanet.run.interrupts import StopRequest, listen
 from retinanet.run.metrics import MetricsLog
@@ -86,7 +86,7 @@ def train_in(folder: RunFolder, config: Config, ranks: Ranks, device: torch.devi
     )
     state = build_state(config, len(train_set.categories), device, ranks, load_weights=not resumable)
     if resumable:
-        restore(state, checkpoints.load(folder.last), config, train_set.categories, folder.last)
+        restore(state, load_checkpoint(folder.last), config, train_set.categories, folder.last)
     if ranks.is_main:
         write_text(folder.config, dump_config(config))
     compiling = compiler_errors() if config.compile else nullcontext()
@@ -126,7 +126,7 @@ def run_steps(run: Run, state: TrainState, log: MetricsLog | None, stop: StopReq
             if run.ranks.is_main and (
                 result.stop_asked or step % run.config.log.save_every == 0 or evaluation_due(run, step)
             ):
-                checkpoints.save(run.folder.last, snapshot(state, run.config, run.train_set.categories))
+                save_checkpoint(run.folder.last, snapshot(state, run.config, run.train_set.categories))
             if result.stop_asked:
                 stop.raise_asked(run.at(step))
     if run.ranks.is_main:
@@ -155,7 +155,7 @@ def evaluate_step(run: Run, state: TrainState, log: MetricsLog | None, stop: Sto
     log.evaluation(progress.step, evaluation.metrics, {"time": time.time(), "seconds": time.monotonic() - started})
     if improved:
         best = snapshot(state, config, run.train_set.categories, inference_only=True)
-        checkpoints.save(run.folder.best, best)
+        save_checkpoint(run.folder.best, best)
         write_evaluation(run.folder.eval, run.folder.detections, evaluation, results, progress.step)
     look = PictureOptions(config.log.pictures, config.eval.shown_score)
     draw_evaluation(run.folder, run.val_set, results, look, log, progress.step)

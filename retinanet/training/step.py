@@ -62,7 +62,7 @@ class MicroBatch(NamedTuple):
     """(B,) int64 on the CPU, for class losses that draw anchors at random."""
 
 
-class Counted(NamedTuple):
+class StepCounts(NamedTuple):
     """What all ranks have to know before the first forward pass."""
 
     positives: StepPositives
@@ -96,7 +96,7 @@ def train_step(state: TrainState, batches: list[Batch], parts: StepParts, stop: 
     finite. Host-device syncs: one per micro-batch (number of positives) and one before the update; a class loss that
     draws or ranks anchors may add some.
     """
-    micro_batches = prepare(state, batches, parts)
+    micro_batches = prepare_micro_batches(state, batches, parts)
     counted = count_positives(state, micro_batches, parts, stop)
     losses = accumulate_gradients(state, micro_batches, counted.positives, parts)
     grad_norm = clip_gradients(state, parts.clip_norm)
@@ -105,7 +105,7 @@ def train_step(state: TrainState, batches: list[Batch], parts: StepParts, stop: 
     return result
 
 
-def prepare(state: TrainState, batches: list[Batch], parts: StepParts) -> list[MicroBatch]:
+def prepare_micro_batches(state: TrainState, batches: list[Batch], parts: StepParts) -> list[MicroBatch]:
     """Clear the gradients, move the images to the device and assign every anchor its target."""
     state.network.train()
     state.optimizer.zero_grad(set_to_none=True)
@@ -127,7 +127,9 @@ def prepare(state: TrainState, batches: list[Batch], parts: StepParts) -> list[M
     return micro_batches
 
 
-def count_positives(state: TrainState, micro_batches: list[MicroBatch], parts: StepParts, stop: StopRequest) -> Counted:
+def count_positives(
+    state: TrainState, micro_batches: list[MicroBatch], parts: StepParts, stop: StopRequest
+) -> StepCounts:
     """Positives of every rank, the running means moved by them, and who was asked to stop: one all-reduce."""
     ranks = parts.ranks
     # One entry for each rank's positives and a last one for the stop requests.
@@ -140,7 +142,7 @@ def count_positives(state: TrainState, micro_batches: list[MicroBatch], parts: S
         state.running_positives_R = move_running(state.running_positives_R, positives_R)
     images = sum(len(micro.batch.targets) for micro in micro_batches) * ranks.world_size
     positives = StepPositives(ranks_R=positives_R, running_R=state.running_positives_R, rank=ranks.rank, images=images)
-    return Counted(positives, message[ranks.world_size :])
+    return StepCounts(positives, message[ranks.world_size :])
 
 
 def accumulate_gradients(
@@ -164,7 +166,7 @@ def accumulate_gradients(
 
 
 def read_step(
-    state: TrainState, micro_batches: list[MicroBatch], counted: Counted, losses: LossSums, grad_norm: Tensor
+    state: TrainState, micro_batches: list[MicroBatch], counted: StepCounts, losses: LossSums, grad_norm: Tensor
 ) -> StepResult:
     """All numbers of the step in one read of the device. Raises NumericalError where they forbid the update."""
     sums_3 = distributed.sum_over_ranks(losses.sums_3)

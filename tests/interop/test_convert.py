@@ -32,7 +32,7 @@ from retinanet.interop.naming import DETECTRON2, MMDETECTION, OURS, TORCHVISION,
 from retinanet.interop.state_dicts import modernised, refolded
 from retinanet.interop.weights_file import read_weights
 from retinanet.model.retinanet import RetinaNet
-from retinanet.run.checkpoint import Checkpoint, load, load_weights
+from retinanet.run.checkpoint import Checkpoint, load_checkpoint, load_weights
 from retinanet.structures import HeadOutputs
 
 NO_WISHES = ConversionOptions(None, False, None, [])
@@ -473,7 +473,7 @@ def test_torchs_own_advice_is_never_shown(tmp_path: Path, zipped: bool) -> None:
     assert "weights_only" not in str(caught.value)
     if zipped:
         with pytest.raises(CheckpointError, match=r"asks for (posix|nt)\.system; not loaded") as caught:
-            load(path)
+            load_checkpoint(path)
         assert "weights_only" not in str(caught.value)
 
 

@@ -22,8 +22,7 @@ from retinanet.data.ground_truth import load_ground_truth
 from retinanet.data.loader import GlobalBatches
 from retinanet.data.results import read_results
 from retinanet.errors import ConfigError, DataError, NumericalError
-from retinanet.run import checkpoint as checkpoints
-from retinanet.run.checkpoint import Progress
+from retinanet.run.checkpoint import Progress, load_checkpoint, save_checkpoint
 from retinanet.run.folder import RunFolder
 from retinanet.run.interrupts import StopRequest
 from retinanet.run.metrics import read_rows, without_clock
@@ -51,7 +50,7 @@ def losses(folder: Path) -> list[float]:
 
 
 def weights_hash(folder: Path) -> str:
-    state = checkpoints.load(folder / "checkpoints" / "last.pt").model
+    state = load_checkpoint(folder / "checkpoints" / "last.pt").model
     return hashlib.sha256(b"".join(state[name].numpy().tobytes() for name in sorted(state))).hexdigest()
 
 
@@ -110,17 +109,17 @@ def test_eval_json_is_what_the_detections_give(finished: Path, shapes: Path) -> 
     results = read_results(finished / "detections.json", truth)
     assert len(results) > 6
     assert coco_evaluation(truth, results).as_dict() == {k: evaluation[k] for k in ("metrics", "engine", "per_class")}
-    best = checkpoints.load(finished / "checkpoints" / "best.pt").progress
+    best = load_checkpoint(finished / "checkpoints" / "best.pt").progress
     assert evaluation["step"] == best.best_step == best.step
     assert evaluation["metrics"]["AP"] == best.best_ap
 
 
 def test_the_moving_average_is_kept_beside_the_weights(finished: Path) -> None:
-    last = checkpoints.load(finished / "checkpoints" / "last.pt")
+    last = load_checkpoint(finished / "checkpoints" / "last.pt")
     name = "class_head.predict.weight"
     assert last.average["n_averaged"] == 6
     assert not torch.equal(last.weights()[name], last.model[name])
-    best = checkpoints.load(finished / "checkpoints" / "best.pt")
+    best = load_checkpoint(finished / "checkpoints" / "best.pt")
     assert best.optimizer == best.average == {}
 
 
@@ -229,7 +228,7 @@ def test_training_stops_early_and_says_so(tiny: Tiny, tmp_path: Path) -> None:
     rows = read_rows(tmp_path / "metrics.jsonl")
     assert rows[-1]["kind"] == "note"
     assert "stopped early: 2 evaluations" in rows[-1]["text"]
-    progress = checkpoints.load(tmp_path / "checkpoints/last.pt").progress
+    progress = load_checkpoint(tmp_path / "checkpoints/last.pt").progress
     assert rows[-1]["step"] == progress.step == 3
     before = without_clock(tmp_path / "metrics.jsonl")
     train(config, tmp_path, resume=True)
@@ -264,12 +263,12 @@ def test_a_loss_that_is_no_number_stops_before_the_update_and_names_the_images(t
     config = tiny("schedule.iterations=4", "log.save_every=2", "log.pictures=0")
     train(config, tmp_path)
     last = tmp_path / "checkpoints" / "last.pt"
-    saved = checkpoints.load(last)
+    saved = load_checkpoint(last)
     poisoned = {
         **saved.model,
         "box_head.predict.bias": torch.full_like(saved.model["box_head.predict.bias"], torch.nan),
     }
-    checkpoints.save(last, saved._replace(model=poisoned, progress=Progress(2, -1.0, 0, 0)))
+    save_checkpoint(last, saved._replace(model=poisoned, progress=Progress(2, -1.0, 0, 0)))
     before = last.read_bytes()
     with pytest.raises(NumericalError, match=r"step 3: the loss is not finite") as caught:
         train(config, tmp_path, resume=True)
@@ -342,7 +341,7 @@ def test_a_step_divides_by_the_running_mean_of_its_own_positives(tiny: Tiny, tmp
     sums = found["batch_positives"]["loss"] * positives
     assert found["rank_positives"]["loss"] == found["batch_positives"]["loss"]
     assert found["running_positives"]["loss"] == pytest.approx(sums / (90 + positives / 10), rel=1e-5)
-    assert checkpoints.load(tmp_path / "rank_positives" / "checkpoints" / "last.pt").running_positives_R is None
+    assert load_checkpoint(tmp_path / "rank_positives" / "checkpoints" / "last.pt").running_positives_R is None
 
 
 def copy_data(shapes: Path, target: Path) -> Path:

@@ -13,7 +13,7 @@ from places import PROJECT
 from retinanet.config.schema import Config
 from retinanet.distributed import Ranks
 from retinanet.errors import CheckpointError, ConfigError
-from retinanet.run import checkpoint as checkpoints
+from retinanet.run.checkpoint import load_checkpoint
 from retinanet.run.metrics import read_rows
 from retinanet.training.engine import train
 from retinanet.training.state import build_state
@@ -89,7 +89,7 @@ def test_each_rank_keeps_a_running_mean_that_a_resumed_run_of_as_many_continues(
     told = ["loss.normaliser=running_positives", "schedule.iterations=2", "log.pictures=0", f"output={folder}"]
     done = torchrun(tiny_yaml, tool_environment, *told)
     assert done.returncode == 0, done.stderr
-    means_R = checkpoints.load(folder / "checkpoints" / "last.pt").running_positives_R
+    means_R = load_checkpoint(folder / "checkpoints" / "last.pt").running_positives_R
     assert means_R is not None
     assert means_R.shape == (2,)
     assert means_R[0] != means_R[1]

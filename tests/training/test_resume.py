@@ -18,7 +18,7 @@ from places import PROJECT
 
 from retinanet.config.schema import Config
 from retinanet.errors import ConfigError
-from retinanet.run import checkpoint as checkpoints
+from retinanet.run.checkpoint import load_checkpoint, save_checkpoint
 from retinanet.run.metrics import read_rows, without_clock
 from retinanet.training.engine import train
 
@@ -45,7 +45,7 @@ def run_hash(folder: Path) -> dict[str, str]:
     """SHA-256 of all that must not depend on interruptions."""
     found = {}
     for name in ("last", "best"):
-        saved = checkpoints.load(folder / "checkpoints" / f"{name}.pt")
+        saved = load_checkpoint(folder / "checkpoints" / f"{name}.pt")
         parts: list[bytes] = []
         for part in (saved.model, saved.average, saved.optimizer, saved.progress._asdict(), saved.running_positives_R):
             collect(part, parts)
@@ -128,7 +128,7 @@ def test_a_run_killed_five_times_and_interrupted_twice_ends_as_the_unbroken_one(
         assert "Traceback" not in err
         told = re.search(rf"stopped by {number.name}: step (\d+) of {STEPS} is saved in .*last\.pt.*--resume", err)
         assert told is not None, err
-        saved = checkpoints.load(run / "checkpoints" / "last.pt").progress.step
+        saved = load_checkpoint(run / "checkpoints" / "last.pt").progress.step
         assert saved == int(told[1]) == last_step(run)
         assert seen <= saved <= seen + 2
     command = [sys.executable, "-c", WITHOUT_COLLECTOR, str(PROJECT / "tools" / "train.py"), *map(str, arguments)]
@@ -145,11 +145,11 @@ def test_the_hash_notices_one_changed_bit(unbroken: Path, tmp_path: Path) -> Non
         (copied / name).parent.mkdir(parents=True, exist_ok=True)
         (copied / name).write_bytes((unbroken / name).read_bytes())
     assert run_hash(copied) == run_hash(unbroken)
-    last = checkpoints.load(copied / "checkpoints/last.pt")
+    last = load_checkpoint(copied / "checkpoints/last.pt")
     moment = next(iter(last.optimizer["state"].values()))["exp_avg"]
     first = (0,) * moment.ndim
     moment[first] = torch.nextafter(moment[first], torch.tensor(10.0))
-    checkpoints.save(copied / "checkpoints/last.pt", last)
+    save_checkpoint(copied / "checkpoints/last.pt", last)
     differs = [name for name, value in run_hash(copied).items() if value != run_hash(unbroken)[name]]
     assert differs == ["last"]
 
