@@ -141,7 +141,7 @@ def test_without_an_output_the_numbers_go_below_runs(
 
 def test_an_output_that_cannot_be_made_is_told_before_the_work(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(ResourceError, match="cannot make the folder"):
+    with pytest.raises(ResourceError, match="cannot create the folder"):
         evaluate_checkpoint(trained / "checkpoints/best.pt", [], tmp_path / "file" / "out")
 
 

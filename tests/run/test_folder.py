@@ -77,7 +77,7 @@ def test_a_file_in_the_folders_place_is_a_clear_error(tmp_path: Path) -> None:
         take(tmp_path / "run")
     with pytest.raises(ResourceError, match="cannot write into"):
         take(tmp_path / "run" / "below")
-    with pytest.raises(ResourceError, match="cannot make the folder"):
+    with pytest.raises(ResourceError, match="cannot create the folder"):
         make_folder(tmp_path / "run" / "below")
 
 
