@@ -325,4 +325,4 @@ def test_a_signal_is_passed_on_and_what_runs_is_saved(make: Make, capsys: pytest
     assert "stopping: 1 cells are saving" in capsys.readouterr().out
     assert live_owner(study.folder, "FL-seed0") is None
     assert read_record(study.folder, "FL-seed0") is None
-    assert "stopped by SIGTERM" in log_path(study.folder, "FL-seed0").read_text(encoding="utf-8")
+    assert "Interrupted by SIGTERM" in log_path(study.folder, "FL-seed0").read_text(encoding="utf-8")
