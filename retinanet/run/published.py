@@ -41,9 +41,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, ConfigError):
             raise
-        raise CheckpointError(
-            f"{path}: an entry of its header is missing or of the wrong type ({error!r})."
-        ) from error
+        raise CheckpointError(f"{path}: an entry of its header is missing or of the wrong type ({error!r}).") from error
     return Checkpoint(config=config, categories=categories, progress=Progress(step), model=tensors)
 
 
@@ -67,7 +65,9 @@ def write_inference_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
             }
             write_safetensors(path, alone.model, meta)
         case _:
-            raise ConfigError(f"{path}: the suffix of a checkpoint in this project's format is {' or '.join(SUFFIXES)}.")
+            raise ConfigError(
+                f"{path}: the suffix of a checkpoint in this project's format is {' or '.join(SUFFIXES)}."
+            )
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

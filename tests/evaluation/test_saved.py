@@ -92,7 +92,7 @@ def test_data_of_other_classes_is_refused(trained: Path, shapes: Path, tmp_path:
     content["categories"][1]["name"] = "wheel"
     file = tmp_path / "val.json"
     file.write_text(json.dumps(content), encoding="utf-8")
-    with pytest.raises(DataError, match=r"val\.json: its categories are not those of .*best\.pt.*wheel"):
+    with pytest.raises(DataError, match=r"val\.json: its categories differ from those of .*best\.pt.*wheel"):
         evaluate_checkpoint(trained / "checkpoints/best.pt", [f"data.val_annotations={file}"], tmp_path / "out")
 
 

@@ -68,7 +68,12 @@ def _result_rows(data: ReportData) -> list[list[CsvValue]]:
     rows: list[list[CsvValue]] = []
     for arm in data.arms:
         spreads = [spread([float(cell.points_M[m]) for cell in arm.measured]) for m in range(len(AP_NAMES))]
-        row: list[CsvValue] = [arm.info.name, "measured", len(arm.measured), *(part for pair in spreads for part in pair)]
+        row: list[CsvValue] = [
+            arm.info.name,
+            "measured",
+            len(arm.measured),
+            *(part for pair in spreads for part in pair),
+        ]
         row += arm.interval()
         found = arm.comparison
         if found is not None:

@@ -20,7 +20,9 @@ def write_numbers(analysis: Analysis, scored: Scored, folder: Path) -> None:
     write_csv(folder / "precision_recall.csv", ("iou", "class", "recall", "precision"), precision)
     class_header = ("id", "class", "AP", "AP50", "AP75", "APs", "APm", "APl", "objects", "images", "detections")
     write_csv(folder / "class_ap.csv", class_header, analysis.classes)
-    groups: list[list[CsvValue]] = [["side, pixels", g.name, "", g.objects, g.ap, g.ap50, "", ""] for g in analysis.sizes]
+    groups: list[list[CsvValue]] = [
+        ["side, pixels", g.name, "", g.objects, g.ap, g.ap50, "", ""] for g in analysis.sizes
+    ]
     groups += [["objects in the image", g.name, g.images, g.objects, g.ap, g.ap50, "", ""] for g in analysis.crowding]
     groups += [["IoU with neighbour", g.name, "", g.objects, "", "", g.found, g.found_from] for g in analysis.overlaps]
     group_header = ("by", "group", "images", "objects", "AP", "AP50", "found", "found_from_threshold")
