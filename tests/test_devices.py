@@ -1,4 +1,4 @@
-"""Tensors of a GPU and of the host are not mixed; tested without a GPU by fake tensors, which have a device, no data."""
+"""Tensors of a GPU and of the host are not mixed; tested without a GPU by fake tensors, which have a device alone."""
 
 from collections.abc import Callable
 from contextlib import closing

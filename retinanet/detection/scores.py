@@ -30,7 +30,7 @@ def softmax_scores(logits_O: Tensor) -> Tensor:
 
 
 def softmax_prefilter(logits_O: Tensor, threshold: float) -> Tensor:
-    """As `sigmoid_prefilter`, for the softmax over the best class and background alone, an upper bound of all scores."""
+    """As `sigmoid_prefilter`, for the softmax over the best class and background alone, which bounds all scores."""
     best, background = logits_O[..., :-1].amax(dim=-1).float(), logits_O[..., -1].float()
     return ~(best - background <= _logit_below(threshold))
 

@@ -50,7 +50,7 @@ class StepClock:
 
 
 def _memory_mb(device: torch.device) -> float:
-    """Peak memory so far: allocations on the GPU, or the process's resident set; NaN if the system does not report it."""
+    """Peak memory so far: allocations on the GPU, or resident set of the process; NaN if the system has no figure."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     try:

@@ -1,7 +1,7 @@
 """One optimizer step: targets, positives, gradients, their checks, the update.
 
-Legend: B images of a micro-batch, A anchors, P positive anchors, R ranks. A step is one update over the effective batch:
-all ranks and all accumulated micro-batches.
+Legend: B images of a micro-batch, A anchors, P positive anchors, R ranks. A step is one update over the effective
+batch: all ranks and all accumulated micro-batches.
 """
 
 import math
