@@ -77,7 +77,12 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", [*PAGES, *CARDS], ids=lambda page: str(page.relative_to(PROJECT)))
 def test_named_files_exist(page: Path) -> None:
     # A recipe's card names files of the project that it reproduces.
-    text = re.sub(r"^# (Published|Source) .*?(?=^# (?!Source)[A-Z])", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(
+        r"^# (Published|Source) .*?(?=^# (?!Source)[A-Z])",
+        "",
+        page.read_text(encoding="utf-8"),
+        flags=re.MULTILINE | re.DOTALL,
+    )
     named = set(
         re.findall(
             r"(?<![\w/.])((?:configs|tests|tools|benchmarks|docs|retinanet)/[\w/.-]+\.(?:ya?ml|py|md|sh|json))", text
