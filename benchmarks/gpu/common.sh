@@ -36,7 +36,7 @@ step() {
 }
 # The logs in one archive next to the JSON files, the table once more; fails if any step has.
 finish() {
-  (cd "$OUT" && tar czf logs.tar.gz --exclude=logs.tar.gz --exclude='*.json' . && find . -name '*.log' -delete)
+  (cd "$OUT" && tar czf logs.tar.gz --exclude='*.json' --exclude='*.tar.gz' -- * && rm -f -- *.log)
   echo; cat "$TABLE"
   exit $FAILED
 }

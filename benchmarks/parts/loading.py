@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.benchmark import set_torch_threads
 from torch.utils.data import DataLoader, Dataset
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.transforms.v2 import functional as F
@@ -70,12 +71,12 @@ def build_data(options: Options) -> Contest:
     ours, peer = "ours, 1 process", "reference, 1 process"
     as_bytes = "ours gives bytes and leaves normalising to the training step, the reference gives normalised float32"
     ways: dict[str, Callable[[], Stretch]] = {
-        ours: lambda: one_thread(lambda: our_batches(load, 0), load),
-        f"{ours}, normalised": lambda: one_thread(lambda: our_normalised(load), load),
-        f"{ours}, cache": lambda: one_thread(lambda: our_kept(load), load, run_up=len(load.kept.images)),
-        peer: lambda: one_thread(lambda: reference_batches(load, 0), load),
-        "ours, 2 workers": lambda: under_way(lambda: our_batches(load, 2), load, RUN_UP),
-        "reference, 2 workers": lambda: under_way(lambda: reference_batches(load, 2), load, RUN_UP),
+        ours: lambda: pass_of(lambda: our_batches(load, 0), load),
+        f"{ours}, normalised": lambda: pass_of(lambda: our_normalised(load), load),
+        f"{ours}, cache": lambda: pass_of(lambda: our_kept(load), load, run_up=len(load.kept.images)),
+        peer: lambda: pass_of(lambda: reference_batches(load, 0), load),
+        "ours, 2 workers": lambda: pass_of(lambda: our_batches(load, 2), load, RUN_UP, threads=None),
+        "reference, 2 workers": lambda: pass_of(lambda: reference_batches(load, 2), load, RUN_UP, threads=None),
     }
     return Contest(
         part="data",
@@ -161,40 +162,19 @@ def reference_batches(load: Load, workers: int) -> Batches:
         yield transform(images)
 
 
-def one_thread(batches: Callable[[], Batches], load: Load, run_up: int | None = None) -> Stretch:
-    """A step takes the first batches of a new pass, or those after `run_up`, on one thread."""
+def pass_of(batches: Callable[[], Batches], load: Load, run_up: int = 0, threads: int | None = 1) -> Stretch:
+    """A step takes batches of a new pass after its first `run_up`, on `threads` threads; None: as many as elsewhere.
+
+    A loader without workers begins its work when the first batch is asked for, so nothing of it goes untimed.
+    """
 
     @contextmanager
     def stretch() -> Iterator[Step]:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            if run_up is None:
-                yield lambda: _take_from_new(batches, load.batches)
-            else:
-                with under_way(batches, load, run_up)() as step:
-                    yield step
-        finally:
-            torch.set_num_threads(threads)
-
-    return stretch
-
-
-def under_way(batches: Callable[[], Batches], load: Load, run_up: int) -> Stretch:
-    """A step takes batches of a pass that is under way; the first `run_up`, with what workers had ready, go before."""
-
-    @contextmanager
-    def stretch() -> Iterator[Step]:
-        with closing(batches()) as given:
+        with set_torch_threads(threads or torch.get_num_threads()), closing(batches()) as given:
             _take(given, run_up)
             yield lambda: _take(given, load.batches)
 
     return stretch
-
-
-def _take_from_new(batches: Callable[[], Batches], count: int) -> None:
-    with closing(batches()) as given:
-        _take(given, count)
 
 
 def _take(batches: Iterator[object], count: int) -> None:
