@@ -162,7 +162,7 @@ def build_infer(options: Options) -> Contest:
         def build() -> Stretch:
             config = build_config(options.backbone(), precision, options.batch)
             torch.manual_seed(0)
-            _, model = build_loss_and_model(config, options.classes, load_weights=False)
+            _, model = build_loss_and_model(config, options.classes)
             model, batch = model.to(device).eval(), batch_of(options)
             sizes_B2, rule = batch.sizes_B2.to(device), build_pixel_rule(config)
             pixels = normalise(batch.images.to(device), sizes_B2, rule, config.model.channels_last)
