@@ -89,7 +89,7 @@ def test_the_folder_is_held_within_the_context_and_free_after_it(tmp_path: Path)
             take(tmp_path)
         refused.append(str(caught.value))
 
-    with pytest.raises(ZeroDivisionError), claim(tmp_path, resume=False, overwrite=False):
+    with pytest.raises(ZeroDivisionError), claim(tmp_path, resume=False, overwrite=False):  # noqa: PT012
         take_and_note()
         thread = threading.Thread(target=take_and_note)
         thread.start()
