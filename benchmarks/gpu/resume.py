@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from retinanet.run.checkpoint import load_checkpoint
+from retinanet.run.checkpoint import Checkpoint, load_checkpoint
 from retinanet.run.folder import RunFolder
 from retinanet.run.metrics import read_rows, without_clock
 
@@ -140,7 +140,7 @@ def tensors_of(value: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]
     """All tensors in nested containers, with their paths."""
     if isinstance(value, torch.Tensor):
         yield name, value
-    elif isinstance(value, checkpoints.Checkpoint):
+    elif isinstance(value, Checkpoint):
         yield from tensors_of({"model": value.model, "average": value.average, "optimizer": value.optimizer})
     elif isinstance(value, dict | list | tuple):
         items = value.items() if isinstance(value, dict) else enumerate(value)
