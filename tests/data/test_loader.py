@@ -145,10 +145,10 @@ def test_pixels_and_boxes_do_not_depend_on_workers(mixed: CocoDataset, workers: 
 
 def test_closing_ends_the_workers_at_once(mixed: CocoDataset) -> None:
     before = threading.active_count()
-    loader = batches_of(mixed, workers=2)
-    next(loader)
+    running = batches_of(mixed, workers=2)
+    next(running)
     assert threading.active_count() == before + 2
-    loader.close()
+    running.close()
     assert threading.active_count() == before
 
 
