@@ -284,8 +284,8 @@ def test_an_invalid_row_does_not_own_an_id(place: Place) -> None:
         ('{"images": [}', "line 1, column 13"),
         ('{"name": "NaN",\n "images": [1, NaN]}', "line 2, column 16: NaN"),
         ('{"images": [-Infinity]}', "line 1, column 13: -Infinity"),
-        ("[" * 100_000, "nested too deep|not valid JSON"),
-        ("1" * 5000, "not usable JSON"),
+        ("[" * 100_000, "nested too deeply|not valid JSON"),
+        ("1" * 5000, "JSON that cannot be used"),
     ],
 )  # fmt: skip
 def test_content_that_is_not_a_data_set(place: Place, data: object, message: str) -> None:
