@@ -40,9 +40,9 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """
     if path.suffix in CHECKPOINTS:
         # Imported here: only a checkpoint needs torch.
-        from retinanet.run import checkpoint as checkpoints
+        from retinanet.run.checkpoint import load_checkpoint
 
-        stored = checkpoints.load(path).config
+        stored = load_checkpoint(path).config
         return with_overrides(stored, list(overrides)) if overrides else stored
     if path.is_file():
         if path.suffix not in YAML_FILES:

@@ -6,6 +6,7 @@ from typing import Literal
 from retinanet.config.schema import DataKeys
 from retinanet.data.coco import CocoDataset, first_images, load_coco
 from retinanet.data.image_files import CheckImages
+from retinanet.data.root import check_data_root
 from retinanet.errors import DataError
 
 Split = Literal["train", "val"]
@@ -21,8 +22,7 @@ def load_split(data: DataKeys, split: Split, check_images: CheckImages) -> CocoD
     annotations, images = (
         (data.train_annotations, data.train_images) if split == "train" else (data.val_annotations, data.val_images)
     )
-    if not root.is_dir():
-        raise DataError(f"data.root: no folder {root}; give the data set's with data.root=PATH (see data/README.md).")
+    check_data_root(root)
     if not (root / annotations).is_file():
         raise DataError(
             f"data.{split}_annotations: no file {root / annotations}; give the folder of the data set with "

@@ -28,7 +28,7 @@ from retinanet.interop.torchvision_out import (
 )
 from retinanet.interop.weights_file import WeightsFile, not_finite, read_weights, write_state
 from retinanet.run.checkpoint import Checkpoint, Progress
-from retinanet.run.published import read_ours, write_ours, write_safetensors
+from retinanet.run.published import open_checkpoint, write_inference_checkpoint, write_safetensors
 
 PUBLISHED_WITHOUT_EPS = "eeacb38b"
 """Start of the SHA-256 of torchvision's RetinaNet_ResNet50_FPN_Weights.COCO_V1, whose batch norms have eps 0."""
@@ -74,7 +74,7 @@ def convert(
         case "ours":
             _refuse_options(options)
             checkpoint = _read_finite(source)
-            write_ours(target, checkpoint)
+            write_inference_checkpoint(target, checkpoint)
             return [
                 f"{source}: {len(checkpoint.weights())} tensors, {len(checkpoint.categories)} classes, "
                 f"step {checkpoint.progress.step}",
@@ -102,7 +102,7 @@ def _check_target(source: Path, target: Path, overwrite: bool) -> None:
 
 def _read_finite(source: Path) -> Checkpoint:
     """A checkpoint of this project. Raises CheckpointError that lists weights with NaN or infinity."""
-    checkpoint = read_ours(source)
+    checkpoint = open_checkpoint(source)
     errors = not_finite(checkpoint.weights())
     if errors:
         raise CheckpointError(list_errors(f"{source}: its weights cannot be used", errors, most=1000))
@@ -137,7 +137,7 @@ def _msra_resnet(source: Path, target: Path, options: ConversionOptions) -> list
 
 def _from_foreign(name: FormatName, source: Path, target: Path, options: ConversionOptions) -> list[str]:
     checkpoint, lines = read_foreign(name, source, options)
-    write_ours(target, checkpoint)
+    write_inference_checkpoint(target, checkpoint)
     return [*lines, f"written to {target}: {len(checkpoint.model)} tensors, step 0, for `retinanet predict` and `eval`"]
 
 

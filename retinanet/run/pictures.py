@@ -19,7 +19,7 @@ from retinanet.display.drawing import (
 )
 from retinanet.errors import DataError
 from retinanet.run.folder import RunFolder
-from retinanet.run.metrics import MetricsLog, read_rows
+from retinanet.run.metrics import RunLog, read_rows
 from retinanet.structures import Category
 
 
@@ -68,7 +68,7 @@ def draw_evaluation(
     dataset: CocoDataset,
     results: list[dict[str, Any]],
     options: PictureOptions,
-    log: MetricsLog,
+    log: RunLog,
     step: int,
 ) -> None:
     """Write pictures/<image>.jpg and the overview of some validation images, and log them to TensorBoard."""

@@ -1,7 +1,7 @@
 """One optimizer step: targets, positives, gradients, their checks, the update.
 
-Legend: B images of a micro-batch, A anchors, P positive anchors, R ranks. A step is one update over the effective batch:
-all ranks and all accumulated micro-batches.
+Legend: B images of a micro-batch, A anchors, P positive anchors, R ranks. A step is one update over the effective
+batch: all ranks and all accumulated micro-batches.
 """
 
 import math
@@ -50,7 +50,7 @@ class StepParts(NamedTuple):
 
 
 class MicroBatch(NamedTuple):
-    """Images of one forward pass, on the device, with their targets assigned."""
+    """Images of one forward pass, on the device, with assigned targets."""
 
     batch: Batch
     anchors_A4: Tensor
@@ -62,12 +62,12 @@ class MicroBatch(NamedTuple):
     """(B,) int64 on the CPU, for class losses that draw anchors at random."""
 
 
-class Counted(NamedTuple):
-    """What all ranks have to know before the first forward pass."""
+class StepCounts(NamedTuple):
+    """What all ranks need to know before the first forward pass."""
 
     positives: StepPositives
     stop_asked_1: Tensor
-    """(1,) int64: ranks that a signal has asked to stop."""
+    """(1,) int64: number of ranks that a signal has asked to stop."""
 
 
 class LossSums(NamedTuple):
@@ -76,11 +76,11 @@ class LossSums(NamedTuple):
     sums_3: Tensor
     """(3,) float32: see `Losses.sums`."""
     finite_B: Tensor
-    """(B of all micro-batches,) bool: images whose losses are numbers."""
+    """(B of all micro-batches,) bool: images whose losses are finite."""
 
 
 class StepResult(NamedTuple):
-    """What a step leaves for the log and the loop."""
+    """Result of a step for the log and the loop."""
 
     values: dict[str, float]
     """loss, loss_class, loss_box, grad_norm, positives_per_image, class_loss_foreground_share."""
@@ -91,12 +91,12 @@ class StepResult(NamedTuple):
 def train_step(state: TrainState, batches: list[Batch], parts: StepParts, stop: StopRequest) -> StepResult:
     """Update the weights once from the micro-batches of one effective batch.
 
-    Targets are assigned before the first forward pass, so that every micro-batch is divided by the positives of the
-    whole effective batch (paper section 4.1). Raises NumericalError, before the update, if a loss or gradient is not
-    finite. Host-device syncs: one per micro-batch (number of positives) and one before the update; a class loss that
-    draws or ranks anchors may add some.
+    Targets are assigned before the first forward pass, so that the losses of every micro-batch are divided by the
+    positives of the whole effective batch (paper section 4.1). Raises NumericalError, before the update, if a loss or
+    gradient is not finite. Host-device syncs: one per micro-batch (number of positives) and one before the update; a
+    class loss that draws or ranks anchors may add some.
     """
-    micro_batches = prepare(state, batches, parts)
+    micro_batches = prepare_micro_batches(state, batches, parts)
     counted = count_positives(state, micro_batches, parts, stop)
     losses = accumulate_gradients(state, micro_batches, counted.positives, parts)
     grad_norm = clip_gradients(state, parts.clip_norm)
@@ -105,8 +105,8 @@ def train_step(state: TrainState, batches: list[Batch], parts: StepParts, stop: 
     return result
 
 
-def prepare(state: TrainState, batches: list[Batch], parts: StepParts) -> list[MicroBatch]:
-    """Clear the gradients, move the images to the device and assign every anchor its target."""
+def prepare_micro_batches(state: TrainState, batches: list[Batch], parts: StepParts) -> list[MicroBatch]:
+    """Clear the gradients, move the images to the device and assign a target to every anchor."""
     state.network.train()
     state.optimizer.zero_grad(set_to_none=True)
     seeds = [image_seeds(parts.seed, state.progress.step, batch.image_ids_B.tolist()) for batch in batches]
@@ -127,8 +127,10 @@ def prepare(state: TrainState, batches: list[Batch], parts: StepParts) -> list[M
     return micro_batches
 
 
-def count_positives(state: TrainState, micro_batches: list[MicroBatch], parts: StepParts, stop: StopRequest) -> Counted:
-    """Positives of every rank, the running means moved by them, and who was asked to stop: one all-reduce."""
+def count_positives(
+    state: TrainState, micro_batches: list[MicroBatch], parts: StepParts, stop: StopRequest
+) -> StepCounts:
+    """Positives of every rank, updated running means, and stop requests, in one all-reduce."""
     ranks = parts.ranks
     # One entry for each rank's positives and a last one for the stop requests.
     message = torch.zeros(ranks.world_size + 1, dtype=torch.int64, device=parts.device)
@@ -140,7 +142,7 @@ def count_positives(state: TrainState, micro_batches: list[MicroBatch], parts: S
         state.running_positives_R = move_running(state.running_positives_R, positives_R)
     images = sum(len(micro.batch.targets) for micro in micro_batches) * ranks.world_size
     positives = StepPositives(ranks_R=positives_R, running_R=state.running_positives_R, rank=ranks.rank, images=images)
-    return Counted(positives, message[ranks.world_size :])
+    return StepCounts(positives, message[ranks.world_size :])
 
 
 def accumulate_gradients(
@@ -164,9 +166,9 @@ def accumulate_gradients(
 
 
 def read_step(
-    state: TrainState, micro_batches: list[MicroBatch], counted: Counted, losses: LossSums, grad_norm: Tensor
+    state: TrainState, micro_batches: list[MicroBatch], counted: StepCounts, losses: LossSums, grad_norm: Tensor
 ) -> StepResult:
-    """All numbers of the step in one read of the device. Raises NumericalError where they forbid the update."""
+    """All numbers of the step in one read of the device. Raises NumericalError if the update must not happen."""
     sums_3 = distributed.sum_over_ranks(losses.sums_3)
     positives_1 = counted.positives.ranks_R.sum(dim=0, keepdim=True)
     names = ("loss_class", "loss_box", "foreground", "grad_norm", "positives", "stop_asked")
@@ -193,29 +195,29 @@ def read_step(
 
 
 def batch_anchors(batch: Batch, parts: StepParts) -> Tensor:
-    """(A, 4) anchors of a batch's own canvas; with data.canvases `tight` each micro-batch may have another."""
+    """(A, 4) anchors of a batch's canvas; with data.canvases `tight` micro-batches may have different ones."""
     height, width = batch.images.shape[2:]
     return pyramid_anchors((height, width), parts.anchors, parts.device).boxes_A4
 
 
 def gradient_exchange(network: nn.Module, now: bool) -> AbstractContextManager[object]:
-    """Under DistributedDataParallel, exchange gradients only in the last micro-batch's backward."""
+    """Under DistributedDataParallel, exchange gradients only in the backward pass of the last micro-batch."""
     return nullcontext() if now or not isinstance(network, DistributedDataParallel) else network.no_sync()
 
 
 def describe_bad_loss(step: int, image_ids: list[int], loss_class: float, loss_box: float) -> str:
-    """Message for a loss that is not finite; image_ids: the images of this rank that it comes from."""
+    """Message for a loss that is not finite; image_ids: the images of this rank that cause it."""
     images = f"images with id {image_ids}" if image_ids else "images of another rank (see its message)"
     return (
-        f"step {step}: the loss is not finite (class {loss_class}, box {loss_box}) on {images}. The weights before "
-        "this step are untouched and the last save is good. Lower schedule.lr, lengthen schedule.warmup or set "
-        "schedule.clip_norm, and look at those images' boxes."
+        f"step {step}: the loss is not finite (class {loss_class}, box {loss_box}) on {images}. This step has not "
+        "changed the weights, and the last checkpoint is good. Lower schedule.lr, lengthen schedule.warmup or set "
+        "schedule.clip_norm, and check the boxes of those images."
     )
 
 
 def describe_bad_gradient(step: int) -> str:
-    """Message for a gradient that is not finite where the loss is."""
+    """Message for a gradient that is not finite although the loss is."""
     return (
-        f"step {step}: the loss is finite but a gradient is not; lower schedule.lr or set schedule.clip_norm. The "
-        "weights before this step are untouched, the last save is good."
+        f"step {step}: the loss is finite but a gradient is not; lower schedule.lr or set schedule.clip_norm. This "
+        "step has not changed the weights, and the last checkpoint is good."
     )

@@ -61,7 +61,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
 
 def run_python(program: str, *words: object, cwd: Path = PROJECT) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", program, *map(str, words)],
         cwd=cwd,
         env={"PYTHONPATH": str(PROJECT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "HOME": str(cwd)},
@@ -70,7 +70,6 @@ def run_python(program: str, *words: object, cwd: Path = PROJECT) -> subprocess.
         check=False,
         timeout=300,
     )
-    return done
 
 
 def test_help_lists_every_command(command: Command) -> None:

@@ -128,4 +128,4 @@ def test_other_errors_have_their_own_codes(tool: Tool, trained: Path, tmp_path: 
     (tmp_path / "file").write_text("", encoding="utf-8")
     given, _, err = tool("loss_distribution.py", checkpoint, "--output", tmp_path / "file" / "below")
     assert given == 6
-    assert "cannot make the folder" in err
+    assert "cannot create the folder" in err

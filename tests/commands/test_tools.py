@@ -230,7 +230,7 @@ def test_a_folder_in_use_or_in_a_files_place_is_6(
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
     for name, arguments in (("eval.py", [best]), ("predict.py", [best, tmp_path / "a.png"])):
         outcome = tool(name, *arguments, "--output", tmp_path / "file" / "below")
-        told_once(outcome, 6, "cannot make the folder", "below")
+        told_once(outcome, 6, "cannot create the folder", "below")
     assert val.is_dir()
 
 

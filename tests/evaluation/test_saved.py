@@ -92,7 +92,7 @@ def test_data_of_other_classes_is_refused(trained: Path, shapes: Path, tmp_path:
     content["categories"][1]["name"] = "wheel"
     file = tmp_path / "val.json"
     file.write_text(json.dumps(content), encoding="utf-8")
-    with pytest.raises(DataError, match=r"val\.json: its categories are not those of .*best\.pt.*wheel"):
+    with pytest.raises(DataError, match=r"val\.json: its categories differ from those of .*best\.pt.*wheel"):
         evaluate_checkpoint(trained / "checkpoints/best.pt", [f"data.val_annotations={file}"], tmp_path / "out")
 
 
@@ -141,7 +141,7 @@ def test_without_an_output_the_numbers_go_below_runs(
 
 def test_an_output_that_cannot_be_made_is_told_before_the_work(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(ResourceError, match="cannot make the folder"):
+    with pytest.raises(ResourceError, match="cannot create the folder"):
         evaluate_checkpoint(trained / "checkpoints/best.pt", [], tmp_path / "file" / "out")
 
 

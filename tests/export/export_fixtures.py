@@ -5,18 +5,18 @@ from pathlib import Path
 
 import torch
 
-from retinanet.run import checkpoint
+from retinanet.run.checkpoint import load_checkpoint, save_checkpoint
 from retinanet.structures import Batch, Detections
 
 
 def sharpen(source: Path, target: Path) -> Path:
     """A checkpoint with large last weights of the heads: random boxes with scores that do not tie."""
-    saved = checkpoint.load(source)
+    saved = load_checkpoint(source)
     generator = torch.Generator().manual_seed(1)
     weights = dict(saved.weights())
     for name, spread in (("class_head.predict.weight", 0.15), ("box_head.predict.weight", 0.02)):
         weights[name] = torch.randn(weights[name].shape, generator=generator) * spread
-    checkpoint.save(target, saved._replace(model=weights, average={}, optimizer={}, scaler={}))
+    save_checkpoint(target, saved._replace(model=weights, average={}, optimizer={}, scaler={}))
     return target
 
 

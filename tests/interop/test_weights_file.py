@@ -19,7 +19,7 @@ from retinanet.config.schema import Config
 from retinanet.distributed import Ranks
 from retinanet.errors import CheckpointError
 from retinanet.interop.weights_file import read_backbone_weights, read_weights
-from retinanet.run.checkpoint import load
+from retinanet.run.checkpoint import load_checkpoint
 from retinanet.training.state import build_state
 
 MOBILENET_FILE = SHARED / "weights/mobilenet_v2_imagenet_features.pth"
@@ -90,7 +90,7 @@ def test_a_flipped_bit_in_a_tensor_is_found(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[content.index(STATE["conv1.weight"].numpy().tobytes())] ^= 1
     path.write_bytes(content)
-    assert not torch.equal(torch.load(path)["conv1.weight"], STATE["conv1.weight"]), "torch does not notice"
+    assert not torch.equal(torch.load_checkpoint(path)["conv1.weight"], STATE["conv1.weight"]), "torch does not notice"
     with pytest.raises(CheckpointError, match=r"a\.pth: damaged \(its record .* fails its checksum\)"):
         read_weights(path)
 
@@ -111,7 +111,7 @@ def test_torchs_own_advice_is_not_shown(tmp_path: Path, zipped: bool) -> None:
     assert "weights_only" not in str(caught.value)
     if zipped:
         with pytest.raises(CheckpointError, match=r"asks for (posix|nt)\.system; not loaded") as caught:
-            load(path)
+            load_checkpoint(path)
         assert "weights_only" not in str(caught.value)
 
 

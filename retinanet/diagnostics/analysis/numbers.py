@@ -4,14 +4,14 @@ from pathlib import Path
 
 from retinanet.diagnostics.analysis.analyse import Analysis
 from retinanet.diagnostics.analysis.columns import Scored
-from retinanet.files import Cell, write_csv
+from retinanet.files import CsvValue, write_csv
 from retinanet.scoring.matches import RECALLS
 
 
 def write_numbers(analysis: Analysis, scored: Scored, folder: Path) -> None:
     """One CSV file a plot into `folder`, which exists; named as the plots. All numbers are from 0 to 1."""
     names = scored.names()
-    precision: list[list[Cell]] = []
+    precision: list[list[CsvValue]] = []
     for curve in analysis.curves:
         columns = [("mean of classes", curve.mean_Q)] if curve.mean_Q is not None else []
         columns += [(names[k], curve.class_QK[:, k]) for k in range(len(names)) if curve.class_QK[0, k] > -1]
@@ -20,7 +20,9 @@ def write_numbers(analysis: Analysis, scored: Scored, folder: Path) -> None:
     write_csv(folder / "precision_recall.csv", ("iou", "class", "recall", "precision"), precision)
     class_header = ("id", "class", "AP", "AP50", "AP75", "APs", "APm", "APl", "objects", "images", "detections")
     write_csv(folder / "class_ap.csv", class_header, analysis.classes)
-    groups: list[list[Cell]] = [["side, pixels", g.name, "", g.objects, g.ap, g.ap50, "", ""] for g in analysis.sizes]
+    groups: list[list[CsvValue]] = [
+        ["side, pixels", g.name, "", g.objects, g.ap, g.ap50, "", ""] for g in analysis.sizes
+    ]
     groups += [["objects in the image", g.name, g.images, g.objects, g.ap, g.ap50, "", ""] for g in analysis.crowding]
     groups += [["IoU with neighbour", g.name, "", g.objects, "", "", g.found, g.found_from] for g in analysis.overlaps]
     group_header = ("by", "group", "images", "objects", "AP", "AP50", "found", "found_from_threshold")
@@ -40,18 +42,18 @@ def write_numbers(analysis: Analysis, scored: Scored, folder: Path) -> None:
 _CALIBRATION_HEADER = ("class", "score from", "score to", "detections", "mean score", "right")
 
 
-def _calibration_rows(analysis: Analysis, names: list[str]) -> list[list[Cell]]:
+def _calibration_rows(analysis: Analysis, names: list[str]) -> list[list[CsvValue]]:
     if analysis.calibration is None:
         return []
-    rows: list[list[Cell]] = []
+    rows: list[list[CsvValue]] = []
     for name, found in [("all", analysis.calibration.overall), *zip(names, analysis.calibration.by_class)]:
         parts = (found.edges[:-1], found.edges[1:], found.count_B, found.score_B, found.right_B)
         rows += [[name, *values] for values in zip(*(part.tolist() for part in parts))]
     return rows
 
 
-def _threshold_rows(analysis: Analysis, names: list[str]) -> list[list[Cell]]:
-    rows: list[list[Cell]] = []
+def _threshold_rows(analysis: Analysis, names: list[str]) -> list[list[CsvValue]]:
+    rows: list[list[CsvValue]] = []
     for name, curve in [("all", analysis.thresholds.curve), *zip(names, analysis.thresholds.class_curves)]:
         rows += [[name, *values] for values in zip(*(part.tolist() for part in curve))]
     return rows

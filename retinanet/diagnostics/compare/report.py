@@ -46,7 +46,7 @@ from retinanet.diagnostics.compare.tables import (
 )
 from retinanet.display.document.blocks import Block, Heading, Listing, Paragraph, Picture, Table
 from retinanet.display.document.html import render_html
-from retinanet.files import Cell, make_folder, write_csv, write_json, write_text
+from retinanet.files import CsvValue, make_folder, write_csv, write_json, write_text
 from retinanet.scoring.evaluation import METRIC_NAMES
 from retinanet.scoring.matches import match_detections
 
@@ -260,11 +260,11 @@ def write_numbers(
     write_json(folder / "compare.json", content, indent=1)
     header = ("name", "A", "B", "difference", "low", "high", "p", "p_holm", "verdict", "images_with_objects")
     write_csv(folder / "differences.csv", header, (*comparison.overall, *comparison.sizes))
-    classes: list[tuple[Cell, ...]] = [(*found, counts[found.name]) for found in comparison.classes]
+    classes: list[tuple[CsvValue, ...]] = [(*found, counts[found.name]) for found in comparison.classes]
     write_csv(folder / "classes.csv", (*header, "objects"), classes)
     write_csv(folder / "resamples.csv", METRIC_NAMES, comparison.resampled_RM.tolist())
     names = [f"{letter}_{count}" for letter in "AB" for count in ("right", "false", "missed")]
-    image_rows: list[list[Cell]] = [[row.image_id, row.name, *row.first, *row.second, row.gain] for row in rows]
+    image_rows: list[list[CsvValue]] = [[row.image_id, row.name, *row.first, *row.second, row.gain] for row in rows]
     write_csv(folder / "images.csv", ("image_id", "file_name", *names, "errors_fewer_in_B"), image_rows)
 
 

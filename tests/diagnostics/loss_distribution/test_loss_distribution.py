@@ -37,7 +37,7 @@ from retinanet.diagnostics.loss_distribution.samples import LossSamples, Thinned
 from retinanet.errors import ConfigError, DataError, NumericalError
 from retinanet.evaluation.saved import load_detector
 from retinanet.losses.criterion import Divisor, criterion
-from retinanet.run import checkpoint as checkpoints
+from retinanet.run.checkpoint import load_checkpoint, save_checkpoint
 
 
 def test_a_curve_by_hand() -> None:
@@ -255,9 +255,9 @@ def test_data_without_a_positive_anchor_is_refused(trained: Path, tmp_path: Path
 
 
 def test_a_diverged_network_is_an_error(trained: Path, tmp_path: Path) -> None:
-    saved = checkpoints.load(trained / "checkpoints" / "best.pt")
+    saved = load_checkpoint(trained / "checkpoints" / "best.pt")
     weights = {name: torch.full_like(value, torch.nan) for name, value in saved.weights().items()}
-    checkpoints.save(tmp_path / "nan.pt", saved._replace(model=weights, average={}))
+    save_checkpoint(tmp_path / "nan.pt", saved._replace(model=weights, average={}))
     with pytest.raises(NumericalError, match=r"focal gamma 0, .* image ids \[\d.*diverged"):
         draw_loss_distribution(tmp_path / "nan.pt", [], losses=[], output=tmp_path / "out")
 
