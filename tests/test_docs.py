@@ -220,7 +220,7 @@ def test_the_floors_on_paper_are_those_that_are_checked() -> None:
 
 def test_the_way_from_config_to_loss_is_as_described() -> None:
     """Every function is where the page says; up to the criterion each calls the next, `build_class_loss` the others."""
-    places = re.findall(r"`([\w/]+\.py): (\w+)`", architecture())
+    places = re.findall(r"`([\w/]+\.py):\s(\w+)`", architecture())
     bodies = {}
     for file, name in places:
         tree = ast.parse((PROJECT / "retinanet" / file).read_text(encoding="utf-8"))
