@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from retinanet.run import checkpoint as checkpoints
+from retinanet.run.checkpoint import Checkpoint, load_checkpoint
 from retinanet.run.folder import RunFolder
 from retinanet.run.metrics import read_rows, without_clock
 
@@ -129,7 +129,7 @@ def last_words(folder: Path) -> str:
 
 def compare(a: Path, b: Path) -> tuple[bool, str]:
     """Whether two runs ended equal to the bit: every tensor of last.pt, every figure of metrics.jsonl."""
-    first, second = (dict(tensors_of(checkpoints.load(RunFolder(folder).last))) for folder in (a, b))
+    first, second = (dict(tensors_of(load_checkpoint(RunFolder(folder).last))) for folder in (a, b))
     differ = [name for name in first if not torch.equal(first[name], second[name])]
     rows = without_clock(RunFolder(a).metrics) == without_clock(RunFolder(b).metrics)
     text = f"{len(first) - len(differ)} of {len(first)} tensors equal, metrics.jsonl {'equal' if rows else 'DIFFERS'}"
@@ -140,7 +140,7 @@ def tensors_of(value: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]
     """All tensors in nested containers, with their paths."""
     if isinstance(value, torch.Tensor):
         yield name, value
-    elif isinstance(value, checkpoints.Checkpoint):
+    elif isinstance(value, Checkpoint):
         yield from tensors_of({"model": value.model, "average": value.average, "optimizer": value.optimizer})
     elif isinstance(value, dict | list | tuple):
         items = value.items() if isinstance(value, dict) else enumerate(value)
