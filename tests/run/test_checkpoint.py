@@ -52,7 +52,9 @@ def test_everything_comes_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("kept", "found"), [(None, None), ("a word", CheckpointError)])
-def test_a_file_without_running_means_is_as_good(tmp_path: Path, kept: object, found: type[Exception] | None) -> None:
+def test_a_file_without_running_means_can_be_loaded(
+    tmp_path: Path, kept: object, found: type[Exception] | None
+) -> None:
     path = tmp_path / "a.pt"
     save_checkpoint(path, small())
     content = torch.load(path, weights_only=True)

@@ -24,7 +24,7 @@ from retinanet.display.progress import image_progress
 from retinanet.errors import ConfigError, DataError, list_errors
 from retinanet.evaluation.saved import SavedDetector, check_categories, load_detector
 from retinanet.evaluation.splits import Split, load_split
-from retinanet.files import Cell, make_folder, write_csv, write_json
+from retinanet.files import CsvValue, make_folder, write_csv, write_json
 from retinanet.losses.classification import ClassificationLoss
 
 KINDS = ("positives", "negatives")
@@ -157,7 +157,7 @@ def write_results(folder: Path, reports: Sequence[LossReport], samples: LossSamp
     draw_distribution(folder / "loss_distribution.png", title, curves, samples.breakdowns)
 
 
-def curve_rows(reports: Sequence[LossReport]) -> Iterable[Sequence[Cell]]:
+def curve_rows(reports: Sequence[LossReport]) -> Iterable[Sequence[CsvValue]]:
     """Rows of curves.csv: loss, positives or negatives, fraction of the samples, their fraction of the loss."""
     for report in reports:
         for kind, (curve, _) in report.distributions.items():
@@ -165,7 +165,7 @@ def curve_rows(reports: Sequence[LossReport]) -> Iterable[Sequence[Cell]]:
                 yield report.name, kind, f"{fraction:.9g}", f"{cumulative:.9g}"
 
 
-def share_rows(names: Sequence[str], breakdowns: Iterable[Breakdown]) -> Iterable[Sequence[Cell]]:
+def share_rows(names: Sequence[str], breakdowns: Iterable[Breakdown]) -> Iterable[Sequence[CsvValue]]:
     """Rows of shares.csv: for each loss, `of` and `by`, both shares sum to 1."""
     for breakdown in breakdowns:
         anchor_shares = breakdown.anchor_shares_G().tolist()
