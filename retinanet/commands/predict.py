@@ -23,7 +23,7 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
         "--thresholds",
         type=Path,
         metavar="EVAL_JSON",
-        help="draw and count only what reaches the best threshold of its class in this eval.json of `retinanet eval`",
+        help="eval.json of a run or of `retinanet eval`; draw and count only from its best threshold of each class",
     )
     arguments = parser.parse_intermixed_args(words)
     overrides, inputs = split_overrides(arguments.inputs)

@@ -26,7 +26,7 @@ from retinanet.config.dump import dump_config
 from retinanet.config.schema import Config
 from retinanet.data.coco import CocoDataset, summary
 from retinanet.distributed import Ranks
-from retinanet.evaluation.detector import build_detector
+from retinanet.evaluation.detector import build_detector, precision_name
 from retinanet.evaluation.evaluate import evaluate_dataset, write_evaluation
 from retinanet.files import write_text
 from retinanet.run import checkpoint as checkpoints
@@ -154,7 +154,8 @@ def evaluate_step(run: Run, state: TrainState, log: MetricsLog | None, stop: Sto
     if improved:
         best = snapshot(state, config, run.train_set.categories, inference_only=True)
         checkpoints.save(run.folder.best, best)
-        write_evaluation(run.folder.eval, run.folder.detections, evaluation, results, progress.step)
+        files = run.folder.eval, run.folder.detections
+        write_evaluation(*files, evaluation, results, step=progress.step, precision=precision_name(detector))
     look = PictureOptions(config.log.pictures, config.eval.shown_score)
     draw_evaluation(run.folder, run.val_set, results, look, log, progress.step)
 

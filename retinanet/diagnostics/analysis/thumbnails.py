@@ -1,25 +1,25 @@
-"""Small pictures of images with what was found, what was not, and what is not there."""
+"""Small pictures of images with right and false detections and objects that were not found."""
 
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
 
-from retinanet.diagnostics.analysis.columns import Scored
 from retinanet.display.drawing import Picture, draw_detections
 from retinanet.errors import DataError
+from retinanet.scoring.analysis.scored import Scored
 from retinanet.scoring.matches import FALSE_POSITIVE, TRUE_POSITIVE
 
 SIDE = 480
-"""Pixels of the longer side."""
+"""Longer side in pixels."""
 RIGHT, FALSE, NOT_FOUND, TRUTH = (20, 140, 60), (205, 30, 40), (240, 150, 0), (255, 255, 255)
-LEGEND = "green: right, red: false, orange: not found, thin white: where a found object is"
+LEGEND = "green: right, red: false, orange: not found, thin white: the object of a right detection"
 
 
-def draw_image(file: Path, scored: Scored, place: int, score: float) -> Picture:
-    """The image at `place` with its objects and the detections that score at least `score`.
+def draw_scored_image(file: Path, scored: Scored, place: int, score: float) -> Picture:
+    """(H, W, 3) uint8: the image at index `place` with its objects and the detections that score at least `score`.
 
-    Raises DataError where the file is missing or no whole image.
+    Raises DataError where the file is missing or not a complete image.
     """
     objects, found, names = scored.objects, scored.found, scored.names()
     picture, factor = _load(file)
@@ -39,7 +39,7 @@ def draw_image(file: Path, scored: Scored, place: int, score: float) -> Picture:
 
 
 def _load(file: Path) -> tuple[Image.Image, float]:
-    """The image upright and small, and by how much it was shrunk or enlarged."""
+    """The image upright and with its longer side SIDE, and the factor by which it was resized."""
     upright, width = _load_jpeg(file) if file.suffix.lower() in (".jpg", ".jpeg") else _load_any(file)
     scale = SIDE / max(upright.size)
     small = upright.resize([max(1, round(side * scale)) for side in upright.size], Image.Resampling.BILINEAR)
@@ -47,7 +47,7 @@ def _load(file: Path) -> tuple[Image.Image, float]:
 
 
 def _load_jpeg(file: Path) -> tuple[Image.Image, int]:
-    """The image at a fraction of its size, which takes a fraction of the time, and its width at its own size."""
+    """The image decoded at a fraction of its size, which is faster, and its width at full size."""
     try:
         with Image.open(file) as opened:
             turned = opened.getexif().get(0x0112, 1) >= 5
@@ -55,14 +55,14 @@ def _load_jpeg(file: Path) -> tuple[Image.Image, int]:
             opened.draft("RGB", (2 * SIDE, 2 * SIDE))
             return ImageOps.exif_transpose(opened).convert("RGB"), width
     except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
-        raise DataError(f"{file}: not a whole image ({error})") from error
+        raise DataError(f"{file}: not a complete image ({error})") from error
     except OSError as error:
         raise DataError(f"{file}: {error.strerror or error}") from error
 
 
 def _load_any(file: Path) -> tuple[Image.Image, int]:
-    """As `_load_jpeg` for every format, at its own size."""
-    # Imported here: torch, which images in JPEG do without.
+    """As `_load_jpeg` for every format, at full size."""
+    # Imported here: it needs torch, which JPEG images do not.
     from retinanet.data.images import decode_image
 
     pixels = decode_image(file)
