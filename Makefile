@@ -1,23 +1,27 @@
 # quickstart  set up, train on generated scenes, evaluate, draw pictures (runs/quickstart)
-# test        set up, then lint and every test
+# quick       set up, then lint, types and the unit tests: about a minute
+# test        set up, then lint, types and every test
 # lint        ruff and the type checker
-# bench       set up, then see that nothing has become slower beside its peers (benchmarks/README.md)
-# clean       remove what these targets made, not your runs
+# bench       set up, then check that nothing has become slower compared with its peers (benchmarks/README.md)
+# clean       remove what these targets made, but not your runs
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: quickstart test lint bench clean
+.PHONY: quickstart quick test lint bench clean
 
 quickstart: $(READY)
-	$(BIN)/python tools/prepare_data.py shapes --output data/shapes --train 2000 --val 200 --size 256 256
-	$(BIN)/python tools/train.py configs/quickstart.yaml --resume
-	$(BIN)/python tools/predict.py runs/quickstart/checkpoints/best.pt 'data/shapes/val/00000*.jpg' --output runs/quickstart/predictions
+	$(BIN)/retinanet data shapes --output data/shapes --train 2000 --val 200 --size 256 256
+	$(BIN)/retinanet train quickstart --resume
+	$(BIN)/retinanet predict runs/quickstart/checkpoints/best.pt 'data/shapes/val/00000*.jpg' --output runs/quickstart/predictions
 	@echo "numbers: runs/quickstart/eval.json   pictures: runs/quickstart/pictures/overview.jpg, curves.png"
 
+quick: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m 'not slow'
+
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=20
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,25 +1,31 @@
-"""What one part of the benchmarks is: contestants that do the same work, and which of them are compared."""
+"""A part of the benchmarks: contestants that do the same work, and which of them are compared."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, NamedTuple
 
 Precision = Literal["float32", "bfloat16", "float16", "-"]
 """Type of the arithmetic; "-" where there is none worth naming."""
 
+Step = Callable[[], Any]
+"""The timed call. What its first call returns is given to the contest's check."""
+
+Stretch = Callable[[], AbstractContextManager[Step]]
+"""Opened before the steps of one repetition and closed after them, untimed; gives the step."""
+
+
+def ready(step: Step) -> Stretch:
+    """The stretch of a step that needs no preparation."""
+    return lambda: nullcontext(step)
+
 
 def nothing() -> None:
-    """For a contestant that needs no preparation."""
+    """Do nothing: for a contest without anything to close."""
 
 
-class Running(NamedTuple):
-    """A contestant that is built and ready to be timed."""
-
-    step: Callable[[], Any]
-    """The timed call. What its first call returns is given to the contest's check."""
-    before: Callable[[], None] = nothing
-    """Called, not timed, before each timed stretch of steps."""
-    after: Callable[[], None] = nothing
-    """Called, not timed, after it."""
+def unchecked(_results: Mapping[str, Any]) -> str:
+    """The check of contests whose results cannot be compared."""
+    return ""
 
 
 class Contestant(NamedTuple):
@@ -28,19 +34,20 @@ class Contestant(NamedTuple):
     name: str
     """Unique within the contest."""
     ours: bool
+    """Whether it is this project's."""
     precision: Precision
-    build: Callable[[], Running]
+    build: Callable[[], Stretch]
     most_seconds: float | None = None
     """Goal for the median itself."""
 
 
 class Comparison(NamedTuple):
-    """One of ours beside one peer. The ratio is the peer's time over ours: above 1 we are faster."""
+    """This project's contestant and a peer. The ratio is the peer's time over ours: above 1, ours is faster."""
 
     ours: str
     peer: str
     not_same: str = ""
-    """What is not the same in these two, beside what Contest.not_same says of all pairs."""
+    """What differs between these two, in addition to Contest.not_same."""
     at_least: float | None = None
     """Goal for the ratio."""
     memory_at_most: float | None = None
@@ -53,31 +60,26 @@ class Contest(NamedTuple):
     part: str
     what: str
     """A sentence: the work, its shapes and where they come from."""
-    not_same: str
-    """What is not the same in ours and any peer, for the reader of the table; empty where nothing is."""
     contestants: tuple[Contestant, ...]
-    comparisons: tuple[Comparison, ...]
-    check: Callable[[Mapping[str, Any]], str]
-    """First results by name -> a sentence on what was found equal. AssertionError where it is not."""
-    items: int
-    """Images of one step; 0 where that says nothing."""
     repeats: int
+    comparisons: tuple[Comparison, ...] = ()
+    not_same: str = ""
+    """What differs between ours and any peer, for the reader of the table; empty if nothing does."""
+    check: Callable[[Mapping[str, Any]], str] = unchecked
+    """First results by name -> a sentence on what was found equal. Raises AssertionError where it is not."""
+    items: int = 0
+    """Images of one step; 0 where images per second mean nothing."""
     warmups: int = 1
     once: bool = False
-    """Steps are timed one by one, however short."""
+    """Whether a repetition is a single step, however short."""
     flops_of: str | None = None
     """The contestant whose floating point operations are the work of one step."""
     floor_bytes: Mapping[Precision, int] = {}
-    """Bytes that a step must read and write at least, by precision."""
+    """Minimum number of bytes that a step must read and write, by precision."""
     memory: Literal["whole", "extra"] | None = None
-    """Whether a step's peak is measured above the process before anything was built, or above what a first step left
-    behind; None: not measured."""
+    """Whether a step's peak is measured above the process before anything was built, or above what is held after a
+    first step; None: not measured."""
     profiled: bool = False
-    """Whether it is also found out what steps take their time for."""
+    """Whether the steps are also profiled."""
     close: Callable[[], None] = nothing
     """Called when all is done."""
-
-
-def unchecked(_results: Mapping[str, Any]) -> str:
-    """For contests whose results cannot be compared."""
-    return ""

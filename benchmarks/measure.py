@@ -1,41 +1,42 @@
-"""From options to a report: build what takes part, check it, time it in turns, profile it, measure its memory."""
+"""From options to a report: build the contestants, check their results, time them in turns, profile, measure memory."""
 
+import gc
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
-from rich.status import Status
+from torch.utils.benchmark import Timer, timer
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.breakdown import Breakdown, break_down
-from benchmarks.contest import Comparison, Contest, Contestant, Running
-from benchmarks.machine import this_machine
+from benchmarks.breakdown import break_down
+from benchmarks.contest import Comparison, Contest, Contestant, Stretch
+from benchmarks.machine import DTYPES, measure_peaks, this_machine
 from benchmarks.memory import peak_of
 from benchmarks.options import Options
-from benchmarks.parts.all_parts import build_contest
-from benchmarks.peaks import DTYPES, Peaks, measure_peaks
-from benchmarks.report import PartReport, Ratio, Report, Timing
-from benchmarks.spread import Spread, paired_ratios, spread_of
-from benchmarks.timing import take_turns
+from benchmarks.parts import build_contest
+from benchmarks.report import Breakdown, PartReport, Peaks, Ratio, Report, Spread, Timing, paired_ratios, spread_of
 from retinanet.errors import ConfigError, ResourceError, UserError
 
+MIN_RUN_TIME = 0.05
+"""Seconds: shorter steps are repeated for so long, so that the clock and the scheduler matter little."""
+
 Say = Callable[[str], None]
+"""Receives what is being done, for the progress line."""
 
 
 class Lineup(NamedTuple):
     """The contestants that can run here."""
 
-    running: dict[str, Running]
+    stretches: dict[str, Stretch]
     results: dict[str, Any]
     """What the first step of each returned."""
     failures: dict[str, str]
 
 
 def measure_all(options: Options) -> Report:
-    """Every part of `options`. Progress goes to stderr."""
+    """Measure every part of `options`. Progress goes to stderr."""
     if options.device == "cuda" and not torch.cuda.is_available():
         raise ResourceError("--device cuda: no CUDA device here; use --device cpu")
     if options.threads:
@@ -45,33 +46,39 @@ def measure_all(options: Options) -> Report:
     with Console(stderr=True).status("measuring the machine's peaks") as status:
         peaks = measure_peaks(device, options.quick)
         for part in options.parts:
-            contest = build_contest(part, options)
             with ExitStack() as stack:
+                contest = build_contest(part, options)
                 stack.callback(contest.close)
-                contest = with_only(contest, options.only)
+                if options.only is not None:
+                    kept = tuple(c for c in contest.contestants if options.only in c.name)
+                    contest = contest._replace(contestants=kept)
                 if contest.contestants:
-                    parts.append(measure_part(contest, options, peaks, partial(_tell, status, part)))
+                    parts.append(measure_part(contest, options, peaks, status.update))
     if not parts:
         raise ConfigError(f"--only {options.only}: no contestant of {', '.join(options.parts)} has this in its name")
-    told = {key: str(value) for key, value in options._asdict().items() if key not in ("json", "check")}
-    return Report(machine=this_machine(device), options=told, peaks=peaks, parts=tuple(parts))
+    used = {key: str(value) for key, value in options._asdict().items() if key not in ("json", "check")}
+    return Report(machine=this_machine(device), options=used, peaks=peaks, parts=tuple(parts))
 
 
 def measure_part(contest: Contest, options: Options, peaks: Peaks, say: Say) -> PartReport:
-    """One part: results checked first, then times, then what they consist of, then memory."""
+    """Measure one part: results are checked first, then come times, profiles and memory."""
     device = torch.device(options.device)
-    lineup = line_up(contest, say)
+
+    def say_part(text: str) -> None:
+        say(f"{contest.part}: {text}")
+
+    lineup = line_up(contest, say_part)
     checked = contest.check(lineup.results)
-    flops = count_flops(lineup.running.get(contest.flops_of or ""))
+    flops = count_flops(lineup.stretches.get(contest.flops_of or ""))
     lineup.results.clear()
     rounds = options.repeats or (3 if options.quick else contest.repeats)
-    seconds = take_turns(lineup.running, rounds, contest.warmups, contest.once, device, say)
-    breakdowns = profile_all(contest, lineup.running, peaks, device, say) if contest.profiled else ()
-    lineup.running.clear()
+    seconds = take_turns(lineup.stretches, rounds, contest.warmups, contest.once, say_part)
+    breakdowns = profile_all(contest, lineup.stretches, peaks, device, say_part) if contest.profiled else ()
+    lineup.stretches.clear()
     memory: dict[str, float | None] = {}
     if options.memory and contest.memory is not None:
         for name in seconds:
-            say(f"{name}: memory, in a process of its own")
+            say_part(f"{name}: memory, in a process of its own")
             memory[name] = peak_of(options, contest.part, name)
 
     def timing(contestant: Contestant) -> Timing:
@@ -103,16 +110,15 @@ def measure_part(contest: Contest, options: Options, peaks: Peaks, say: Say) -> 
 
 
 def line_up(contest: Contest, say: Say) -> Lineup:
-    """Build each contestant and take its first step. A peer that cannot run here is left out, with its reason."""
+    """Build each contestant and take its first step. A peer that cannot run here is left out, with the reason."""
     lineup = Lineup({}, {}, {})
     for contestant in contest.contestants:
         name = contestant.name
         say(f"{name}: building")
         try:
-            running = contestant.build()
-            running.before()
-            result = running.step()
-            running.after()
+            stretch = contestant.build()
+            with stretch() as step:
+                result = step()
         except UserError:
             raise
         except Exception as error:  # whatever a peer's own code raises
@@ -120,34 +126,72 @@ def line_up(contest: Contest, say: Say) -> Lineup:
                 raise
             lineup.failures[name] = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
             continue
-        lineup.running[name] = running
+        lineup.stretches[name] = stretch
         lineup.results[name] = result
     return lineup
 
 
+def take_turns(
+    stretches: Mapping[str, Stretch], rounds: int, warmups: int, once: bool, say: Say
+) -> dict[str, list[float]]:
+    """Seconds of a step of each contestant in each round: a, b, c, a, b, c, ...; `rounds` figures each.
+
+    A repetition is one step if `once`, or if the last warm-up step took MIN_RUN_TIME; otherwise steps are repeated
+    for that time. The garbage collector runs between rounds only.
+    """
+    single = {}
+    for name, stretch in stretches.items():
+        say(f"{name}: warming up")
+        warm = [time_step(stretch) for _ in range(warmups)]
+        single[name] = once or not warm or warm[-1] >= MIN_RUN_TIME
+    seconds: dict[str, list[float]] = {name: [] for name in stretches}
+    gc.disable()
+    try:
+        for turn in range(rounds):
+            gc.collect()
+            for name, stretch in stretches.items():
+                say(f"{name}: round {turn + 1} of {rounds}")
+                seconds[name].append(time_step(stretch) if single[name] else time_many(stretch))
+    finally:
+        gc.enable()
+    return seconds
+
+
+def time_step(stretch: Stretch) -> float:
+    """Seconds of one step; a GPU has finished at both ends."""
+    with stretch() as step:
+        started = timer()
+        step()
+        return timer() - started
+
+
+def time_many(stretch: Stretch) -> float:
+    """Median seconds of a step that is repeated for MIN_RUN_TIME, after steps that find out how often."""
+    with stretch() as step:
+        clock = Timer("step()", globals={"step": step}, num_threads=torch.get_num_threads())
+        return clock.blocked_autorange(min_run_time=MIN_RUN_TIME).median
+
+
 def profile_all(
-    contest: Contest, lineup: Mapping[str, Running], peaks: Peaks, device: torch.device, say: Say
+    contest: Contest, stretches: Mapping[str, Stretch], peaks: Peaks, device: torch.device, say: Say
 ) -> tuple[Breakdown, ...]:
-    """What the steps of all contestants take their time for; they are warm."""
+    """Profile the steps of all contestants; they are warm."""
     found = []
     for contestant in contest.contestants:
-        if contestant.name in lineup:
+        if contestant.name in stretches:
             say(f"{contestant.name}: profiling")
             product = peaks.flops.get(contestant.precision)
-            peak = product.most if product else None
-            running = lineup[contestant.name]
-            running.before()
-            found.append(break_down(contestant.name, running.step, device, peak))
-            running.after()
+            with stretches[contestant.name]() as step:
+                found.append(break_down(contestant.name, step, device, product.most if product else None))
     return tuple(found)
 
 
-def count_flops(running: Running | None) -> float:
-    """Floating point operations of a step's convolutions and matrix products; 0 where nobody is asked."""
-    if running is None:
+def count_flops(stretch: Stretch | None) -> float:
+    """Floating point operations of a step's convolutions and matrix products; 0 without a contestant to count."""
+    if stretch is None:
         return 0.0
-    with FlopCounterMode(display=False) as counter:
-        running.step()
+    with stretch() as step, FlopCounterMode(display=False) as counter:
+        step()
     return float(counter.get_total_flops())
 
 
@@ -164,6 +208,7 @@ def share_of_peak(
 
 
 def ratio(comparison: Comparison, seconds: Mapping[str, list[float]], memory: Mapping[str, float | None]) -> Ratio:
+    """Time and memory of two contestants that both ran."""
     ours, peer = memory.get(comparison.ours), memory.get(comparison.peer)
     return Ratio(
         ours=comparison.ours,
@@ -174,14 +219,3 @@ def ratio(comparison: Comparison, seconds: Mapping[str, list[float]], memory: Ma
         memory_at_most=comparison.memory_at_most,
         not_same=comparison.not_same,
     )
-
-
-def with_only(contest: Contest, text: str | None) -> Contest:
-    """The contest of those whose name contains `text`; None: of all."""
-    if text is None:
-        return contest
-    return contest._replace(contestants=tuple(c for c in contest.contestants if text in c.name))
-
-
-def _tell(status: Status, part: str, text: str) -> None:
-    status.update(f"{part}: {text}")

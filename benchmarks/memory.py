@@ -12,21 +12,20 @@ from typing import Literal
 
 import torch
 
-from benchmarks.contest import Running
+from benchmarks.contest import Step
 from benchmarks.options import Options
-from benchmarks.parts.all_parts import build_contest
-from benchmarks.timing import synchronise
+from benchmarks.parts import build_contest
 
 _CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 
 def peak_of(options: Options, part: str, name: str) -> float | None:
-    """MB of a contestant's step in a fresh process (see Contest.memory); None where that process failed."""
+    """MB of a contestant's step in a fresh process (see Contest.memory); None if that process failed."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
             return pool.submit(measure_alone, options, part, name).result()
         except (BrokenProcessPool, RuntimeError, MemoryError):
-            # It ran out of memory, or is a peer that cannot run here; the timing has told why.
+            # It ran out of memory, or is a peer that cannot run here; its failure was reported when it was timed.
             return None
 
 
@@ -39,57 +38,39 @@ def measure_alone(options: Options, part: str, name: str) -> float:
     assert contest.memory is not None, f"{part} measures no memory"
     contestant = next(c for c in contest.contestants if c.name == name)
     empty = held(device)
-    running = contestant.build()
-    running.before()
-    running.step()
-    return second_step(running, contest.memory, empty, device) / 2**20
+    with contestant.build()() as step:
+        step()
+        return second_step(step, contest.memory, empty, device) / 2**20
 
 
-def second_step(running: Running, above: Literal["whole", "extra"], empty: int, device: torch.device) -> int:
+def second_step(step: Step, above: Literal["whole", "extra"], empty: int, device: torch.device) -> int:
     """Bytes of a step's peak above `empty` (whole) or above what is held just before it (extra)."""
-    synchronise(device)
     gc.collect()
-    _give_back()
+    if sys.platform == "linux":  # freed memory that the C library keeps is not held
+        ctypes.CDLL("libc.so.6", use_errno=True).malloc_trim(0)
     base = empty if above == "whole" else held(device)
-    _reset_peak(device)
-    running.step()
-    synchronise(device)
-    return max(0, peak(device) - base)
-
-
-def held(device: torch.device) -> int:
-    """Bytes in use now: the GPU's tensors, or this process's resident set."""
-    if device.type == "cuda":
-        return torch.cuda.memory_allocated(device)
-    return _status("VmRSS") if _STATUS.exists() else _largest()
-
-
-def peak(device: torch.device) -> int:
-    """Most bytes in use since the last reset (on systems without /proc: since the process began)."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return _status("VmHWM") if _STATUS.exists() else _largest()
-
-
-def _reset_peak(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif _CLEAR.exists():
         # 5 sets the peak of the resident set to its present size (proc(5)).
         _CLEAR.write_text("5", encoding="ascii")
+    step()
+    return max(0, peak(device) - base)
 
 
-def _give_back() -> None:
-    """Hand freed memory that the C library keeps back to the system, so that it is not counted as held."""
-    if sys.platform == "linux":
-        ctypes.CDLL("libc.so.6", use_errno=True).malloc_trim(0)
+def held(device: torch.device) -> int:
+    """Bytes in use now: the GPU's tensors, or this process's resident set."""
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else _resident("VmRSS")
 
 
-def _status(field: str) -> int:
-    lines = _STATUS.read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field + ":"))
+def peak(device: torch.device) -> int:
+    """Most bytes in use since the last reset (on systems without /proc: since the process began)."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _resident("VmHWM")
 
 
-def _largest() -> int:
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+def _resident(field: Literal["VmRSS", "VmHWM"]) -> int:
+    """Bytes of a field of /proc/self/status; without /proc the largest resident set so far."""
+    if _STATUS.exists():
+        lines = _STATUS.read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field + ":"))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

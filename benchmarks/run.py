@@ -1,4 +1,4 @@
-"""Time this project beside its peers: python benchmarks/run.py [PART ...] [--against ...]; see benchmarks/README.md."""
+"""Time this project and its peers: python benchmarks/run.py [PART ...] [--against ...]; see benchmarks/README.md."""
 
 import sys
 from pathlib import Path
@@ -7,21 +7,20 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 
 def main() -> None:
+    """Measure, print the tables, write the JSON file, check the floors."""
     from benchmarks.options import parse_arguments
 
     options = parse_arguments()
-    from benchmarks.floors import check_floors, read_floors
     from benchmarks.measure import measure_all
-    from benchmarks.report import write_report
+    from benchmarks.report import check_floors, read_floors, write_report
     from benchmarks.table import show
 
-    floors = read_floors(options.check) if options.check is not None else None
+    floors = read_floors(options.check) if options.check is not None else ()
     report = measure_all(options)
     show(report)
     if options.json is not None:
         write_report(report, options.json)
-    if floors is not None:
-        check_floors(report, floors, options.check)
+    check_floors(report, floors, options.check)
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def usage() -> str:
 
 
 def nearest(word: str) -> str:
-    """ "; did you mean ...?" where a command is spelled like the word."""
+    """Ending of a message: the command that is spelled most like the word, or nothing."""
     import difflib
 
     near = difflib.get_close_matches(word, COMMANDS, n=1)

@@ -1,8 +1,8 @@
-"""From config sections to the values and objects that the layers below work with."""
+"""All wiring from config sections to the values and objects that the packages below work with."""
 
 import os
 from functools import partial
-from typing import Literal
+from typing import Literal, assert_never
 
 import torch
 import torch.utils.deterministic
@@ -51,14 +51,14 @@ from retinanet.losses.hard_mining import OhemRule, ohem
 from retinanet.losses.quality import quality_focal, varifocal
 from retinanet.losses.sampled import SampleRule, sampled
 from retinanet.losses.softmax import softmax_cross_entropy, softmax_focal, softmax_prior_bias
-from retinanet.model.backbone import build_backbone
+from retinanet.model.backbone import InitialWeights, build_backbone
 from retinanet.model.fpn import Fpn
 from retinanet.model.heads import Head
 from retinanet.model.retinanet import RetinaNet
 
 
 def seed_everything(seed: int, threads: int) -> None:
-    """Fix what initial weights are drawn from, ask for deterministic kernels, set the CPU threads (0: leave)."""
+    """Seed the initial weights, request deterministic kernels, and set the number of CPU threads (0: unchanged)."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -69,26 +69,27 @@ def seed_everything(seed: int, threads: int) -> None:
 
 
 def build_loss_and_model(
-    config: Config, classes: int, load_weights: bool = True
+    config: Config, classes: int, weights: InitialWeights | None = None
 ) -> tuple[ClassificationLoss, RetinaNet]:
-    """The class loss and the network with the head that it asks for."""
+    """The class loss and the network with the head that it asks for. weights: see `build_model`."""
     loss = build_class_loss(config.loss.classification)
     biases = loss.prior_bias(config.model.head.prior, classes)
-    return loss, build_model(config.model, classes, biases, load_weights)
+    return loss, build_model(config.model, classes, biases, weights)
 
 
 def build_criterion(config: Config) -> Criterion:
     """Both losses with their weights."""
     loss = config.loss
     return Criterion(
-        build_class_loss(loss.classification, loss.kernels),
-        loss.classification.weight,
-        build_box_loss(loss.box),
-        loss.box.weight,
+        class_loss=build_class_loss(loss.classification, loss.kernels),
+        class_weight=loss.classification.weight,
+        box_loss=build_box_loss(loss.box),
+        box_weight=loss.box.weight,
     )
 
 
 def build_assign_rule(config: Config) -> AssignRule:
+    """The thresholds of config `assign`."""
     rule = config.assign
     return AssignRule(
         positive_iou=rule.positive_iou,
@@ -101,25 +102,38 @@ def build_assign_rule(config: Config) -> AssignRule:
 
 
 def build_resize_rule(config: Config) -> ResizeRule:
+    """How images are resized and padded, from config `data`."""
     data = config.data
-    canvas = (data.canvas[0], data.canvas[1]) if data.canvas else None
-    return ResizeRule(data.shorter_side, data.longer_side, canvas, data.resize, data.canvases)
+    return ResizeRule(
+        shorter_side=data.shorter_side,
+        longer_side=data.longer_side,
+        canvas=(data.canvas[0], data.canvas[1]) if data.canvas else None,
+        resize=data.resize,
+        canvases=data.canvases,
+    )
 
 
 def build_augment(config: Config) -> Augment:
+    """The random augmentation of config `data`."""
     data = config.data
-    return Augment((data.scale_jitter[0], data.scale_jitter[1]), data.color_jitter, data.flip, data.vertical_flip)
+    return Augment(
+        scale_jitter=(data.scale_jitter[0], data.scale_jitter[1]),
+        color_jitter=data.color_jitter,
+        flip=data.flip,
+        vertical_flip=data.vertical_flip,
+    )
 
 
 def build_pixel_rule(config: Config) -> PixelRule:
+    """The normalisation of config `model.pixels`."""
     pixels = config.model.pixels
-    return PixelRule(pixels.order, pixels.mean, pixels.std)
+    return PixelRule(order=pixels.order, mean=pixels.mean, std=pixels.std)
 
 
 def computes_bfloat16(device: torch.device) -> bool:
-    """Whether `device` has bfloat16 arithmetic of its own, so that it is not slower than float32."""
+    """Whether `device` has native bfloat16 arithmetic, so that it is not slower than float32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     features = torch.cpu.get_capabilities()
     return device.type == "cpu" and bool(features.get("avx512_bf16") or features.get("amx_bf16"))
 
@@ -135,15 +149,20 @@ def build_precision(config: Config, device: torch.device) -> torch.dtype:
             return torch.bfloat16
         case "float16":
             return torch.float16
+        case _:
+            assert_never(config.precision)
 
 
 def build_detect_rule(config: Config) -> DetectRule:
+    """The thresholds of config `eval`."""
     rule = config.eval
-    return DetectRule(rule.score_threshold, rule.topk, rule.nms_iou, rule.detections)
+    return DetectRule(
+        score_threshold=rule.score_threshold, topk=rule.topk, nms_iou=rule.nms_iou, detections=rule.detections
+    )
 
 
 def build_box_loss(config: BoxLossKeys) -> BoxRegressionLoss:
-    """The loss that config `loss.box` names."""
+    """The loss of config `loss.box`."""
     match config.kind:
         case "l1":
             return l1
@@ -155,10 +174,12 @@ def build_box_loss(config: BoxLossKeys) -> BoxRegressionLoss:
             return diou
         case "ciou":
             return ciou
+        case _:
+            assert_never(config.kind)
 
 
 def build_ohem_rule(keys: HardMiningKeys) -> OhemRule:
-    """The rule of `ohem` or, at most three negatives to a positive, of `ohem_1_3`."""
+    """The rule of `ohem` or, with at most three negatives per positive, of `ohem_1_3`."""
     return OhemRule(
         batch=keys.batch,
         nms_iou=keys.nms_iou,
@@ -171,11 +192,12 @@ def build_ohem_rule(keys: HardMiningKeys) -> OhemRule:
 
 
 def build_sample_rule(keys: SampledKeys) -> SampleRule:
+    """The rule of `sampled`."""
     return SampleRule(batch=keys.batch, positive_fraction=keys.positive_fraction, normaliser=keys.normaliser)
 
 
 def build_class_loss(options: AnyClassLossKeys, kernels: Literal["auto", "plain"] = "auto") -> ClassificationLoss:
-    """The loss that config `loss.classification` describes; `auto` kernels compile dense losses of large batches."""
+    """The loss of config `loss.classification`; `auto` kernels compile dense losses of large batches."""
 
     def fast(plain: DenseLoss, one_pass: OnePass) -> DenseLoss:
         return FusedLoss(plain, one_pass) if kernels == "auto" else plain
@@ -214,32 +236,37 @@ def build_class_loss(options: AnyClassLossKeys, kernels: Literal["auto", "plain"
             return ClassificationLoss(partial(varifocal, alpha=alpha, gamma=gamma))
         case SoftmaxCrossEntropyKeys(alpha=alpha):
             value = over_positives(partial(softmax_cross_entropy, alpha=alpha))
-            return ClassificationLoss(value, softmax_prior_bias, SOFTMAX)
+            return ClassificationLoss(value, prior_bias=softmax_prior_bias, scoring=SOFTMAX)
         case SoftmaxFocalKeys(alpha=alpha, gamma=gamma):
             value = over_positives(partial(softmax_focal, alpha=alpha, gamma=gamma))
-            return ClassificationLoss(value, softmax_prior_bias, SOFTMAX)
+            return ClassificationLoss(value, prior_bias=softmax_prior_bias, scoring=SOFTMAX)
+        case _:
+            assert_never(options)
 
 
-def build_model(config: ModelKeys, classes: int, class_biases: list[float], load_weights: bool = True) -> RetinaNet:
+def build_model(
+    config: ModelKeys, classes: int, class_biases: list[float], weights: InitialWeights | None = None
+) -> RetinaNet:
     """Compose the network of config `model`.
 
-    class_biases are what the class loss asks for, one for each output of an anchor. With load_weights False the
-    backbone's weights are not fetched (a checkpoint will be loaded).
+    class_biases: what the class loss asks for, one for each output of an anchor. weights: content of config
+    `model.backbone.weights`, as `interop.weights_file.read_backbone_weights` reads it; None for a network from scratch
+    or one whose weights a checkpoint will replace.
     """
     backbone_config, channels = config.backbone, config.fpn.channels
     per_cell = build_anchor_spec(config).per_cell
     head = config.head
     backbone = build_backbone(
-        backbone_config.name,
-        backbone_config.weights if load_weights else "none",
-        backbone_config.norm,
-        backbone_config.frozen_stages,
-        backbone_config.stride_in_1x1,
-        backbone_config.fold,
+        name=backbone_config.name,
+        weights=weights,
+        norm=backbone_config.norm,
+        frozen_stages=backbone_config.frozen_stages,
+        stride_in_1x1=backbone_config.stride_in_1x1,
+        fold=backbone_config.fold,
     )
     width = head.channels or channels
     fpn = Fpn(backbone.channels, channels, config.fpn.p6_source, config.fpn.p7_relu)
-    # The box head is drawn first: class losses that ask for other outputs share every other initial weight.
+    # The box head is drawn first, so that class losses with other outputs share every other initial weight.
     box_head = Head(channels, width, head.depth, head.norm, per_cell, [0.0] * 4, 4)
     class_head = Head(channels, width, head.depth, head.norm, per_cell, class_biases, classes)
     model = RetinaNet(backbone, fpn, class_head, box_head)
@@ -247,8 +274,13 @@ def build_model(config: ModelKeys, classes: int, class_biases: list[float], load
 
 
 def build_anchor_spec(config: ModelKeys) -> AnchorSpec:
-    """The anchors that config `model.anchors` describes."""
+    """The anchors of config `model.anchors`."""
     anchors = config.anchors
     return AnchorSpec(
-        anchors.sizes, anchors.scales, anchors.aspect_ratios, anchors.offset, anchors.rounding, anchors.spacing
+        sizes=anchors.sizes,
+        scales=anchors.scales,
+        aspect_ratios=anchors.aspect_ratios,
+        offset=anchors.offset,
+        rounding=anchors.rounding,
+        spacing=anchors.spacing,
     )

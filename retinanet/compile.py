@@ -1,4 +1,4 @@
-"""torch.compile for what a run computes again and again, and whether a machine has what that needs."""
+"""torch.compile for a run's network: whether the machine supports it, where compiled code is cached, error messages."""
 
 import logging
 import os
@@ -19,7 +19,7 @@ from retinanet.errors import ResourceError
 
 @lru_cache
 def can_compile(device_type: str) -> bool:
-    """Whether torch.compile has what it needs there: a C++ compiler for the CPU, Triton for a CUDA device."""
+    """Whether torch.compile has what it needs on a device: a C++ compiler for the CPU, Triton for CUDA."""
     if device_type == "cpu":
         command = shlex.split(os.environ.get("CXX", "")) or ["g++"]
         return shutil.which(command[0]) is not None
@@ -27,23 +27,24 @@ def can_compile(device_type: str) -> bool:
 
 
 def check_compiler(device: torch.device) -> None:
-    """ResourceError where config `compile` asks for what the machine cannot do."""
+    """ResourceError if this machine cannot compile a network for `device`."""
     if not can_compile(device.type):
         needed = {"cpu": "a C++ compiler (g++, or the one that CXX names)", "cuda": "Triton"}.get(device.type)
-        mend = f"install {needed}, or set" if needed else "set"
-        raise ResourceError(f"compile: this machine cannot compile a network for {device.type}; {mend} compile=false.")
+        remedy = f"install {needed}, or set compile=false" if needed else "set compile=false"
+        raise ResourceError(f"compile: this machine cannot compile a network for {device.type}; {remedy}.")
 
 
 def prepare_compiler() -> None:
-    """Settings of torch.compile for all that this process compiles.
+    """Configure torch.compile for this process.
 
-    Compiled code goes where it outlives a reboot, unless the user has said where or it cannot: torch's choice is /tmp.
+    Compiled code is cached in the user's cache folder, where it survives a reboot, instead of torch's default in /tmp;
+    TORCHINDUCTOR_CACHE_DIR takes precedence, and torch's default remains if the folder is not writable.
     """
-    # On machines with CUDA's files and no GPU it would tell every user that it found none.
+    # On machines with CUDA's files and no GPU it logs a warning that there is none.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     if "TORCHINDUCTOR_CACHE_DIR" in os.environ:
         return
-    with suppress(OSError, RuntimeError):  # a home that is not there, or not known, or full
+    with suppress(OSError, RuntimeError):  # a home folder that is missing, unknown or full
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "retinanet" / "compiled"
         folder.mkdir(parents=True, exist_ok=True)
         if os.access(folder, os.W_OK):
@@ -51,17 +52,17 @@ def prepare_compiler() -> None:
 
 
 def compile_network(network: nn.Module, say: Callable[[str], None]) -> None:
-    """Compile `network`'s forward and backward, in place, for each shape of images that it meets.
+    """Compile `network`'s forward and backward, in place, for each input shape that occurs.
 
-    Shapes are known to the compiler, so a run compiles as often as its data have canvases, and tells `say` each time.
-    Each is one graph, which torch splits under DistributedDataParallel by its buckets of gradients. Parameters, their
-    names and copies of the network stay as they are; results are equal to rounding.
+    Shapes are static to the compiler, so a run compiles once for each canvas of its data; `say` announces each time.
+    Each compilation is one graph, which torch splits under DistributedDataParallel by its gradient buckets. Parameters,
+    their names and copies of the network are unaffected; results are equal up to rounding.
     """
     prepare_compiler()
-    import torch._dynamo  # a second to import, for those who need it
+    import torch._dynamo  # takes a second, so only if needed
 
     inductor = torch._dynamo.lookup_backend("inductor")
-    # Canvases are few, and a network that ran uncompiled after so many would no longer be the one that is resumed.
+    # Canvases are few, and a fallback to the uncompiled network after N of them would change a resumed run.
     torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = 1 << 20
 
     def compiled(graph: torch.fx.GraphModule, inputs: list[Any]) -> Callable[..., Any]:
@@ -76,7 +77,7 @@ def compile_network(network: nn.Module, say: Callable[[str], None]) -> None:
 
 @contextmanager
 def compiler_errors() -> Iterator[None]:
-    """A compiler that fails on a network becomes a ResourceError."""
+    """Convert a failure of the compiler within the block into a ResourceError."""
     from torch._dynamo.exc import BackendCompilerFailed
 
     try:
@@ -85,5 +86,5 @@ def compiler_errors() -> Iterator[None]:
         lines = str(error.inner_exception or error).splitlines()
         reason = next((line for line in lines if line.strip()), type(error).__name__)
         raise ResourceError(
-            f"compile: torch.compile failed: {reason}\nContinue with compile=false --resume."
+            f"compile: torch.compile failed: {reason}\nContinue without it: compile=false --resume."
         ) from error

@@ -1,4 +1,4 @@
-"""What torchrun gives, in one place: who am I, how many are we, and sums over all of us."""
+"""Distributed training with torchrun: rank, world size, device, and collectives that also work in a single process."""
 
 import os
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from retinanet.errors import ConfigError, ResourceError
 
 
 class Ranks(NamedTuple):
-    """This process among all of a run."""
+    """Rank of this process and number of processes of the run."""
 
     rank: int
     local_rank: int
@@ -19,13 +19,16 @@ class Ranks(NamedTuple):
 
     @property
     def is_main(self) -> bool:
+        """Whether this is rank 0, the one that writes files and prints."""
         return self.rank == 0
 
 
 def read_ranks() -> Ranks:
-    """From torchrun's environment variables; one process without them."""
+    """Ranks from torchrun's environment variables; a single process without them."""
     return Ranks(
-        int(os.environ.get("RANK", "0")), int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        rank=int(os.environ.get("RANK", "0")),
+        local_rank=int(os.environ.get("LOCAL_RANK", "0")),
+        world_size=int(os.environ.get("WORLD_SIZE", "1")),
     )
 
 
@@ -35,14 +38,17 @@ def was_restarted() -> bool:
 
 
 def choose_device(name: str, ranks: Ranks) -> torch.device:
-    """The device of this rank for config `device`. ResourceError where it is not there."""
+    """The device of this rank for config `device`.
+
+    Raises ResourceError for a device that is not available and ConfigError for several processes on an Apple GPU.
+    """
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
         name = "cuda" if cuda else "mps" if mps and ranks.world_size == 1 else "cpu"
     if (name == "cuda" and not cuda) or (name == "mps" and not mps):
         raise ResourceError(f"device: {name} is not available on this machine; use device=cpu or device=auto.")
     if name == "mps" and ranks.world_size > 1:
-        raise ConfigError("device: an Apple GPU serves one process; run without torchrun or with device=cpu.")
+        raise ConfigError("device: mps supports one process only; run without torchrun, or with device=cpu.")
     if name == "cuda":
         if ranks.local_rank >= torch.cuda.device_count():
             raise ResourceError(
@@ -55,7 +61,7 @@ def choose_device(name: str, ranks: Ranks) -> torch.device:
 
 
 def start(ranks: Ranks, device: torch.device) -> None:
-    """Join the process group of a torchrun run: NCCL on GPUs, gloo elsewhere."""
+    """Join the process group of torchrun, if there are several processes: NCCL on GPUs, gloo elsewhere."""
     if ranks.world_size > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
@@ -67,14 +73,14 @@ def stop() -> None:
 
 
 def sum_over_ranks(values: Tensor) -> Tensor:
-    """Elementwise sum over all ranks, in place; the same tensor for a single process."""
+    """Elementwise sum over all ranks, in place; a single process returns the tensor unchanged."""
     if dist.is_initialized():
         dist.all_reduce(values)
     return values
 
 
 def agree(answer: bool, disagreement: str, device: torch.device) -> bool:
-    """The answer that all ranks give; ResourceError with `disagreement` where they differ."""
+    """The answer of all ranks; ResourceError with `disagreement` if they differ."""
     if not dist.is_initialized():
         return answer
     yes = int(sum_over_ranks(torch.tensor(int(answer), device=device)))
@@ -84,7 +90,7 @@ def agree(answer: bool, disagreement: str, device: torch.device) -> bool:
 
 
 def gather_rows(rows_NF: Tensor) -> Tensor:
-    """Rows (N, F) of every rank, in rank order, on every rank; N may differ between ranks, F and dtype may not."""
+    """Rows (N, F) of all ranks, in rank order, on every rank; N may differ between ranks, F and dtype must not."""
     if not dist.is_initialized():
         return rows_NF
     count = torch.tensor([len(rows_NF)], device=rows_NF.device)

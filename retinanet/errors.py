@@ -1,7 +1,7 @@
-"""Errors a user can mend. Each carries the exit code that the command lines return.
+"""Errors that a user can fix. Each carries the exit code that the command lines return.
 
-The message is the whole story: what is wrong, in which file, key or image, and how to mend it.
-`retinanet.cli.run` prints it without a traceback.
+The message is complete: what is wrong, in which file, key or image, and how to fix it. `commands.border.run` prints it
+without a traceback.
 """
 
 import errno
@@ -11,15 +11,15 @@ from typing import NamedTuple
 
 
 class Verdict(NamedTuple):
-    """What the user is told of an exception."""
+    """How an exception is reported to the user."""
 
     exit_code: int
     message: str
-    ours: bool = False
+    is_bug: bool = False
     """True: the traceback is printed too."""
 
 
-_MEND = {
+_REMEDIES = {
     errno.ENOSPC: "free some space, or write elsewhere with output=FOLDER",
     errno.EDQUOT: "free some space, or write elsewhere with output=FOLDER",
     errno.EACCES: "change its permissions, or choose another path",
@@ -33,7 +33,7 @@ _MEND = {
 }
 
 
-# RuntimeErrors of torch that are no class of their own.
+# RuntimeErrors of torch that have no class of their own.
 _MEMORY_WORDS = ("can't allocate memory", "not enough memory", "backend out of memory")
 
 
@@ -44,7 +44,7 @@ _LESS_MEMORY = (
 
 
 class UserError(ValueError):
-    """Base of every error that is not ours. `exit_code` is what the process returns."""
+    """Base of every error that the user can fix. `exit_code` is what the process returns."""
 
     exit_code = 2
 
@@ -99,7 +99,7 @@ def list_errors(title: str, errors: list[str], most: int = 50) -> str:
 
 
 def judge(error: BaseException) -> Verdict:
-    """Exit code and message for an exception. An empty message says nothing."""
+    """Exit code and message for an exception. Nothing is printed for an empty message."""
     if isinstance(error, UserError):
         return Verdict(error.exit_code, f"error: {error!s}")
     if isinstance(error, Interrupted):
@@ -107,16 +107,15 @@ def judge(error: BaseException) -> Verdict:
     if isinstance(error, KeyboardInterrupt):
         return Verdict(130, "interrupted")
     if isinstance(error, BrokenPipeError):
-        # 128 + SIGPIPE: whoever read our output, such as `head`, has left.
+        # 128 + SIGPIPE: the reader of the output, such as `head`, has closed it.
         return Verdict(141, "")
     if _is_out_of_memory(error):
         first = next(iter(str(error).splitlines()), "")
         what = f"out of memory: {first}" if first else "out of memory"
         return Verdict(ResourceError.exit_code, f"error: {what}\n{_LESS_MEMORY}")
-    if isinstance(error, OSError) and (error.errno in _MEND or isinstance(error, PermissionError)):
+    if isinstance(error, OSError) and (error.errno in _REMEDIES or isinstance(error, PermissionError)):
         return Verdict(ResourceError.exit_code, f"error: {_os_message(error)}")
-    report = "error: this is an error of the program, not of your input: please report it with the lines above"
-    return Verdict(1, report, ours=True)
+    return Verdict(1, "internal error (a bug in retinanet): please report it with the traceback above", is_bug=True)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
@@ -132,5 +131,5 @@ def _is_out_of_memory(error: BaseException) -> bool:
 def _os_message(error: OSError) -> str:
     names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
     what = (error.strerror or str(error) or "permission denied").lower()
-    mend = _MEND.get(error.errno or errno.EACCES, "")
-    return f"{' -> '.join(names)}: {what}; {mend}" if names else f"{what}; {mend}"
+    remedy = _REMEDIES.get(error.errno or errno.EACCES, "")
+    return f"{' -> '.join(names)}: {what}; {remedy}" if names else f"{what}; {remedy}"

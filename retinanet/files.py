@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and JSON read strictly."""
+"""Atomic writes, and strict reading of JSON."""
 
 import csv
 import gc
@@ -11,11 +11,12 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import get_ident
 from typing import NoReturn
 
 from retinanet.errors import DataError, ResourceError
 
-Cell = str | float | int
+CsvValue = str | float | int
 
 _GZIP_MAGIC = b"\x1f\x8b"
 
@@ -23,23 +24,23 @@ _STRING_OR_CONSTANT = re.compile(r'"(?:[^"\\]|\\.)*"|(-?Infinity|NaN)')
 
 
 class _NotJson(ValueError):
-    """A constant that Python's parser takes and JSON does not know."""
+    """A constant that Python's parser accepts but that is not JSON."""
 
 
 def read_json(path: Path, leave_out: str | None = None) -> object:
-    """The content of a UTF-8 JSON file, gzipped or not (told by its first bytes, not by its name).
+    """The content of a UTF-8 JSON file, gzipped or not (recognised by its first bytes, not by its name).
 
-    `leave_out` is a key that is dropped from every object while parsing: COCO without
-    its "segmentation" takes a third of the memory and half the time.
+    `leave_out` is a key that is dropped from every object while parsing: COCO without its "segmentation" takes a third
+    of the memory and half the time.
 
-    Raises DataError naming the file, and line and column where there is one: missing, unreadable, empty, damaged
-    gzip, not UTF-8, broken or truncated JSON, NaN or Infinity, nested too deep.
+    Raises DataError with the file, and the line and column if known: missing, unreadable, empty, damaged gzip, not
+    UTF-8, invalid or truncated JSON, NaN or Infinity, nested too deeply.
     """
     text = _read_text(path)
     if not text.strip():
-        raise DataError(f"{path}: the file is empty; a JSON document is needed")
+        raise DataError(f"{path}: the file is empty; it must be a JSON document")
     try:
-        with _no_search_for_cycles():
+        with _without_garbage_collection():
             return json.loads(text, parse_constant=_refuse_constant, object_hook=_dropping(leave_out))
     except json.JSONDecodeError as error:
         cut = " (the file ends too early: is it truncated?)" if error.pos >= len(text.rstrip()) else ""
@@ -49,17 +50,17 @@ def read_json(path: Path, leave_out: str | None = None) -> object:
     except _NotJson as error:
         line, column = _find_constant(text)
         raise DataError(
-            f"{path}: line {line}, column {column}: {error} is not JSON and no usable number; "
+            f"{path}: line {line}, column {column}: {error} is not valid JSON; "
             "write a finite number or leave the entry out"
         ) from error
     except RecursionError as error:
-        raise DataError(f"{path}: the JSON is nested too deep to be a data set or detections") from error
+        raise DataError(f"{path}: the JSON is nested too deeply for a data set or detections") from error
     except ValueError as error:  # an integer of thousands of digits
-        raise DataError(f"{path}: not usable JSON: {error}") from error
+        raise DataError(f"{path}: JSON that cannot be used: {error}") from error
 
 
 def write_json(path: Path, content: object, indent: int | None = None) -> None:
-    """Replace `path` by `content` in one step. Raises ValueError for NaN or infinity, ResourceError as `replacing`."""
+    """Write `content` to `path` atomically. Raises ValueError for NaN or infinity, ResourceError as `replacing`."""
     write_text(path, json.dumps(content, allow_nan=False, indent=indent, ensure_ascii=False) + "\n")
 
 
@@ -76,14 +77,14 @@ def _read_text(path: Path) -> str:
         except (OSError, EOFError, zlib.error) as error:
             raise DataError(f"{path}: damaged or truncated gzip ({error}); copy or download it again") from error
     try:
-        return data.decode("utf-8-sig")  # takes a byte order mark, which some Windows programs write
+        return data.decode("utf-8-sig")  # accepts a byte order mark, which some Windows programs write
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text at byte {error.start:,}; it must be a JSON file") from error
 
 
 @contextmanager
-def _no_search_for_cycles() -> Iterator[None]:
-    """JSON holds no cycles; to search for some while its objects are made takes longer than to make them."""
+def _without_garbage_collection() -> Iterator[None]:
+    """JSON has no reference cycles, and searching for some takes longer than parsing."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -93,11 +94,11 @@ def _no_search_for_cycles() -> Iterator[None]:
             gc.enable()
 
 
-def _dropping(key: str | None) -> Callable[[dict], dict] | None:
+def _dropping(key: str | None) -> Callable[[dict[str, object]], dict[str, object]] | None:
     if key is None:
         return None
 
-    def drop(parsed: dict) -> dict:
+    def drop(parsed: dict[str, object]) -> dict[str, object]:
         parsed.pop(key, None)
         return parsed
 
@@ -109,7 +110,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _find_constant(text: str) -> tuple[int, int]:
-    """(line, column) from 1 of the first NaN or Infinity outside strings."""
+    """(line, column), counted from 1, of the first NaN or Infinity outside strings."""
     for match in _STRING_OR_CONSTANT.finditer(text):
         if match.group(1):
             start = match.start()
@@ -118,27 +119,30 @@ def _find_constant(text: str) -> tuple[int, int]:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder for results, with its parents. ResourceError where that cannot be."""
+    """Create a folder for results, and its parents. Raises ResourceError if that fails."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ResourceError(f"output: cannot make the folder {path} ({error.strerror}); give another.") from error
+        raise ResourceError(
+            f"output: cannot create the folder {path} ({error.strerror}); choose another with output=PATH."
+        ) from error
 
 
 @contextmanager
 def replacing(path: Path, *, also: tuple[type[Exception], ...] = ()) -> Iterator[Path]:
-    """A new empty file next to `path`, with its suffix, that takes its place when the block ends without an error.
+    """Write `path` atomically: yields a new, empty file next to it that replaces it when the block ends without error.
 
-    A reader sees the old file or the whole new one, whenever the process dies; the folder is made where it is missing.
-    Raises ResourceError, naming `path`, for an OSError of the block or one of `also` (torch.save, for one, raises
-    RuntimeError when the disk is full); whatever ends the block, nothing unfinished stays behind.
+    A reader sees the old file or the complete new one, even if the process is killed. The yielded file has the suffix
+    of `path`; missing parent folders are created. If the block raises, the old file is untouched and the new one is
+    deleted. An OSError, or an exception of the types `also` (torch.save raises RuntimeError when the disk is full),
+    becomes a ResourceError that names `path`; other exceptions pass through.
     """
-    part = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    part = path.with_name(f".{path.stem}.{os.getpid()}-{get_ident()}.partial{path.suffix}")
     failures: tuple[type[Exception], ...] = (OSError, *also)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part.unlink(missing_ok=True)
-        # A planted symbolic link or a file of somebody else's is not written into.
+        # Exclusive, so that a symbolic link or a file that somebody put there is not written through.
         os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0), 0o666))
         yield part
         with part.open("rb+") as file:
@@ -156,13 +160,13 @@ def replacing(path: Path, *, also: tuple[type[Exception], ...] = ()) -> Iterator
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a text file in one step. Raises ResourceError as `replacing`."""
+    """Write a UTF-8 text file atomically. Raises ResourceError as `replacing`."""
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
 
 
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
-    """Replace a CSV file in one step; NaN becomes an empty cell."""
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[CsvValue]]) -> None:
+    """Write a CSV file atomically; NaN becomes an empty cell. Raises ResourceError as `replacing`."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)

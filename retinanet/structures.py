@@ -1,6 +1,6 @@
-"""Tuples that cross module borders.
+"""Data structures shared by several packages.
 
-Legend of shape suffixes, used through the whole package:
+Legend of shape suffixes, used throughout the package:
   B images in a batch, A anchors of a canvas, K classes, G ground-truth boxes of an image,
   L pyramid levels, D detections of an image, 4 box coordinates or deltas.
 
@@ -14,10 +14,10 @@ from typing import NamedTuple
 from torch import Tensor
 
 BACKGROUND = -1
-"""Label of an anchor that must score low for every class."""
+"""Label of an anchor that should score low for every class."""
 
 IGNORE = -2
-"""Label of an anchor that no loss sees."""
+"""Label of an anchor that contributes to no loss."""
 
 
 class Category(NamedTuple):
@@ -51,7 +51,7 @@ class Sample(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Images padded at the right and bottom onto one canvas. A NamedTuple so that pin_memory walks it."""
+    """Images padded at the right and bottom to one canvas. A NamedTuple, because pin_memory recurses into those."""
 
     images: Tensor
     """(B, 3, H, W) RGB in 0..255: uint8, or float32 (config `data.resize`: `float_bilinear`)."""
@@ -73,7 +73,7 @@ class HeadOutputs(NamedTuple):
 
 
 class Assignment(NamedTuple):
-    """What each anchor of one image is trained to say."""
+    """Training target of each anchor of one image."""
 
     labels_A: Tensor
     """(A,) int64, class index, BACKGROUND or IGNORE."""
@@ -82,16 +82,16 @@ class Assignment(NamedTuple):
 
 
 class ClassTargets(NamedTuple):
-    """All that a class loss may look at beside the head's outputs. Nothing in it carries a gradient."""
+    """Everything that a class loss may use besides the head's outputs. Nothing in it carries a gradient."""
 
     labels_BA: Tensor
     """(B, A) int64: class index, BACKGROUND or IGNORE."""
     normaliser_B: Tensor
-    """(B,) float32 > 0: what a sum over an image's anchors is divided by (paper section 4.1: the positives)."""
+    """(B,) float32 > 0: divisor of a sum over an image's anchors (paper section 4.1: the positives)."""
     images: int
-    """Images of the whole effective batch: a loss with a normaliser of its own gives each image 1 / images."""
+    """Number of images in the whole effective batch: a loss with its own normaliser gives each image 1 / images."""
     seeds_B: Tensor
-    """(B,) int64 on the CPU: what any random choice in this image and step derives from."""
+    """(B,) int64 on the CPU: seed of any random choice for this image in this step."""
     anchors_A4: Tensor
     """(A, 4) float32, canvas frame."""
     deltas_BA4: Tensor
@@ -108,15 +108,15 @@ class Scoring(NamedTuple):
     scores: Callable[[Tensor], Tensor]
     """Head outputs (..., O) -> class scores (..., K) in 0..1, float32."""
     prefilter: Callable[[Tensor, float], Tensor]
-    """Head outputs (..., O), threshold -> (...) bool, True wherever some class scores above the threshold, and hardly
-    anywhere else: what is cheap to find out before scores are made."""
+    """Head outputs (..., O), threshold -> (...) bool: True wherever some class scores above the threshold, and rarely
+    elsewhere. Cheap to compute before the scores."""
 
 
 class Detections(NamedTuple):
     """Detections of one image, best first."""
 
     boxes_D4: Tensor
-    """(D, 4) float32; the frame is said by the function that returns it."""
+    """(D, 4) float32; the function that returns it documents the frame."""
     scores_D: Tensor
     """(D,) float32 in 0..1."""
     classes_D: Tensor

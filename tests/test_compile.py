@@ -1,4 +1,4 @@
-"""A compiled network against the plain one: the same training to rounding, a graph a canvas, and what is told."""
+"""A compiled network: the same training as the plain one up to rounding, one graph per canvas, and its messages."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -8,14 +8,17 @@ from typing import Any
 import pytest
 import torch
 import torch._dynamo
+from torch import nn
 from torch._dynamo.exc import BackendCompilerFailed
 from torch._inductor.exc import InductorError
 
+from retinanet import build
 from retinanet.compile import can_compile, check_compiler, compiler_errors, prepare_compiler
 from retinanet.config.load import config_to_dict
 from retinanet.config.schema import Config
 from retinanet.errors import ConfigError, ResourceError
-from retinanet.run import checkpoint as checkpoints
+from retinanet.model.backbone import Backbone, group_norm
+from retinanet.run.checkpoint import load_checkpoint
 from retinanet.run.metrics import read_rows, without_clock
 from retinanet.training import engine
 from retinanet.training.state import TrainState, config_differences
@@ -23,31 +26,60 @@ from retinanet.training.state import TrainState, config_differences
 Tiny = Callable[..., Config]
 needs_compiler = pytest.mark.skipif(not can_compile("cpu"), reason="no C++ compiler here")
 
-TWO_CANVASES = (
-    "data.canvas=null",
-    "data.shorter_side=[62, 94]",
-    "data.longer_side=96",
-    "schedule.iterations=4",
-    "model.fpn.channels=32",
-    "log.pictures=0",
+
+def small_backbone(*_arguments: object, **_keywords: object) -> Backbone:
+    """Five convolutions in place of a ResNet: every fused kernel costs the compiler a second."""
+    stages: list[nn.Module] = []
+    channels = 3
+    for width in (8, 8, 8, 16, 16):
+        layers = (nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=False), group_norm(width), nn.ReLU())
+        stages.append(nn.Sequential(*layers))
+        channels = width
+    return Backbone(stages, (8, 16, 16), frozen_stages=0)
+
+
+ONE_CANVAS = ("data.canvas=[64, 64]", "model.head.norm=none", "model.head.depth=0")
+TWO_CANVASES = ("data.canvas=null", "data.shorter_side=[62, 94]", "data.longer_side=96")
+
+
+@pytest.mark.parametrize(
+    ("backend", "words", "sides"),
+    [
+        pytest.param(*("inductor", ONE_CANVAS, (64,)), marks=[needs_compiler, pytest.mark.slow]),
+        ("eager", TWO_CANVASES, (64, 96)),
+    ],
+    ids=["compiler", "graphs"],
 )
-
-
-@needs_compiler
-@pytest.mark.slow
-def test_a_compiled_run_is_the_plain_one_to_rounding_and_resumes_to_the_bit(
-    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_a_compiled_run_is_the_plain_one_up_to_rounding_and_resumes_to_the_bit(
+    backend: str,
+    words: tuple[str, ...],
+    sides: tuple[int, ...],
+    tiny: Tiny,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Four steps on two canvases, in one go and ended by force after three of them, of which two are saved."""
-    engine.train(tiny(*TWO_CANVASES), tmp_path / "plain")
-    capsys.readouterr()
-    compiled = (*TWO_CANVASES, "compile=true")
-    engine.train(tiny(*compiled), tmp_path / "whole")
-    told = capsys.readouterr().out
-    for side in (64, 96):
-        assert told.count(f"compiling the network for 4 x {side} x {side} pixels") == 1, told
+    """Four steps, uninterrupted, and killed after three of which two are saved.
 
-    halves = tiny(*compiled, "log.save_every=2")
+    Once with the real compiler on a small network and one canvas; once with a ResNet on two canvases, whose graphs are
+    traced but not compiled, which would take minutes.
+    """
+    words = (*words, "schedule.iterations=4", "model.fpn.channels=32", "log.pictures=0")
+    if backend == "inductor":
+        monkeypatch.setattr(build, "build_backbone", small_backbone)
+    else:
+        traced = torch._dynamo.lookup_backend(backend)
+        monkeypatch.setattr(torch._dynamo, "lookup_backend", lambda _name: traced)
+    torch._dynamo.reset()
+    engine.train(tiny(*words), tmp_path / "plain")
+    capsys.readouterr()
+    engine.train(tiny(*words, "compile=true"), tmp_path / "whole")
+    printed = capsys.readouterr().out
+    assert printed.count("compiling the network for") == len(sides), printed
+    for side in sides:
+        assert printed.count(f"compiling the network for 4 x {side} x {side} pixels") == 1, printed
+
+    halves = tiny(*words, "compile=true", "log.save_every=2")
     step = engine.train_step
 
     def killed_in_the_fourth(state: TrainState, *rest: Any) -> Any:
@@ -59,20 +91,20 @@ def test_a_compiled_run_is_the_plain_one_to_rounding_and_resumes_to_the_bit(
     with pytest.raises(KeyboardInterrupt):
         engine.train(halves, tmp_path / "halves")
     monkeypatch.setattr(engine, "train_step", step)
-    assert checkpoints.load(tmp_path / "halves" / "checkpoints" / "last.pt").progress.step == 2
-    torch._dynamo.reset()  # as a new process would begin
+    assert load_checkpoint(tmp_path / "halves" / "checkpoints" / "last.pt").progress.step == 2
+    torch._dynamo.reset()  # as in a new process
     engine.train(halves, tmp_path / "halves", resume=True)
     plain, whole = (
         [row for row in read_rows(tmp_path / name / "metrics.jsonl") if row["kind"] == "train"]
         for name in ("plain", "whole")
     )
-    for ours, wanted in zip(whole, plain, strict=True):
-        assert ours["loss"] == pytest.approx(wanted["loss"], rel=1e-4)
-        assert ours["grad_norm"] == pytest.approx(wanted["grad_norm"], rel=1e-3)
+    for row, expected in zip(whole, plain, strict=True):
+        assert row["loss"] == pytest.approx(expected["loss"], rel=1e-4)
+        assert row["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-3)
     assert without_clock(tmp_path / "halves" / "metrics.jsonl") == without_clock(tmp_path / "whole" / "metrics.jsonl")
 
     states = [
-        checkpoints.load(tmp_path / name / "checkpoints" / "last.pt").model for name in ("plain", "whole", "halves")
+        load_checkpoint(tmp_path / name / "checkpoints" / "last.pt").model for name in ("plain", "whole", "halves")
     ]
     assert states[0].keys() == states[1].keys()
     for name, tensor in states[0].items():
@@ -80,7 +112,7 @@ def test_a_compiled_run_is_the_plain_one_to_rounding_and_resumes_to_the_bit(
         assert torch.equal(states[1][name], states[2][name])
 
 
-def test_a_machine_that_cannot_compile_is_told_before_the_work(tiny: Tiny, tmp_path: Path, fresh: None) -> None:
+def test_a_machine_that_cannot_compile_is_refused_before_the_work(tiny: Tiny, tmp_path: Path, fresh: None) -> None:
     os.environ["CXX"] = "no-such-compiler"
     with pytest.raises(ResourceError, match=r"compile: .*C\+\+ compiler.*compile=false"):
         engine.train(tiny("compile=true"), tmp_path / "run")
@@ -107,21 +139,24 @@ def failing(error: Exception) -> None:
         raise error
 
 
-def test_a_compiler_that_fails_says_why_and_how_to_go_on_without() -> None:
+def test_the_message_of_a_failed_compiler_has_its_reason_and_how_to_continue_without_it() -> None:
     reason = RuntimeError("\nC++ compile error\nmany lines")
     for error in (BackendCompilerFailed(failing, reason, None), InductorError(reason, None)):
-        with pytest.raises(ResourceError, match=r"torch.compile failed: C\+\+ compile error\n.*compile=false --resume"):
+        with pytest.raises(
+            ResourceError,
+            match=r"torch.compile failed: C\+\+ compile error\nContinue without it: compile=false --resume",
+        ):
             failing(error)
     with pytest.raises(ZeroDivisionError):
         failing(ZeroDivisionError())
 
 
-def test_a_compiled_run_may_go_on_uncompiled(tiny: Tiny) -> None:
+def test_a_compiled_run_may_continue_uncompiled(tiny: Tiny) -> None:
     both = [config_to_dict(tiny(f"compile={flag}")) for flag in ("true", "false")]
     assert config_differences(*both) == []
 
 
-def test_compiled_code_is_kept_where_the_user_said_or_in_the_users_cache(
+def test_compiled_code_is_cached_where_the_user_chose_or_in_the_users_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "elsewhere")
@@ -135,15 +170,13 @@ def test_compiled_code_is_kept_where_the_user_said_or_in_the_users_cache(
 
 
 @pytest.mark.parametrize("trouble", ["a file in its place", "not writable", "no home"])
-def test_without_a_cache_that_can_be_written_torch_chooses(
-    trouble: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_writable_cache_torch_chooses(trouble: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     if trouble == "a file in its place":
         (tmp_path / "cache").write_text("", encoding="utf-8")
     elif trouble == "not writable":
-        monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
+        monkeypatch.setattr(os, "access", lambda path, mode: False)  # root can write everywhere
     else:
         monkeypatch.delenv("XDG_CACHE_HOME")
 

@@ -1,4 +1,4 @@
-"""Tensors of a GPU and of the host are not mixed; found out without a GPU: fake tensors have a device and no data."""
+"""Tensors of a GPU and of the host are not mixed; tested without a GPU by fake tensors, which have a device alone."""
 
 from collections.abc import Callable
 from contextlib import closing
@@ -22,7 +22,8 @@ from retinanet.config.schema import Config
 from retinanet.data.transforms import normalise, to_device
 from retinanet.detection.anchors import pyramid_anchors
 from retinanet.detection.assign import assign_batch
-from retinanet.detection.postprocess import nms_of, taken_together, to_original_frame
+from retinanet.detection.grouping import group_neighbours
+from retinanet.detection.postprocess import count_detections, nms_limit, nms_together, to_original_frame
 from retinanet.distributed import Ranks
 from retinanet.evaluation.evaluate import result_rows
 from retinanet.losses.criterion import Divisor, StepPositives, criterion, image_seeds, move_running, normaliser
@@ -36,11 +37,11 @@ KINDS = (
     *("focal", "focal_star", "cross_entropy", "balanced_cross_entropy", "ghm", "quality_focal", "varifocal"),
     *("softmax_cross_entropy", "softmax_focal"),
 )
-"""Losses whose course does not hang on values."""
+"""Losses whose control flow does not depend on values."""
 
 
 class Fakes:
-    """Makes tensors fake, each on the device where it was."""
+    """Converts tensors to fake ones on the same device."""
 
     def __init__(self) -> None:
         self.mode = FakeTensorMode(shape_env=ShapeEnv())
@@ -58,7 +59,7 @@ def first_batch(config: Config) -> Batch:
         return next(loading)[0]
 
 
-def test_a_mixture_is_found() -> None:
+def test_mixed_devices_are_noticed() -> None:
     with Fakes().mode, pytest.raises(RuntimeError, match="same device"):
         torch.zeros(3) + torch.zeros(3, device=GPU)
 
@@ -68,11 +69,11 @@ def test_a_mixture_is_found() -> None:
     [*((kind, "batch_positives") for kind in KINDS), ("focal", "image_positives"), ("focal", "running_positives")],
 )
 def test_losses_of_a_batch_are_computed_on_the_gpu(kind: str, normalised_by: str, tiny: Tiny) -> None:
-    told = (f"loss.classification.kind={kind}", f"loss.normaliser={normalised_by}", "assign.low_quality=true")
-    config = tiny(*told, "loss.box.kind=ciou", "model.backbone.norm=frozen_bn")
+    kinds = (f"loss.classification.kind={kind}", f"loss.normaliser={normalised_by}", "loss.box.kind=ciou")
+    config = tiny(*kinds, "assign.low_quality=true", "model.backbone.norm=frozen_bn")
     loaded, fakes = first_batch(config), Fakes()
     seeds_B = image_seeds(0, 0, loaded.image_ids_B.tolist())
-    _, model = build_loss_and_model(config, 3, load_weights=False)
+    _, model = build_loss_and_model(config, 3)
     weights = {name: fakes.of(tensor) for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
     host = fakes.batch(loaded)
     with fakes.mode:
@@ -84,14 +85,15 @@ def test_losses_of_a_batch_are_computed_on_the_gpu(kind: str, normalised_by: str
         assignment = assign_batch(anchors_A4, batch.targets, build_assign_rule(config))
         positives_R = assignment.positives().sum(dim=0, keepdim=True)
         running_R = move_running(torch.ones(1, device=GPU), positives_R)
-        counted = StepPositives(positives_R, running_R, 0, len(batch.targets))
+        counted = StepPositives(ranks_R=positives_R, running_R=running_R, rank=0, images=len(batch.targets))
         divisor = Divisor(normaliser(config.loss.normaliser, assignment.positives(), counted), counted.images)
         losses = criterion(outputs, assignment, anchors_A4, build_criterion(config), divisor, seeds_B)
     assert {tensor.device for tensor in (*losses, losses.total(), losses.sums(), losses.finite())} == {GPU}
 
 
-def test_detections_come_from_the_gpu_in_one_piece(tiny: Tiny) -> None:
-    """From candidates on: how many there are, a fake cannot tell."""
+@pytest.mark.filterwarnings("ignore:`create_unbacked_symint`:FutureWarning")  # by torchvision's fake NMS
+def test_detections_leave_the_gpu_in_one_copy(tiny: Tiny) -> None:
+    """From the candidates on: their number depends on values, which a fake tensor does not have."""
     rule = build_detect_rule(tiny())
     with Fakes().mode:
         images = [
@@ -102,8 +104,9 @@ def test_detections_come_from_the_gpu_in_one_piece(tiny: Tiny) -> None:
             )
             for count in (40, 0, 30)
         ]
-        assert [len(group) for group in taken_together(images)] == [3]
-        kept = nms_of(images, rule)
+        groups = group_neighbours(images, count_detections, nms_limit(images[0].scores_D.device))
+        assert [len(group) for group in groups] == [3]
+        kept = nms_together(images, rule)
         sizes_B2 = torch.ones((3, 2), dtype=torch.int64, device=GPU)
         found = [to_original_frame(*of_image) for of_image in zip(kept, sizes_B2, sizes_B2, strict=True)]
         assert {tensor.device for of_image in found for tensor in of_image} == {GPU}

@@ -78,7 +78,7 @@ def test_an_apple_gpu_serves_one_process(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     assert choose_device("auto", Ranks(0, 0, 1)).type == "mps"
     assert choose_device("auto", Ranks(0, 0, 2)).type == "cpu"
-    with pytest.raises(ConfigError, match="one process"):
+    with pytest.raises(ConfigError, match="one process only"):
         choose_device("mps", Ranks(0, 0, 2))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from benchmarks.contest import Comparison, Contest, Contestant, Running
+from benchmarks.contest import Comparison, Contest, Contestant, Stretch, ready
 from benchmarks.options import Options
 from benchmarks.scenes import coco_results
 from retinanet.scoring.evaluation import coco_evaluation
@@ -16,10 +16,8 @@ from retinanet.scoring.evaluation import coco_evaluation
 FULL, QUICK = (5000, 36_000, 500_000), (60, 500, 5000)
 """Images, boxes and detections; the first are those of COCO val2017 with 100 detections an image."""
 
-NOT_SAME = "Ours also gives AP by class. Both start from lists in memory."
 
-
-def build_contest(options: Options) -> Contest:
+def build_evaluation(options: Options) -> Contest:
     """Scoring the same generated detections."""
     images, boxes, detections = size = QUICK if options.quick else FULL
     return Contest(
@@ -27,13 +25,12 @@ def build_contest(options: Options) -> Contest:
         what=f"The twelve COCO numbers of {detections:,} generated detections against {boxes:,} boxes of 80 classes in "
         f"{images:,} images.",
         contestants=(
-            Contestant("ours", True, "-", lambda: _ours(size)),
-            Contestant("pycocotools", False, "-", lambda: _theirs(size)),
+            Contestant("ours", ours=True, precision="-", build=lambda: _ours(size)),
+            Contestant("pycocotools", ours=False, precision="-", build=lambda: _pycocotools(size)),
         ),
         comparisons=(Comparison("ours", "pycocotools", at_least=None if options.quick else 80.0),),
-        not_same=NOT_SAME,
+        not_same="Ours also gives AP by class. Both start from lists in memory.",
         check=same_numbers,
-        items=0,
         repeats=3,
         warmups=1 if options.quick else 0,
         once=not options.quick,
@@ -48,12 +45,12 @@ def same_numbers(results: Mapping[str, Any]) -> str:
     return f"the twelve numbers are identical, AP {results['ours'][0]:.4f}"
 
 
-def _ours(size: tuple[int, int, int]) -> Running:
+def _ours(size: tuple[int, int, int]) -> Stretch:
     truth, results = coco_results(*size)
-    return Running(lambda: list(coco_evaluation(truth, results).metrics.values()))
+    return ready(lambda: list(coco_evaluation(truth, results).metrics.values()))
 
 
-def _theirs(size: tuple[int, int, int]) -> Running:
+def _pycocotools(size: tuple[int, int, int]) -> Stretch:
     # Its own copy: pycocotools writes into what it is given.
     truth, results = coco_results(*size)
 
@@ -68,4 +65,4 @@ def _theirs(size: tuple[int, int, int]) -> Running:
             evaluation.summarize()
         return [float(number) for number in evaluation.stats]
 
-    return Running(step)
+    return ready(step)

@@ -6,91 +6,97 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
-from benchmarks.contest import Comparison, Contest, Contestant, Running, unchecked
+from benchmarks.contest import Comparison, Contest, Contestant, Step, Stretch, ready
 from benchmarks.options import Options
 from retinanet.prepare.shapes import generate_shapes
 from retinanet.run.folder import RunFolder
 from retinanet.run.metrics import read_rows
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
-HELPS = ("train.py", "eval.py", "predict.py")
+HELPS = ("train", "eval", "predict")
+FIRST_STEP = "train, first step"
 IMPORTS = "import torch and torchvision"
 PATIENCE = 300.0
 """Seconds after which a training that has not taken a step has failed."""
 
 
-def build_contest(options: Options) -> Contest:
-    """`--help` of the tools, and train.py up to its first step."""
+def build_start(options: Options) -> Contest:
+    """`--help` of commands, and a training up to its first step."""
     folder = tempfile.TemporaryDirectory(prefix="retinanet-benchmark-")
-    first_step = "train.py, first step"
+    helps = {command: f"{command} --help" for command in HELPS}
     return Contest(
         part="start",
-        what="Wall clock from starting the process, files in the disk's cache: --help until it ends; train.py with "
-        "configs/quickstart.yaml on 24 generated scenes until metrics.jsonl holds its first step.",
+        what="Wall clock from starting `python -m retinanet COMMAND`, files in the disk's cache: --help until it ends; "
+        "train with configs/quickstart.yaml on 24 generated scenes until metrics.jsonl holds its first step.",
         contestants=(
-            *(Contestant(f"{tool} --help", True, "-", partial(_help, tool), most_seconds=0.5) for tool in HELPS),
-            Contestant(first_step, True, "-", lambda: _first_step(Path(folder.name)), most_seconds=10.0),
-            Contestant(IMPORTS, False, "-", lambda: Running(lambda: _run("-c", "import torch, torchvision"))),
+            *(
+                Contestant(name, True, "-", partial(_help, command), most_seconds=0.5)
+                for command, name in helps.items()
+            ),
+            Contestant(FIRST_STEP, True, "-", lambda: _first_step(Path(folder.name)), most_seconds=10.0),
+            Contestant(IMPORTS, False, "-", lambda: ready(lambda: _python("-c", "import torch, torchvision"))),
         ),
         comparisons=(
-            *(Comparison(f"{tool} --help", IMPORTS, "--help does without them") for tool in HELPS),
-            Comparison(first_step, IMPORTS, "a first step begins with them"),
+            *(Comparison(name, IMPORTS, "--help does without them") for name in helps.values()),
+            Comparison(FIRST_STEP, IMPORTS, "a first step begins with them"),
         ),
-        not_same="No peer has these commands: the imports that they need stand beside them.",
-        check=unchecked,
-        items=0,
+        not_same="No peer has these commands; they are compared with the imports that they need.",
         repeats=2 if options.quick else 7,
+        warmups=0,
         once=True,
         close=folder.cleanup,
     )
 
 
-def _help(tool: str) -> Running:
-    return Running(lambda: _run(str(PROJECT / "tools" / tool), "--help"))
+def _help(command: str) -> Stretch:
+    return ready(lambda: _python("-m", "retinanet", command, "--help"))
 
 
-def _run(*arguments: str) -> None:
+def _python(*arguments: str) -> None:
     subprocess.run([sys.executable, *arguments], env=_environment(), check=True, stdout=subprocess.DEVNULL)
 
 
 def _environment() -> dict[str, str]:
-    """This process's own, with the project importable from wherever it lies and no rank of a torchrun."""
+    """This process's own, with the project importable from everywhere and no rank of a torchrun."""
     inherited = {name: value for name, value in os.environ.items() if name not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
     return {**inherited, "PYTHONPATH": os.pathsep.join([str(PROJECT), os.environ.get("PYTHONPATH", "")])}
 
 
-def _first_step(folder: Path) -> Running:
+def _first_step(folder: Path) -> Stretch:
     """A training that is stopped once it has taken a step."""
-    data, run = folder / "shapes", RunFolder(folder / "run")
+    data, run, log = folder / "shapes", RunFolder(folder / "run"), folder / "log"
     generate_shapes(data, train_images=24, val_images=4, size=(256, 256))
-    command = [sys.executable, str(PROJECT / "tools" / "train.py"), str(PROJECT / "configs" / "quickstart.yaml")]
+    command = [sys.executable, "-m", "retinanet", "train", str(PROJECT / "configs" / "quickstart.yaml")]
     command += [f"data.root={data}", f"output={run.path}"]
-    started: list[subprocess.Popen[bytes]] = []
 
-    def before() -> None:
+    @contextmanager
+    def stretch() -> Iterator[Step]:
         shutil.rmtree(run.path, ignore_errors=True)
+        with ExitStack() as stack:
 
-    def step() -> None:
-        with (folder / "log").open("wb") as log:
-            started.append(subprocess.Popen(command, env=_environment(), stdout=log, stderr=log))
-        _wait_for_row(run.metrics, started[0], folder / "log")
+            def step() -> None:
+                output = stack.enter_context(log.open("wb"))
+                training = subprocess.Popen(command, env=_environment(), stdout=output, stderr=output)
+                stack.callback(training.wait, PATIENCE)
+                stack.callback(training.terminate)
+                _wait_for_row(run.metrics, training, log)
 
-    def after() -> None:
-        training = started.pop()
-        training.terminate()
-        training.wait(PATIENCE)
+            yield step
 
-    return Running(step, before, after)
+    return stretch
 
 
 def _wait_for_row(metrics: Path, training: subprocess.Popen[bytes], log: Path) -> None:
-    """Return once `metrics` holds a training step; RuntimeError where the training ended or took too long."""
-    last = time.monotonic() + PATIENCE
+    """Return once `metrics` holds a training step. Raises RuntimeError if the training ended or took too long."""
+    deadline = time.monotonic() + PATIENCE
     while not (metrics.exists() and any(row["kind"] == "train" for row in read_rows(metrics))):
-        if training.poll() is not None or time.monotonic() > last:
+        if training.poll() is not None or time.monotonic() > deadline:
             training.kill()
-            raise RuntimeError(f"train.py took no step: {log.read_text(encoding='utf-8', errors='replace')[-2000:]}")
+            text = log.read_text(encoding="utf-8", errors="replace")
+            raise RuntimeError(f"the training took no step: {text[-2000:]}")
         time.sleep(0.01)

@@ -234,7 +234,7 @@ class Runner:
         for child in self.running:
             child.process.wait()
         self.running.clear()
-        stop.raise_asked(f"what was running is saved in {self.study.folder}; continue with --resume.")
+        stop.raise_asked(f"Saved what was running to {self.study.folder}. Continue with the same command and --resume.")
 
     def end(self) -> None:
         """Ask whatever still runs to save and end."""

@@ -1,18 +1,16 @@
 """What a person sees of a running study: a line for each cell that starts and ends, and how far the others are."""
 
 import json
-import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from rich.console import Console, Group
-from rich.live import Live
+from rich.console import Group
 from rich.text import Text
 
 from retinanet.ablation.cells import CellRecord
 from retinanet.display.console import format_ap, format_seconds
+from retinanet.display.progress import LiveLines
 
 LINE_SECONDS = 60.0
 """Least time between progress lines where standard output is no terminal."""
@@ -55,25 +53,17 @@ class RunnerConsole:
 
     def __init__(self, cells: int) -> None:
         self._cells = cells
-        self._live = Live(console=Console(), auto_refresh=False) if sys.stdout.isatty() else None
-        self._shown = time.monotonic()
+        self._lines = LiveLines(every=LINE_SECONDS)
 
     def __enter__(self) -> "RunnerConsole":
-        if self._live is not None:
-            self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._live is not None:
-            self._live.update(Text(""), refresh=True)
-            self._live.stop()
+        self._lines.close(erase=True)
 
     def say(self, text: str) -> None:
         """Leave a line."""
-        if self._live is not None:
-            self._live.console.print(Text(text))
-        else:
-            print(text, flush=True)
+        self._lines.say(text)
 
     def ended(self, record: CellRecord, finished: int, wall: float) -> None:
         """A line for a cell that has ended."""
@@ -95,8 +85,4 @@ class RunnerConsole:
             else f"{cell.name}: starting"
             for cell in running
         ]
-        if self._live is not None:
-            self._live.update(Group(*(Text(line) for line in [*cells, left])), refresh=True)
-        elif time.monotonic() - self._shown >= LINE_SECONDS:
-            self._shown = time.monotonic()
-            print("; ".join([left, *cells]), flush=True)
+        self._lines.show(Group(*(Text(line) for line in [*cells, left])), "; ".join([left, *cells]))

@@ -11,6 +11,7 @@ from retinanet.ablation.claims import live_owner
 from retinanet.ablation.guards import flat
 from retinanet.ablation.study import Study, study_text
 from retinanet.config.load import load_config
+from retinanet.data.root import check_data_root
 from retinanet.errors import ConfigError, DataError, ResourceError, list_errors
 from retinanet.files import make_folder, write_text
 from retinanet.prepare.shapes import generate_shapes
@@ -76,8 +77,7 @@ def check_data(study: Study) -> None:
     """DataError where the study's files are not there. What is in them is checked by each cell."""
     data = study.base.data
     root = Path(data.root)
-    if not root.is_dir():
-        raise DataError(f"data.root: no folder {root}; give the data set's with data.root=PATH (see data/README.md).")
+    check_data_root(root)
     wanted = {
         "data.train_annotations": data.train_annotations,
         "data.val_annotations": data.val_annotations,

@@ -1,6 +1,6 @@
 """The border of every command line: errors become one message and an exit code.
 
-0 done, 1 an error of ours, 2 command line or config, 3 data set, 4 checkpoint, 5 numerical, 6 resources,
+0 done, 1 a bug in retinanet, 2 command line or config, 3 data set, 4 checkpoint, 5 numerical, 6 resources,
 7 a study with cells that failed, 8 a cell that another process runs, 130 and 143 for signals. Imports nothing heavy,
 so that `--help` is quick.
 """
@@ -15,10 +15,10 @@ from retinanet.errors import judge
 
 
 def run(main: Callable[[], None]) -> int:
-    """Run a tool's main and return its exit code, with any error told on stderr. SystemExit passes through."""
-    # CPU threads that spin for long while they wait starve each other as soon as anything else runs: beside one busy
+    """Run a command's main and return its exit code; errors are printed on stderr. SystemExit passes through."""
+    # CPU threads that spin for long while they wait starve each other as soon as anything else runs: next to one busy
     # process a training step took nine times as long. Some tens of microseconds keep the speed of an idle machine.
-    # GNU OpenMP reads this when torch is imported, which is later.
+    # GNU OpenMP reads this when torch is imported, which happens later.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     border = _Border()
     with border:
@@ -28,7 +28,7 @@ def run(main: Callable[[], None]) -> int:
 
 
 class _Border:
-    """Catches what leaves a `with` block, tells it and keeps the exit code."""
+    """Catches what leaves a `with` block, prints it and keeps the exit code."""
 
     exit_code = 0
 
@@ -45,19 +45,19 @@ class _Border:
         if isinstance(error, BrokenPipeError):
             _silence_stdout()
         try:
-            if verdict.ours:
+            if verdict.is_bug:
                 traceback.print_exception(error, file=sys.stderr)
             if verdict.message:
                 print(verdict.message, file=sys.stderr, flush=True)
         except BrokenPipeError:
-            # Nobody reads stderr either; the exit code still tells.
+            # Nobody reads stderr either; the exit code still reports it.
             pass
         return True
 
 
 def _silence_stdout() -> None:
-    """Point stdout at nothing, so that the interpreter's last flush does not complain about the closed pipe."""
-    with open(os.devnull, "wb") as nothing:  # noqa: PTH123 - a device, not a path of ours
+    """Point stdout at nothing, so that the interpreter's last flush does not fail on the closed pipe."""
+    with open(os.devnull, "wb") as nothing:  # noqa: PTH123 - a device, not a path
         try:
             os.dup2(nothing.fileno(), sys.stdout.fileno())
         except (OSError, ValueError):

@@ -10,9 +10,9 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Parse the arguments, export and check."""
     parser = new_parser(
         prog,
-        "Write a checkpoint as a file for other runtimes: any batch size and canvas, pixels in, boxes and scores out,\n"
-        "in float32 on the CPU. Then run both on the val split of its config, and write AP, differences and latency to\n"
-        "OUTPUT.json. `retinanet predict` and `eval` take the file like a checkpoint.",
+        "Write a checkpoint as a file for other runtimes: any batch size and canvas, pixels in, boxes and\n"
+        "scores out, in float32 on the CPU. Then run both on the val split of its config, and write AP, differences\n"
+        "and latency to OUTPUT.json. `retinanet predict` and `eval` take the file like a checkpoint.",
         "Example: retinanet export runs/quickstart/checkpoints/best.pt quickstart.onnx --nms\n"
         "Needs `pip install 'retinanet[export]'`. A .pt2 is a program: load only those you trust.",
     )

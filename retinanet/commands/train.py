@@ -1,5 +1,6 @@
 """`retinanet train`: train a detector."""
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,4 +34,11 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
     from retinanet.training.engine import train
 
     output = Path(config.output or Path("runs") / config_name(path))
-    train(config, output, resume=arguments.resume, overwrite=arguments.overwrite)
+    command = resume_command(prog, sys.argv[1:] if words is None else words)
+    train(config, output, resume=arguments.resume, overwrite=arguments.overwrite, resume_command=command)
+
+
+def resume_command(prog: str | None, words: Sequence[str]) -> str:
+    """The command line that continues a run that was started with these arguments."""
+    again = [word for word in words if word not in ("--resume", "--overwrite")]
+    return " ".join([prog or f"python {sys.argv[0]}", shlex.join([*again, "--resume"])])

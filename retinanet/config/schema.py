@@ -13,11 +13,16 @@ from retinanet.config.fields import Count, Fraction, Natural, NonNegative, Posit
 
 
 class BackboneKeys(Section):
+    """The feature extractor."""
+
     name: Literal[
         "resnet18", "resnet34", "resnet50", "resnet101", "resnet152",
         "resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "mobilenet_v2",
     ] = Field("resnet50", description="Feature extractor, torchvision's definition.")  # fmt: skip
-    weights: str = Field("imagenet", description="`imagenet` (torchvision's download), `none`, or a state-dict file.")
+    weights: str = Field(
+        "imagenet",
+        description="`imagenet` (torchvision's download), `none`, or a file (.pth, .pt, .pkl, .safetensors).",
+    )
     norm: Literal["frozen_bn", "eval_bn", "bn", "sync_bn", "gn"] = Field(
         "frozen_bn",
         description="Normalisation of the backbone. `eval_bn`: statistics fixed, scale and shift train (mmdetection); "
@@ -32,7 +37,7 @@ class BackboneKeys(Section):
 
     fold: bool = Field(
         True,
-        description="Frozen batch norms work within the convolutions before them (faster); equal to rounding.",
+        description="Fold frozen batch norms into the convolutions before them (faster); equal up to rounding.",
     )
 
     @model_validator(mode="after")
@@ -43,12 +48,16 @@ class BackboneKeys(Section):
 
 
 class FpnKeys(Section):
+    """The feature pyramid, P3 to P7."""
+
     channels: Count = Field(256, description="Channels of P3 to P7.")
     p6_source: Literal["c5", "p5"] = Field("c5", description="Input of P6's stride-2 convolution.")
     p7_relu: bool = Field(True, description="ReLU between P6 and P7's convolution (mmdetection: without).")
 
 
 class HeadKeys(Section):
+    """The class and the box subnet."""
+
     depth: Natural = Field(4, description="3x3 convolutions before the output convolution of each subnet.")
     channels: Count | None = Field(None, description="Channels of the subnets; null takes fpn.channels.")
     norm: Literal["none", "gn"] = Field(
@@ -60,6 +69,8 @@ class HeadKeys(Section):
 
 
 class AnchorKeys(Section):
+    """Anchor boxes of every cell."""
+
     sizes: Annotated[tuple[Positive, ...], Field(min_length=5, max_length=5)] = Field(
         (32.0, 64.0, 128.0, 256.0, 512.0), description="Square root of the base area on P3 to P7, pixels."
     )
@@ -85,6 +96,8 @@ class AnchorKeys(Section):
 
 
 class PixelKeys(Section):
+    """What the network's input pixels are."""
+
     order: Literal["rgb", "bgr"] = Field("rgb", description="Order of the channels that the network sees.")
     mean: Annotated[tuple[float, ...], Field(min_length=3, max_length=3)] = Field(
         (123.675, 116.28, 103.53), description="Subtracted from pixels in 0..255, in that order (ImageNet's mean)."
@@ -95,6 +108,8 @@ class PixelKeys(Section):
 
 
 class ModelKeys(Section):
+    """The network, its anchors and its input."""
+
     backbone: BackboneKeys = Field(default_factory=BackboneKeys)
     fpn: FpnKeys = Field(default_factory=FpnKeys)
     head: HeadKeys = Field(default_factory=HeadKeys)
@@ -104,6 +119,8 @@ class ModelKeys(Section):
 
 
 class AssignKeys(Section):
+    """Which anchors learn which boxes (paper section 4.1)."""
+
     positive_iou: Fraction = Field(0.5, description="IoU with a box from which an anchor is positive.")
     negative_iou: Fraction = Field(0.4, description="IoU below which an anchor is background; between: ignored.")
     low_quality: bool = Field(
@@ -114,7 +131,7 @@ class AssignKeys(Section):
     )
     low_quality_takes: Literal["best_box", "own_box"] = Field(
         "best_box",
-        description="Such an anchor learns the box it overlaps most, or the box whose best it is (mmdetection).",
+        description="Such an anchor learns the box it overlaps most, or the box whose best anchor it is (mmdetection).",
     )
     crowd_overlap: Fraction = Field(
         0.5,
@@ -130,6 +147,8 @@ class AssignKeys(Section):
 
 
 class LossKeys(Section):
+    """The class and the box loss and what they are divided by."""
+
     classification: AnyClassLossKeys = Field(default_factory=FocalKeys)
     box: BoxLossKeys = Field(default_factory=BoxLossKeys)
     normaliser: Literal["batch_positives", "image_positives", "rank_positives", "running_positives"] = Field(
@@ -145,13 +164,15 @@ class LossKeys(Section):
 
 
 class DataKeys(Section):
-    root: str = Field("data/coco", description="Folder that the four paths below start from.")
+    """The data set, how its images are resized, augmented and loaded."""
+
+    root: str = Field("data/coco", description="Folder that the four paths below are relative to.")
     train_annotations: str = Field("annotations/instances_train2017.json", description="COCO-format JSON to train on.")
     train_images: str = Field("train2017", description="Folder of its images.")
     val_annotations: str = Field("annotations/instances_val2017.json", description="COCO-format JSON to evaluate on.")
     val_images: str = Field("val2017", description="Folder of its images.")
     limit: Count | None = Field(
-        None, description="Use only the first so many images of each split, to see whether a model can fit them at all."
+        None, description="Use only the first N images of each split, to see whether a model can fit them at all."
     )
     empty_images: bool = Field(
         True, description="Train on images without objects too (Detectron, torchvision and others do not)."
@@ -202,6 +223,8 @@ class DataKeys(Section):
 
 
 class ScheduleKeys(Section):
+    """Length, batch, optimizer and learning rate."""
+
     epochs: Positive | None = Field(None, description="Length of training in passes over the data; or use iterations.")
     iterations: Count | None = Field(
         None, description="Length of training in steps at the reference batch; or use epochs."
@@ -236,9 +259,7 @@ class ScheduleKeys(Section):
     final_factor: Fraction = Field(0.0, description="Share of lr that `cosine` ends at.")
     clip_norm: Positive | None = Field(None, description="Largest gradient norm; null does not clip.")
     ema: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Decay of the weights' moving average; 0 is off.")
-    early_stop: Count | None = Field(
-        None, description="Stop after so many evaluations without a better AP; null never."
-    )
+    early_stop: Count | None = Field(None, description="Stop after N evaluations without improvement; null disables.")
 
     @model_validator(mode="after")
     def _length_and_milestones(self) -> "ScheduleKeys":
@@ -250,14 +271,17 @@ class ScheduleKeys(Section):
 
 
 class EvalKeys(Section):
+    """Evaluation and what becomes a detection."""
+
     engine: Literal["auto", "pycocotools", "fast"] = Field(
-        "auto", description="Who computes the twelve numbers; `auto` takes the fast engine, which equals pycocotools."
+        "auto",
+        description="Library that computes the twelve numbers; `auto` takes the fast engine, which equals pycocotools.",
     )
     every: NonNegative = Field(
-        1.0, description="Evaluate after so many epochs (or steps, in `unit`), and at the end; 0: only at the end."
+        1.0, description="Evaluate every N epochs (or steps, see `unit`) and at the end; 0: only at the end."
     )
     unit: Literal["epochs", "steps"] = Field("epochs", description="Unit of `every`.")
-    batch_size: Count = Field(8, description="Images of one forward pass on each rank.")
+    batch_size: Count = Field(8, description="Images in one forward pass of each rank.")
     score_threshold: Fraction = Field(0.05, description="Detections below are dropped.")
     topk: Count = Field(1000, description="Best candidates kept on each level before NMS.")
     nms_iou: Fraction = Field(0.5, description="IoU from which the weaker of two boxes of a class is suppressed.")
@@ -266,6 +290,8 @@ class EvalKeys(Section):
 
 
 class LogKeys(Section):
+    """What is logged and saved, and how often."""
+
     every: Count = Field(20, description="Steps between lines of metrics.jsonl and the console.")
     save_every: Count = Field(500, description="Steps between saves of checkpoints/last.pt.")
     pictures: Natural = Field(
@@ -274,6 +300,8 @@ class LogKeys(Section):
 
 
 class Config(Section):
+    """A whole experiment."""
+
     model: ModelKeys = Field(default_factory=ModelKeys)
     assign: AssignKeys = Field(default_factory=AssignKeys)
     loss: LossKeys = Field(default_factory=LossKeys)
@@ -289,8 +317,8 @@ class Config(Section):
     )
     compile: bool = Field(
         False,
-        description="Compile the network (torch.compile) at training, for each canvas when it first comes: minutes "
-        "once, then faster steps. Equal to rounding.",
+        description="Compile the network (torch.compile) at training, for each canvas when it first occurs: takes "
+        "minutes once, then steps are faster. Equal up to rounding.",
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         "auto", description="`auto` takes CUDA, then an Apple GPU, then the CPU."

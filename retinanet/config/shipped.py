@@ -30,7 +30,7 @@ def find_study(word: str) -> Path:
 
 def _shipped(word: str, kind: str) -> Path | None:
     """The shipped file that is called `word`, with or without its folder and suffix; None where a file is meant."""
-    if file_type(Path(word)):
+    if file_type(Path(word)) == stat.S_IFREG:
         return None
     name = word.removeprefix("configs/").removesuffix(".yaml")
     names = shipped_configs()
@@ -63,6 +63,9 @@ def describe_missing(path: Path) -> str:
         return f"there is no config {path}: the folder {folder} does not exist"
     else:
         what = f"there is no config {path}"
+        near = difflib.get_close_matches(str(path.with_suffix("")), shipped_configs(), n=3, cutoff=0.7)
+        if near and folder == Path():
+            return f"{what}; did you mean {' or '.join(near)}, which ships?"
     found = {str(file): file.stem for pattern in ("*.y*ml", "*/*.y*ml") for file in sorted(folder.glob(pattern))}
     if not found:
         return f"{what}, and no YAML file in {folder}"

@@ -33,7 +33,7 @@ class Parsed(NamedTuple):
     positions: dict[str, int]
     """Dotted path ("" is the whole, "a.b.0" an item of a list) -> line number from 1."""
     errors: list[tuple[int, str]]
-    """(line number, what is wrong and how to mend it), in the order of the lines."""
+    """(line number, what is wrong and how to fix it), in the order of the lines."""
     partial: bool = False
     """Some value could not be read, so `data` does not say all that the text says."""
 

@@ -1,4 +1,4 @@
-"""A COCO-format data set, validated as a whole and held as arrays, one record an image.
+"""A COCO-format data set, validated as a whole and held as arrays, one record per image.
 
 Legend: I images, N annotations, G objects and C crowd regions of an image, 4 box coordinates.
 Boxes are (x1, y1, x2, y2) float32 in pixels of the image after its EXIF rotation, x2 and y2 exclusive.
@@ -7,7 +7,7 @@ Boxes are (x1, y1, x2, y2) float32 in pixels of the image after its EXIF rotatio
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,7 @@ class ImageRecord(NamedTuple):
     classes_G: NDArray[np.int64]
     """(G,) class index: position in `CocoDataset.categories`."""
     crowd_C4: NDArray[np.float32]
-    """(C, 4) xyxy of regions marked iscrowd, which are in no other field."""
+    """(C, 4) xyxy of the regions marked iscrowd; they are in no other field."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,25 +48,33 @@ class CocoDataset:
     images: tuple[ImageRecord, ...]
     """In the order of their ids, those without objects too."""
     dropped: dict[str, int]
-    """Annotations in no record: "zero_area" (width or height not above 0), "outside" (wholly outside the image)."""
+    """Annotations left out: "zero_area" (width or height not above 0), "outside" (wholly outside the image)."""
     clipped: int
-    """Boxes that reached over the image's border and were cut there."""
+    """Number of boxes that reached over the image's border and were cut there."""
     notes: tuple[str, ...]
-    """What a user should know and need not mend, a sentence each."""
-    ground_truth: dict
+    """What a user should know but need not fix, one sentence each."""
+    ground_truth: dict[str, Any]
     """The COCO dict for pycocotools; see `data.ground_truth`. Dropped and clipped boxes are in it as read."""
 
 
 def load_coco(
     annotation_file: Path, image_folder: Path, check_images: CheckImages = "none", workers: int = 8
 ) -> CocoDataset:
-    """Reads and validates an annotation file (.json or .json.gz) and the files of its images.
+    """Read and validate an annotation file (.json or .json.gz) and the files of its images.
 
-    Every image must be a file within `image_folder`, symbolic links followed. `check_images`: "header" also
-    compares each file's size after EXIF rotation and looks for its end, "decode" also decodes every pixel;
-    `workers` threads do it. Raises DataError with every error of the content and of the files.
+    Every image must be a file within `image_folder` after symbolic links are resolved. `check_images`: "header" also
+    compares each file's size after EXIF rotation and checks that the file is complete, "decode" also decodes every
+    pixel; `workers` threads do it. Raises DataError with every error of the content and of the files.
     """
-    data = read_json(annotation_file, leave_out="segmentation")
+    return parse_coco(
+        read_json(annotation_file, leave_out="segmentation"), annotation_file, image_folder, check_images, workers
+    )
+
+
+def parse_coco(
+    data: object, annotation_file: Path, image_folder: Path, check_images: CheckImages = "none", workers: int = 8
+) -> CocoDataset:
+    """As `load_coco`, given the content of the annotation file, which becomes the data set's `ground_truth`."""
     errors = validate_ground_truth(data)
     if isinstance(data, dict) and isinstance(data.get("images"), list):
         errors += file_errors(data["images"], image_folder, check_images, workers)
@@ -76,16 +84,23 @@ def load_coco(
     categories = tuple(sorted(Category(row["id"], row["name"]) for row in data["categories"]))
     rows = sorted(data["images"], key=lambda row: row["id"])
     arrays = _ImageArrays(rows, data["annotations"], categories)
-    paths = [image_folder / row["file_name"] for row in rows]
     images = tuple(
-        ImageRecord(row["id"], path, row["height"], row["width"], *truth)
-        for row, path, truth in zip(rows, paths, arrays.by_image())
+        ImageRecord(
+            id=row["id"],
+            path=image_folder / row["file_name"],
+            height=row["height"],
+            width=row["width"],
+            boxes_G4=boxes,
+            classes_G=classes,
+            crowd_C4=crowd,
+        )
+        for row, (boxes, classes, crowd) in zip(rows, arrays.by_image())
     )
     return CocoDataset(
-        annotation_file,
-        image_folder,
-        categories,
-        images,
+        annotation_file=annotation_file,
+        image_folder=image_folder,
+        categories=categories,
+        images=images,
         dropped={"zero_area": int(arrays.zero_area_N.sum()), "outside": int(arrays.outside_N.sum())},
         clipped=int(arrays.clipped_N.sum()),
         notes=(*notes, *_category_notes(categories), *arrays.notes(data["annotations"])),
@@ -94,7 +109,7 @@ def load_coco(
 
 
 def first_images(dataset: CocoDataset, count: int | None) -> CocoDataset:
-    """The data set of the first `count` images only, all categories kept; None changes nothing."""
+    """The data set restricted to its first `count` images, with all categories; None changes nothing."""
     if count is None or count >= len(dataset.images):
         return dataset
     note = f"only the first {count} of {len(dataset.images):,} images are used"
@@ -102,7 +117,7 @@ def first_images(dataset: CocoDataset, count: int | None) -> CocoDataset:
 
 
 def with_objects(dataset: CocoDataset) -> CocoDataset:
-    """The data set of the images that have a box which is no crowd region, all categories kept."""
+    """The data set restricted to images with a box that is no crowd region, with all categories."""
     images = tuple(image for image in dataset.images if len(image.boxes_G4))
     if len(images) == len(dataset.images):
         return dataset
@@ -120,7 +135,7 @@ def _restricted(dataset: CocoDataset, images: tuple[ImageRecord, ...], note: str
 
 
 def summary(dataset: CocoDataset) -> str:
-    """A few lines: images, boxes, commonest classes, crowd, empty images, what was dropped or clipped."""
+    """A few lines: images, boxes, most frequent classes, crowd, empty images, what was dropped or clipped."""
     counts = Counter[int]()
     for image in dataset.images:
         counts.update(image.classes_G.tolist())
@@ -143,9 +158,11 @@ def summary(dataset: CocoDataset) -> str:
 
 
 class _ImageArrays:
-    """All annotations as arrays, in file order, with what becomes of each."""
+    """All annotations as arrays, in file order: kept, dropped or clipped."""
 
-    def __init__(self, rows: list[dict], annotations: list[dict], categories: tuple[Category, ...]) -> None:
+    def __init__(
+        self, rows: list[dict[str, Any]], annotations: list[dict[str, Any]], categories: tuple[Category, ...]
+    ) -> None:
         """`rows` are the images sorted by id; everything has passed `validate_ground_truth`."""
         self.ids_I = np.array([row["id"] for row in rows], dtype=np.int64)
         sizes_I2 = np.array([(row["width"], row["height"]) for row in rows], dtype=np.float64)
@@ -181,12 +198,12 @@ class _ImageArrays:
         ]
 
     def _sorted_by_image(self, chosen_N: NDArray[np.bool_]) -> tuple[NDArray[np.int64], list[int]]:
-        """Indices of the chosen annotations, image by image, and where each image's begin (I + 1 offsets)."""
+        """Indices of the chosen annotations, image by image, and each image's first one (I + 1 offsets)."""
         chosen = np.flatnonzero(chosen_N)
         chosen = chosen[np.argsort(self.image_N[chosen], kind="stable")]
         return chosen, np.searchsorted(self.image_N[chosen], np.arange(len(self.ids_I) + 1)).tolist()
 
-    def notes(self, annotations: list[dict]) -> list[str]:
+    def notes(self, annotations: list[dict[str, Any]]) -> list[str]:
         """Sentences on what was dropped or clipped, naming the first few."""
         kinds = (
             (self.zero_area_N, "without area (width or height not above 0) are dropped"),
@@ -206,7 +223,7 @@ class _ImageArrays:
 def _category_notes(categories: tuple[Category, ...]) -> list[str]:
     counts = Counter(category.name for category in categories)
     return [
-        f"{count} categories are named {name!r}; they stay separate classes, told apart by id"
+        f"{count} categories are named {name!r}; they stay separate classes, distinguished by their ids"
         for name, count in counts.items()
         if count > 1
     ]

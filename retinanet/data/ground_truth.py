@@ -1,10 +1,11 @@
-"""Ground truth to score against: a COCO dict, validated and complete. Imports nothing heavy.
+"""Ground truth to score against: a COCO dict, validated and complete. Imports no tensor library.
 
-pycocotools wants of every annotation an id other than 0, an area and iscrowd.
+pycocotools needs an id other than 0, an area and iscrowd in every annotation.
 """
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from retinanet.data.validate import validate_ground_truth
 from retinanet.errors import DataError, list_errors
@@ -13,13 +14,13 @@ from retinanet.files import read_json
 _log = logging.getLogger(__name__)
 
 
-def load_ground_truth(path: Path) -> dict:
+def load_ground_truth(path: Path) -> dict[str, Any]:
     """The COCO dict of an annotation file, validated for scoring; image files and sizes are not needed.
 
-    As read, but for what pycocotools needs: a missing "area" becomes width * height, a missing "iscrowd" 0, missing
-    "info" and "licenses" empty; where an annotation id is missing or 0 all are numbered anew from 1 (said in the
-    log), since pycocotools takes id 0 for "not matched". "segmentation" is left out: scoring boxes does not
-    read it, and it is most of the memory.
+    As read, except for what pycocotools needs: a missing "area" becomes width * height, a missing "iscrowd" 0, missing
+    "info" and "licenses" empty; where an annotation id is missing or 0 all are renumbered from 1 (and a warning is
+    logged), since pycocotools takes id 0 for "not matched". "segmentation" is left out: scoring boxes does not
+    read it, and it takes most of the memory.
     Raises DataError with every error of the file.
     """
     data = read_json(path, leave_out="segmentation")
@@ -31,8 +32,8 @@ def load_ground_truth(path: Path) -> dict:
     return data
 
 
-def complete(data: dict) -> list[str]:
-    """Gives a validated dict, in place, what pycocotools needs; see `load_ground_truth`. Returns what was changed."""
+def complete(data: dict[str, Any]) -> list[str]:
+    """Add what pycocotools needs to a validated dict, in place (see `load_ground_truth`); returns notes on it."""
     data.setdefault("info", {})
     data.setdefault("licenses", [])
     annotations = data["annotations"]
@@ -49,9 +50,9 @@ def complete(data: dict) -> list[str]:
             no_crowd += 1
             row["iscrowd"] = 0
     if renumber:
-        notes.append("annotation ids are missing or 0, which pycocotools scores wrongly: all are numbered anew from 1")
+        notes.append("annotation ids are missing or 0, which pycocotools scores wrongly: all are renumbered from 1")
     if no_area:
-        notes.append(f"{no_area:,} annotations have no 'area': width * height is taken")
+        notes.append(f"{no_area:,} annotations have no 'area': width * height is used")
     if no_crowd:
-        notes.append(f"{no_crowd:,} annotations have no 'iscrowd': 0 is taken")
+        notes.append(f"{no_crowd:,} annotations have no 'iscrowd': 0 is used")
     return notes

@@ -1,6 +1,6 @@
-"""Which images make which batch, and loading them ahead of their use.
+"""The order of images and batches, and loading them ahead of their use.
 
-Order and pixels depend on (seed, epoch, image index) alone: not on workers, ranks, accumulation or interruptions.
+Order and pixels depend only on (seed, epoch, image index), not on workers, ranks, accumulation or interruptions.
 """
 
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
@@ -23,19 +23,21 @@ MIB = 2**20
 
 
 class ImageCache:
-    """Keeps images until it is full, and then those: an epoch comes back to every image, so one is worth as much as
-    another, while a cache of the latest would have thrown each away just before its turn. Of several ranks, each meets
-    another part of the images in every epoch, and in the end all of them.
+    """Images in memory, added until the cache is full and never evicted.
+
+    Every epoch uses each image once, so all are worth the same, while a cache of the most recent ones would discard
+    each just before its next use. With several ranks, each loads another part of the images in every epoch, and in the
+    end all of them.
     """
 
     def __init__(self, mib: int) -> None:
-        """mib: bound of the pixels kept, in MiB; 0 keeps nothing."""
+        """mib: maximum size of the pixels kept, in MiB; 0 keeps nothing."""
         self._free = mib * MIB
         self._kept: dict[Hashable, Tensor] = {}
         self._lock = Lock()
 
     def get(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
-        """The image of `key`, from `make` where it is not kept. Callers must not write into it."""
+        """The image of `key`, from `make` where it is not cached. Callers must not modify it."""
         image = self._kept.get(key)
         if image is None:
             image = make()
@@ -47,20 +49,21 @@ class ImageCache:
 
 
 class Key(NamedTuple):
-    """One image to load: all that its pixels depend on, beside the seed."""
+    """One image to load: with the seed, all that its pixels depend on."""
 
     epoch: int
     image: int
-    group: int
+    bucket: int
+    """Aspect-ratio bucket."""
     shorter_side: int
 
 
 class GlobalBatches:
     """The endless sequence of global batches of a training run.
 
-    Each epoch is a permutation of all images. Images queue up by aspect-ratio bucket, and a batch leaves when a bucket
-    has `batch_size` of them, so every batch fits one canvas, no image is repeated or dropped, and what an epoch leaves
-    in the queues opens the batches of the next.
+    Each epoch is a permutation of all images. Images are queued by aspect-ratio bucket, and `batch_size` of them in a
+    queue become a batch. So every batch fits one canvas, no image is repeated or dropped, and images still queued at
+    the end of an epoch come first in the batches of the next.
     """
 
     def __init__(self, buckets: list[int], batch_size: int, shorter_sides: tuple[int, ...], seed: int) -> None:
@@ -77,7 +80,7 @@ class GlobalBatches:
                 queue.append((epoch, index))
                 if len(queue) == self.batch_size:
                     shorter = self._shorter_side(*queue[0])
-                    yield [Key(e, i, bucket, shorter) for e, i in queue]
+                    yield [Key(epoch=e, image=i, bucket=bucket, shorter_side=shorter) for e, i in queue]
                     queue.clear()
             epoch += 1
 
@@ -87,7 +90,7 @@ class GlobalBatches:
 
 
 class MicroBatches:
-    """This rank's micro-batches of the steps from `first_step` to `last_step`, in order."""
+    """This rank's micro-batches of the steps [first_step, last_step), in order."""
 
     def __init__(
         self, batches: GlobalBatches, first_step: int, last_step: int, rank: int, world_size: int, accumulation: int
@@ -107,7 +110,7 @@ class MicroBatches:
 
 
 class Images:
-    """Decodes and augments the images of keys."""
+    """Decodes and augments the images of a data set."""
 
     def __init__(
         self, coco: CocoDataset, resize_rule: ResizeRule, augment: Augment, seed: int, cache: ImageCache | None = None
@@ -118,7 +121,7 @@ class Images:
         self.always_one_size = one_side and augment.scale_jitter == (1.0, 1.0)
 
     def sample(self, key: Key) -> Sample:
-        """DataError for a file that cannot be read or has another size than its annotation says."""
+        """Load one image. Raises DataError where its file cannot be read or has another size than its annotation."""
         record = self.coco.images[key.image]
         fitted = self.resize_rule.fitted(record.height, record.width, key.shorter_side)
         if self.always_one_size:
@@ -128,7 +131,7 @@ class Images:
         else:
             image = self.cache.get(key.image, lambda: self.decoded(record))
         rng = np.random.default_rng([self.seed, key.epoch, key.image])
-        canvas = self.resize_rule.image_canvas(fitted, key.group, key.shorter_side)
+        canvas = self.resize_rule.image_canvas(fitted, key.bucket, key.shorter_side)
         return make_sample(image, record, fitted, canvas, self.augment, rng, self.resize_rule.resize)
 
     def decoded(self, record: ImageRecord) -> Tensor:
@@ -137,13 +140,13 @@ class Images:
         if image.shape[-2:] != (record.height, record.width):
             raise DataError(
                 f"{record.path}: is {image.shape[-2]}x{image.shape[-1]} (height x width) but "
-                f"{self.coco.annotation_file} says {record.height}x{record.width}; correct the annotation "
+                f"{self.coco.annotation_file} says {record.height}x{record.width}; correct the entry "
                 f"of image id {record.id}."
             )
         return image
 
     def batch(self, keys: list[Key]) -> Batch:
-        """A micro-batch on the canvas of its group, or the samples' own. DataError naming every file at error."""
+        """A micro-batch on its bucket's or its samples' own canvas. Raises DataError naming every unreadable file."""
         samples, errors = [], []
         for key in keys:
             try:
@@ -154,24 +157,24 @@ class Images:
             raise DataError("\n".join(errors))
         if self.resize_rule.canvases == "tight":
             return collate(samples, tight_canvas(samples))
-        return collate(samples, self.resize_rule.group_canvas(keys[0].group, keys[0].shorter_side))
+        return collate(samples, self.resize_rule.bucket_canvas(keys[0].bucket, keys[0].shorter_side))
 
     def pinned_batch(self, keys: list[Key], device: int) -> Batch:
-        """`batch` with its pixels where the GPU `device` can fetch them by itself."""
+        """`batch` with its pixels in pinned memory, from which the GPU `device` copies them asynchronously."""
         batch = self.batch(keys)
         with torch.cuda.device(device):
             return batch._replace(images=batch.images.pin_memory())
 
 
 def _batches(images: Images, keys: Iterable[list[Key]], workers: int, pin: bool) -> Generator[Batch, None, None]:
-    """The batches of `keys`, in order. To be closed: that, unlike leaving it to the collector, ends the threads."""
+    """The batches of `keys`, in order. Close the generator to end its threads at once."""
     if pin:
         return prefetched(partial(images.pinned_batch, device=torch.cuda.current_device()), keys, workers)
     return prefetched(images.batch, keys, workers)
 
 
 class Shard(NamedTuple):
-    """Which part of the work this process loads."""
+    """The part of every batch that this process loads."""
 
     rank: int
     world_size: int
@@ -191,10 +194,10 @@ def train_batches(
     pin: bool,
     cache_mib: int = 0,
 ) -> Generator[Batch, None, None]:
-    """This rank's micro-batches for the steps [first, last): `accumulation` of them a step.
+    """Yield this rank's micro-batches for the steps [first, last), `accumulation` of them per step.
 
-    batch_size: images of a step over all ranks; a multiple of world_size * accumulation. cache_mib: of `ImageCache`.
-    Raises DataError, while iterating, for an image that cannot be read.
+    batch_size: images of a step over all ranks; a multiple of world_size * accumulation. cache_mib: see `ImageCache`.
+    Raises DataError, while iterating, for images that cannot be read.
     """
     buckets = [resize_rule.aspect_bucket(record.height, record.width) for record in coco.images]
     batches = GlobalBatches(buckets, batch_size, resize_rule.shorter_side, seed)
@@ -205,14 +208,15 @@ def train_batches(
 def eval_batches(
     coco: CocoDataset, resize_rule: ResizeRule, *, batch_size: int, rank: int, world_size: int, workers: int, pin: bool
 ) -> Generator[Batch, None, None]:
-    """This rank's share of all images, once each, unaugmented, grouped by shape, at the last shorter side."""
-    by_group: dict[int, list[Key]] = {}
+    """Yield this rank's share of all images, once each, unaugmented, grouped by bucket, at the last shorter side."""
+    by_bucket: dict[int, list[Key]] = {}
     for index, record in enumerate(coco.images):
-        group = resize_rule.aspect_bucket(record.height, record.width)
-        by_group.setdefault(group, []).append(Key(0, index, group, resize_rule.shorter_side[-1]))
+        bucket = resize_rule.aspect_bucket(record.height, record.width)
+        key = Key(epoch=0, image=index, bucket=bucket, shorter_side=resize_rule.shorter_side[-1])
+        by_bucket.setdefault(bucket, []).append(key)
     batches = [
         keys[start : start + batch_size]
-        for _, keys in sorted(by_group.items())
+        for _, keys in sorted(by_bucket.items())
         for start in range(0, len(keys), batch_size)
     ]
     return _batches(Images(coco, resize_rule, NO_AUGMENT, 0), batches[rank::world_size], workers, pin)

@@ -1,4 +1,4 @@
-"""Images of any origin: files, folders and patterns, each image a batch of its own."""
+"""Images that belong to no data set, each a batch of its own."""
 
 from pathlib import Path
 
@@ -12,11 +12,19 @@ from retinanet.structures import Batch
 
 
 def one_image(path: Path, image_id: int, resize_rule: ResizeRule) -> tuple[torch.Tensor, Batch]:
-    """The stored image, (3, h, w) uint8, and a batch of it alone. DataError for a file that is no whole image."""
+    """The stored image, (3, h, w) uint8, and a batch of it alone. Raises DataError as `decode_image`."""
     image = decode_image(path)
     height, width = int(image.shape[-2]), int(image.shape[-1])
     no_boxes = np.zeros((0, 4), dtype=np.float32)
-    record = ImageRecord(image_id, path, height, width, no_boxes, np.zeros(0, dtype=np.int64), no_boxes)
+    record = ImageRecord(
+        id=image_id,
+        path=path,
+        height=height,
+        width=width,
+        boxes_G4=no_boxes,
+        classes_G=np.zeros(0, dtype=np.int64),
+        crowd_C4=no_boxes,
+    )
     shorter = resize_rule.shorter_side[-1]
     fitted = resize_rule.fitted(height, width, shorter)
     canvas = resize_rule.image_canvas(fitted, resize_rule.aspect_bucket(height, width), shorter)

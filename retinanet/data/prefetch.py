@@ -1,7 +1,7 @@
-"""Work done ahead of its use, on threads, in order.
+"""Results computed ahead of their use, by threads, in order.
 
-Decoding and resizing let go of Python's lock, so threads use as many cores as processes would, and nothing has to be
-sent from one process to another: that takes longer than decoding a JPEG.
+Decoding and resizing release Python's lock, so threads use as many cores as processes would, without sending results
+from one process to another, which takes longer than decoding a JPEG.
 """
 
 from collections import deque
@@ -14,7 +14,7 @@ from typing import TypeVar
 import torch
 
 AHEAD = 4
-"""Batches that a loader's thread may have ready."""
+"""Maximum batches that each of a loader's threads may have ready."""
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -23,10 +23,10 @@ Result = TypeVar("Result")
 def prefetched(
     work: Callable[[Task], Result], tasks: Iterable[Task], threads: int, ahead: int = AHEAD
 ) -> Generator[Result, None, None]:
-    """work(task) of each task, in order; with 0 threads each is done when it is asked for.
+    """Yield work(task) of each task, in order; with 0 threads each is computed when it is requested.
 
-    To be closed: that ends the threads. What `work` raises is raised where its result would come. ahead: results that
-    each thread may have ready.
+    Close the generator to end its threads. An error of `work` is raised where its result would come. ahead: maximum
+    results that each thread may have ready.
     """
     if threads == 0:
         for task in tasks:
@@ -48,14 +48,14 @@ def prefetched(
 def _start(threads: int) -> ThreadPoolExecutor:
     """A pool of threads that compute on one core each.
 
-    torch.set_num_threads is of the thread that calls it, and of all that come later: so every thread of the pool calls
-    it before this one, whose number is then again that of later ones (autograd's, for instance).
+    torch.set_num_threads applies to the calling thread and to all that start later. So every thread of the pool calls
+    it first and this thread last, whose number then applies again to later ones (autograd's, for instance).
     """
     own = torch.get_num_threads()
     ready = Barrier(threads + 1)
 
     def begin() -> None:
-        torch.get_num_threads()  # the first call in a thread takes the number over, so it must not come later
+        torch.get_num_threads()  # a thread's first call inherits the number, so it must not come later
         torch.set_num_threads(1)
         with suppress(BrokenBarrierError):
             ready.wait()
@@ -65,7 +65,7 @@ def _start(threads: int) -> ThreadPoolExecutor:
         for _ in range(threads):
             pool.submit(int)
         ready.wait()
-    except BaseException:  # no thread to be had, or Ctrl-C: the others must not wait for ever
+    except BaseException:  # a thread that cannot be started, or Ctrl-C: the others must not wait forever
         ready.abort()
         raise
     torch.set_num_threads(own)

@@ -2,15 +2,16 @@
 
 Pixels stay in 0..255 until `normalise`: uint8, or float32 where config `data.resize` is `float_bilinear`. Every random
 choice comes from the generator that is passed in.
-Frames: boxes are (x1, y1, x2, y2) pixels of the image beside them.
+Frames: boxes are (x1, y1, x2, y2) in pixels of the image that they are passed or returned with.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, assert_never
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision.transforms.v2 import functional as F
@@ -23,14 +24,15 @@ LEAST_VISIBLE = 0.3
 
 CANVAS_MULTIPLE = 32
 ASPECT_BOUNDS = (1.02, 1.34, 1.51)
-"""Long over short side up to which images share a canvas: square, 4:3, 3:2; the rest use the full longer side."""
+"""Longer over shorter side up to which images share a canvas: square, 4:3, 3:2; others use the full longer side."""
 
+Boxes = NDArray[np.float32]
 Resize = Literal["antialias", "float_bilinear"]
 Canvases = Literal["groups", "tight"]
 
 
 class ResizeRule(NamedTuple):
-    """How images are fitted; the fields are those of config `data`."""
+    """How images are resized; the fields are those of config `data`."""
 
     shorter_side: tuple[int, ...]
     longer_side: int
@@ -52,39 +54,39 @@ class ResizeRule(NamedTuple):
         return max(1, whole(height * factor)), max(1, whole(width * factor))
 
     def aspect_bucket(self, height: int, width: int) -> int:
-        """Images of one group fit one canvas at every `shorter_side`."""
+        """The image's aspect-ratio bucket; images of one bucket fit one canvas at every `shorter_side`."""
         if self.canvas is not None:
             return 0
         aspect = max(height, width) / min(height, width)
-        bucket = sum(aspect > bound for bound in ASPECT_BOUNDS)
-        return 2 * bucket + (height > width and bucket > 0)
+        band = sum(aspect > bound for bound in ASPECT_BOUNDS)
+        return 2 * band + (height > width and band > 0)
 
-    def group_canvas(self, group: int, shorter: int) -> tuple[int, int]:
-        """(height, width) of a group's canvas, multiples of CANVAS_MULTIPLE."""
+    def bucket_canvas(self, bucket: int, shorter: int) -> tuple[int, int]:
+        """(height, width) of a bucket's canvas, multiples of CANVAS_MULTIPLE."""
         if self.canvas is not None:
             return _up(self.canvas[0]), _up(self.canvas[1])
-        bucket, portrait = divmod(group, 2)
-        bounded = bucket < len(ASPECT_BOUNDS)
-        long = min(self.longer_side, round(shorter * ASPECT_BOUNDS[bucket])) if bounded else self.longer_side
+        band, portrait = divmod(bucket, 2)
+        bounded = band < len(ASPECT_BOUNDS)
+        long = min(self.longer_side, round(shorter * ASPECT_BOUNDS[band])) if bounded else self.longer_side
         short, long = _up(min(shorter, self.longer_side)), _up(long)
-        if bucket == 0:
+        if band == 0:
             return long, long
         return (long, short) if portrait else (short, long)
 
-    def image_canvas(self, fitted: tuple[int, int], group: int, shorter: int) -> tuple[int, int]:
-        """(height, width) of the canvas that an image of `fitted` pixels is cropped to; alone, it is padded to it.
+    def image_canvas(self, fitted: tuple[int, int], bucket: int, shorter: int) -> tuple[int, int]:
+        """(height, width) of the canvas that an image of `fitted` pixels is cropped to and, alone, padded to.
 
-        Of a group's canvas, or with `tight` the image itself in whole CANVAS_MULTIPLEs.
+        That of its bucket, or with `tight` its own size rounded up to multiples of CANVAS_MULTIPLE.
         """
-        return (_up(fitted[0]), _up(fitted[1])) if self.canvases == "tight" else self.group_canvas(group, shorter)
+        return (_up(fitted[0]), _up(fitted[1])) if self.canvases == "tight" else self.bucket_canvas(bucket, shorter)
 
 
 class PixelRule(NamedTuple):
-    """What a network sees of a pixel; the fields are those of config `model.pixels`."""
+    """How pixels are normalised for a network; the fields are those of config `model.pixels`."""
 
     order: Literal["rgb", "bgr"]
     mean: tuple[float, ...]
-    """In 0..255, of the channels in `order`."""
+    """In 0..255, one per channel in `order`."""
     std: tuple[float, ...]
 
 
@@ -97,7 +99,7 @@ class Augment(NamedTuple):
     vertical_flip: float
 
 
-NO_AUGMENT = Augment((1.0, 1.0), 0.0, 0.0, 0.0)
+NO_AUGMENT = Augment(scale_jitter=(1.0, 1.0), color_jitter=0.0, flip=0.0, vertical_flip=0.0)
 
 
 def _up(pixels: int) -> int:
@@ -115,7 +117,7 @@ def make_sample(
 ) -> Sample:
     """Resize `image` (3, h, w) to `fitted` pixels times a random zoom, crop it to `canvas`, flip, recolour.
 
-    image: uint8 as stored, or what `resized` made of it at `fitted` pixels; it is not written into.
+    image: uint8 as stored, or the result of `resized` at `fitted` pixels; it is not modified.
     The number of draws from `rng` does not depend on their outcome.
     """
     original = (record.height, record.width)
@@ -146,12 +148,12 @@ def make_sample(
         torch.from_numpy(np.ascontiguousarray(classes_G, dtype=np.int64)),
         torch.from_numpy(np.ascontiguousarray(crowd_C4, dtype=np.float32)),
     )
-    return Sample(image, targets, record.id, original)
+    return Sample(image=image, targets=targets, image_id=record.id, original_size=original)
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Torch's float kernels round by the number of threads; loader workers have one, so everyone takes one."""
+    """Use one thread: the rounding of torch's float kernels depends on their number, and loader workers have one."""
     threads = torch.get_num_threads()
     if threads > 1:
         torch.set_num_threads(1)
@@ -165,9 +167,9 @@ def one_thread() -> Iterator[None]:
 def resized(image: Tensor, size: tuple[int, int], resize: Resize) -> Tensor:
     """`image` (3, h, w) at `size` (height, width) pixels: uint8, or float32 in 0..255 for `float_bilinear`.
 
-    image: uint8, or what this function gave; at its own size it stays as it is.
-    `float_bilinear` samples without antialiasing and keeps fractions. It does so before normalisation and torchvision's
-    GeneralizedRCNNTransform after it, which differs by rounding alone, since both are linear.
+    image: uint8, or a result of this function; at its own size it is returned as it is.
+    `float_bilinear` samples without antialiasing and keeps fractions. It does so before normalisation, torchvision's
+    GeneralizedRCNNTransform after it; both are linear, so the results are equal up to rounding.
     """
     same = tuple(image.shape[-2:]) == size
     match resize:
@@ -178,34 +180,38 @@ def resized(image: Tensor, size: tuple[int, int], resize: Resize) -> Tensor:
                 return image.float()
             with one_thread():
                 return interpolate(image.float()[None], size=size, mode="bilinear", align_corners=False)[0]
+        case _:
+            assert_never(resize)
 
 
 def recoloured(image: Tensor, strengths: list[float]) -> Tensor:
-    """`image` in 0..255, of its own type, with brightness, contrast and saturation multiplied by `strengths`."""
+    """`image` in 0..255, same dtype, with brightness, contrast and saturation multiplied by `strengths`."""
     brightness, contrast, saturation = strengths
-    unit = image / 255 if image.is_floating_point() else image  # torchvision takes floating point for 0..1
+    unit = image / 255 if image.is_floating_point() else image  # torchvision expects floating point in 0..1
     with one_thread():
-        changed = F.adjust_saturation(F.adjust_contrast(F.adjust_brightness(unit, brightness), contrast), saturation)
+        changed: Tensor = F.adjust_saturation(
+            F.adjust_contrast(F.adjust_brightness(unit, brightness), contrast), saturation
+        )
     return changed * 255 if image.is_floating_point() else changed
 
 
-def mirror(boxes_N4: np.ndarray, extent: int, axis: int) -> np.ndarray:
-    """Boxes (N, 4) mirrored in a frame `extent` pixels long; axis 0 is x, 1 is y."""
+def mirror(boxes_N4: Boxes, extent: int, axis: int) -> Boxes:
+    """Boxes (N, 4) mirrored in a frame of `extent` pixels; axis 0 is x, 1 is y."""
     mirrored = boxes_N4.copy()
     mirrored[:, axis], mirrored[:, axis + 2] = extent - boxes_N4[:, axis + 2], extent - boxes_N4[:, axis]
     return mirrored
 
 
 def crop_boxes(
-    boxes_G4: np.ndarray, classes_G: np.ndarray, crowd_C4: np.ndarray, window: tuple[int, int, int, int]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes, classes and crowd regions inside a (top, left, height, width) window, in the window's frame.
+    boxes_G4: Boxes, classes_G: NDArray[np.int64], crowd_C4: Boxes, window: tuple[int, int, int, int]
+) -> tuple[Boxes, NDArray[np.int64], Boxes]:
+    """Boxes, classes and crowd regions within a (top, left, height, width) window, in the window's frame.
 
     Objects that keep less than LEAST_VISIBLE of their area become crowd regions.
     """
     top, left, height, width = window
 
-    def cut(boxes_N4: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def cut(boxes_N4: Boxes) -> tuple[Boxes, NDArray[np.float32]]:
         moved = boxes_N4 - np.array([left, top, left, top], dtype=np.float32)
         inside = np.clip(moved, 0, np.array([width, height, width, height], dtype=np.float32))
         return inside, (inside[:, 2:] - inside[:, :2]).prod(axis=1)
@@ -218,12 +224,12 @@ def crop_boxes(
 
 
 def tight_canvas(samples: list[Sample]) -> tuple[int, int]:
-    """(height, width) of the largest sides among the samples, in whole CANVAS_MULTIPLEs (torchvision's batches)."""
+    """(height, width) of the samples' longest sides, rounded up to CANVAS_MULTIPLE, as torchvision batches images."""
     return _up(max(s.image.shape[-2] for s in samples)), _up(max(s.image.shape[-1] for s in samples))
 
 
 def collate(samples: list[Sample], canvas: tuple[int, int]) -> Batch:
-    """Pad samples, at least one, at the right and bottom onto one canvas; channels last in memory, as decoders give."""
+    """Pad samples, at least one, at the right and bottom onto one canvas; channels last in memory, as from decoders."""
     images = torch.empty((len(samples), *canvas, 3), dtype=samples[0].image.dtype).permute(0, 3, 1, 2)
     for slot, sample in zip(images, samples, strict=True):
         height, width = sample.image.shape[-2:]
@@ -231,39 +237,48 @@ def collate(samples: list[Sample], canvas: tuple[int, int]) -> Batch:
         slot[:, height:] = 0
         slot[:, :height, width:] = 0
     return Batch(
-        images,
-        torch.tensor([sample.image.shape[-2:] for sample in samples]),
-        torch.tensor([sample.original_size for sample in samples]),
-        torch.tensor([sample.image_id for sample in samples]),
-        [sample.targets for sample in samples],
+        images=images,
+        sizes_B2=torch.tensor([sample.image.shape[-2:] for sample in samples]),
+        original_sizes_B2=torch.tensor([sample.original_size for sample in samples]),
+        image_ids_B=torch.tensor([sample.image_id for sample in samples]),
+        targets=[sample.targets for sample in samples],
     )
 
 
 def joined(batches: list[Batch]) -> Batch:
     """Batches of one canvas, at least one, as one batch."""
-    images, sizes, originals, ids = (torch.cat(tensors) for tensors in zip(*(batch[:4] for batch in batches)))
-    return Batch(images, sizes, originals, ids, [targets for batch in batches for targets in batch.targets])
+    return Batch(
+        images=torch.cat([batch.images for batch in batches]),
+        sizes_B2=torch.cat([batch.sizes_B2 for batch in batches]),
+        original_sizes_B2=torch.cat([batch.original_sizes_B2 for batch in batches]),
+        image_ids_B=torch.cat([batch.image_ids_B for batch in batches]),
+        targets=[targets for batch in batches for targets in batch.targets],
+    )
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch with all its tensors on `device`."""
-    targets = [Targets(*(tensor.to(device, non_blocking=True) for tensor in t)) for t in batch.targets]
-    images, sizes, originals, ids = (t.to(device, non_blocking=True) for t in batch[:4])
-    return Batch(images, sizes, originals, ids, targets)
+    return Batch(
+        images=batch.images.to(device, non_blocking=True),
+        sizes_B2=batch.sizes_B2.to(device, non_blocking=True),
+        original_sizes_B2=batch.original_sizes_B2.to(device, non_blocking=True),
+        image_ids_B=batch.image_ids_B.to(device, non_blocking=True),
+        targets=[Targets(*(tensor.to(device, non_blocking=True) for tensor in t)) for t in batch.targets],
+    )
 
 
-def of_channels(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """(3,) float32 in 0..255 on `device`; the host does not wait for it. Not remembered: a graph may be traced here."""
+def channel_values(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """(3,) float32 in 0..255 on `device`, without a sync. Not cached, since a graph may be traced here."""
     # In units of 1 first: that is how torchvision's weights state them, and both factors round in float32.
     return (torch.tensor([value / 255 for value in values]) * 255).to(device, non_blocking=True)
 
 
 def normalise(images: Tensor, sizes_B2: Tensor, rule: PixelRule, channels_last: bool) -> Tensor:
-    """(B, 3, H, W) RGB in 0..255, uint8 or float32 -> float32 as `rule` says; padding becomes exactly 0 (the mean)."""
+    """(B, 3, H, W) RGB in 0..255, uint8 or float32 -> float32 by `rule`; padding becomes exactly 0 (the mean)."""
     if rule.order == "bgr":
         images = images.flip(1)
     height, width = images.shape[2:]
-    mean, std = of_channels(rule.mean, images.device), of_channels(rule.std, images.device)
+    mean, std = channel_values(rule.mean, images.device), channel_values(rule.std, images.device)
     rows_BH = torch.arange(height, device=images.device)[None, :] < sizes_B2[:, :1]
     columns_BW = torch.arange(width, device=images.device)[None, :] < sizes_B2[:, 1:]
     if not channels_last:
@@ -274,4 +289,4 @@ def normalise(images: Tensor, sizes_B2: Tensor, rule: PixelRule, channels_last: 
     pixels = images.permute(0, 2, 3, 1).flatten(2).to(torch.float32, copy=True)
     pixels.sub_(mean.repeat(width)).div_(std.repeat(width))
     pixels.mul_(rows_BH[:, :, None].float()).mul_(columns_BW.float().repeat_interleave(3, dim=1)[:, None, :])
-    return pixels.unflatten(2, (width, 3)).permute(0, 3, 1, 2)
+    return torch.unflatten(pixels, 2, (width, 3)).permute(0, 3, 1, 2)

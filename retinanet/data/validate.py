@@ -1,6 +1,6 @@
-"""Checks of COCO-format content: every error in words, nothing raised, nothing changed.
+"""Checks of COCO-format content that describe every error; they raise nothing and change nothing.
 
-`Rows` checks a list of JSON objects column by column, fast where all is well, row by row where it is not.
+`Rows` checks a list of JSON objects column by column, and row by row only where a column has errors.
 """
 
 import reprlib
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 Mask = NDArray[np.bool_]
 
-SAID = 5
-"""Rows named for one kind of error; the rest are counted, so that other kinds are not crowded out."""
+NAMED_ROWS = 5
+"""Rows named for each kind of error; the rest are counted, so that other kinds are not crowded out."""
 
 EXACT = 2**53
-"""The largest id: scoring holds ids as float64 too, which changes larger ones without a word."""
+"""The largest id: scoring also stores ids as float64, which silently changes larger ones."""
 
 _INT64 = np.iinfo(np.int64)
 _MISSING = object()
@@ -26,7 +26,7 @@ class Rows:
     """One list of JSON objects, such as the "images" of a COCO file, and the errors found in it so far."""
 
     def __init__(self, section: str, rows: list[object], errors: list[str]) -> None:
-        """`section` names the list in errors; `errors` is appended to."""
+        """`section` is the list's name in errors; `errors` is appended to."""
         self.section = section
         self.errors = errors
         self.is_object = np.fromiter((type(row) is dict for row in rows), bool, len(rows))
@@ -34,23 +34,23 @@ class Rows:
             self.rows: list[dict[str, object]] = rows  # type: ignore[assignment]
         else:
             self.rows = [row if isinstance(row, dict) else {} for row in rows]
-            self.report(~self.is_object, lambda i: f"is {show(rows[i])}, not an object", among_objects=False)
+            self.report(~self.is_object, lambda i: f"is {short_repr(rows[i])}, not an object", among_objects=False)
 
     def name(self, i: int) -> str:
-        """How an error calls row i: its place in the list from 0, and its id where it has one."""
+        """The name of row i in errors: its position in the list, from 0, and its id where it has one."""
         row = self.rows[i]
-        return f"{self.section}[{i}]" + (f" (id {show(row['id'])})" if "id" in row else "")
+        return f"{self.section}[{i}]" + (f" (id {short_repr(row['id'])})" if "id" in row else "")
 
     def report(self, bad: Mask, describe: Callable[[int], str], among_objects: bool = True) -> None:
-        """Adds an error for each of the first SAID rows in `bad` and one line for the rest."""
+        """Add an error for each of the first NAMED_ROWS rows in `bad` and one line for the rest."""
         where = np.flatnonzero(bad & self.is_object if among_objects else bad)
-        self.errors.extend(f"{self.name(i)} {describe(i)}" for i in where[:SAID].tolist())
-        if len(where) > SAID:
-            last = describe(int(where[SAID]))
-            self.errors.append(f"... and {len(where) - SAID:,} more of {self.section} like it, e.g. {last}")
+        self.errors.extend(f"{self.name(i)} {describe(i)}" for i in where[:NAMED_ROWS].tolist())
+        if len(where) > NAMED_ROWS:
+            last = describe(int(where[NAMED_ROWS]))
+            self.errors.append(f"... and {len(where) - NAMED_ROWS:,} more of {self.section} like it, e.g. {last}")
 
     def integers(self, key: str, least: int | None = None) -> tuple[NDArray[np.int64], Mask]:
-        """(N,) the integers under `key` (0 where wrong) and where they are good."""
+        """(N,) the integers under `key` (0 where invalid) and a mask of the valid ones."""
         values = [row.get(key, _MISSING) for row in self.rows]
         if set(map(type, values)) <= {int} and _fits(values):
             numbers = np.array(values, dtype=np.int64)
@@ -66,26 +66,26 @@ class Rows:
         return numbers, good
 
     def exact(self, key: str, ids: NDArray[np.int64], good: Mask) -> None:
-        """Reports ids under `key` beyond plus or minus EXACT."""
+        """Report ids under `key` beyond plus or minus EXACT."""
         large = good & ((ids > EXACT) | (ids < -EXACT))
-        mend = f"ids beyond plus or minus {EXACT} (2 to the 53rd) cannot be scored exactly; number {self.section} anew"
-        self.report(large, lambda i: f"has {key!r} {ids[i]}; {mend}")
+        remedy = f"ids beyond plus or minus {EXACT} (2 to the 53rd) cannot be scored exactly; renumber {self.section}"
+        self.report(large, lambda i: f"has {key!r} {ids[i]}; {remedy}")
 
     def numbers(self, key: str, optional: bool = False) -> tuple[NDArray[np.float64], Mask]:
-        """(N,) the finite numbers under `key` (0 where wrong or absent) and where they are good."""
+        """(N,) the finite numbers under `key` (0 where invalid or missing) and a mask of the valid ones."""
         values = [row.get(key, _MISSING) for row in self.rows]
         fast = _all_finite(values)
         if fast is not None:
             return fast, np.ones(len(values), bool)
         present = np.fromiter((v is not _MISSING for v in values), bool, len(values))
         good = np.fromiter(map(_is_finite, values), bool, len(values))
-        self.report(~good & present, lambda i: f"has {key!r} {show(values[i])}; a finite number is needed")
+        self.report(~good & present, lambda i: f"has {key!r} {short_repr(values[i])}; a finite number is needed")
         if not optional:
             self.report(~present, lambda i: f"has no {key!r}")
         return np.array([v if g else 0.0 for v, g in zip(values, good)], dtype=np.float64), good
 
     def boxes(self) -> tuple[NDArray[np.float64], Mask]:
-        """(N, 4) float64 [x, y, width, height] under "bbox" (0 where wrong) and where they are good."""
+        """(N, 4) float64 [x, y, width, height] under "bbox" (0 where invalid) and a mask of the valid ones."""
         values = [row.get("bbox", _MISSING) for row in self.rows]
         if set(map(type, values)) <= {list} and set(map(len, values)) <= {4}:  # type: ignore[arg-type]
             fast = _all_finite(list(chain.from_iterable(values)))  # type: ignore[arg-type]
@@ -97,13 +97,13 @@ class Rows:
         return np.array(kept, dtype=np.float64).reshape(-1, 4), good
 
     def texts(self, key: str) -> None:
-        """Reports rows whose `key` is not a text of at least one character."""
+        """Report rows whose `key` is not a string of at least one character."""
         values = [row.get(key, _MISSING) for row in self.rows]
         bad = np.fromiter((not (isinstance(v, str) and v.strip()) for v in values), bool, len(values))
-        self.report(bad, lambda i: _said(key, values[i]) + "; a text is needed")
+        self.report(bad, lambda i: _stated(key, values[i]) + "; a string is needed")
 
     def unique(self, ids: NDArray[np.int64], good: Mask) -> None:
-        """Reports ids that several rows carry."""
+        """Report ids that several rows have."""
         where = np.flatnonzero(good)
         _, first, inverse = np.unique(ids[where], return_index=True, return_inverse=True)
         owner = np.arange(len(ids))
@@ -112,25 +112,25 @@ class Rows:
         self.report(again, lambda i: f"has the same id as {self.section}[{owner[i]}]; every id must be used once")
 
     def known(self, key: str, ids: NDArray[np.int64], good: Mask, known: Collection[int], what: str) -> None:
-        """Reports ids under `key` that no entry of `what` has."""
+        """Report ids under `key` that no entry of `what` has."""
         unknown = good & ~np.isin(ids, np.fromiter(known, np.int64, len(known)))
         self.report(unknown, lambda i: f"has {key!r} {ids[i]}, which no entry of {what} has")
 
 
 def validate_ground_truth(data: object, needs_files: bool = True) -> list[str]:
-    """Every error of the content of a COCO annotation file; an empty list says that it can be used.
+    """Every error of the content of a COCO annotation file; no errors mean that it can be used.
 
     `needs_files`: training needs "file_name", "width" and "height" of each image, scoring does not.
     """
     if not isinstance(data, dict):
         hint = "; is it a detections file? an annotation file is needed" if isinstance(data, list) else ""
-        return [f"the file holds {_kind(data)}, not an object with images, annotations and categories{hint}"]
+        return [f"the file contains {_kind(data)}, not an object with images, annotations and categories{hint}"]
     errors: list[str] = []
     sections: dict[str, Rows] = {}
     for key in ("images", "categories", "annotations"):
         rows = data.get(key, _MISSING)
         if not isinstance(rows, list):
-            errors.append(_said(key, rows, "the file ") + "; a list is needed")
+            errors.append(_stated(key, rows, "the file ") + "; a list is needed")
         elif not rows and key != "annotations":
             errors.append(f"{key!r} is an empty list; at least one entry is needed")
         else:
@@ -163,7 +163,7 @@ def _validate_annotations(rows: Rows, known: dict[str, set[int]]) -> None:
     rows.report(good & (areas < 0), lambda i: f"has 'area' {areas[i]:g}; an area cannot be negative")
     crowd = [row.get("iscrowd", 0) for row in rows.rows]
     odd = np.fromiter((type(value) is not int or value not in (0, 1) for value in crowd), bool, len(crowd))
-    rows.report(odd, lambda i: f"has 'iscrowd' {show(crowd[i])}; 0 or 1 is needed")
+    rows.report(odd, lambda i: f"has 'iscrowd' {short_repr(crowd[i])}; 0 or 1 is needed")
     with_id = np.fromiter(("id" in row for row in rows.rows), bool, len(rows.rows))
     identified = rows if with_id.all() else _with_id(rows, with_id)
     ids, good = identified.integers("id")
@@ -172,22 +172,22 @@ def _validate_annotations(rows: Rows, known: dict[str, set[int]]) -> None:
 
 
 def _with_id(rows: Rows, with_id: Mask) -> Rows:
-    """The same rows under the same names, those without "id" given 0."""
+    """The same rows under the same names, with id 0 where there is none."""
     filled: list[object] = [row if has else {**row, "id": 0} for row, has in zip(rows.rows, with_id)]
     return Rows(rows.section, filled, rows.errors)
 
 
-def show(value: object) -> str:
-    """A value in words short enough for one line of an error."""
+def short_repr(value: object) -> str:
+    """A value, shortened to fit on one line of an error."""
     return reprlib.repr(value)
 
 
-def _said(key: str, value: object, subject: str = "") -> str:
-    return f"{subject}has no {key!r}" if value is _MISSING else f"{subject}has {key!r} {show(value)}"
+def _stated(key: str, value: object, subject: str = "") -> str:
+    return f"{subject}has no {key!r}" if value is _MISSING else f"{subject}has {key!r} {short_repr(value)}"
 
 
 def _kind(value: object) -> str:
-    names = {list: "a list", str: "a text", int: "a number", float: "a number", bool: "true or false"}
+    names = {list: "a list", str: "a string", int: "a number", float: "a number", bool: "true or false"}
     return names.get(type(value), "null" if value is None else f"a {type(value).__name__}")
 
 
@@ -198,7 +198,7 @@ def _fits(values: list[object]) -> bool:
 
 
 def _all_finite(values: list[object]) -> NDArray[np.float64] | None:
-    """(N,) float64, or None where any value is not a finite number (the slow way then finds which)."""
+    """(N,) float64, or None where any value is not a finite number."""
     kinds = set(map(type, values))
     if not kinds <= {int, float} or (int in kinds and not _fits(values)):
         return None
@@ -207,7 +207,7 @@ def _all_finite(values: list[object]) -> NDArray[np.float64] | None:
 
 
 def _is_finite(value: object) -> bool:
-    """A JSON number that a float64 holds; true and false are none."""
+    """Whether a value is a JSON number that a float64 can hold; true and false are not."""
     kind = type(value)
     return (kind is float or kind is int) and -1.7e308 < value < 1.7e308  # type: ignore[operator]
 
@@ -217,14 +217,14 @@ def _is_box(value: object) -> bool:
 
 
 def _not_integer(key: str, value: object) -> str:
-    mend = "an integer is needed"
+    remedy = "an integer is needed"
     if isinstance(value, float) and value.is_integer():
-        mend = f"write {int(value)}, an integer"
+        remedy = f"write {int(value)}, an integer"
     elif type(value) is int:
-        mend = "an integer of at most 64 bits is needed"
+        remedy = "an integer of at most 64 bits is needed"
     elif isinstance(value, str) and value.strip().isdecimal() and len(value) < 20:
-        mend = f"write {int(value)}, an integer without quotes"
-    return _said(key, value) + f"; {mend}"
+        remedy = f"write {int(value)}, an integer without quotes"
+    return _stated(key, value) + f"; {remedy}"
 
 
 def _not_box(value: object) -> str:
@@ -233,4 +233,4 @@ def _not_box(value: object) -> str:
     reason = "four finite numbers [x, y, width, height] are needed"
     if isinstance(value, list) and len(value) != 4:
         reason = f"it has {len(value)} numbers; [x, y, width, height] are needed"
-    return f"has 'bbox' {show(value)}; {reason}"
+    return f"has 'bbox' {short_repr(value)}; {reason}"

@@ -1,6 +1,6 @@
-"""Anchors of a cell, of a level and of a canvas's whole pyramid (paper section 4, "Anchors"). Pure functions.
+"""Anchors of a cell, of a pyramid level and of a whole canvas (paper section 4, "Anchors"). Pure functions.
 
-Legend: C anchors of a cell, A anchors of a canvas, 4 = (x1, y1, x2, y2) in canvas pixels, float32 always.
+Legend: C anchors of a cell, A anchors of a canvas, 4 = (x1, y1, x2, y2) in canvas pixels; boxes are always float32.
 """
 
 from functools import lru_cache
@@ -28,6 +28,7 @@ class AnchorSpec(NamedTuple):
 
     @property
     def per_cell(self) -> int:
+        """Number of anchors at each cell."""
         return len(self.scales) * len(self.aspect_ratios)
 
 
@@ -44,9 +45,9 @@ def cell_anchors(size: float, stride: int, spec: AnchorSpec) -> Tensor:
 
     size: square root of the base area, pixels; stride: the level's. An anchor of ratio r = h / w keeps the area
     (size * scale)^2. `half_even` rounds the four half extents half to even; `truncate` first cuts size * scale to
-    whole pixels (both as torchvision does). `stride_box` rounds the sides of a box of area stride^2 to whole pixels,
-    the height as r times the rounded width, and then enlarges it by size * scale / stride (Detectron's
-    generate_anchors, whose inclusive corners are ours less one pixel at the right and bottom).
+    whole pixels (both as in torchvision). `stride_box` rounds the sides of a box of area stride^2 to whole pixels, the
+    height as r times the rounded width, and then enlarges it by size * scale / stride (Detectron's generate_anchors,
+    whose inclusive right and bottom corners are one pixel less than the exclusive ones here).
     """
     sides_S = torch.tensor([size * scale for scale in spec.scales], dtype=torch.float64)
     if spec.rounding == "truncate":
@@ -66,7 +67,7 @@ def cell_anchors(size: float, stride: int, spec: AnchorSpec) -> Tensor:
 def level_anchors(cells: tuple[int, int], spacing: tuple[int, int], cell_C4: Tensor, offset: float) -> Tensor:
     """Anchors (rows * columns * C, 4) of one level: rows outermost, then columns, then the cell's own order.
 
-    spacing: pixels from row to row and from column to column; offset: of a centre within its cell, in spacings.
+    spacing: pixels between rows and between columns; offset: position of a centre within its cell, in spacings.
     """
     y, x = (
         (torch.arange(count, dtype=torch.float32) + offset) * step for count, step in zip(cells, spacing, strict=True)
@@ -78,16 +79,16 @@ def level_anchors(cells: tuple[int, int], spacing: tuple[int, int], cell_C4: Ten
 
 @lru_cache(maxsize=64)
 def pyramid_anchors(canvas: tuple[int, int], spec: AnchorSpec, device: torch.device) -> Pyramid:
-    """`canvas_anchors` on `device`; remembered, so callers must not write into them."""
+    """`canvas_anchors` on `device`, cached: callers must not modify the result."""
     pyramid = canvas_anchors(canvas, spec)
     return pyramid._replace(boxes_A4=pyramid.boxes_A4.to(device))
 
 
 def canvas_anchors(canvas: tuple[int, int], spec: AnchorSpec) -> Pyramid:
-    """All anchors of a (height, width) canvas, which may be symbolic sizes of a graph being exported.
+    """All anchors of a (height, width) canvas; the sizes may be symbolic in a graph that is being exported.
 
-    A level of stride s has ceil(height / s) x ceil(width / s) cells, as padded stride-2 convolutions give.
-    `canvas_over_cells` sets them floor(canvas / cells) pixels apart, which is less than s where the canvas is no
+    A level of stride s has ceil(height / s) x ceil(width / s) cells, as padded stride-2 convolutions produce.
+    `canvas_over_cells` places them floor(canvas / cells) pixels apart, which is less than s if the canvas is not a
     multiple of s: 120 instead of 128 for the 9 columns of P7 on a canvas 1088 wide (torchvision's AnchorGenerator).
     """
     height, width = canvas

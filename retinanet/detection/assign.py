@@ -1,10 +1,11 @@
-"""Which anchor learns what: anchors x ground truth -> labels and matches (paper section 4, "Anchors"). Pure.
+"""Anchor assignment: anchors x ground truth -> labels and matches (paper section 4, "Anchors"). Pure functions.
 
 Legend: A anchors, G boxes, C crowd regions, B images, N boxes and P positive anchors of a batch; boxes in the canvas
 frame.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from functools import partial
 from itertools import accumulate
 from typing import Literal, NamedTuple
 
@@ -13,14 +14,14 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from retinanet.detection import boxes
-from retinanet.detection.grouping import grouped
+from retinanet.detection.grouping import group_neighbours
 from retinanet.structures import BACKGROUND, IGNORE, Assignment, Targets
 
 CPU_TILE, GPU_TILE = 1 << 18, 1 << 26
-"""Most pairs of an anchor and a box that are looked at together: bounds memory, and on a CPU stays in its caches."""
+"""Maximum anchor-box pairs per tile; bounds memory and keeps a tile in the CPU's cache."""
 
 CPU_KEPT, GPU_KEPT = 1 << 24, 1 << 26
-"""Most pairs of images assigned at once whose IoUs are kept from the first look at all tiles to the second."""
+"""Maximum anchor-box pairs whose IoUs are kept between the two passes over the tiles; more are computed twice."""
 
 
 class AssignRule(NamedTuple):
@@ -40,11 +41,11 @@ class BatchAssignment(NamedTuple):
     labels_BA: Tensor
     """(B, A) int64: class index, BACKGROUND or IGNORE."""
     image_P: Tensor
-    """(P,) int64, image of each positive, ascending: nonzero(labels_BA >= 0), found once for all that need it."""
+    """(P,) int64, image index of each positive, ascending: nonzero(labels_BA >= 0), computed once for all users."""
     anchor_P: Tensor
-    """(P,) int64, its anchor, ascending within an image."""
+    """(P,) int64, anchor index of each positive, ascending within an image."""
     boxes_P4: Tensor
-    """(P, 4) its ground truth."""
+    """(P, 4) float32, ground-truth box of each positive."""
 
     def positives(self) -> Tensor:
         """(B,) number of positive anchors of each image."""
@@ -52,7 +53,7 @@ class BatchAssignment(NamedTuple):
 
 
 class PaddedTargets(NamedTuple):
-    """Ground truth of images in one tensor each; an image with fewer boxes has empty ones, which no anchor meets."""
+    """Ground truth of several images, padded to equal counts with empty boxes, which overlap no anchor."""
 
     boxes_BG4: Tensor
     classes_BG: Tensor
@@ -64,26 +65,27 @@ class PaddedTargets(NamedTuple):
 def assign(anchors_A4: Tensor, targets: Targets, rule: AssignRule) -> Assignment:
     """Label each anchor with the class of its best box, BACKGROUND or IGNORE.
 
-    An anchor is positive from positive_iou, background below negative_iou and ignored between. With low_quality,
-    the anchors (all of a tie) that reach a box's best IoU, if that is over zero, are positive too. Under `best_box`
-    each still learns the box that it overlaps most (Detectron, detectron2, torchvision); under `own_box` it learns
-    the box whose best it is, even if it has over positive_iou with another, and of several such boxes the last
-    (mmdetection's MaxIoUAssigner). Its IoU with what it learns must be at least low_quality_min_iou.
-    A background or ignored anchor that lies in a crowd region by more than crowd_overlap is ignored.
+    An anchor is positive from positive_iou on, background below negative_iou and ignored in between. With low_quality,
+    the anchors (all of a tie) that reach a box's best IoU, if that is above zero, are positive too. With `best_box`
+    each is still matched to the box that it overlaps most (Detectron, detectron2, torchvision); with `own_box` it is
+    matched to the box whose best anchor it is, even if its IoU with another is above positive_iou, and to the last of
+    several such boxes (mmdetection's MaxIoUAssigner). Its IoU with the matched box must be at least
+    low_quality_min_iou. A background anchor of which more than crowd_overlap lies in a crowd region is ignored.
     """
     return Assignment(*(tensor_1A[0] for tensor_1A in assign_together(anchors_A4, [targets], rule)))
 
 
 @torch.no_grad()
 def assign_together(anchors_A4: Tensor, targets: list[Targets], rule: AssignRule) -> tuple[Tensor, Tensor]:
-    """`assign` of several images at once: labels and matches, (B, A) int64 each."""
+    """`assign` for several images at once: labels and matches, (B, A) int64 each."""
     padded = pad(targets)
     images, most_boxes = len(targets), max(padded.boxes_BG4.shape[1], padded.crowd_BC4.shape[1], 1)
     on_cpu = anchors_A4.device.type == "cpu"
     tiles = anchors_A4.split(max(1, (CPU_TILE if on_cpu else GPU_TILE) // (images * most_boxes)))
 
     def iou_of(tile_A4: Tensor) -> Tensor:
-        return boxes.iou(padded.boxes_BG4.flatten(0, 1), tile_A4).unflatten(0, padded.boxes_BG4.shape[:2])
+        iou_BGA: Tensor = boxes.iou(padded.boxes_BG4.flatten(0, 1), tile_A4).unflatten(0, padded.boxes_BG4.shape[:2])
+        return iou_BGA
 
     kept: list[Tensor] = []
     reach_BG1 = None
@@ -91,23 +93,30 @@ def assign_together(anchors_A4: Tensor, targets: list[Targets], rule: AssignRule
         if padded.boxes_BG4[..., 0].numel() * len(anchors_A4) <= (CPU_KEPT if on_cpu else GPU_KEPT):
             kept = list(map(iou_of, tiles))
         reach_BG1 = best_of_boxes(padded.boxes_BG4, kept or map(iou_of, tiles))
-    looked_at = zip(tiles, kept or map(iou_of, tiles), strict=True)
-    parts = [assign_tile(tile_A4, iou_BGA, padded, reach_BG1, rule) for tile_A4, iou_BGA in looked_at]
+    ious = kept or map(iou_of, tiles)
+    parts = [
+        assign_tile(tile_A4, iou_BGA, padded, reach_BG1, rule) for tile_A4, iou_BGA in zip(tiles, ious, strict=True)
+    ]
     labels_BA, matched_BA = (torch.cat(tensors, dim=1) for tensors in zip(*parts, strict=True))
     return labels_BA, matched_BA
 
 
 def pad(targets: list[Targets]) -> PaddedTargets:
-    """Several images' ground truth, as many boxes and crowd regions each as the one with most."""
+    """Stack the ground truth of several images, padded to the image with most boxes and most crowd regions."""
     boxes_BG4, classes_BG, crowd_BC4 = (
         pad_sequence(list(tensors), batch_first=True) for tensors in zip(*targets, strict=True)
     )
     counts = torch.tensor([len(image_targets.boxes_G4) for image_targets in targets])
-    return PaddedTargets(boxes_BG4, classes_BG, crowd_BC4, (counts > 0).to(boxes_BG4.device, non_blocking=True))
+    return PaddedTargets(
+        boxes_BG4=boxes_BG4,
+        classes_BG=classes_BG,
+        crowd_BC4=crowd_BC4,
+        any_B=(counts > 0).to(boxes_BG4.device, non_blocking=True),
+    )
 
 
 def best_of_boxes(boxes_BG4: Tensor, ious: Iterable[Tensor]) -> Tensor:
-    """(B, G, 1) the best IoU that each box has with an anchor of any tile; ious: (B, G, A) of each tile."""
+    """(B, G, 1) best IoU of each box with an anchor of any tile; ious: (B, G, A) of each tile."""
     best_BG1 = torch.zeros_like(boxes_BG4[..., :1])
     for iou_BGA in ious:
         best_BG1 = torch.maximum(best_BG1, iou_BGA.amax(dim=2, keepdim=True))
@@ -117,7 +126,7 @@ def best_of_boxes(boxes_BG4: Tensor, ious: Iterable[Tensor]) -> Tensor:
 def assign_tile(
     anchors_A4: Tensor, iou_BGA: Tensor, targets: PaddedTargets, reach_BG1: Tensor | None, rule: AssignRule
 ) -> tuple[Tensor, Tensor]:
-    """`assign_together` of some of the anchors. reach_BG1: `best_of_boxes` among all of them, for low_quality."""
+    """`assign_together` for a tile of the anchors; reach_BG1: `best_of_boxes` over all tiles, None: no low_quality."""
     shape = (len(iou_BGA), len(anchors_A4))
     labels_BA = torch.full(shape, BACKGROUND, dtype=torch.int64, device=anchors_A4.device)
     matched_BA = torch.zeros_like(labels_BA)
@@ -147,28 +156,30 @@ def assign_tile(
 def assign_batch(anchors_A4: Tensor, targets: list[Targets], rule: AssignRule) -> BatchAssignment:
     """Assign each image of a batch; an image without boxes is all background.
 
-    A GPU takes many images at once, since there each call costs; on a CPU pairs cost, and padding makes more.
-    The host waits for a GPU once: to know how many positives there are.
+    A GPU assigns many images at once, because each kernel launch costs; a CPU assigns image by image, because there
+    the pairs cost and padding adds some. One host-device sync: the number of positives.
     """
-    groups = taken_together(targets, len(anchors_A4), together_on(anchors_A4.device))
+    pairs, limit = partial(padded_pairs, anchors=len(anchors_A4)), pair_limit(anchors_A4.device)
+    groups = group_neighbours(targets, pairs, limit)
     assigned = [assign_together(anchors_A4, group, rule) for group in groups]
     labels_BA, matched_BA = (torch.cat(tensors) for tensors in zip(*assigned, strict=True))
     image_P, anchor_P = (labels_BA >= 0).nonzero(as_tuple=True)
     counts = [len(image_targets.boxes_G4) for image_targets in targets]
     first_B = torch.tensor([0, *accumulate(counts[:-1])]).to(image_P.device, non_blocking=True)
     boxes_N4 = torch.cat([image_targets.boxes_G4 for image_targets in targets])
-    return BatchAssignment(labels_BA, image_P, anchor_P, boxes_N4[first_B[image_P] + matched_BA[image_P, anchor_P]])
+    return BatchAssignment(
+        labels_BA=labels_BA,
+        image_P=image_P,
+        anchor_P=anchor_P,
+        boxes_P4=boxes_N4[first_B[image_P] + matched_BA[image_P, anchor_P]],
+    )
 
 
-def together_on(device: torch.device) -> int:
-    """Most pairs, those of padding included, of images that are assigned at once."""
+def pair_limit(device: torch.device) -> int:
+    """Maximum anchor-box pairs, padding included, of images that are assigned at once; 0: image by image."""
     return 0 if device.type == "cpu" else GPU_KEPT
 
 
-def taken_together(targets: list[Targets], anchors: int, most_pairs: int) -> Iterator[list[Targets]]:
-    """Neighbours that are assigned at once; an image with more pairs than the bound is alone."""
-
-    def pairs(group: list[Targets]) -> int:
-        return len(group) * max(1, *(len(image_targets.boxes_G4) for image_targets in group)) * anchors
-
-    return grouped(targets, pairs, most_pairs)
+def padded_pairs(targets: list[Targets], anchors: int) -> int:
+    """Anchor-box pairs of images once each is padded to as many boxes as the one with most."""
+    return len(targets) * max([1, *(len(image_targets.boxes_G4) for image_targets in targets)]) * anchors

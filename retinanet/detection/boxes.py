@@ -9,18 +9,18 @@ import torch
 from torch import Tensor
 
 MAX_LOG_SCALE = math.log(1000 / 16)
-"""Largest dw or dh that decode accepts, so that exp cannot overflow (Detectron's bound)."""
+"""Upper bound of dw and dh in `decode`, so that exp cannot overflow (Detectron's bound)."""
 
 
 def area(boxes_N4: Tensor) -> Tensor:
-    """Areas (N,) in square pixels; a reversed side counts as zero."""
+    """Areas (N,) in square pixels; a negative side counts as zero."""
     x1, y1, x2, y2 = boxes_N4.unbind(dim=-1)
     return (x2 - x1).clamp(min=0) * (y2 - y1).clamp(min=0)
 
 
 def intersection(a_N4: Tensor, b_M4: Tensor) -> Tensor:
     """Pairwise intersection areas (N, M)."""
-    # Coordinate by coordinate: torch has no fast loop over an innermost dimension of two.
+    # Coordinate by coordinate: torch has no fast kernel for an innermost dimension of two.
     ax1, ay1, ax2, ay2 = a_N4[:, None].unbind(dim=-1)
     bx1, by1, bx2, by2 = b_M4.T.contiguous()[:, None]
     width = torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)
@@ -36,7 +36,7 @@ def iou(a_N4: Tensor, b_M4: Tensor) -> Tensor:
 
 
 def ioa(a_N4: Tensor, b_M4: Tensor) -> Tensor:
-    """Pairwise share (N, M) of each box of `a` that lies in each box of `b`, 0..1."""
+    """Pairwise intersection over the area of `a` (N, M): the fraction of each box of `a` inside each box of `b`."""
     return intersection(a_N4, b_M4) / area(a_N4)[:, None].clamp(min=torch.finfo(a_N4.dtype).tiny)
 
 
@@ -46,10 +46,10 @@ def _centres_and_sides(boxes_N4: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def encode(boxes_N4: Tensor, anchors_N4: Tensor) -> Tensor:
-    """Deltas (N, 4) that carry each anchor onto its box: the inverse of `decode`.
+    """Deltas (N, 4) that transform each anchor into its box: the inverse of `decode`.
 
-    dx, dy in anchor sides; dw, dh as logs of ratios (R-CNN's parametrisation, arXiv 1311.2524 appendix C).
-    Boxes and anchors must have positive sides.
+    dx, dy in units of the anchor's sides; dw, dh as logs of ratios (R-CNN's parametrisation, arXiv 1311.2524
+    appendix C). Boxes and anchors must have positive sides.
     """
     box_centre, box_side = _centres_and_sides(boxes_N4)
     anchor_centre, anchor_side = _centres_and_sides(anchors_N4)
@@ -57,7 +57,7 @@ def encode(boxes_N4: Tensor, anchors_N4: Tensor) -> Tensor:
 
 
 def decode(deltas_N4: Tensor, anchors_N4: Tensor) -> Tensor:
-    """Boxes (N, 4) in the anchors' frame; dw and dh are cut at MAX_LOG_SCALE."""
+    """Boxes (N, 4) in the anchors' frame; dw and dh are clamped to at most MAX_LOG_SCALE."""
     anchor_centre, anchor_side = _centres_and_sides(anchors_N4)
     centre = anchor_centre + deltas_N4[..., :2] * anchor_side
     half = 0.5 * anchor_side * torch.exp(deltas_N4[..., 2:].clamp(max=MAX_LOG_SCALE))
@@ -65,6 +65,6 @@ def decode(deltas_N4: Tensor, anchors_N4: Tensor) -> Tensor:
 
 
 def clip(boxes_N4: Tensor, height: Tensor | float, width: Tensor | float) -> Tensor:
-    """Boxes cut to the frame [0, width] x [0, height]; height and width: of all boxes, or (N,) of each."""
+    """Boxes clipped to [0, width] x [0, height]; height and width: one for all boxes, or (N,) one for each."""
     sides = [torch.as_tensor(v, dtype=boxes_N4.dtype, device=boxes_N4.device) for v in (width, height)]
     return torch.minimum(boxes_N4.clamp(min=0), torch.stack([*sides, *sides], dim=-1))

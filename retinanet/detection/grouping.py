@@ -1,4 +1,4 @@
-"""Items in their order, in groups that one call can take."""
+"""Splitting a sequence into groups of neighbours that one call can process."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
@@ -6,11 +6,11 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 
-def grouped(items: Iterable[Item], cost: Callable[[list[Item]], int], most: int) -> Iterator[list[Item]]:
-    """Neighbours together while their group costs at most `most`; an item that costs more is alone."""
+def group_neighbours(items: Iterable[Item], cost: Callable[[list[Item]], int], limit: int) -> Iterator[list[Item]]:
+    """Groups of consecutive items, as long as a group costs at most `limit`; an item that costs more is alone."""
     group: list[Item] = []
     for item in items:
-        if group and cost([*group, item]) > most:
+        if group and cost([*group, item]) > limit:
             yield group
             group = []
         group.append(item)

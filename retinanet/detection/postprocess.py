@@ -4,7 +4,6 @@ Legend: B images, A anchors, O outputs of an anchor, K classes, R anchors that m
 batch, D detections of an image.
 """
 
-from collections.abc import Iterator
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
@@ -14,7 +13,7 @@ from torchvision.ops import batched_nms
 
 from retinanet.detection import boxes
 from retinanet.detection.anchors import Pyramid
-from retinanet.detection.grouping import grouped
+from retinanet.detection.grouping import group_neighbours
 from retinanet.structures import Detections, Scoring
 
 
@@ -27,38 +26,43 @@ class DetectRule(NamedTuple):
     detections: int
 
 
-class Pairs(NamedTuple):
-    """(anchor, class) pairs of a batch that may become detections: by image, by level, best first."""
+class Candidates(NamedTuple):
+    """(anchor, class) pairs of a batch that may become detections, by image, then by level, best first."""
 
     scores_N: Tensor
+    """(N,) float32 in 0..1."""
     images_N: Tensor
     """(N,) int64, index into the batch."""
     anchors_N: Tensor
     """(N,) int64, index into all anchors of the canvas."""
     classes_N: Tensor
+    """(N,) int64 class index."""
     counts: list[int]
-    """Pairs of each image."""
+    """Number of candidates of each image."""
 
 
-def given_prefilter(scores_K: Tensor, threshold: float) -> Tensor:
+def scores_prefilter(scores_K: Tensor, threshold: float) -> Tensor:
+    """Where some score, given as such, is not certainly at or below the threshold; also where one is NaN."""
     return ~(scores_K.amax(dim=-1).float() <= threshold)
 
 
-GIVEN = Scoring(Tensor.float, given_prefilter)
-"""Of outputs that are scores already, as exported graphs give."""
+GIVEN = Scoring(scores=Tensor.float, prefilter=scores_prefilter)
+"""For outputs that are scores already, as those of exported graphs."""
 
 NMS_FIRST = 4
-"""Of how many candidates for each detection wanted NMS tries the best ones, before it takes all."""
+"""NMS first tries this many candidates for each detection wanted, the best ones, and all of them only if needed."""
 
 NMS_TOGETHER = 20_000
-"""Most candidates of several images that a GPU's NMS takes at once; the class offsets that torchvision adds stay exact,
-and it does not turn to a loop over classes."""
+"""Maximum candidates of several images in one NMS call on a GPU: torchvision's class offsets stay exact, and it does
+not fall back to a loop over classes."""
 
 
-def best_pairs(outputs_BAO: Tensor, level_sizes: tuple[int, ...], rule: DetectRule, scoring: Scoring) -> Pairs:
-    """Each level's best `topk` (anchor, class) pairs that score above the threshold.
+def best_candidates(
+    outputs_BAO: Tensor, level_sizes: tuple[int, ...], rule: DetectRule, scoring: Scoring
+) -> Candidates:
+    """The best `topk` (anchor, class) pairs of each level that score above the threshold.
 
-    Scores are made of those anchors alone that may have such a pair, a few of a hundred.
+    Scores are computed only for anchors that may have such a pair, a few in a hundred.
     """
     images, anchors = outputs_BAO.shape[:2]
     outputs_RO = outputs_BAO.flatten(0, 1)
@@ -67,37 +71,48 @@ def best_pairs(outputs_BAO: Tensor, level_sizes: tuple[int, ...], rule: DetectRu
     passing_N, class_N = (scores_RK > rule.score_threshold).nonzero(as_tuple=True)
     score_N, row_N = scores_RK[passing_N, class_N], row_R[passing_N]
     ends = torch.tensor([image * anchors + end for image in range(images) for end in accumulate(level_sizes)])
-    # Pairs come in the order of their anchors, so those of a level lie together.
+    # Pairs are in the order of their anchors, so those of a level are contiguous.
     last = torch.searchsorted(row_N, ends.to(row_N.device, non_blocking=True)).tolist()
     best = [score_N[start:end].topk(min(rule.topk, end - start)).indices + start for start, end in pairwise([0, *last])]
     levels = len(level_sizes)
-    counts = [sum(map(len, best[first : first + levels])) for first in range(0, len(best), levels)]
+    counts = [
+        sum(map(len, best[first_detections : first_detections + levels]))
+        for first_detections in range(0, len(best), levels)
+    ]
     best_N = torch.cat(best)
     row_N = row_N[best_N]
-    return Pairs(score_N[best_N], row_N // anchors, row_N % anchors, class_N[best_N], counts)
+    return Candidates(
+        scores_N=score_N[best_N],
+        images_N=row_N // anchors,
+        anchors_N=row_N % anchors,
+        classes_N=class_N[best_N],
+        counts=counts,
+    )
 
 
 def best_detections(
-    boxes_N4: Tensor, pairs: Pairs, sizes_B2: Tensor, original_sizes_B2: Tensor, rule: DetectRule
+    boxes_N4: Tensor, candidates: Candidates, sizes_B2: Tensor, original_sizes_B2: Tensor, rule: DetectRule
 ) -> list[Detections]:
-    """Detections of each image, best first, in its original frame, from its candidates in the canvas frame.
+    """Detections of each image, best first, in its original frame, from the candidates' boxes in the canvas frame.
 
-    boxes_N4: of the pairs. They are clipped to their image, suppressed class by class (NMS), cut to the best
-    `detections` and then scaled from the canvas to the stored image.
+    The boxes are clipped to their image, suppressed class by class (NMS), limited to the best `detections` and then
+    scaled from the canvas to the stored image.
     """
-    clipped_N4 = boxes.clip(boxes_N4, *sizes_B2[pairs.images_N].unbind(dim=1))
-    parts = zip(*(tensor.split(pairs.counts) for tensor in (clipped_N4, pairs.scores_N, pairs.classes_N)))
-    kept = suppressed([Detections(*part) for part in parts], rule)
+    clipped_N4 = boxes.clip(boxes_N4, *sizes_B2[candidates.images_N].unbind(dim=1))
+    columns = (clipped_N4, candidates.scores_N, candidates.classes_N)
+    parts = zip(*(tensor.split(candidates.counts) for tensor in columns))
+    kept = suppress_overlaps([Detections(*part) for part in parts], rule)
     return [to_original_frame(*of_image) for of_image in zip(kept, sizes_B2, original_sizes_B2, strict=True)]
 
 
-def suppressed(candidates: list[Detections], rule: DetectRule) -> list[Detections]:
-    """The best `detections` that NMS leaves of each class, best first, image by image; equal scores keep their order.
+def suppress_overlaps(candidates: list[Detections], rule: DetectRule) -> list[Detections]:
+    """The best `detections` of each image that survive NMS within each class, best first; ties keep their order.
 
-    Whether a candidate stays depends on better ones alone, so once the best few leave enough the others are not asked.
+    Whether a candidate survives depends on better ones alone, so if enough of the best few survive, the others need no
+    NMS.
     """
-    ordered = [sorted_by_score(found) for found in candidates]
-    kept = after_nms([first(found, NMS_FIRST * rule.detections) for found in ordered], rule)
+    ordered = [sort_by_score(found) for found in candidates]
+    kept = after_nms([first_detections(found, NMS_FIRST * rule.detections) for found in ordered], rule)
     short = [
         image
         for image, found in enumerate(ordered)
@@ -105,41 +120,47 @@ def suppressed(candidates: list[Detections], rule: DetectRule) -> list[Detection
     ]
     for image, found in zip(short, after_nms([ordered[image] for image in short], rule), strict=True):
         kept[image] = found
-    return [first(found, rule.detections) for found in kept]
+    return [first_detections(found, rule.detections) for found in kept]
 
 
-def sorted_by_score(found: Detections) -> Detections:
+def sort_by_score(found: Detections) -> Detections:
+    """Detections, best first; equal scores keep their order."""
     order_D = found.scores_D.sort(descending=True, stable=True).indices
     return Detections(*(tensor[order_D] for tensor in found))
 
 
-def first(found: Detections, count: int) -> Detections:
+def first_detections(found: Detections, count: int) -> Detections:
+    """The first `count` detections."""
     return Detections(*(tensor[:count] for tensor in found))
 
 
 def after_nms(images: list[Detections], rule: DetectRule) -> list[Detections]:
-    """What NMS leaves of each image's detections, which are sorted by score, in their order."""
-    return [kept for group in taken_together(images) for kept in nms_of(group, rule)]
+    """What NMS leaves of each image's detections, which must be sorted by score; their order is kept."""
+    limit = nms_limit(images[0].scores_D.device) if images else 0
+    groups = group_neighbours(images, count_detections, limit)
+    return [kept for group in groups for kept in nms_together(group, rule)]
 
 
-def together_on(device: torch.device) -> int:
-    """Most candidates of several images for one NMS; on a CPU its work grows with their square, and nobody waits."""
+def nms_limit(device: torch.device) -> int:
+    """Maximum candidates of several images in one NMS; 0: each image has its own.
+
+    On a CPU the work grows with the square of their number, and no kernel launches are saved.
+    """
     return NMS_TOGETHER if device.type == "cuda" else 0
 
 
-def taken_together(images: list[Detections]) -> Iterator[list[Detections]]:
-    """Neighbours that share an NMS; an image with more than the bound has its own."""
-    most = together_on(images[0].scores_D.device) if images else 0
-    return grouped(images, lambda group: sum(len(found.scores_D) for found in group), most)
+def count_detections(images: list[Detections]) -> int:
+    """Number of detections of all images."""
+    return sum(len(found.scores_D) for found in images)
 
 
-def nms_of(group: list[Detections], rule: DetectRule) -> list[Detections]:
-    """`after_nms` of images, at least one, in one call."""
+def nms_together(group: list[Detections], rule: DetectRule) -> list[Detections]:
+    """`after_nms` of one or more images in one NMS call."""
     counts = [len(found.scores_D) for found in group]
     all_N = Detections(*(torch.cat(tensors) for tensors in zip(*group, strict=True)))
     device = all_N.scores_D.device
     image_N = torch.arange(len(group)).repeat_interleave(torch.tensor(counts)).to(device, non_blocking=True)
-    # torchvision keeps classes apart by moving their boxes far away, where float32 would round their sides.
+    # torchvision separates classes by shifting their boxes far apart, where float32 would round their sides.
     exact = torch.float32 if device.type == "mps" else torch.float64
     own_N = all_N.classes_D * len(group) + image_N
     keep = batched_nms(all_N.boxes_D4.to(exact), all_N.scores_D.to(exact), own_N, rule.nms_iou).sort().values
@@ -164,14 +185,14 @@ def detect(
     rule: DetectRule,
     scoring: Scoring,
 ) -> list[Detections]:
-    """Detections of each image, best first, in its original frame, from the class and box head's outputs.
+    """Detections of each image, best first, in its original frame, from the outputs of the class and the box head.
 
-    A host waits for a GPU a few times a batch, however many images it has.
+    The number of host-device syncs does not depend on the number of images.
     """
-    pairs = best_pairs(outputs_BAO, pyramid.level_sizes, rule, scoring)
-    deltas_N4 = deltas_BA4[pairs.images_N, pairs.anchors_N].float()
-    boxes_N4 = boxes.decode(deltas_N4, pyramid.boxes_A4[pairs.anchors_N])
-    return best_detections(boxes_N4, pairs, sizes_B2, original_sizes_B2, rule)
+    candidates = best_candidates(outputs_BAO, pyramid.level_sizes, rule, scoring)
+    deltas_N4 = deltas_BA4[candidates.images_N, candidates.anchors_N].float()
+    boxes_N4 = boxes.decode(deltas_N4, pyramid.boxes_A4[candidates.anchors_N])
+    return best_detections(boxes_N4, candidates, sizes_B2, original_sizes_B2, rule)
 
 
 @torch.no_grad()
@@ -183,6 +204,7 @@ def detect_decoded(
     original_sizes_B2: Tensor,
     rule: DetectRule,
 ) -> list[Detections]:
-    """As `detect`, where scores and boxes of every anchor are there already (canvas frame), as exported graphs give."""
-    pairs = best_pairs(scores_BAK, level_sizes, rule, GIVEN)
-    return best_detections(boxes_BA4[pairs.images_N, pairs.anchors_N], pairs, sizes_B2, original_sizes_B2, rule)
+    """As `detect`, from the scores and boxes (canvas frame) of every anchor, as exported graphs return them."""
+    candidates = best_candidates(scores_BAK, level_sizes, rule, GIVEN)
+    boxes_N4 = boxes_BA4[candidates.images_N, candidates.anchors_N]
+    return best_detections(boxes_N4, candidates, sizes_B2, original_sizes_B2, rule)

@@ -13,8 +13,8 @@ from retinanet.config import strict_yaml
 from retinanet.config.flat import differing, flat
 from retinanet.config.load import config_to_dict, load_config, with_overrides
 from retinanet.config.schema import Config
+from retinanet.display.console import print_plain
 from retinanet.errors import ConfigError
-from retinanet.run import checkpoint as checkpoints
 
 ABSENT = "-"
 """In place of the value of a key that a config does not have, such as one of another loss."""
@@ -41,7 +41,10 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     Raises CheckpointError for a checkpoint that cannot be read, ConfigError for any other file without a config.
     """
     if path.suffix in CHECKPOINTS:
-        stored = checkpoints.load(path).config
+        # Imported here: only a checkpoint needs torch.
+        from retinanet.run.checkpoint import load_checkpoint
+
+        stored = load_checkpoint(path).config
         return with_overrides(stored, list(overrides)) if overrides else stored
     if path.is_file():
         if path.suffix not in YAML_FILES:
@@ -80,7 +83,7 @@ def print_differences(first: Path, second: Path, console: Console) -> None:
     """Print the differing keys: a table in a terminal, else tab-separated lines of key, value and value."""
     rows = differences(read_config(first), read_config(second))
     if not rows:
-        console.print(f"{first} and {second} do not differ", markup=False, highlight=False, soft_wrap=True)
+        print_plain(console, f"{first} and {second} do not differ")
     elif console.is_terminal:
         table = Table("key", str(first), str(second), box=None, padding=(0, 2, 0, 0), pad_edge=False)
         for row in rows:

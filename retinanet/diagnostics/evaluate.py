@@ -6,17 +6,17 @@ from typing import Any
 
 from retinanet import distributed
 from retinanet.build import build_resize_rule
-from retinanet.data.coco import first_images, load_coco
 from retinanet.data.ground_truth import load_ground_truth
 from retinanet.data.results import read_results
 from retinanet.diagnostics.analysis.evaluate import write_evaluation_report
 from retinanet.diagnostics.analysis.report_files import TITLE, ReportHeader
-from retinanet.diagnostics.anchors.plot import anchor_section
+from retinanet.diagnostics.anchors.report import anchor_section
 from retinanet.display.progress import image_progress, steps
 from retinanet.errors import DataError
 from retinanet.evaluation.detector import precision_name
 from retinanet.evaluation.evaluate import evaluate_dataset
 from retinanet.evaluation.saved import LoadedDetector, check_covers, load_detector
+from retinanet.evaluation.splits import load_split
 from retinanet.files import make_folder, write_json
 from retinanet.scoring.evaluation import Engine, check_engine, coco_evaluation
 
@@ -36,11 +36,7 @@ def evaluate_loaded(saved: LoadedDetector, path: Path, output: Path | None, *, r
     ranks = distributed.read_ranks()
     check_engine(saved.config.eval.engine)
     data = saved.config.data
-    root = Path(data.root)
-    check_data_exist(root, data.val_annotations)
-    dataset = first_images(
-        load_coco(root / data.val_annotations, root / data.val_images, data.check_images), data.limit
-    )
+    dataset = load_split(data, "val", data.check_images)
     left_out = check_covers(saved.categories, dataset, path)
     home = path.parent.parent if path.parent.name == "checkpoints" else path.parent
     folder = output or home / f"eval-{path.stem}-{Path(data.val_annotations).stem}"
@@ -73,17 +69,6 @@ def evaluate_loaded(saved: LoadedDetector, path: Path, output: Path | None, *, r
         report=report,
         extra=partial(anchor_section, saved.config, dataset),
     )
-
-
-def check_data_exist(root: Path, annotations: str) -> None:
-    """Raise DataError, with the remedy, where the data that a detector was trained on are no longer in their place."""
-    if not root.is_dir():
-        raise DataError(f"data.root: no folder {root}; give the data set's with data.root=PATH (see data/README.md).")
-    if not (root / annotations).is_file():
-        raise DataError(
-            f"data.val_annotations: no file {root / annotations}; give the data set's folder with data.root=PATH, "
-            "and the file within it, if it has another name, with data.val_annotations=FILE."
-        )
 
 
 def evaluate_files(

@@ -1,28 +1,28 @@
-"""What a person at the keyboard sees of a run: a live line on a terminal, plain lines elsewhere.
+"""The output of a run on the terminal: numbers of training and evaluation as lines and tables.
 
-Formats numbers only; nothing here is kept. `metrics.py` decides what is shown and when.
+Formats numbers only and stores nothing. `run/metrics.py` decides what is shown and when.
 """
 
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.live import Live
 from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from retinanet.display.progress import LiveLines
+
 COCO_PRECISIONS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 COCO_RECALLS = ("AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 ABSENT = "-"
-"""Shown where there is no number: an AP without instances, a speed not yet known."""
+"""Shown where there is no number, such as the AP of a class without instances."""
 
 
 def format_ap(value: float | None) -> str:
-    """AP or AR in 0..1 with three decimals; a dash where COCO says -1 (no instances)."""
+    """AP or AR in 0..1 with three decimals; a dash for COCO's -1 (no instances)."""
     return ABSENT if value is None or value < 0 else f"{value:.3f}"
 
 
@@ -43,8 +43,8 @@ def format_seconds(seconds: float | None) -> str:
 def format_training(values: Mapping[str, float], clock: Mapping[str, float]) -> str:
     """One line of a training row from `loss` to `memory`; each number has a fixed width, so that lines align.
 
-    `values` may hold loss, loss_class, loss_box, lr and grad_norm; `clock` images_per_second,
-    data_wait (share 0..1) and memory_mb. What is missing shows as a dash.
+    `values` may hold loss, loss_class, loss_box, lr and grad_norm; `clock` may hold images_per_second,
+    data_wait (a fraction, 0..1) and memory_mb. Missing values are shown as a dash.
     """
     lr = values.get("lr")
     wait = clock.get("data_wait")
@@ -84,54 +84,42 @@ def _memory(megabytes: float | None) -> str:
 
 
 class RunConsole:
-    """Progress of one run on standard output.
+    """Progress of one run on standard output: two live lines on a terminal, a line for each training row elsewhere.
 
-    On a terminal: two live lines that redraw, with permanent lines above them. Elsewhere: plain lines.
-    `terminal` None asks standard output itself.
+    `terminal` None checks whether standard output is one.
     """
 
     def __init__(self, total_steps: int, terminal: bool | None = None) -> None:
         self._total = total_steps
-        self._live: Live | None = None
-        if sys.stdout.isatty() if terminal is None else terminal:
-            console = Console(force_terminal=True)
-            # No refresh thread: rows are shown as they come, and it would take Python's lock from the training.
-            self._live = Live(console=console, auto_refresh=False)
-            self._live.start()
+        self._lines = LiveLines(terminal=terminal)
 
     def train(self, step: int, epoch: float, values: Mapping[str, float], clock: Mapping[str, float]) -> None:
         """Show a training row; arguments as of `MetricsLog.train`."""
         left = format_seconds(clock.get("seconds_left"))
         details = format_training(values, clock)
-        if self._live is None:
-            count = f"{step:>{len(str(self._total))}}/{self._total}"
-            print(f"step {count}  epoch {epoch:.1f}  {details}  left {left}", flush=True)
-            return
         bar = Table.grid(padding=(0, 2), expand=True)
         bar.add_column(no_wrap=True)
         bar.add_column(ratio=1)
         bar.add_column(no_wrap=True)
         progress = ProgressBar(total=max(self._total, 1), completed=step)
         bar.add_row(f"step {step}/{self._total}  epoch {epoch:.1f}", progress, f"left {left}")
-        self._live.update(Group(bar, Text(details, no_wrap=True, overflow="ellipsis")), refresh=True)
+        count = f"{step:>{len(str(self._total))}}/{self._total}"
+        self._lines.show(
+            Group(bar, Text(details, no_wrap=True, overflow="ellipsis")),
+            f"step {count}  epoch {epoch:.1f}  {details}  left {left}",
+        )
 
     def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Leave a permanent line with the COCO numbers of `step`."""
+        """Print a permanent line with the COCO numbers of `step`."""
         self.say(f"eval {step:>{len(str(self._total))}}/{self._total}  {format_evaluation(metrics)}")
 
     def say(self, what: RenderableType) -> None:
-        """Leave text (taken literally, no markup) or a rich renderable above the live lines."""
-        if self._live is not None:
-            self._live.console.print(Text(what) if isinstance(what, str) else what)
-        elif isinstance(what, str):
-            print(what, flush=True)
-        else:
-            Console(file=sys.stdout).print(what)
+        """Print text (literally, no markup) or a rich renderable above the live lines."""
+        self._lines.say(what)
 
     def close(self) -> None:
-        """Stop redrawing and leave the last lines standing; again is harmless."""
-        if self._live is not None:
-            self._live.stop()
+        """Stop redrawing and keep the last lines; may be called again."""
+        self._lines.close()
 
 
 class _PerClass:
@@ -172,7 +160,7 @@ class _PerClass:
 def evaluation_table(
     metrics: Mapping[str, float], per_class: Sequence[Mapping[str, Any]], remarks: Sequence[str] = ()
 ) -> RenderableType:
-    """The 12 COCO numbers and, below, every class and what else is to be said, for `rich.console.Console.print`.
+    """The 12 COCO numbers and, below, every class and the remarks, for `rich.console.Console.print`.
 
     metrics: AP ... ARl in 0..1, -1 where there are no instances (shown as a dash).
     per_class: entries with `name`, `AP`, `AP50` and `instances`; kept in their order, read down the columns.
@@ -191,3 +179,8 @@ def evaluation_table(
     if remarks:
         parts += ["", *(Padding(Text(remark), (0, 0, 0, 2)) for remark in remarks)]
     return Group(*parts)
+
+
+def print_plain(console: Console, text: str) -> None:
+    """Print text literally: no markup, no colours, lines not wrapped, so that they can be copied."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,8 +1,8 @@
-"""Boxes, anchors and curves as pictures.
+"""Boxes on pictures: one drawer for detections, ground truth, anchors and verdicts.
 
-Legend: H, W pixels of a picture; D detections, G ground-truth boxes, P positive anchors; 4 is
-(x1, y1, x2, y2) in pixels of the picture given, x2 and y2 exclusive. Pictures are (H, W, 3) uint8 RGB.
-No torch here: tensors come in as numpy arrays.
+Legend: H, W pixels of a picture; D boxes (detections or objects), G ground-truth boxes, P positive anchors; 4 is
+(x1, y1, x2, y2) in pixels of the picture that is passed in, x2 and y2 exclusive. Pictures are (H, W, 3) uint8 RGB.
+No torch here: tensors are passed in as NumPy arrays.
 """
 
 import math
@@ -13,97 +13,102 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from retinanet.errors import ConfigError
 from retinanet.files import replacing
 
 Picture = NDArray[np.uint8]
 Color = tuple[int, int, int]
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+# Okabe and Ito's colour-blind-safe palette (jfly.uni-koeln.de/color) without black, and Tol's wine.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#882255")
+_SHADES = (0.0, 0.41, -0.22, 0.61, -0.38, 0.29, 0.51, -0.08, 0.68, 0.09)
+"""How far classes beyond the palette go from its colours towards white (above 0) or black (below 0)."""
+
+# Brighter relatives of the palette's sky blue, vermillion and yellow, which stand out on photographs.
+RIGHT_COLOR: Color = (64, 200, 255)
+WRONG_COLOR: Color = (255, 106, 19)
+OBJECT_COLOR: Color = (255, 221, 51)
+PAPER: Color = (245, 245, 245)
+INK: Color = (25, 25, 25)
+_HALO: Color = (0, 0, 0)
+_UNMATCHED: Color = (225, 30, 30)
 
 READABLE_SIDE = 400
 """A picture whose longer side is shorter than this many pixels is enlarged before anything is written on it."""
-_SMALLEST_FONT = 10
+_SMALLEST_FONT = 9
 _CROWDED = 0.08
-"""Share of a picture that names may cover before it is enlarged or they are written smaller."""
-_BACKGROUND: Color = (245, 245, 245)
-_INK: Color = (25, 25, 25)
-_MISSED: Color = (225, 30, 30)
+"""Share of a picture that labels may cover before it is enlarged or they are written smaller."""
+_DASH = 5
 
 
 class Boxes(NamedTuple):
-    """Boxes of one picture as they are to be drawn; every list has one entry a box."""
+    """Boxes of one picture; every sequence has one entry per box."""
 
     boxes_D4: ArrayLike
-    labels: Sequence[str]
+    """(D, 4); what lies outside the picture is cut off."""
     colors: Sequence[Color]
+    labels: Sequence[str] = ()
+    """Written on a tag of the box's colour; an empty one makes no tag, and () stands for empty ones."""
     scores: Sequence[float] | None = None
+    """0..1; written after the label, and higher ones are drawn on top. None: earlier boxes are drawn on top."""
+    dashed: Sequence[bool] = ()
+    """() stands for solid outlines."""
+
+
+class BoxStyle(NamedTuple):
+    """How outlines are drawn."""
+
+    width: int | None = None
+    """Pixels; None grows with the picture. Boxes too small for it get thinner outlines."""
+    halo: bool = False
+    """A black edge on both sides of the outline, for boxes that must stand out on any picture."""
+    enlarge: int | None = None
+    """Size of the result as a multiple of the input's; None is 1, and more for small or crowded pictures."""
+
+
+SOLID = BoxStyle()
 
 
 def class_colors(count: int) -> list[Color]:
-    """Colors of the first `count` classes; the color of a class depends on its index only.
+    """Colors of the first `count` classes; a class's color depends on its index only, and repeats after 80 classes."""
+    colors: list[Color] = []
+    for index in range(count):
+        shade = _SHADES[index // len(PALETTE) % len(_SHADES)]
+        goal = 255 if shade > 0 else 0
+        base = ImageColor.getrgb(PALETTE[index % len(PALETTE)])[:3]
+        red, green, blue = (round(value + (goal - value) * abs(shade)) for value in base)
+        colors.append((red, green, blue))
+    return colors
 
-    Hues follow the golden ratio in OKLCH (Ottosson 2020); lightness (four levels) and saturation (every
-    fifth is dull) come round in other steps than those (21, 34, 55) after which hues nearly come back.
+
+def draw_boxes(image_HW3: Picture, boxes: Boxes, style: BoxStyle = SOLID) -> Picture:
+    """A copy of the picture with every box outlined and labelled; no label's tag covers another where there is room.
+
+    Raises ValueError where the sequences of `boxes` differ in length.
     """
-    golden = (math.sqrt(5) - 1) / 2
-    lightness = (0.62, 0.52, 0.72, 0.82)
-    saturation = (1.0, 1.0, 1.0, 0.55, 1.0)
-    return [_srgb(lightness[index % 4], saturation[index % 5], (0.1 + index * golden) % 1) for index in range(count)]
-
-
-def _srgb(lightness: float, saturation: float, hue: float) -> Color:
-    """OKLCH as 0..255; hue in turns, saturation as a share of the largest chroma that sRGB can show."""
-    chromas = np.arange(0.0, 0.3, 0.005)[:, None]
-    a, b = chromas * math.cos(2 * math.pi * hue), chromas * math.sin(2 * math.pi * hue)
-    mixed = (
-        lightness + a * [0.3963377774, -0.1055613458, -0.0894841775] + b * [0.2158037573, -0.0638541728, -1.2914855480]
-    )
-    to_linear = [
-        [4.0767416621, -3.3077115913, 0.2309699292],
-        [-1.2684380046, 2.6097574011, -0.3413193965],
-        [-0.0041960863, -0.7034186147, 1.7076147010],
-    ]
-    linear = mixed**3 @ np.array(to_linear).T
-    showable = ((linear >= 0) & (linear <= 1)).all(axis=1)
-    linear = linear[round(int(np.flatnonzero(showable)[-1]) * saturation)]
-    encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear.clip(0) ** (1 / 2.4) - 0.055)
-    red, green, blue = (round(float(channel) * 255) for channel in encoded)
-    return red, green, blue
-
-
-def draw_detections(
-    image_HW3: Picture,
-    boxes_D4: ArrayLike,
-    labels: Sequence[str],
-    colors: Sequence[Color],
-    scores: Sequence[float] | None = None,
-    *,
-    enlarge: int | None = None,
-) -> Picture:
-    """The picture with every box outlined and named; the input is left as it is.
-
-    boxes_D4: pixels of `image_HW3`; what lies outside is cut off.
-    labels, colors, scores: one a box; scores (0..1) are written behind the label.
-    enlarge: how many times the input's size the result has; None is 1, and more for small or crowded pictures.
-    Raises ValueError where the lengths differ.
-    """
-    boxes = np.asarray(boxes_D4, dtype=np.float64).reshape(-1, 4)
-    lengths = {len(boxes), len(labels), len(colors), len(boxes if scores is None else scores)}
-    if len(lengths) != 1:
-        raise ValueError(f"boxes, labels, colors and scores differ in length: {sorted(lengths)}")
-    texts = list(labels) if scores is None else [f"{label} {score:.2f}" for label, score in zip(labels, scores)]
-    factor = enlarge or _enlargement(image_HW3, texts)
+    boxes_D4 = np.asarray(boxes.boxes_D4, dtype=np.float64).reshape(-1, 4)
+    count = len(boxes_D4)
+    labels, dashed = boxes.labels or [""] * count, boxes.dashed or [False] * count
+    scores = [0.0] * count if boxes.scores is None else boxes.scores
+    if {count} != {len(boxes.colors), len(labels), len(scores), len(dashed)}:
+        raise ValueError(
+            f"boxes, colors, labels, scores and dashed differ in length: {count}, {len(boxes.colors)}, {len(labels)}, "
+            f"{len(scores)} and {len(dashed)}"
+        )
+    if boxes.scores is not None:
+        labels = [f"{label} {score:.2f}".strip() for label, score in zip(labels, scores)]
+    factor = style.enlarge or _enlargement(image_HW3, labels)
     picture = _enlarged(image_HW3, factor)
-    boxes = _inside(boxes * factor, picture.size)
-    order = list(range(len(boxes)))
-    if scores is not None:
-        order.sort(key=lambda index: -scores[index])
+    boxes_D4 = _inside(boxes_D4 * factor, picture.size)
+    width = style.width or _line_width(picture.size)
+    order = sorted(range(count), key=lambda index: -scores[index])
     draw = ImageDraw.Draw(picture)
     for index in reversed(order):
-        _outline(draw, boxes[index], colors[index], _line_width(picture.size))
-    _name(draw, boxes[order], [texts[index] for index in order], [colors[index] for index in order])
+        _outline(draw, boxes_D4[index], boxes.colors[index], width, halo=style.halo, dashed=dashed[index])
+    tagged = [index for index in order if labels[index]]
+    _draw_tags(draw, boxes_D4[tagged], [labels[index] for index in tagged], [boxes.colors[index] for index in tagged])
     return np.array(picture)
 
 
@@ -112,22 +117,22 @@ def draw_ground_truth_and_predictions(
 ) -> Picture:
     """Two titled panels side by side: the ground truth, and the predictions that score at least `threshold`.
 
-    Boxes in pixels of `image_HW3`; `predictions` needs scores. Raises ValueError where it has none.
+    Raises ValueError where `predictions` has no scores.
     """
     if predictions.scores is None:
         raise ValueError("predictions need scores")
     kept = [index for index, score in enumerate(predictions.scores) if score >= threshold]
     shown = Boxes(
-        np.asarray(predictions.boxes_D4, dtype=np.float64).reshape(-1, 4)[kept],
-        [predictions.labels[index] for index in kept],
-        [predictions.colors[index] for index in kept],
-        [predictions.scores[index] for index in kept],
+        boxes_D4=np.asarray(predictions.boxes_D4, dtype=np.float64).reshape(-1, 4)[kept],
+        colors=[predictions.colors[index] for index in kept],
+        labels=[predictions.labels[index] for index in kept],
+        scores=[predictions.scores[index] for index in kept],
     )
-    enlarge = max(_enlargement(image_HW3, ground_truth.labels), _enlargement(image_HW3, shown.labels))
-    left = draw_detections(image_HW3, *ground_truth, enlarge=enlarge)
-    right = draw_detections(image_HW3, *shown, enlarge=enlarge)
-    titles = [f"ground truth: {len(ground_truth.labels)}", f"predictions (score >= {threshold:g}): {len(kept)}"]
-    return contact_sheet([_titled(left, titles[0]), _titled(right, titles[1])], columns=2, title=caption)
+    # Both panels get the scale of the more crowded one.
+    style = BoxStyle(enlarge=max(_enlargement(image_HW3, boxes.labels) for boxes in (ground_truth, shown)))
+    left, right = (draw_boxes(image_HW3, boxes, style) for boxes in (ground_truth, shown))
+    titles = [f"ground truth: {len(ground_truth.colors)}", f"predictions (score >= {threshold:g}): {len(kept)}"]
+    return contact_sheet([add_title(left, titles[0]), add_title(right, titles[1])], columns=2, title=caption)
 
 
 def draw_anchors_on(
@@ -135,22 +140,18 @@ def draw_anchors_on(
 ) -> Picture:
     """Positive anchors (thin) in the color of the box (thick) that each is matched to.
 
-    matched_P: index into boxes_G4. Every box is named with its number of anchors; red has none. The result
-    is at least twice the input's size, so that lines lie apart.
+    matched_P: index into boxes_G4. Each box is labelled with its number of anchors; a box without any is red. The
+    result is at least twice the input's size, so that lines lie apart.
     """
     factor = 2 * _enlargement(image_HW3, [])
-    picture = _enlarged(image_HW3, factor)
-    anchors = _inside(np.asarray(anchors_P4, dtype=np.float64).reshape(-1, 4) * factor, picture.size)
-    boxes = _inside(np.asarray(boxes_G4, dtype=np.float64).reshape(-1, 4) * factor, picture.size)
+    boxes = np.asarray(boxes_G4, dtype=np.float64).reshape(-1, 4)
     counts = np.bincount(np.asarray(matched_P, dtype=np.int64), minlength=len(boxes))
-    colors = [color if count else _MISSED for color, count in zip(class_colors(len(boxes)), counts)]
-    draw = ImageDraw.Draw(picture)
-    for anchor, match in zip(anchors, matched_P):
-        _outline(draw, anchor, colors[match], 1)
-    for box, color in zip(boxes, colors):
-        _outline(draw, box, color, _line_width(picture.size) + 1)
-    _name(draw, boxes, ["1 anchor" if count == 1 else f"{count} anchors" for count in counts], colors)
-    return np.array(picture)
+    colors = [color if count else _UNMATCHED for color, count in zip(class_colors(len(boxes)), counts)]
+    anchors = Boxes(anchors_P4, [colors[match] for match in matched_P])
+    drawn = draw_boxes(image_HW3, anchors, BoxStyle(width=1, enlarge=factor))
+    labels = ["1 anchor" if count == 1 else f"{count} anchors" for count in counts]
+    thick = BoxStyle(width=_line_width((drawn.shape[1], drawn.shape[0])) + 1, enlarge=1)
+    return draw_boxes(drawn, Boxes(boxes * factor, colors, labels), thick)
 
 
 def contact_sheet(pictures: Sequence[Picture], columns: int, title: str = "") -> Picture:
@@ -161,25 +162,44 @@ def contact_sheet(pictures: Sequence[Picture], columns: int, title: str = "") ->
     gap = 8
     widths = [max(row[column].shape[1] for row in rows if column < len(row)) for column in range(len(rows[0]))]
     heights = [max(picture.shape[0] for picture in row) for row in rows]
-    sheet = Image.new(
-        "RGB", (sum(widths) + gap * (len(widths) + 1), sum(heights) + gap * (len(heights) + 1)), _BACKGROUND
-    )
+    sheet = Image.new("RGB", (sum(widths) + gap * (len(widths) + 1), sum(heights) + gap * (len(heights) + 1)), PAPER)
     for row_index, row in enumerate(rows):
         for column, picture in enumerate(row):
             corner = (gap + sum(widths[:column]) + gap * column, gap + sum(heights[:row_index]) + gap * row_index)
             sheet.paste(Image.fromarray(picture), corner)
-    return _titled(np.array(sheet), title) if title else np.array(sheet)
+    return add_title(np.array(sheet), title) if title else np.array(sheet)
+
+
+def add_title(image_HW3: Picture, title: str) -> Picture:
+    """The picture below a band with a title, which is written smaller where it is too long."""
+    width = image_HW3.shape[1]
+    size = max(14, min(round(width / 40), 20))
+    band = Image.new("RGB", (width, 2 * size), PAPER)
+    ImageDraw.Draw(band).text((4, size), title, fill=INK, font=fitted_font(title, size, width - 4), anchor="lm")
+    return np.concatenate([np.array(band), image_HW3])
+
+
+def fitted_font(text: str, size: int, width: int) -> ImageFont.FreeTypeFont:
+    """The font of at most `size` pixels in which the lines of `text` are at most `width` pixels wide, if any is."""
+    while size > _SMALLEST_FONT and max(text_font(size).getlength(line) for line in text.split("\n")) > width:
+        size -= 1
+    return text_font(size)
+
+
+def picture_format(path: Path) -> str:
+    """Pillow's name of the format that a picture's suffix stands for; ConfigError for any other suffix."""
+    formats = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+    if path.suffix.lower() not in formats:
+        raise ConfigError(f"{path}: a picture's name must end in one of {', '.join(formats)}")
+    return formats[path.suffix.lower()]
 
 
 def save_picture(path: Path, image_HW3: Picture) -> None:
-    """Write a PNG or JPEG, as the suffix says, whole or not at all; missing folders are made.
+    """Write a PNG or JPEG, as the suffix says, whole or not at all; missing folders are created.
 
-    Raises ConfigError for another suffix, ResourceError where the file cannot be written.
+    Raises ConfigError as `picture_format`, ResourceError where the file cannot be written.
     """
-    formats = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
-    kind = formats.get(path.suffix.lower())
-    if kind is None:
-        raise ConfigError(f"{path}: a picture's name must end in one of {', '.join(formats)}")
+    kind = picture_format(path)
     with replacing(path) as part:
         Image.fromarray(image_HW3).save(part, kind, **({"quality": 92} if kind == "JPEG" else {}))
 
@@ -187,8 +207,8 @@ def save_picture(path: Path, image_HW3: Picture) -> None:
 def place_tags(boxes_D4: NDArray[np.float64], sizes_D2: ArrayLike, canvas: tuple[int, int]) -> NDArray[np.int64]:
     """Where to put a tag of (width, height) pixels for each box: (D, 4) within the (width, height) canvas.
 
-    Earlier boxes choose first. Of places around and along each box, it takes the one that covers least
-    of earlier tags, then least of the boxes themselves; a tag larger than the canvas is cut to it.
+    Earlier boxes choose first. Of the places around and along its box, a tag takes the one that covers least of the
+    earlier tags, then least of the boxes themselves. A tag larger than the canvas is cut to it.
     """
     boxes = np.asarray(boxes_D4, dtype=np.float64).reshape(-1, 4)
     width, height = canvas
@@ -220,13 +240,14 @@ def _places(box: NDArray[np.float64], width: int, height: int) -> NDArray[np.int
 
 def _overlap(first_N4: NDArray[np.int64], second_M4: NDArray[np.float64] | NDArray[np.int64]) -> NDArray[np.float64]:
     """(N, M) areas of intersection."""
-    least = np.minimum(first_N4[:, None, 2:], second_M4[None, :, 2:])
-    most = np.maximum(first_N4[:, None, :2], second_M4[None, :, :2])
-    return (least - most).clip(0).prod(axis=2).astype(np.float64)
+    upper = np.minimum(first_N4[:, None, 2:], second_M4[None, :, 2:])
+    lower = np.maximum(first_N4[:, None, :2], second_M4[None, :, :2])
+    areas_NM: NDArray[np.float64] = (upper - lower).clip(0).prod(axis=2).astype(np.float64)
+    return areas_NM
 
 
-def _name(draw: ImageDraw.ImageDraw, boxes: NDArray[np.float64], texts: list[str], colors: list[Color]) -> None:
-    """Write a filled tag for each box, the first box's on top, with a line to the box where it lies apart."""
+def _draw_tags(draw: ImageDraw.ImageDraw, boxes: NDArray[np.float64], texts: list[str], colors: list[Color]) -> None:
+    """Write a filled tag for each box, the first box's on top, with a line to the box where the two do not touch."""
     canvas = draw.im.size
     size = max(_SMALLEST_FONT + 2, round(12 * (max(canvas) / 640) ** 0.75))
     sizes = [_tag_size(text, size) for text in texts]
@@ -243,13 +264,26 @@ def _name(draw: ImageDraw.ImageDraw, boxes: NDArray[np.float64], texts: list[str
         while len(text) > 1 and _tag_size(text, size)[0] > x2 - x1:
             text = text[:-1]
         ink = (0, 0, 0) if luminance > 130 else (255, 255, 255)
-        draw.text((x1 + 2, (y1 + y2) // 2), text, fill=ink, font=_font(size), anchor="lm")
+        draw.text((x1 + 2, (y1 + y2) // 2), text, fill=ink, font=text_font(size), anchor="lm")
 
 
-def _outline(draw: ImageDraw.ImageDraw, box: NDArray[np.float64], color: Color, width: int) -> None:
+def _outline(
+    draw: ImageDraw.ImageDraw, box: NDArray[np.float64], color: Color, width: int, *, halo: bool, dashed: bool
+) -> None:
     x1, y1, x2, y2 = (round(float(edge)) for edge in box)
     x2, y2 = max(x2 - 1, x1), max(y2 - 1, y1)
-    draw.rectangle((x1, y1, x2, y2), outline=color, width=max(1, min(width, (min(x2 - x1, y2 - y1) + 1) // 6)))
+    width = max(1, min(width, (min(x2 - x1, y2 - y1) + 1) // 6))
+    if halo:
+        draw.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline=_HALO, width=width + 2)
+    if not dashed:
+        draw.rectangle((x1, y1, x2, y2), outline=color, width=width)
+        return
+    for x in range(x1, x2 + 1, 2 * _DASH):
+        for y in (y1, y2 - width + 1):
+            draw.rectangle((x, y, min(x + _DASH, x2), y + width - 1), fill=color)
+    for y in range(y1, y2 + 1, 2 * _DASH):
+        for x in (x1, x2 - width + 1):
+            draw.rectangle((x, y, x + width - 1, min(y + _DASH, y2)), fill=color)
 
 
 def _inside(boxes: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
@@ -260,9 +294,9 @@ def _inside(boxes: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.flo
 
 
 def _enlargement(image_HW3: Picture, texts: Sequence[str]) -> int:
-    """How many times larger these names need the picture: what is small, and once more what is crowded."""
+    """The factor by which the picture must grow for these labels: for its size, and once more where it is crowded."""
     height, width = image_HW3.shape[:2]
-    factor = math.ceil(READABLE_SIDE / max(height, width))
+    factor: int = math.ceil(READABLE_SIDE / max(height, width))
     written = sum(math.prod(_tag_size(text, _SMALLEST_FONT + 2)) for text in texts)
     crowded = written > _CROWDED * height * width * factor**2
     return factor * 2 if crowded and max(height, width) * factor <= 1000 else factor
@@ -273,25 +307,19 @@ def _enlarged(image_HW3: Picture, factor: int) -> Image.Image:
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.BICUBIC)
 
 
-def _titled(image_HW3: Picture, title: str) -> Picture:
-    """The picture below a band with a title."""
-    width = image_HW3.shape[1]
-    size = max(14, min(round(width / 40), 20))
-    while size > _SMALLEST_FONT and _tag_size(title, size)[0] > width:
-        size -= 1
-    band = Image.new("RGB", (width, 2 * size), _BACKGROUND)
-    ImageDraw.Draw(band).text((4, size), title, fill=_INK, font=_font(size), anchor="lm")
-    return np.concatenate([np.array(band), image_HW3])
-
-
 def _line_width(size: tuple[int, int]) -> int:
-    return max(2, round(2 * (max(size) / 640) ** 0.75))
+    width: int = round(2 * (max(size) / 640) ** 0.75)
+    return max(2, width)
 
 
 def _tag_size(text: str, font_size: int) -> tuple[int, int]:
-    return math.ceil(_font(font_size).getlength(text)) + 4, round(font_size * 1.3)
+    return math.ceil(text_font(font_size).getlength(text)) + 4, round(font_size * 1.3)
 
 
 @cache
-def _font(size: int) -> Font:
-    return ImageFont.load_default(size)
+def text_font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, as in the plots; Pillow's own font has no letters beyond ASCII."""
+    # Imported here: drawing needs no more of Matplotlib than where its files are.
+    from matplotlib import get_data_path
+
+    return ImageFont.truetype(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)

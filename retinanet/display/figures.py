@@ -1,4 +1,4 @@
-"""How plots look, and how a figure is made and saved without global state."""
+"""The style of all plots, and figures that are created and saved without global state."""
 
 from pathlib import Path
 
@@ -7,36 +7,36 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from retinanet.display.drawing import save_picture
+from retinanet.display.drawing import PALETTE, save_picture
 
-# Okabe and Ito's palette (jfly.uni-koeln.de/color), without the yellow that white paper swallows.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+COLORS = (*PALETTE[:6], "#000000")
+"""The palette without its yellow, which is hard to see on white paper."""
 INK = "#222222"
 MUTED = "#767676"
 FONT = 10.0
-"""Points; a figure is about 9 inches wide and shown at that width."""
+"""Points; a figure is about 9 inches wide and is shown at that width."""
 DPI = 130
 
 
 def as_text(name: str) -> str:
-    """A user's text as matplotlib shows it as it is: no mathematics between dollars, no hidden legend entry."""
+    """A user's text as Matplotlib shows it literally: no mathematics between dollars, no hidden legend entry."""
     return ("\u200a" if name.startswith("_") else "") + name.replace("$", r"\$")
 
 
 def shortened(name: str, most: int = 28) -> str:
-    """`as_text` of at most so many characters, an ellipsis at the end of a longer one."""
+    """`as_text` of at most `most` characters; a longer name ends in an ellipsis."""
     return as_text(name if len(name) <= most else name[: most - 1] + "…")
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of so many inches on an Agg canvas, laid out so that nothing overlaps."""
+    """An empty figure of `width` x `height` inches on an Agg canvas, laid out so that nothing overlaps."""
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
 
 def tidy(axes: Axes, xlabel: str, ylabel: str, title: str = "") -> None:
-    """Label an axes and take away what carries no information."""
+    """Label an axes and remove what carries no information."""
     axes.set_xlabel(xlabel, fontsize=FONT)
     axes.set_ylabel(ylabel, fontsize=FONT)
     if title:
@@ -48,7 +48,7 @@ def tidy(axes: Axes, xlabel: str, ylabel: str, title: str = "") -> None:
 
 
 def legend_below(figure: Figure, axes: Axes, columns: int = 4) -> None:
-    """One legend for the whole figure, under it, where it covers no data."""
+    """One legend for the whole figure, below it, where it covers no data."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         figure.legend(
@@ -62,7 +62,7 @@ def legend_below(figure: Figure, axes: Axes, columns: int = 4) -> None:
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
-    """Draw the figure and write it as PNG; returns the path. Raises as `visualize.save_picture`."""
+    """Write the figure as a PNG or JPEG, as the suffix says; returns the path. Raises as `drawing.save_picture`."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     save_picture(path, np.array(canvas.buffer_rgba())[..., :3])

@@ -1,4 +1,4 @@
-"""TODO: retinanet/evaluation/detector.py."""
+"""A network with everything that turns a batch of images into detections."""
 
 from typing import NamedTuple, Protocol
 
@@ -16,25 +16,26 @@ from retinanet.structures import Batch, Detections, Scoring
 
 
 class AnyDetector(Protocol):
-    """What finds objects: a network of ours (`Detector`) or an exported file (`export.runtime`)."""
+    """Anything that detects objects: a network (`Detector`) or an exported file (`export.runtime`)."""
 
     @property
-    def device(self) -> torch.device: ...
+    def device(self) -> torch.device:
+        """Where it computes."""
 
     def prepare(self) -> None:
-        """To be called before a data set is run through."""
+        """Must be called once before the first batch."""
 
     def __call__(self, batch: Batch) -> list[Detections]:
         """Detections of each image in its original frame."""
 
 
 class Detector(NamedTuple):
-    """A network with all that turns its outputs into detections."""
+    """A network with everything that turns its outputs into detections."""
 
     model: nn.Module
     anchors: AnchorSpec
     scoring: Scoring
-    """The class loss's own."""
+    """That of the class loss."""
     rule: DetectRule
     device: torch.device
     precision: torch.dtype
@@ -42,7 +43,7 @@ class Detector(NamedTuple):
     pixels: PixelRule
 
     def prepare(self) -> None:
-        """Set the network to evaluation."""
+        """Set the network to evaluation mode."""
         self.model.eval()
 
     @torch.no_grad()
@@ -65,7 +66,7 @@ class Detector(NamedTuple):
 
 
 def build_detector(config: Config, model: nn.Module, device: torch.device) -> Detector:
-    """A copy of `model`, made for inference, with the rules of `config`."""
+    """A copy of `model`, prepared for inference, with the rules of `config`."""
     precision = build_precision(config, device)
     return Detector(
         model=inference_copy(model, precision),

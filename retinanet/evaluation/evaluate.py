@@ -27,7 +27,7 @@ from retinanet.structures import Batch, Category, Detections
 def detect_all(detector: AnyDetector, batches: Iterator[Batch], on_batch: Callable[[int], None]) -> Tensor:
     """Detections of a whole data set as rows (N, 7) float64 on the CPU: image id, class index, x, y, w, h, score.
 
-    on_batch is told the number of images after each batch; what it raises ends the work.
+    on_batch: called with the number of images after each batch; an exception that it raises ends the evaluation.
     """
     detector.prepare()
     rows = [torch.zeros((0, 7), dtype=torch.float64)]
@@ -44,7 +44,7 @@ def result_rows(image_ids_B: Tensor, found: list[Detections]) -> Tensor:
     """
     columns = [torch.cat(tensors) for tensors in zip(*found, strict=True)]
     boxes_N4, scores_N, classes_N = columns
-    packed_N6 = torch.cat([classes_N[:, None].to(boxes_N4), boxes_N4, scores_N[:, None]], dim=1)  # leaves a GPU as one
+    packed_N6 = torch.cat([classes_N[:, None].to(boxes_N4), boxes_N4, scores_N[:, None]], dim=1)  # one copy from a GPU
     classes_N1, low_N2, high_N2, scores_N1 = packed_N6.cpu().double().split([1, 2, 2, 1], dim=1)
     counts_B = torch.tensor([len(of_image.scores_D) for of_image in found])
     ids_N1 = image_ids_B.double().repeat_interleave(counts_B)[:, None]
@@ -61,10 +61,10 @@ def evaluate_dataset(
     engine: Engine,
     categories: tuple[Category, ...],
 ) -> tuple[Evaluation, list[dict[str, Any]]]:
-    """COCO numbers and results of a data set; every rank does its share and returns the same.
+    """COCO numbers and results of a data set; every rank evaluates its part of it and returns the same.
 
-    batches: images of one forward pass and loader threads of a rank. categories: what the detector knows; its
-    detections of those that the data set lacks are left out.
+    batches: images per forward pass and loader threads, of each rank. categories: the classes that the detector knows;
+    its detections of those that the data set does not have are left out.
     """
     batch_size, workers = batches
     pin = detector.device.type == "cuda"
@@ -99,13 +99,13 @@ def write_evaluation(
 
 
 def results_on(dataset: CocoDataset, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The results whose category the data set has."""
+    """The results whose category is one of the data set's."""
     known = {category.id for category in dataset.categories}
     return [result for result in results if result["category_id"] in known]
 
 
 def to_results(rows_N7: Tensor, categories: tuple[Category, ...]) -> list[dict[str, Any]]:
-    """COCO results in image-id order: boxes to 0.001 pixels, scores to 1e-6."""
+    """COCO results in the order of image ids; boxes are rounded to 0.001 pixels, scores to 1e-6."""
     order = np.argsort(rows_N7[:, 0].numpy(), kind="stable")
     return [
         {

@@ -1,4 +1,4 @@
-"""A saved detector on images of any origin: pictures to look at and COCO-style results."""
+"""A saved detector on any images: pictures with boxes, and COCO-style results."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -26,16 +26,17 @@ from retinanet.structures import Batch, Category
 
 
 class LoadedImage(NamedTuple):
-    """One input image on its way."""
+    """One input image on its way through the pipeline."""
 
     path: Path
-    image: Tensor | None
-    """(3, h, w) uint8 as stored; None where it cannot be read."""
-    batch: Batch | None
-    """The image alone, fitted for the network."""
-    error: str
-    results: list[dict[str, Any]]
-    """COCO results, once detected."""
+    image: Tensor | None = None
+    """(3, h, w) uint8 as stored; None if it cannot be read, or once it has been drawn."""
+    batch: Batch | None = None
+    """A batch of this image alone, resized for the network; None if it cannot be read, or after detection."""
+    error: str = ""
+    """Why it cannot be read."""
+    results: list[dict[str, Any]] = []  # noqa: RUF012 - a NamedTuple's default, never changed
+    """COCO results, after detection."""
 
 
 def predict(
@@ -48,12 +49,13 @@ def predict(
 ) -> None:
     """Detect on every image; write output/<name>.jpg with boxes and output/detections.json.
 
-    load: opens the detector of the file `source`, once the pictures' names are known to be free. thresholds: an
-    eval.json; detections that score below its best threshold of their class are not drawn or counted; without it, or
-    for a class that it lacks, those below eval.shown_score. detections.json holds all as COCO results with file_name,
-    category_name and shown next to the ids; image_id counts from 1 in input order.
-    Images are read, and drawn, on data.workers threads each while others are in the network, up to eval.batch_size
-    neighbours of one canvas at a time. Those that cannot be read are left out and reported in one DataError at the end.
+    load: opens the detector of the file `source`; called after the names of the pictures have been checked. thresholds:
+    an eval.json; detections that score below the best threshold of their class in it are neither drawn nor counted;
+    without it, or for a class that is missing from it, those below eval.shown_score. detections.json holds all of them
+    as COCO results with file_name, category_name and shown in addition to the ids; image_id counts from 1 in input
+    order. Images are read, and drawn, on data.workers threads each while others are in the network, up to
+    eval.batch_size consecutive ones of the same canvas at a time. Those that cannot be read are left out and reported
+    in one DataError at the end.
     """
     pictures = picture_files(paths, output)
     saved = load()
@@ -89,8 +91,8 @@ def predict(
                 counts = Counter(names[r["category_id"]] for r in one.results if is_shown(r))
                 print(f"{one.path}: {', '.join(f'{n} {name}' for name, n in counts.most_common()) or 'nothing'}")
             for r in one.results:
-                told = {"category_name": names[r["category_id"]], "shown": is_shown(r)}
-                rows.append({**r, "file_name": str(one.path), **told})
+                name = names[r["category_id"]]
+                rows.append({**r, "file_name": str(one.path), "category_name": name, "shown": is_shown(r)})
             report(1)
     write_json(output / "detections.json", rows)
     drawn = len(paths) - len(errors)
@@ -100,19 +102,19 @@ def predict(
 
 
 def load_image(numbered: tuple[int, Path], resize_rule: ResizeRule) -> LoadedImage:
-    """An image, or why there is none. numbered: its image_id and its file."""
+    """Read an image, or the reason why it cannot be read. numbered: its image_id and its file."""
     image_id, path = numbered
     try:
         image, batch = one_image(path, image_id, resize_rule)
     except DataError as error:
-        return LoadedImage(path, None, None, str(error), [])
-    return LoadedImage(path, image, batch, "", [])
+        return LoadedImage(path=path, error=str(error))
+    return LoadedImage(path=path, image=image, batch=batch)
 
 
 def detected(
     images: Iterable[LoadedImage], detector: AnyDetector, categories: tuple[Category, ...], most: int
 ) -> Iterator[LoadedImage]:
-    """The images, in order, with their results; up to `most` neighbours of one canvas share a pass of the network."""
+    """The images, in order, with their results; up to `most` consecutive ones of one canvas share a forward pass."""
     waiting: list[LoadedImage] = []
 
     def finished() -> Iterator[LoadedImage]:
@@ -160,16 +162,16 @@ def best_thresholds(path: Path, categories: tuple[Category, ...], source: Path) 
 
 
 def picture_files(paths: list[Path], output: Path) -> dict[Path, Path]:
-    """Where each image's picture goes: stem.jpg in `output`, or stem_2.jpg and so on where that name is taken.
+    """The path of each image's picture: stem.jpg in `output`, or stem_2.jpg and so on if that name is taken.
 
-    ConfigError where a picture would replace one of the images themselves.
+    ConfigError if a picture would replace one of the input images.
     """
     taken: set[str] = set()
     repeats: Counter[str] = Counter()
     pictures: dict[Path, Path] = {}
     for path in paths:
         name = path.stem
-        while name.lower() in taken:  # file systems that ignore case would take A.jpg for a.jpg
+        while name.lower() in taken:  # to a file system that ignores case, A.jpg and a.jpg are the same file
             repeats[path.stem] += 1
             name = f"{path.stem}_{repeats[path.stem] + 1}"
         taken.add(name.lower())

@@ -1,4 +1,4 @@
-"""A saved detector at work: loading it, and evaluating it on a data set."""
+"""Loading a saved detector, and whether it fits a data set."""
 
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -11,21 +11,28 @@ from retinanet.data.coco import CocoDataset
 from retinanet.errors import DataError
 from retinanet.evaluation.detector import AnyDetector, Detector, build_detector
 from retinanet.run.checkpoint import load_weights
-from retinanet.run.published import read_ours
+from retinanet.run.published import open_checkpoint
 from retinanet.structures import Category
 
 
 class LoadedDetector(Protocol):
-    """What evaluation needs of a `SavedDetector`, or of an exported file that was loaded."""
+    """What evaluation needs: a `SavedDetector`, or an exported file that has been loaded."""
 
     @property
-    def detector(self) -> AnyDetector: ...
+    def detector(self) -> AnyDetector:
+        """What detects."""
+
     @property
-    def config(self) -> Config: ...
+    def config(self) -> Config:
+        """The config of its training, after overrides."""
+
     @property
-    def categories(self) -> tuple[Category, ...]: ...
+    def categories(self) -> tuple[Category, ...]:
+        """The classes that it knows."""
+
     @property
-    def step(self) -> int: ...
+    def step(self) -> int:
+        """The number of updates of its training."""
 
 
 class SavedDetector(NamedTuple):
@@ -40,33 +47,33 @@ class SavedDetector(NamedTuple):
 def load_detector(path: Path, overrides: list[str]) -> SavedDetector:
     """Read a checkpoint onto the device of its config. `overrides` are key=value words for that config.
 
-    path: of a run (.pt), or of retinanet convert (.pt or .safetensors).
+    path: checkpoint of a run (.pt), or file written by retinanet convert (.pt or .safetensors).
     """
-    saved = read_ours(path)
+    saved = open_checkpoint(path)
     config = with_overrides(saved.config, overrides)
     device = distributed.choose_device(config.device, distributed.read_ranks())
     seed_everything(config.seed, config.threads)
-    _, model = build_loss_and_model(config, len(saved.categories), load_weights=False)
+    _, model = build_loss_and_model(config, len(saved.categories))
     load_weights(model, saved.weights(), str(path))
     detector = build_detector(config, model.to(device).eval(), device)
-    return SavedDetector(detector, config, saved.categories, saved.progress.step)
+    return SavedDetector(detector=detector, config=config, categories=saved.categories, step=saved.progress.step)
 
 
 def check_categories(known: tuple[Category, ...], dataset: CocoDataset, source: Path) -> None:
-    """DataError where the data set's classes are not those that the checkpoint was trained on."""
+    """DataError if the classes of the data set differ from those that the checkpoint was trained on."""
     if known != dataset.categories:
         only_model = [f"{c.id} {c.name}" for c in known if c not in dataset.categories][:5]
         only_data = [f"{c.id} {c.name}" for c in dataset.categories if c not in known][:5]
         raise DataError(
-            f"{dataset.annotation_file}: its categories are not those of {source}: only in the checkpoint "
-            f"{only_model}, only in the data {only_data}. Evaluate on data with the ids and names of its training."
+            f"{dataset.annotation_file}: its categories differ from those of {source}: only in the checkpoint "
+            f"{only_model}, only in the data {only_data}. Evaluate on data with the ids and names of the training data."
         )
 
 
 def check_covers(known: tuple[Category, ...], dataset: CocoDataset, source: Path) -> int:
-    """How many classes the checkpoint knows beside those of the data; DataError where the data have one it does not.
+    """Number of classes that only the checkpoint knows; DataError if the data have one that it does not know.
 
-    A checkpoint may know more: torchvision's COCO models have outputs for ids that COCO does not use.
+    It may know more: torchvision's COCO models have outputs for ids that COCO does not use.
     """
     if not set(dataset.categories) <= set(known):
         check_categories(known, dataset, source)

@@ -1,4 +1,4 @@
-"""A checkpoint as a file for other runtimes, and a report of what it gives up."""
+"""Export a checkpoint to a file for other runtimes, and report how its results differ."""
 
 import copy
 import tempfile
@@ -20,7 +20,7 @@ from retinanet.evaluation.saved import SavedDetector, check_covers, load_detecto
 from retinanet.export import measure
 from retinanet.export.info import ExportInfo, Kind, need
 from retinanet.export.measure import Contender
-from retinanet.export.quantise import spread, write_int8
+from retinanet.export.quantise import evenly_spaced, write_int8
 from retinanet.export.runtime import ExportedDetector, load_exported
 from retinanet.export.writers import write_onnx, write_package, write_program
 from retinanet.files import make_folder, write_json
@@ -33,10 +33,10 @@ WRITERS: dict[Kind, Callable[[Path, Detector, ExportInfo], None]] = {
 
 
 class ExportOptions(NamedTuple):
-    """The command line of retinanet export."""
+    """Options of `retinanet export`."""
 
     kind: Literal["onnx", "pt2", "aoti"] | None
-    """None: by the name of the output."""
+    """None: chosen by the suffix of the output."""
     nms: bool
     int8: bool
     calibrate: list[str]
@@ -46,21 +46,23 @@ class ExportOptions(NamedTuple):
     latency_runs: int
     batch_sizes: list[int]
     threads: list[int]
-    """Empty: as many as torch takes."""
+    """CPU threads to measure latency with; empty: torch's default."""
     overwrite: bool
 
 
 def export_checkpoint(checkpoint: Path, output: Path, overrides: list[str], options: ExportOptions) -> None:
-    """Write `output`, run it beside the checkpoint over the val split, and write the figures to `report_of(output)`.
+    """Write `output`, compare it with the checkpoint on the val split, and write the results to `report_of(output)`.
 
-    The exported network computes in float32 on the CPU, and so does the checkpoint that it is compared to.
+    The exported network computes in float32 on the CPU, and so does the checkpoint that it is compared with.
     """
     kind = check_options(output, options)
     if kind == "onnx":
         need("onnx", "onnxscript", "onnxruntime")
     images = find_images(options.calibrate) if options.int8 else []
     saved = load_detector(checkpoint, [*overrides, "device=cpu", "precision=float32"])
-    info = ExportInfo(kind, saved.config, saved.categories, saved.step, options.nms, int8=False)
+    info = ExportInfo(
+        kind=kind, config=saved.config, categories=saved.categories, step=saved.step, nms=options.nms, int8=False
+    )
     dataset = validation_set(saved, checkpoint, options.limit) if options.check else None
     make_folder(output.parent)
     resize_rule = build_resize_rule(saved.config)
@@ -75,7 +77,7 @@ def export_checkpoint(checkpoint: Path, output: Path, overrides: list[str], opti
             files = {"float32 ONNX": first, **files}
         WRITERS[kind](first, traced, info)
         if options.int8:
-            chosen = spread(images, options.calibration_images)
+            chosen = evenly_spaced(images, options.calibration_images)
             write_int8(output, first, chosen, resize_rule, info._replace(int8=True))
         print(f"{output}: {output.stat().st_size / 1e6:.1f} MB written")
         report: dict[str, Any] = {
@@ -94,18 +96,18 @@ def export_checkpoint(checkpoint: Path, output: Path, overrides: list[str], opti
             report |= measured(saved, files, dataset, options)
     report_file = report_of(output)
     write_json(report_file, report, indent=1)
-    show(report, report_file)
+    print_export_report(report, report_file)
 
 
 def report_of(output: Path) -> Path:
-    """NAME.onnx.json or NAME.pt2.json: each exported file has figures of its own."""
+    """NAME.onnx.json or NAME.pt2.json: each exported file has a report of its own."""
     return output.with_name(f"{output.name}.json")
 
 
 def measured(
     saved: SavedDetector, files: dict[str, Path], dataset: CocoDataset, options: ExportOptions
 ) -> dict[str, Any]:
-    """Figures of the checkpoint and of each file: COCO numbers, differences and latency."""
+    """Results of the checkpoint and of each file: COCO metrics, differences and latency."""
     resize_rule = build_resize_rule(saved.config)
 
     def opened(path: Path, threads: int) -> ExportedDetector:
@@ -117,7 +119,7 @@ def measured(
     default = torch.get_num_threads()
     detectors = {name: opened(path, default) for name, path in files.items()}
     rule = saved.config.eval
-    results = measure.compare(
+    results = measure.compare_exports(
         saved.detector, detectors, dataset, resize_rule, rule.batch_size, rule.engine, saved.categories
     )
     report: dict[str, Any] = {
@@ -135,24 +137,24 @@ def measured(
 
 
 def check_options(output: Path, options: ExportOptions) -> Kind:
-    """What kind of file is wanted. ConfigError lists every option that does not fit it or another."""
+    """The kind of file to write. Raises ConfigError that lists every option that does not fit."""
     errors = []
     by_name: dict[str, Kind] = {".onnx": "onnx", ".pt2": "pt2"}
     kind = options.kind or by_name.get(output.suffix, "onnx")
     wanted = ".onnx" if kind == "onnx" else ".pt2"
     if output.suffix != wanted:
         errors.append(
-            f"OUTPUT {output}: the name of a file for format {kind} must end in {wanted}"
+            f"OUTPUT {output}: the name of a file of format {kind} must end in {wanted}"
             if options.kind
             else f"OUTPUT {output}: the name must end in .onnx (ONNX) or .pt2 (torch.export)"
         )
     if kind != "onnx" and (options.nms or options.int8):
-        errors.append("--nms and --int8 are for ONNX files; `retinanet predict` suppresses after a .pt2 by itself")
+        errors.append("--nms and --int8 are for ONNX files; `retinanet predict` applies NMS after a .pt2 file")
     if options.int8 != bool(options.calibrate):
-        errors.append("--int8 and --calibrate belong together: 8-bit ranges are measured on images")
+        errors.append("--int8 and --calibrate must be given together: the 8-bit ranges are measured on images")
     if not options.overwrite:
         taken = [path for path in (output, report_of(output)) if path.exists()]
-        errors += [f"{path} exists; choose another name or add --overwrite" for path in taken]
+        errors += [f"{path} exists; give another name or add --overwrite" for path in taken]
     if errors:
         raise ConfigError(list_errors("cannot export", errors))
     return kind
@@ -167,8 +169,8 @@ def validation_set(saved: SavedDetector, checkpoint: Path, limit: int | None) ->
     return first_images(first_images(dataset, data.limit), limit)
 
 
-def show(report: dict[str, Any], report_file: Path) -> None:
-    """The figures on the terminal."""
+def print_export_report(report: dict[str, Any], report_file: Path) -> None:
+    """Print the results."""
     console = Console()
     if "results" in report:
         console.print(f"{report['images']} images of {report['annotations']}", markup=False, highlight=False)
@@ -179,11 +181,11 @@ def show(report: dict[str, Any], report_file: Path) -> None:
         where = f"{hardware['cpu']}, {hardware['cores']} cores, load {hardware['load']} before"
         print(f"\nlatency from canvas ({canvas}) to detections on {where}:")
         console.print(latency_table(report["latency"]))
-    print(f"figures written to {report_file}")
+    print(f"results written to {report_file}")
 
 
 def result_table(results: dict[str, Any]) -> Table:
-    """AP of each contender, and the largest differences to the checkpoint."""
+    """AP of each detector, and the largest differences from the checkpoint."""
     table = Table("", "AP", "AP50", "AP75", "same detections", "box, px", "score", box=None)
     for name, result in results.items():
         row = [name, *(f"{result['metrics'][key]:.4f}" for key in ("AP", "AP50", "AP75"))]
@@ -198,7 +200,7 @@ def result_table(results: dict[str, Any]) -> Table:
 
 
 def latency_table(rows: list[dict[str, Any]]) -> Table:
-    """Milliseconds of each contender, threads and batch size."""
+    """Milliseconds by detector, number of threads and batch size."""
     table = Table("", "threads", "batch", "p50, ms", "p99, ms", box=None)
     for row in rows:
         table.add_row(row["name"], str(row["threads"]), str(row["batch"]), f"{row['p50_ms']}", f"{row['p99_ms']}")

@@ -1,6 +1,6 @@
 """The network as one graph from pixels to boxes and scores, or to detections, for any batch and canvas.
 
-Legend: B images, A anchors, K classes, L levels, N = L * topk candidates of an image, D detections of an image.
+Legend: B images, A anchors, K classes, L levels, N = L * topk candidates per image, D detections per image.
 """
 
 from collections.abc import Callable
@@ -19,13 +19,13 @@ from retinanet.detection.postprocess import DetectRule
 from retinanet.evaluation.detector import Detector
 
 EXAMPLE_CANVAS = (256, 320)
-"""Height and width that graphs are traced with: sides that differ, and more than one cell on every level."""
+"""Height and width used for tracing: sides that differ, and more than one cell on every level."""
 
 LEAST_TRACED_SIDE = 129
-"""torch.export takes a P7 of one row or column for a special case, which a graph of any canvas cannot hold."""
+"""torch.export specialises on a P7 of one row or column, which a graph for any canvas cannot."""
 
 EMPTY = -1.0
-"""Score of a place without a candidate: below every threshold."""
+"""Score of an empty slot: below every threshold."""
 
 
 class RawGraph(nn.Module):
@@ -46,7 +46,7 @@ class RawGraph(nn.Module):
 
 
 class NmsGraph(nn.Module):
-    """Detections: what `postprocess.detect` finds, in canvas pixels and padded to one number an image."""
+    """Detections as of `postprocess.detect`, in canvas pixels and padded to a fixed number per image."""
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()
@@ -81,13 +81,13 @@ def level_sizes(canvas: tuple[int, int], spec: AnchorSpec) -> tuple[int, ...]:
 
 
 def dense_candidates(scores_BAK: Tensor, levels: tuple[int, ...], rule: DetectRule) -> tuple[Tensor, Tensor, Tensor]:
-    """`postprocess.best_pairs` of each image, `topk` places a level: scores, anchors and classes, each (B, N).
+    """`postprocess.best_pairs` of each image, `topk` slots per level: scores, anchors and classes, each (B, N).
 
-    Places without a candidate have the score EMPTY, and anchor and class 0.
+    Empty slots have the score EMPTY, and anchor and class 0.
     """
     scores, anchors, classes = [], [], []
     start = 0
-    for level_BAK in scores_BAK.split(list(levels), dim=1):
+    for level_BAK in torch.split(scores_BAK, list(levels), dim=1):
         score, pair = F.pad(level_BAK.flatten(1), (0, rule.topk), value=EMPTY).topk(rule.topk)
         real = score > rule.score_threshold
         pair = torch.where(real, pair, 0)
@@ -99,9 +99,10 @@ def dense_candidates(scores_BAK: Tensor, levels: tuple[int, ...], rule: DetectRu
 
 
 def survivors(boxes_BN4: Tensor, scores_BKN: Tensor, iou: float) -> Tensor:
-    """(B, N) float32: 1 for each candidate that no better one of its class and image overlaps by more than `iou`.
+    """Non-maximum suppression per class: (B, N) float32, 1 for each candidate that is kept.
 
-    scores_BKN: a candidate's score at its class, below 0 at all others and where there is no candidate.
+    A candidate is kept if no kept one of its image and class with a higher score overlaps it by an IoU above `iou`.
+    scores_BKN: a candidate's score at its class, below 0 at all others and in empty slots.
     """
     survived: Tensor = suppression_operator()(boxes_BN4, scores_BKN, iou)
     return survived
@@ -109,7 +110,7 @@ def survivors(boxes_BN4: Tensor, scores_BKN: Tensor, iou: float) -> Tensor:
 
 @lru_cache(maxsize=1)
 def suppression_operator() -> Callable[[Tensor, Tensor, float], Tensor]:
-    """The operator retinanet::survivors, made known to torch at its first use."""
+    """The operator retinanet::survivors, registered with torch at its first use."""
 
     def suppress(boxes_BN4: Tensor, scores_BKN: Tensor, iou: float) -> Tensor:
         survived_BN = torch.zeros_like(boxes_BN4[..., 0])
@@ -125,7 +126,7 @@ def suppression_operator() -> Callable[[Tensor, Tensor, float], Tensor]:
 
 
 def onnx_translation() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """How torch.onnx writes the operator: NonMaxSuppression, and its list of indices as a mask."""
+    """Translation of the operator for torch.onnx: NonMaxSuppression, its list of indices turned into a mask."""
     from onnxscript import opset18
 
     op: Any = opset18

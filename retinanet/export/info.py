@@ -1,4 +1,4 @@
-"""What an exported file says of itself, so that whoever runs it needs nothing else."""
+"""Metadata of an exported file: everything that is needed to run it."""
 
 import json
 from importlib.util import find_spec
@@ -11,17 +11,17 @@ from retinanet.structures import Category
 
 FORMAT = "retinanet-export-1"
 KEY = "retinanet"
-"""Name of the file's metadata entry."""
+"""Key of the file's metadata entry."""
 
 Kind = Literal["onnx", "pt2", "aoti"]
 
 INPUTS = ("images", "sizes")
-"""(B, 3, H, W) RGB in 0..255, padded at the right and bottom; (B, 2) int64 (height, width) of each image within."""
+"""(B, 3, H, W) RGB in 0..255, padded at the right and bottom; (B, 2) int64 (height, width) of each image in it."""
 RAW_OUTPUTS = ("boxes", "scores")
 """(B, A, 4) float32 xyxy in canvas pixels; (B, A, K) float32 in 0..1: every anchor, finest level first."""
 NMS_OUTPUTS = ("boxes", "scores", "classes", "counts")
-"""(B, D, 4), (B, D), (B, D) int64 index into the categories: best first, clipped to the image, in canvas pixels, the
-first counts (B,) int64 of each image are detections and the rest is 0, 0 and -1."""
+"""(B, D, 4), (B, D), (B, D) int64 index into the categories: best first, clipped to the image, in canvas pixels. The
+first counts (B,) int64 of each image are detections; the rest is padded with 0, 0 and -1."""
 
 
 class ExportInfo(NamedTuple):
@@ -32,16 +32,16 @@ class ExportInfo(NamedTuple):
     categories: tuple[Category, ...]
     step: int
     nms: bool
-    """Whether suppression with the thresholds of config `eval` is inside."""
+    """Whether the graph includes NMS with the thresholds of config `eval`."""
     int8: bool
 
     @property
     def pixels(self) -> Literal["uint8", "float32"]:
-        """Type of the images that the file takes: whole numbers, but where resizing leaves fractions."""
+        """Type of the input images: integers, unless resizing yields fractions."""
         return "float32" if self.config.data.resize == "float_bilinear" else "uint8"
 
     def as_text(self) -> str:
-        """JSON."""
+        """As JSON."""
         content = {
             "format": FORMAT,
             "kind": self.kind,
@@ -57,18 +57,18 @@ class ExportInfo(NamedTuple):
 
 
 def read_info(text: str | None, source: str) -> ExportInfo:
-    """The metadata from its JSON. CheckpointError where `source` does not hold it."""
+    """Parse the metadata. Raises CheckpointError, naming `source`, if `text` is not this project's."""
     try:
         content = json.loads(text or "")
         if content["format"] != FORMAT:
             raise ValueError(f"its format is {content['format']!r}")
         return ExportInfo(
-            content["kind"],
-            config_from_dict(content["config"], source),
-            tuple(Category(int(c["id"]), str(c["name"])) for c in content["categories"]),
-            int(content["step"]),
-            bool(content["nms"]),
-            bool(content["int8"]),
+            kind=content["kind"],
+            config=config_from_dict(content["config"], source),
+            categories=tuple(Category(int(c["id"]), str(c["name"])) for c in content["categories"]),
+            step=int(content["step"]),
+            nms=bool(content["nms"]),
+            int8=bool(content["int8"]),
         )
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{source}: not a file that retinanet export wrote (no {FORMAT!r} metadata).") from error
@@ -77,7 +77,7 @@ def read_info(text: str | None, source: str) -> ExportInfo:
 
 
 def need(*packages: str) -> None:
-    """ResourceError where one of `packages` is not installed."""
+    """Raise ResourceError if one of `packages` is not installed."""
     missing = [name for name in packages if find_spec(name) is None]
     if missing:
         raise ResourceError(f"export: needs {' and '.join(missing)}; install with `pip install -e .[export]`.")

@@ -1,6 +1,6 @@
-"""What an exported file gives up against its checkpoint: AP, differences and latency, measured in one run.
+"""Compare exported files with their checkpoint: AP, differences and latency, measured in one run.
 
-Legend: B images of a batch, A anchors, K classes, N and M detections of an image.
+Legend: B images per batch, A anchors, K classes, N and M detections per image.
 """
 
 import os
@@ -27,61 +27,62 @@ from retinanet.scoring.evaluation import Engine, coco_evaluation
 from retinanet.structures import Batch, Category, Detections
 
 SAME_BOX = 0.9
-"""IoU from which a detection of the file and one of the checkpoint, of one class, are the same."""
+"""Least IoU at which detections of the same class by the file and by the checkpoint are the same."""
 
 WARM_UP = 3
+"""Untimed calls before the timed ones."""
 
 
 class Contender(NamedTuple):
-    """A detector under measurement."""
+    """A detector to measure."""
 
     name: str
     at_threads: Callable[[int], AnyDetector]
-    """The detector on so many CPU threads."""
+    """The detector on N CPU threads."""
 
 
-class Difference:
-    """The largest differences between a file and its checkpoint, over all images that it is shown."""
+class ExportDifference:
+    """The largest differences between a file and its checkpoint over the images added."""
 
     def __init__(self) -> None:
         self.raw_boxes = self.raw_scores = 0.0
         self.boxes = self.scores = 0.0
         self.counts = {"checkpoint": 0, "file": 0, "matched": 0}
 
-    def add_raw(self, ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor], threshold: float) -> None:
-        """Boxes (B, A, 4) of anchors that score above `threshold`, and scores (B, A, K) of all."""
-        told_BA = ours[1].amax(2) > threshold
-        self.raw_boxes = max(self.raw_boxes, largest(ours[0][told_BA] - theirs[0][told_BA]))
-        self.raw_scores = max(self.raw_scores, largest(ours[1] - theirs[1]))
+    def add_raw(self, expected: tuple[Tensor, Tensor], found: tuple[Tensor, Tensor], threshold: float) -> None:
+        """Add raw outputs: boxes (B, A, 4), of which those that score above `threshold` count, and scores (B, A, K)."""
+        scoring_BA = expected[1].amax(2) > threshold
+        self.raw_boxes = max(self.raw_boxes, largest_magnitude(expected[0][scoring_BA] - found[0][scoring_BA]))
+        self.raw_scores = max(self.raw_scores, largest_magnitude(expected[1] - found[1]))
 
-    def add_detections(self, ours: Detections, theirs: Detections) -> None:
-        """Detections of one image in one frame."""
-        iou_NM = boxes.iou(ours.boxes_D4, theirs.boxes_D4)
-        iou_NM = torch.where(ours.classes_D[:, None] == theirs.classes_D[None, :], iou_NM, 0.0)
-        self.counts["checkpoint"] += len(ours.scores_D)
-        self.counts["file"] += len(theirs.scores_D)
+    def add_detections(self, expected: Detections, found: Detections) -> None:
+        """Add the detections of one image, both in the same frame."""
+        iou_NM = boxes.iou(expected.boxes_D4, found.boxes_D4)
+        iou_NM = torch.where(expected.classes_D[:, None] == found.classes_D[None, :], iou_NM, 0.0)
+        self.counts["checkpoint"] += len(expected.scores_D)
+        self.counts["file"] += len(found.scores_D)
         if not iou_NM.numel():
             return
         best_N, index_N = iou_NM.max(1)
         same_N = best_N >= SAME_BOX
         pair_N = index_N[same_N]
         self.counts["matched"] += int(same_N.sum())
-        self.boxes = max(self.boxes, largest(ours.boxes_D4[same_N] - theirs.boxes_D4[pair_N]))
-        self.scores = max(self.scores, largest(ours.scores_D[same_N] - theirs.scores_D[pair_N]))
+        self.boxes = max(self.boxes, largest_magnitude(expected.boxes_D4[same_N] - found.boxes_D4[pair_N]))
+        self.scores = max(self.scores, largest_magnitude(expected.scores_D[same_N] - found.scores_D[pair_N]))
 
     def as_dict(self, raw: bool) -> dict[str, Any]:
-        """What the report holds: boxes in pixels, scores in 0..1."""
+        """As in the report: boxes in pixels, scores in 0..1."""
         detections = {"box_pixels": self.boxes, "score": self.scores, **self.counts}
         outputs = {"box_pixels": self.raw_boxes, "score": self.raw_scores} if raw else None
         return {"outputs": outputs, "detections": detections}
 
 
-def largest(difference: Tensor) -> float:
-    """The largest absolute value; 0 of nothing."""
+def largest_magnitude(difference: Tensor) -> float:
+    """The largest absolute value; 0 for an empty tensor."""
     return float(difference.abs().max()) if difference.numel() else 0.0
 
 
-def compare(
+def compare_exports(
     reference: Detector,
     exported: dict[str, ExportedDetector],
     dataset: CocoDataset,
@@ -90,16 +91,16 @@ def compare(
     engine: Engine,
     categories: tuple[Category, ...],
 ) -> dict[str, dict[str, Any]]:
-    """COCO numbers of a checkpoint and of files of it on a data set, and how far each file's outputs are from it.
+    """COCO metrics of a checkpoint and of files exported from it, and how far each file's outputs are from its own.
 
-    Keyed by name, the checkpoint as "checkpoint". categories: what the checkpoint knows; its detections of those that
-    the data set lacks do not count.
+    Keyed by name, the checkpoint as "checkpoint". categories: those of the checkpoint; detections of categories that
+    the data set does not have are ignored.
     """
     reference.prepare()
     graph = RawGraph(reference).eval()
     nothing = torch.zeros((0, 7), dtype=torch.float64)
     rows = {name: [nothing] for name in ("checkpoint", *exported)}
-    differences = {name: Difference() for name in exported}
+    differences = {name: ExportDifference() for name in exported}
     loader = eval_batches(dataset, resize_rule, batch_size=batch_size, rank=0, world_size=1, workers=0, pin=False)
     with image_progress("comparing", len(dataset.images)) as report, torch.no_grad():
         for batch in loader:
@@ -111,8 +112,8 @@ def compare(
                 outputs = detector.outputs(batch)
                 found = detector.detections(outputs, batch)
                 rows[name].append(result_rows(ids_B, found))
-                for ours, theirs in zip(wanted, found, strict=True):
-                    differences[name].add_detections(ours, theirs)
+                for pair in zip(wanted, found, strict=True):
+                    differences[name].add_detections(*pair)
                 if not detector.info.nms:
                     differences[name].add_raw(raw, (outputs[0], outputs[1]), detector.rule.score_threshold)
             report(len(ids_B))
@@ -127,7 +128,7 @@ def compare(
 
 
 def first_batch(dataset: CocoDataset, resize_rule: ResizeRule) -> Batch:
-    """The first image that evaluation would load."""
+    """A batch of the first image, as evaluation loads it."""
     loader = eval_batches(dataset, resize_rule, batch_size=1, rank=0, world_size=1, workers=0, pin=False)
     return next(iter(loader))
 
@@ -135,13 +136,14 @@ def first_batch(dataset: CocoDataset, resize_rule: ResizeRule) -> Batch:
 def repeated(batch: Batch, count: int) -> Batch:
     """A batch of one image, `count` times."""
     images, sizes, originals, ids = (tensor.repeat_interleave(count, dim=0) for tensor in batch[:4])
-    return Batch(images, sizes, originals, ids, list(batch.targets) * count)
+    targets = list(batch.targets) * count
+    return Batch(images=images, sizes_B2=sizes, original_sizes_B2=originals, image_ids_B=ids, targets=targets)
 
 
 def latency(
     contenders: Iterable[Contender], batch: Batch, sizes: list[int], threads: list[int], runs: int
 ) -> list[dict[str, Any]]:
-    """Milliseconds from a canvas to detections: p50 and p99 of `runs` calls for each of `threads` and of `sizes`."""
+    """Milliseconds from canvas to detections: p50 and p99 of `runs` calls per number of threads and batch size."""
     before = torch.get_num_threads()
     rows = []
     try:
@@ -160,7 +162,7 @@ def latency(
 
 
 def call_times(detector: AnyDetector, batch: Batch, runs: int) -> list[float]:
-    """Milliseconds of each of `runs` calls, after a few that are not counted."""
+    """Milliseconds of each of `runs` calls, after WARM_UP calls that are not counted."""
     times = []
     for run in range(-WARM_UP, runs):
         start = time.perf_counter()
@@ -171,7 +173,7 @@ def call_times(detector: AnyDetector, batch: Batch, runs: int) -> list[float]:
 
 
 def hardware() -> dict[str, Any]:
-    """The processor's name, the cores that this process may use, and how many processes already wanted them."""
+    """The processor's name, the cores that this process may use, the load average, and the system."""
     name = platform.processor()
     information = Path("/proc/cpuinfo")
     if information.is_file():

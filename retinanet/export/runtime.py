@@ -1,6 +1,6 @@
-"""An exported file at work: a detector of its own, without the network's code.
+"""Run exported files: detectors that need none of the network's code.
 
-Nothing here unpickles an ONNX file. A .pt2 is a program: loading one runs what its author put into it.
+An ONNX file is only data. A .pt2 file is a program: loading one runs what its author put into it.
 """
 
 import zipfile
@@ -25,11 +25,11 @@ from retinanet.structures import Batch, Category, Detections
 SUFFIXES = (".onnx", ".pt2")
 
 Run = Callable[[Tensor, Tensor], Sequence[Tensor]]
-"""Images and sizes -> the outputs that `info` names, all on the CPU."""
+"""Images and sizes -> the outputs named in `info`, all on the CPU."""
 
 
 class ExportedDetector(NamedTuple):
-    """An exported file ready to detect; stands wherever a `Detector` does."""
+    """An exported file ready to detect; usable wherever a `Detector` is."""
 
     run: Run
     info: ExportInfo
@@ -38,10 +38,11 @@ class ExportedDetector(NamedTuple):
 
     @property
     def device(self) -> torch.device:
+        """The CPU."""
         return torch.device("cpu")
 
     def prepare(self) -> None:
-        """Nothing to do: the file knows evaluation only."""
+        """Does nothing: the file is always in evaluation mode."""
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> list[Detections]:
@@ -49,7 +50,7 @@ class ExportedDetector(NamedTuple):
         return self.detections(self.outputs(batch), batch)
 
     def outputs(self, batch: Batch) -> Sequence[Tensor]:
-        """What the file gives for a batch; `info` says what it is. DataError for a canvas that it cannot take."""
+        """The file's outputs for a batch, as named in `info`. Raises DataError for an unsupported canvas."""
         canvas = (batch.images.shape[2], batch.images.shape[3])
         if self.info.kind != "onnx" and min(canvas) < LEAST_TRACED_SIDE:
             raise DataError(
@@ -57,7 +58,7 @@ class ExportedDetector(NamedTuple):
                 f"be at least {LEAST_TRACED_SIDE}. Set data.canvas or data.shorter_side higher, or export to ONNX."
             )
         pixels = torch.uint8 if self.info.pixels == "uint8" else torch.float32
-        # In the order that graphs were traced with: an AOTInductor file reads memory without asking for its strides.
+        # The memory format used for tracing: an AOTInductor file reads memory without checking its strides.
         return self.run(batch.images.to(pixels).contiguous(), batch.sizes_B2)
 
     def detections(self, outputs: Sequence[Tensor], batch: Batch) -> list[Detections]:
@@ -75,7 +76,7 @@ class ExportedDetector(NamedTuple):
 
 
 class LoadedExport(NamedTuple):
-    """What `inference.SavedDetector` is for a checkpoint."""
+    """As `SavedDetector`, for an exported file."""
 
     detector: ExportedDetector
     config: Config
@@ -84,14 +85,16 @@ class LoadedExport(NamedTuple):
 
 
 def is_exported(path: Path) -> bool:
-    """Whether the file's name says that retinanet export wrote it."""
+    """Whether the file's suffix is one that retinanet export writes."""
     return path.suffix.lower() in SUFFIXES
 
 
 def load_exported(path: Path, overrides: list[str]) -> LoadedExport:
-    """Read an exported file. `overrides` are key=value words for its config, of keys that are not in its graph.
+    """Read an exported file.
 
-    CheckpointError for a file that cannot be used, ConfigError for other overrides, ResourceError without the runtime.
+    overrides: key=value words for its config, of keys that are not fixed in its graph.
+    Raises CheckpointError for a file that cannot be used, ConfigError for other overrides, and ResourceError if the
+    runtime is not installed.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}; give an exported file.")
@@ -99,16 +102,18 @@ def load_exported(path: Path, overrides: list[str]) -> LoadedExport:
     run, text = open_session(path, torch.get_num_threads()) if is_onnx else open_program(path)
     info = read_info(text, str(path))
     config = with_overrides(info.config, overrides)
-    check_overrides(config, info, path)
+    check_graph_overrides(config, info, path)
     if config.threads:
         torch.set_num_threads(config.threads)
         run = open_session(path, config.threads)[0] if is_onnx else run
-    detector = ExportedDetector(run, info, build_anchor_spec(config.model), build_detect_rule(config))
-    return LoadedExport(detector, config, info.categories, info.step)
+    detector = ExportedDetector(
+        run=run, info=info, anchors=build_anchor_spec(config.model), rule=build_detect_rule(config)
+    )
+    return LoadedExport(detector=detector, config=config, categories=info.categories, step=info.step)
 
 
-def check_overrides(config: Config, info: ExportInfo, path: Path) -> None:
-    """ConfigError for overrides of what the graph of `path` has fixed."""
+def check_graph_overrides(config: Config, info: ExportInfo, path: Path) -> None:
+    """Raise ConfigError if `config` changes what is fixed in the graph of `path`."""
     before = info.config
     fixed = {
         "model": config.model != before.model,
@@ -124,7 +129,7 @@ def check_overrides(config: Config, info: ExportInfo, path: Path) -> None:
 
 
 def open_session(path: Path, threads: int) -> tuple[Run, str | None]:
-    """An ONNX file in onnxruntime on so many CPU threads, and its metadata."""
+    """Open an ONNX file in onnxruntime with `threads` CPU threads; returns its metadata too."""
     need("onnxruntime")
     import onnxruntime
 
@@ -144,13 +149,13 @@ def open_session(path: Path, threads: int) -> tuple[Run, str | None]:
 
 
 def open_program(path: Path) -> tuple[Run, str | None]:
-    """A .pt2 file, of torch.export or AOTInductor, and its metadata. Runs on torch's own threads."""
+    """Open a .pt2 file of torch.export or AOTInductor; returns its metadata too. It runs on torch's threads."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
             damaged = archive.testzip()
         if damaged is not None:
-            raise zipfile.BadZipFile(f"its record {damaged!r} is not as it was written")
+            raise zipfile.BadZipFile(f"its record {damaged!r} fails its checksum")
         if any("/data/aotinductor/" in f"/{name}" for name in names):
             package = torch._inductor.aoti_load_package(str(path))
             return package, package.get_metadata().get(KEY)
@@ -162,5 +167,5 @@ def open_program(path: Path) -> tuple[Run, str | None]:
 
 
 def load_any(path: Path, overrides: list[str]) -> SavedDetector | LoadedExport:
-    """A checkpoint, or a file that retinanet export wrote."""
+    """Read a checkpoint, or a file that retinanet export wrote."""
     return load_exported(path, overrides) if is_exported(path) else load_detector(path, overrides)

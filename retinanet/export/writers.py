@@ -1,4 +1,4 @@
-"""From a detector to a file: ONNX, an ExportedProgram, or an AOTInductor package."""
+"""Write a detector to a file: ONNX, an ExportedProgram, or an AOTInductor package."""
 
 import logging
 import os
@@ -18,15 +18,15 @@ from retinanet.export.graph import EXAMPLE_CANVAS, NmsGraph, RawGraph, onnx_tran
 from retinanet.export.info import INPUTS, KEY, NMS_OUTPUTS, RAW_OUTPUTS, ExportInfo, need
 from retinanet.files import replacing
 
-CHATTERING = ("", "torch.onnx", "torch.export", "torch.utils.cpp_extension", "onnxscript", "onnx_ir")
-"""Loggers that tell users of the exporters what concerns their authors; "" is the root."""
+VERBOSE_LOGGERS = ("", "torch.onnx", "torch.export", "torch.utils.cpp_extension", "onnxscript", "onnx_ir")
+"""Loggers of messages that concern the exporters' authors, not their users; "" is the root."""
 
 OPSET = 18
-"""The oldest that torch writes without conversion, so that the most runtimes read it."""
+"""The oldest that torch writes without conversion, which the most runtimes can read."""
 
 
-def trace(detector: Detector, info: ExportInfo) -> ExportedProgram:
-    """The detector's graph for any batch and canvas, on the CPU in float32."""
+def trace_graph(detector: Detector, info: ExportInfo) -> ExportedProgram:
+    """Trace the detector's graph for any batch size and canvas, on the CPU in float32."""
     graph = (NmsGraph(detector) if info.nms else RawGraph(detector)).eval()
     height, width = EXAMPLE_CANVAS
     images = torch.zeros((2, 3, height, width), dtype=torch.uint8 if info.pixels == "uint8" else torch.float32)
@@ -37,9 +37,9 @@ def trace(detector: Detector, info: ExportInfo) -> ExportedProgram:
 
 
 def write_onnx(path: Path, detector: Detector, info: ExportInfo) -> None:
-    """An ONNX file with the metadata of `info`, checked by onnx itself."""
+    """Write an ONNX file with the metadata of `info`, checked by onnx itself."""
     need("onnx", "onnxscript", "onnxruntime")
-    traced = trace(detector, info)
+    traced = trace_graph(detector, info)
     with quiet():
         program = torch.onnx.export(
             traced,
@@ -53,22 +53,22 @@ def write_onnx(path: Path, detector: Detector, info: ExportInfo) -> None:
     assert program is not None
     model = program.model_proto
     name_dimensions(model)
-    write_checked(path, model, info)
+    with replacing(path) as part:
+        save_checked(part, model, info)
 
 
-def write_checked(path: Path, model: Any, info: ExportInfo) -> None:
-    """Write an onnx.ModelProto with the metadata of `info` in one step, having checked it."""
+def save_checked(path: Path, model: Any, info: ExportInfo) -> None:
+    """Check an onnx.ModelProto and save it with the metadata of `info`."""
     import onnx
 
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, {KEY: info.as_text()})
     onnx.checker.check_model(model, full_check=True)
-    with replacing(path) as part:
-        onnx.save(model, part)
+    onnx.save(model, path)
 
 
 def name_dimensions(model: Any) -> None:
-    """Speaking names for the free dimensions of inputs and outputs, instead of the tracer's own."""
+    """Give the free dimensions of inputs and outputs descriptive names instead of the tracer's."""
     names: dict[str, str] = {}
     images, sizes = model.graph.input
     for dimension, name in zip(images.type.tensor_type.shape.dim, ("batch", "3", "height", "width"), strict=True):
@@ -78,28 +78,28 @@ def name_dimensions(model: Any) -> None:
         for dimension in value.type.tensor_type.shape.dim:
             if dimension.dim_param:
                 dimension.dim_param = names.get(dimension.dim_param, "anchors")
-    # They carry the tracer's names, and every runtime finds shapes by itself.
+    # They have the tracer's names, and every runtime infers shapes itself.
     del model.graph.value_info[:]
 
 
 def write_program(path: Path, detector: Detector, info: ExportInfo) -> None:
-    """A torch.export file (.pt2)."""
-    traced = trace(detector, info)
+    """Write a torch.export file (.pt2)."""
+    traced = trace_graph(detector, info)
     with replacing(path, also=(RuntimeError,)) as part:
         torch.export.save(traced, part, extra_files={KEY: info.as_text()})
 
 
 def write_package(path: Path, detector: Detector, info: ExportInfo) -> None:
-    """A package (.pt2) of machine code for this kind of CPU. ResourceError where no C++ compiler works."""
+    """Write a package (.pt2) of machine code for this kind of CPU. Raises ResourceError without a C++ compiler."""
     from torch._inductor import aoti_compile_and_package
 
     compilers = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++"]
     if not any(map(shutil.which, compilers)):
         raise ResourceError(
             f"--format aoti: needs a C++ compiler and {' or '.join(compilers)} is not on the PATH; install one "
-            "(Debian: `apt install g++`), name yours in CXX, or leave out --format."
+            "(Debian: `apt install g++`), set CXX to yours, or leave out --format."
         )
-    traced = trace(detector, info)
+    traced = trace_graph(detector, info)
     with replacing(path) as part, quiet():
         aoti_compile_and_package(
             traced, package_path=str(part), inductor_configs={"aot_inductor.metadata": {KEY: info.as_text()}}
@@ -108,8 +108,8 @@ def write_package(path: Path, detector: Detector, info: ExportInfo) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the exporters' own chatter about what they specialise or deprecate."""
-    loggers = [logging.getLogger(name) for name in CHATTERING]
+    """Silence the exporters' messages about specialisations and deprecations."""
+    loggers = [logging.getLogger(name) for name in VERBOSE_LOGGERS]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:

@@ -1,11 +1,11 @@
-"""The formats that weights come in, and the config that goes with each: network, preprocessing, losses, inference.
+"""Formats of foreign weights and the config of each: network, preprocessing, losses and inference.
 
-The keys are those of configs/recipes/*.yaml, which hold the schedules too; a test keeps both alike. Sources:
+The keys are those of configs/recipes/*.yaml, which also hold the schedules; a test compares the two. Sources:
 torchvision models/detection/retinanet.py; detectron2 config/defaults.py and configs/Base-RetinaNet.yaml; mmdetection
 configs/_base_/models/retinanet_r50_fpn.py.
 """
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, assert_never
 
 from retinanet.config.schema import Config
 from retinanet.interop.layout import Layout
@@ -15,31 +15,31 @@ FormatName = Literal["torchvision_v1", "torchvision_v2", "detectron2", "mmdetect
 
 
 class Format(NamedTuple):
-    """How one project writes a RetinaNet down."""
+    """How one project stores a RetinaNet."""
 
     name: FormatName
     naming: Naming
     scales_outermost: bool
-    """Order of a cell's anchors: scales outermost (detectron2), or aspect ratios as ours."""
+    """Order of a cell's anchors: scales outermost (detectron2), or aspect ratios as in this project."""
     rows_are_ids: bool
-    """Whether output k of the class head is category id k (torchvision), or classes are contiguous."""
+    """Whether output k of the class head is category id k (torchvision) rather than the k-th class."""
 
 
 FORMATS = {
-    "torchvision_v1": Format("torchvision_v1", TORCHVISION, scales_outermost=False, rows_are_ids=True),
-    "torchvision_v2": Format("torchvision_v2", TORCHVISION, scales_outermost=False, rows_are_ids=True),
-    "detectron2": Format("detectron2", DETECTRON2, scales_outermost=True, rows_are_ids=False),
-    "mmdetection": Format("mmdetection", MMDETECTION, scales_outermost=False, rows_are_ids=False),
+    "torchvision_v1": Format(name="torchvision_v1", naming=TORCHVISION, scales_outermost=False, rows_are_ids=True),
+    "torchvision_v2": Format(name="torchvision_v2", naming=TORCHVISION, scales_outermost=False, rows_are_ids=True),
+    "detectron2": Format(name="detectron2", naming=DETECTRON2, scales_outermost=True, rows_are_ids=False),
+    "mmdetection": Format(name="mmdetection", naming=MMDETECTION, scales_outermost=False, rows_are_ids=False),
 }
 
 STRIDES_MAY_MOVE = ("resnet50", "resnet101", "resnet152")
 
 CAFFE_PIXELS = {"order": "bgr", "mean": (103.53, 116.28, 123.675), "std": (1.0, 1.0, 1.0)}
-"""For Caffe's ResNets (MSRA), in detectron2 and mmdetection alike; their strides are in 1x1 convolutions."""
+"""Of Caffe's ResNets (MSRA) in detectron2 and mmdetection; their strides are in 1x1 convolutions."""
 
 
 def recipe_keys(name: FormatName) -> dict[str, Any]:
-    """Sections of a config that follow from the project alone, as far as they are not the schema's defaults."""
+    """Sections of a config that follow from the project alone and differ from the schema's defaults."""
     assign = {"low_quality": True, "crowd_overlap": 1.0}
     data: dict[str, Any] = {"shorter_side": (800,), "longer_side": 1333, "canvases": "tight"}
     match name:
@@ -83,13 +83,15 @@ def recipe_keys(name: FormatName) -> dict[str, Any]:
                 "data": {**data, "resize": "float_bilinear"},
                 "eval": {"batch_size": 1},
             }
+        case _:
+            assert_never(name)
 
 
 def build_config(name: FormatName, layout: Layout, pixels: dict[str, Any] | None, caffe: bool | None) -> Config:
-    """The config of a foreign network: its project's recipe, and what its tensors tell.
+    """The config of a foreign network: its project's recipe, completed from its tensors.
 
-    pixels: config `model.pixels` where the file says them. caffe: whether the backbone is one of Caffe's (strides in
-    its 1x1 convolutions, BGR pixels that are not divided); None where the file does not say.
+    pixels: config `model.pixels` if the file specifies it. caffe: whether the backbone is one of Caffe's (strides in
+    its 1x1 convolutions, BGR pixels of standard deviation 1); None if the file does not specify it.
     """
     keys = recipe_keys(name)
     model = keys["model"]

@@ -1,4 +1,4 @@
-"""What a network is, read off the names and shapes of its tensors. Pure."""
+"""Infer a network's architecture from the names and shapes of its tensors. Pure."""
 
 from collections.abc import Callable
 from functools import partial
@@ -22,14 +22,14 @@ RESNEXTS = {
     ("resnet101", 256, 8): "resnext101_32x8d",
     ("resnet101", 256, 4): "resnext101_64x4d",
 }
-"""By depth, channels of C2's 3x3 convolutions and channels of their groups."""
-
+"""By depth, channels of C2's 3x3 convolutions and channels of each of their groups."""
 
 MOST_IN_A_ROW = 64
+"""Upper bound of the blocks of a stage and of the convolutions of a subnet."""
 
 
 class Layout(NamedTuple):
-    """A network as its tensors describe it."""
+    """The architecture that a state dict describes."""
 
     shape: Shape
     backbone: str
@@ -39,22 +39,25 @@ class Layout(NamedTuple):
     head_channels: int
     p6_source: Literal["c5", "p5"]
     anchors: int
-    """Of a cell."""
+    """Per cell."""
     outputs: int
-    """Of the class head for an anchor."""
+    """Of the class head per anchor."""
 
 
 def shape_of(backbone: str, depth: int, head_gn: bool) -> Shape:
-    """The shape of a network with a ResNet or ResNeXt of ours; `backbone` as config `model.backbone.name`."""
+    """The shape of a network with a ResNet or ResNeXt; `backbone` as config `model.backbone.name`."""
     plain = next((net for (net, _, _), name in RESNEXTS.items() if name == backbone), backbone)
     for (blocks, bottleneck), name in RESNETS.items():
         if name == plain:
-            return Shape(blocks, bottleneck, depth, head_gn)
+            return Shape(blocks=blocks, bottleneck=bottleneck, depth=depth, head_gn=head_gn)
     raise ConfigError(f"model.backbone.name is {backbone!r}: other projects' files hold ResNets and ResNeXts only.")
 
 
 def infer(state: dict[str, Tensor], naming: Naming, source: str) -> Layout:
-    """The layout of `state`. CheckpointError where its names are not of `naming` or of no backbone that we have."""
+    """The layout of `state`.
+
+    Raises CheckpointError if its names are not those of `naming` or its backbone is not supported.
+    """
     needed = (naming.class_predict, naming.box_predict, naming.lateral.format(level=0, p=3), naming.p6)
     lacking = [f"{module}.weight" for module in needed if f"{module}.weight" not in state]
     if lacking or f"{naming.stem}.weight" not in state:
@@ -68,17 +71,17 @@ def infer(state: dict[str, Tensor], naming: Naming, source: str) -> Layout:
     if remainder or not anchors or class_weight.shape[0] % anchors:
         raise CheckpointError(
             f"{source}: {class_weight.shape[0]} outputs of {naming.class_predict} and {box_weight.shape[0]} of "
-            f"{naming.box_predict} are not those of one number of anchors."
+            f"{naming.box_predict} do not belong to the same number of anchors."
         )
     shape = _shape(state, naming)
     return Layout(
-        shape,
-        _backbone(state, naming, shape, source),
-        channels,
-        box_weight.shape[1],
-        "p5" if p6.shape[1] == channels else "c5",
-        anchors,
-        class_weight.shape[0] // anchors,
+        shape=shape,
+        backbone=_backbone(state, naming, shape, source),
+        channels=channels,
+        head_channels=box_weight.shape[1],
+        p6_source="p5" if p6.shape[1] == channels else "c5",
+        anchors=anchors,
+        outputs=class_weight.shape[0] // anchors,
     )
 
 
@@ -95,11 +98,16 @@ def _shape(state: dict[str, Tensor], naming: Naming) -> Shape:
     def convolution_is_there(index: int) -> bool:
         return any(tower_names(conv, norm, index, head_gn)[0] + ".weight" in state for conv, norm in subnets)
 
-    return Shape((counts[0], counts[1], counts[2], counts[3]), any(third), _count(convolution_is_there), head_gn)
+    return Shape(
+        blocks=(counts[0], counts[1], counts[2], counts[3]),
+        bottleneck=any(third),
+        depth=_count(convolution_is_there),
+        head_gn=head_gn,
+    )
 
 
 def _count(is_there: Callable[[int], bool]) -> int:
-    """How many of a row there must be, whose members may lack tensors: one more than the last that is there."""
+    """The length of a row some of whose members may be missing: one more than the index of the last one present."""
     return max((index + 1 for index in range(MOST_IN_A_ROW) if is_there(index)), default=0)
 
 
@@ -114,25 +122,25 @@ def _backbone(state: dict[str, Tensor], naming: Naming, shape: Shape, source: st
             name, described = RESNEXTS.get((name, width, group)), f"{described} of {width} channels in {group}s"
     if name is None:
         raise CheckpointError(
-            f"{source}: its backbone of {described} is none of ours: "
+            f"{source}: its backbone of {described} is not supported; supported are "
             f"{', '.join([*RESNETS.values(), *RESNEXTS.values()])}."
         )
     return name
 
 
-def ours_from_scale_major(ratios: int, scales: int) -> list[int]:
-    """Where our anchors stand in a cell that counts scales outermost and ratios innermost (detectron2).
+def order_from_scale_major(ratios: int, scales: int) -> list[int]:
+    """Index of each of this project's anchors within a cell that counts scales outermost (detectron2).
 
-    Ours count aspect ratios outermost and scales innermost, as torchvision and mmdetection do.
+    This project counts aspect ratios outermost and scales innermost, as torchvision and mmdetection do.
     """
     return torch.arange(scales * ratios).view(scales, ratios).T.flatten().tolist()
 
 
-def reordered(channels: Tensor, order: list[int]) -> Tensor:
+def reorder_anchors(channels: Tensor, order: list[int]) -> Tensor:
     """(C * O, ...) weights or biases with anchor c taken from anchor order[c]."""
-    return channels.unflatten(0, (len(order), -1))[order].flatten(0, 1)
+    return channels.reshape(len(order), -1, *channels.shape[1:])[order].flatten(0, 1)
 
 
-def kept_outputs(channels: Tensor, anchors: int, rows: list[int]) -> Tensor:
+def select_outputs(channels: Tensor, anchors: int, rows: list[int]) -> Tensor:
     """(C * O, ...) weights or biases with only the outputs `rows` of every anchor, in that order."""
-    return channels.unflatten(0, (anchors, -1))[:, rows].flatten(0, 1)
+    return channels.reshape(anchors, -1, *channels.shape[1:])[:, rows].flatten(0, 1)

@@ -1,27 +1,27 @@
-"""How each project names the modules of a RetinaNet, as data, and the map from our names to theirs. Pure.
+"""How each project names the modules of a RetinaNet, as data, and the maps between these names. Pure.
 
-Names of tensors are a module's name, a dot and `weight`, `bias`, `running_mean` or `running_var`, here and there alike.
+In every project, a tensor's name is its module's name, a dot and `weight`, `bias`, `running_mean` or `running_var`.
 """
 
 from typing import NamedTuple
 
 
 class Shape(NamedTuple):
-    """What decides which modules a network has."""
+    """The quantities that determine which modules a network has."""
 
     blocks: tuple[int, int, int, int]
     """Residual blocks of C2 to C5."""
     bottleneck: bool
     depth: int
-    """Convolutions of a subnet before the last."""
+    """Convolutions of a subnet before its last one."""
     head_gn: bool
 
 
 class Naming(NamedTuple):
     """Templates of one project's names.
 
-    {stage} is 1..4 for C2 to C5 and {res} one more; {level} is 0..2 for P3 to P5 and {p} is 3..5; {i} counts a subnet's
-    convolutions, and {at} and {norm_at} are their places in a row with norms and activations.
+    {stage} is 1..4 for C2 to C5 and {res} is one more; {level} is 0..2 for P3 to P5 and {p} is 3..5; {i} numbers the
+    convolutions of a subnet, and {at} and {norm_at} are positions in a sequence that includes norms and activations.
     """
 
     stem: str
@@ -44,7 +44,7 @@ class Naming(NamedTuple):
     box_predict: str
 
 
-OURS = Naming(
+RETINANET = Naming(
     stem="backbone.stages.0.0",
     stem_norm="backbone.stages.0.1",
     block="backbone.stages.{stage}.{block}",
@@ -138,7 +138,7 @@ def tower_names(conv: str, norm: str, index: int, head_gn: bool) -> tuple[str, s
 
 
 def modules(naming: Naming, shape: Shape) -> list[str]:
-    """The names of all modules with tensors, in one order for every naming."""
+    """The names of all modules with tensors, in the same order for every naming."""
     names = [naming.stem, naming.stem_norm]
     for stage, count in enumerate(shape.blocks, start=1):
         for block in range(count):
@@ -156,8 +156,8 @@ def modules(naming: Naming, shape: Shape) -> list[str]:
     return [*names, naming.class_predict, naming.box_predict]
 
 
-def translated(name: str, module_map: dict[str, str]) -> str:
-    """A tensor's name with its module renamed; a name of no known module as it is."""
+def translate(name: str, module_map: dict[str, str]) -> str:
+    """A tensor's name with its module renamed; unchanged if the module is not in the map."""
     module, _, leaf = name.rpartition(".")
     return f"{module_map[module]}.{leaf}" if module in module_map else name
 

@@ -1,7 +1,8 @@
-"""Which of our networks torchvision's RetinaNet can hold, and how to build that there."""
+"""Networks that torchvision's RetinaNet can represent, and the call that builds one."""
 
-from typing import Any, Literal
+from typing import Literal
 
+from retinanet.config.flat import flat
 from retinanet.config.load import config_to_dict
 from retinanet.config.schema import Config
 from retinanet.errors import ConfigError, list_errors
@@ -12,22 +13,25 @@ from retinanet.interop.naming import Shape
 TorchvisionName = Literal["torchvision_v1", "torchvision_v2"]
 
 FREE = ("backbone.weights", "backbone.norm", "backbone.frozen_stages", "backbone.fold", "head.prior", "channels_last")
-"""Keys of config `model` that do not change what given weights compute (a norm must be a BatchNorm)."""
+"""Keys of config `model` that do not change what given weights compute (the norm must be a BatchNorm)."""
 
 
 def torchvision_shape(config: Config, name: TorchvisionName) -> Shape:
-    """The shape of a network that torchvision can hold. ConfigError lists every key that says it cannot."""
+    """The shape of a network that torchvision can represent.
+
+    Raises ConfigError that lists every key with a value that it cannot represent.
+    """
     keys = recipe_keys(name)["model"]
     second = name == "torchvision_v2"
     keys["fpn"] = {"p6_source": "c5" if second else "p5"}
     keys["head"] = {"norm": "gn" if second else "none", "channels": 256}
-    wanted = _flat(config_to_dict(Config.model_validate({"model": keys}))["model"])
-    ours = _flat(config_to_dict(config)["model"])
-    ours["head.channels"] = ours["head.channels"] or ours["fpn.channels"]
+    wanted = flat(config_to_dict(Config.model_validate({"model": keys}))["model"])
+    own = flat(config_to_dict(config)["model"])
+    own["head.channels"] = own["head.channels"] or own["fpn.channels"]
     errors = [
-        f"model.{key} is {ours[key]!r}, wanted {value!r}"
+        f"model.{key} is {own[key]!r}, wanted {value!r}"
         for key, value in wanted.items()
-        if key not in FREE and ours[key] != value
+        if key not in FREE and own[key] != value
     ]
     if config.model.backbone.norm == "gn":
         errors.append("model.backbone.norm is 'gn', wanted a batch norm")
@@ -39,15 +43,8 @@ def torchvision_shape(config: Config, name: TorchvisionName) -> Shape:
     return shape_of(config.model.backbone.name, config.model.head.depth, second)
 
 
-def _flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in section.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
-
-
 def constructor_call(config: Config, classes: int, name: TorchvisionName) -> str:
-    """The Python that builds torchvision's model for these weights, with our inference."""
+    """The Python call that builds torchvision's model for these weights, with this config's inference settings."""
     function = "retinanet_resnet50_fpn" + ("_v2" if name == "torchvision_v2" else "")
     data, rule = config.data, config.eval
     arguments = {
@@ -65,14 +62,14 @@ def constructor_call(config: Config, classes: int, name: TorchvisionName) -> str
 
 
 def preprocessing_differences(config: Config) -> list[str]:
-    """What torchvision's model will do to images otherwise than this config: detections differ by it."""
+    """Differences between the preprocessing of torchvision's model and this config's, which change detections."""
     data = config.data
     kinds = {"data.resize": (data.resize, "float_bilinear"), "data.canvases": (data.canvases, "tight")}
     lines = [
-        f"{key} is {ours!r}; torchvision's model does {theirs!r}"
-        for key, (ours, theirs) in kinds.items()
-        if ours != theirs
+        f"{key} is {own!r}; torchvision's model works as with {expected!r}"
+        for key, (own, expected) in kinds.items()
+        if own != expected
     ]
     if data.canvas is not None:
-        lines.append(f"data.canvas is {data.canvas}; torchvision's model fits images by min_size and max_size")
+        lines.append(f"data.canvas is {data.canvas}; torchvision's model resizes images by min_size and max_size")
     return lines

@@ -13,7 +13,7 @@ from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss, genera
 from retinanet.detection import boxes
 
 MIN_LOG_SCALE = -8.0
-"""Smallest dw or dh that CIoU decodes: a side that vanishes in float32 has no aspect ratio (0 / 0)."""
+"""Lower bound of dw and dh in CIoU: a side that vanishes in float32 has no aspect ratio (0 / 0)."""
 
 BoxRegressionLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(deltas_P4, boxes_P4, anchors_P4) -> loss_P."""
@@ -32,16 +32,19 @@ def smooth_l1(deltas_P4: Tensor, boxes_P4: Tensor, anchors_P4: Tensor, beta: flo
 
 def giou(deltas_P4: Tensor, boxes_P4: Tensor, anchors_P4: Tensor) -> Tensor:
     """1 - GIoU of the decoded boxes (arXiv 1902.09630)."""
-    return generalized_box_iou_loss(boxes.decode(deltas_P4.float(), anchors_P4), boxes_P4)
+    loss_P: Tensor = generalized_box_iou_loss(boxes.decode(deltas_P4.float(), anchors_P4), boxes_P4)
+    return loss_P
 
 
 def diou(deltas_P4: Tensor, boxes_P4: Tensor, anchors_P4: Tensor) -> Tensor:
     """1 - DIoU of the decoded boxes (arXiv 1911.08287, equation 7)."""
-    return distance_box_iou_loss(boxes.decode(deltas_P4.float(), anchors_P4), boxes_P4)
+    loss_P: Tensor = distance_box_iou_loss(boxes.decode(deltas_P4.float(), anchors_P4), boxes_P4)
+    return loss_P
 
 
 def ciou(deltas_P4: Tensor, boxes_P4: Tensor, anchors_P4: Tensor) -> Tensor:
-    """1 - CIoU of the decoded boxes (arXiv 1911.08287, equation 10); dw and dh are cut at MIN_LOG_SCALE."""
+    """1 - CIoU of the decoded boxes (arXiv 1911.08287, equation 10); dw and dh are clamped to MIN_LOG_SCALE or more."""
     centre_P2, scale_P2 = deltas_P4.float().split(2, dim=-1)
     deltas_P4 = torch.cat([centre_P2, scale_P2.clamp(min=MIN_LOG_SCALE)], dim=-1)
-    return complete_box_iou_loss(boxes.decode(deltas_P4, anchors_P4), boxes_P4)
+    loss_P: Tensor = complete_box_iou_loss(boxes.decode(deltas_P4, anchors_P4), boxes_P4)
+    return loss_P

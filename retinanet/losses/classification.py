@@ -15,20 +15,21 @@ from retinanet.structures import ClassTargets, Scoring
 
 
 def sigmoid_prior_bias(prior: float, classes: int) -> list[float]:
-    """B with sigmoid(b) = prior for every class: -log((1 - pi) / pi)."""
+    """Bias b with sigmoid(b) = prior, for every class: -log((1 - pi) / pi)."""
     return [-math.log((1.0 - prior) / prior)] * classes
 
 
 class ClassificationLoss(NamedTuple):
-    """All that the rest of the project may know of a classification loss."""
+    """The interface of a classification loss to the rest of the project."""
 
     value: Callable[[Tensor, ClassTargets], Tensor]
-    """Head outputs (B, A, O) and targets -> (B, A) float32: what each anchor adds to the loss, normalised."""
+    """Head outputs (B, A, O) and targets -> (B, A) float32: normalised contribution of each anchor to the loss."""
     prior_bias: Callable[[float, int], list[float]] = sigmoid_prior_bias
-    """(pi, K) -> bias of each of the O outputs of an anchor at the start (paper section 4.1); their number is O.
+    """(pi, K) -> initial bias of each of the O outputs of an anchor (paper section 4.1); the length of the list is O.
 
-    The first K outputs are the classes' own."""
+    The first K outputs belong to the classes."""
     scoring: Scoring = SIGMOID
+    """How the outputs become scores."""
 
 
 def over_positives(loss: DenseLoss) -> Callable[[Tensor, ClassTargets], Tensor]:

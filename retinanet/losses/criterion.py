@@ -1,9 +1,9 @@
-"""Raw outputs and an assignment -> named losses. The normaliser is an argument, never found out here.
+"""Raw outputs and an assignment -> named losses. The normaliser is an argument, not computed from the batch.
 
 Legend: B images, A anchors, K head outputs, P positive anchors.
 """
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, assert_never
 
 import numpy as np
 import torch
@@ -16,29 +16,29 @@ from retinanet.structures import ClassTargets, HeadOutputs
 
 Normaliser = Literal["batch_positives", "image_positives", "rank_positives", "running_positives"]
 RUNNING_START, RUNNING_MOMENTUM = 100.0, 0.9
-"""Of detectron2's running mean of positives."""
+"""Initial value and momentum of detectron2's running mean of positives."""
 
 
 class Losses(NamedTuple):
     """Losses of one batch, normalised and weighted; all float32, all but the last with gradient."""
 
     class_B: Tensor
-    """(B,) each image's share of the class loss."""
+    """(B,) contribution of each image to the class loss."""
     box_B: Tensor
-    """(B,) each image's share of the box loss."""
+    """(B,) contribution of each image to the box loss."""
     foreground: Tensor
-    """Scalar: the part of class_B.sum() that positive anchors carry, detached."""
+    """Scalar: the part of class_B.sum() from positive anchors, detached."""
 
     def total(self) -> Tensor:
         """Scalar to differentiate."""
         return self.class_B.sum() + self.box_B.sum()
 
     def sums(self) -> Tensor:
-        """(3,) class loss, box loss and the foreground's part of the class loss, detached."""
+        """(3,) class loss, box loss and the foreground part of the class loss, detached."""
         return torch.stack([self.class_B.detach().sum(), self.box_B.detach().sum(), self.foreground])
 
     def finite(self) -> Tensor:
-        """(B,) bool: images whose losses are numbers."""
+        """(B,) bool: images whose losses are finite."""
         return torch.isfinite(self.class_B.detach() + self.box_B.detach())
 
 
@@ -52,13 +52,13 @@ class Criterion(NamedTuple):
 
 
 class Divisor(NamedTuple):
-    """By what the losses of a micro-batch are divided."""
+    """Divisor of the losses of a micro-batch."""
 
     normaliser_B: Tensor
     """(B,) float32 > 0. For the paper's rule each entry is the number of positives of the whole effective batch: all
     ranks, all accumulated micro-batches."""
     images: int
-    """Images of the whole effective batch."""
+    """Number of images in the whole effective batch."""
 
 
 def criterion(
@@ -69,7 +69,7 @@ def criterion(
     divisor: Divisor,
     seeds_B: Tensor,
 ) -> Losses:
-    """Sum the class loss over all anchors and the box loss over the positives, each divided as it asks (paper 4.1).
+    """Class loss summed over all anchors, box loss over the positives, both divided by `divisor` (paper section 4.1).
 
     seeds_B: (B,) int64 on the CPU, for class losses that draw anchors at random.
     """
@@ -79,36 +79,37 @@ def criterion(
     box_B = torch.zeros_like(divisor.normaliser_B).index_add(0, image_P, box_P / divisor.normaliser_B[image_P])
 
     targets = ClassTargets(
-        assignment.labels_BA,
-        divisor.normaliser_B,
-        divisor.images,
-        seeds_B,
-        anchors_A4,
-        outputs.deltas_BA4.detach(),
-        assignment.boxes_P4,
-        box_P.detach(),
+        labels_BA=assignment.labels_BA,
+        normaliser_B=divisor.normaliser_B,
+        images=divisor.images,
+        seeds_B=seeds_B,
+        anchors_A4=anchors_A4,
+        deltas_BA4=outputs.deltas_BA4.detach(),
+        boxes_P4=assignment.boxes_P4,
+        box_loss_P=box_P.detach(),
     )
     loss_BA = parts.class_loss.value(outputs.logits_BAK, targets) * parts.class_weight
     return Losses(loss_BA.sum(dim=1), box_B, loss_BA.detach()[image_P, anchor_P].sum())
 
 
 class StepPositives(NamedTuple):
-    """Positive anchors of one step, counted for every normaliser."""
+    """Positive anchors of one step, as the normalisers need them."""
 
     ranks_R: Tensor
     """(R,) int64, positives of each rank over all its accumulated micro-batches."""
     running_R: Tensor | None
-    """(R,) float32, `move_running`'s means with this step in them; None where no normaliser wants them."""
+    """(R,) float32, running means that include this step, see `move_running`; None if the normaliser has none."""
     rank: int
     images: int
-    """Images of the whole effective batch."""
+    """Number of images in the whole effective batch."""
 
 
 def normaliser(kind: Normaliser, positives_B: Tensor, step: StepPositives) -> Tensor:
-    """The (B,) float32 divisors of a micro-batch, at least 1 each; positives_B: (B,) positives of its images.
+    """(B,) float32 divisors of a micro-batch, each at least 1; positives_B: (B,) positives of its images.
 
-    The losses of all ranks are summed, so where each rank (Detectron, mmdetection, detectron2) or each image
-    (torchvision) divides by positives of its own, and the results are averaged, the divisor holds their number too.
+    The losses of all ranks are summed here. Where the original divides by the positives of each rank (Detectron,
+    mmdetection, detectron2) or image (torchvision) and then averages, the divisor includes the number of ranks or
+    images.
     """
     match kind:
         case "image_positives":
@@ -120,16 +121,18 @@ def normaliser(kind: Normaliser, positives_B: Tensor, step: StepPositives) -> Te
         case "running_positives":
             assert step.running_R is not None
             shared = step.running_R[step.rank] * len(step.ranks_R)
+        case _:
+            assert_never(kind)
     return shared.expand(len(positives_B))
 
 
 def move_running(running_R: Tensor, positives_R: Tensor) -> Tensor:
-    """The running means of each rank's positives after a step with `positives_R` (detectron2's loss_normalizer)."""
+    """Running means of each rank's positives after a step with `positives_R` (detectron2's loss_normalizer)."""
     return RUNNING_MOMENTUM * running_R + (1.0 - RUNNING_MOMENTUM) * positives_R.clamp(min=1)
 
 
 def image_seeds(seed: int, step: int, image_ids: list[int]) -> Tensor:
-    """(B,) int64 on the CPU, one for each image, the same on whatever rank or in whatever micro-batch it falls."""
+    """(B,) int64 on the CPU: one seed per image, independent of its rank and micro-batch."""
     states = [
         np.random.SeedSequence([seed, step, image_id % 2**64]).generate_state(1, np.uint64)[0] for image_id in image_ids
     ]

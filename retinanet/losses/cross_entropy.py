@@ -11,7 +11,7 @@ from retinanet.structures import IGNORE
 
 
 def signed_logits(logits_K: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The two tensors that every sigmoid loss is written in, each (..., K).
+    """The two tensors that every sigmoid loss is expressed in, each (..., K).
 
     logits_K: (..., K), any float type; labels: (...) int64, class index, BACKGROUND or IGNORE.
     Returns is_class (bool: this output's class is the label) and s = -y x in float32, where y = 1 at the label's

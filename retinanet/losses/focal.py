@@ -13,7 +13,7 @@ from retinanet.losses.cross_entropy import drop_ignored, signed_logits
 def focal(logits_K: Tensor, labels: Tensor, alpha: float, gamma: float) -> Tensor:
     """FL(p_t) = -alpha_t (1 - p_t)^gamma log p_t (equation 5) summed over the K outputs: float32 (...).
 
-    The modulating factor is exp(gamma * logsigmoid(s)), s = -y x, so that neither it nor its gradient meets
+    The modulating factor is exp(gamma * logsigmoid(s)), s = -y x, so that neither it nor its gradient evaluates
     0^(gamma - 1) at large logits.
     """
     is_class, s = signed_logits(logits_K, labels)

@@ -1,7 +1,7 @@
 """Dense sigmoid losses in one compiled pass: value and analytic gradient together, from logits and integer labels.
 
-The plain losses keep a dozen tensors as large as the logits for their backward pass; here the gradient is the only
-one. Small batches take the plain loss, so that nobody waits for a compiler to save microseconds.
+The plain losses keep a dozen tensors as large as the logits for their backward pass; here only the gradient is kept.
+Small batches use the plain loss, for which compiling would not pay off.
 
 Legend: N anchors of a batch, K classes.
 """
@@ -22,11 +22,10 @@ DenseLoss = Callable[[Tensor, Tensor], Tensor]
 """(logits (..., K), labels (...)) -> loss (...), summed over the K outputs."""
 
 NegativeMargin = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""s -> value and slope; see `margins.py`."""
-
+"""s = -y x -> loss of an output and its derivative by s; y is 1 for the label's class, else -1, and x the logit."""
 
 OnePass = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""(logits_NK, labels_N int32) -> loss_N, gradient_NK: each anchor's loss and its derivative by its logits."""
+"""(logits_NK, labels_N int32) -> loss_N, gradient_NK: loss of each anchor and its derivative by the logits."""
 
 
 class Kernel(NamedTuple):
@@ -34,13 +33,13 @@ class Kernel(NamedTuple):
 
     one_pass: OnePass
     value_alone: Callable[[Tensor, Tensor], Tensor]
-    """(logits_NK, labels_N int32) -> loss_N, where nobody asks for the gradient."""
+    """(logits_NK, labels_N int32) -> loss_N, if no gradient is needed."""
     scale_rows: Callable[[Tensor, Tensor], Tensor]
-    """(gradient_NK, scale_N) -> gradient_NK, changed in place."""
+    """(gradient_NK, scale_N) -> gradient_NK, modified in place."""
 
 
 FUSED_FROM = 1 << 21
-"""Outputs of a batch from which a compiled loss is used; two million take the plain one some 50 ms on two cores."""
+"""Outputs in a batch from which the compiled loss is used; the plain one takes 50 ms for two million on two cores."""
 
 
 def value_and_gradient(
@@ -48,8 +47,8 @@ def value_and_gradient(
 ) -> tuple[Tensor, Tensor]:
     """Loss of each anchor and its gradient by each logit; both are exactly 0 where the label is IGNORE.
 
-    logits_NK: any float type, computed in float32 (float64 stays); labels_N: int32. Returns (N,) and (N, K), the
-    latter in the logits' type, but float32 for float16, in which a gradient would vanish before the loss is scaled.
+    logits_NK: any float type, computed in float32 (float64 stays float64); labels_N: int32. Returns (N,) and (N, K),
+    the latter in the logits' type, but float32 for float16, where a gradient could underflow before loss scaling.
     """
     x_NK = logits_NK if logits_NK.dtype == torch.float64 else logits_NK.float()
     is_class = labels_N[:, None] == torch.arange(logits_NK.shape[1], dtype=torch.int32, device=labels_N.device)
@@ -63,21 +62,23 @@ def value_and_gradient(
 
 
 def sigmoid_pass(margin: NegativeMargin, positive_weight: float, negative_weight: float) -> OnePass:
-    """`value_and_gradient` of logits and labels alone."""
+    """`value_and_gradient` as a function of logits and labels."""
     return partial(value_and_gradient, margin=margin, positive_weight=positive_weight, negative_weight=negative_weight)
 
 
 def scale_rows(gradient_NK: Tensor, scale_N: Tensor) -> Tensor:
-    """The chain rule, in place; compiled, as mixed types are slow otherwise."""
+    """The chain rule, in place; compiled, because mixed types are slow otherwise."""
     return gradient_NK.mul_(scale_N[:, None])
 
 
 class _Dense(torch.autograd.Function):
-    """Keeps the gradient instead of what it would be computed from; can be differentiated once."""
+    """Keeps the gradient instead of the tensors to compute it from; can be differentiated once."""
 
     @staticmethod
     def forward(ctx: Any, logits_NK: Tensor, labels_N: Tensor, kernel: Kernel) -> Tensor:
-        loss_N, gradient_NK = kernel.one_pass(logits_NK, labels_N)
+        """Compute the loss, and the gradient for the backward pass."""
+        # Detached: the compiler reads .grad of its inputs, about which torch warns for tensors of a graph.
+        loss_N, gradient_NK = kernel.one_pass(logits_NK.detach(), labels_N)
         ctx.save_for_backward(gradient_NK)
         ctx.scale_rows = kernel.scale_rows
         return loss_N
@@ -85,15 +86,16 @@ class _Dense(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, scale_N: Tensor) -> tuple[Tensor, None, None]:
+        """Scale the kept gradient."""
         (gradient_NK,) = ctx.saved_tensors
-        # In place: autograd itself refuses a second backward through a saved tensor that was changed.
+        # In place: autograd refuses a second backward pass through a saved tensor that has been modified.
         return ctx.scale_rows(gradient_NK, scale_N), None, None
 
 
 class FusedLoss:
-    """A dense loss that compiles itself when it first meets a batch worth it; until then, and elsewhere, the plain one.
+    """A dense loss that compiles itself for the first large batch; small ones, and other machines, use the plain loss.
 
-    The choice depends on shape and machine alone, so a resumed run makes the same one.
+    The choice depends on shape and machine only, so a resumed run makes the same one.
     """
 
     def __init__(self, plain: DenseLoss, one_pass: OnePass) -> None:
@@ -103,26 +105,29 @@ class FusedLoss:
         self.refused = False
 
     def __call__(self, logits_K: Tensor, labels: Tensor) -> Tensor:
+        """Logits (..., K) and labels (...) -> loss (...), summed over the K outputs."""
         small = logits_K.numel() < FUSED_FROM
         if small or self.refused or not can_compile(logits_K.device.type):
             return self.plain(logits_K, labels)
-        from torch._dynamo.exc import BackendCompilerFailed  # a second to import, for those who need it
+        from torch._dynamo.exc import BackendCompilerFailed  # takes a second, so only if needed
 
         if self.kernel is None:
             prepare_compiler()
             self.kernel = Kernel(
-                torch.compile(self.one_pass, dynamic=True),
-                torch.compile(lambda logits_NK, labels_N: self.one_pass(logits_NK, labels_N)[0], dynamic=True),
-                torch.compile(scale_rows, dynamic=True),
+                one_pass=torch.compile(self.one_pass, dynamic=True),
+                value_alone=torch.compile(lambda logits, labels: self.one_pass(logits, labels)[0], dynamic=True),
+                scale_rows=torch.compile(scale_rows, dynamic=True),
             )
         flat = (logits_K.flatten(0, -2), labels.flatten().to(torch.int32))
         trains = torch.is_grad_enabled() and logits_K.requires_grad
         try:
-            loss_N: Tensor = _Dense.apply(*flat, self.kernel) if trains else self.kernel.value_alone(*flat)
+            loss_N: Tensor = (
+                _Dense.apply(*flat, self.kernel) if trains else self.kernel.value_alone(flat[0].detach(), flat[1])
+            )
         except BackendCompilerFailed as error:
             self.refused = True
             reason = str(error).splitlines()[0]
-            warnings.warn(f"the class loss runs uncompiled, which is slower but the same: {reason}", stacklevel=2)
+            warnings.warn(f"the class loss runs uncompiled: slower, with the same results: {reason}", stacklevel=2)
             return self.plain(logits_K, labels)
         return loss_N.view(labels.shape)
 
@@ -130,8 +135,8 @@ class FusedLoss:
 def softplus_and_sigmoid(s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """log(1 + e^s), sigmoid(s) and log sigmoid(s), from one exponential that cannot overflow.
 
-    log(1 + e) for e = exp(-|s|) in 0..1 is 2 artanh(z), z = e / (2 + e) <= 1/3, by its series to z^13: what is left
-    out is under 3e-8 of it, and compilers vectorise this but not log1p.
+    log(1 + e) for e = exp(-|s|) in 0..1 is 2 artanh(z), z = e / (2 + e) <= 1/3, computed by its series up to z^13: the
+    relative error is below 3e-8, and compilers vectorise this but not log1p.
     """
     e = torch.exp(-s.abs())
     z = e / (2.0 + e)

@@ -17,7 +17,7 @@ from retinanet.losses.sampled import Normaliser, minibatch_cross_entropy
 from retinanet.structures import BACKGROUND, IGNORE, ClassTargets
 
 FIRST_PREFIX = 4
-"""Candidates that NMS sees first, in minibatches. 4 to 32 tried: 4 fastest at A = 178k; no result depends on it."""
+"""Size of NMS's first prefix, in minibatches. Of 4 to 32, 4 was fastest at A = 178k; no result depends on it."""
 
 
 class OhemRule(NamedTuple):
@@ -30,19 +30,20 @@ class OhemRule(NamedTuple):
     normaliser: Normaliser
     ignored: Literal["drop", "background"]
     negatives_per_positive: int | None
-    """None keeps the hardest of all; n keeps at most n negatives to a kept positive."""
+    """None keeps the hardest of all anchors; n keeps at most n negatives per kept positive."""
 
 
 def nms_survivors(boxes_N4: Tensor, groups_N: Tensor | None, iou: float) -> Tensor:
-    """Ascending indices of the boxes that greedy NMS leaves, earlier boxes first; within each group where given.
+    """Ascending indices of the boxes that survive greedy NMS, earlier boxes first; within each group if given.
 
-    Each group has an NMS of its own: torchvision's batched_nms may shift groups apart by an offset instead, which
-    rounds IoUs, and lets groups meet where decoded coordinates are negative.
+    Each group has its own NMS: torchvision's batched_nms may shift groups apart by an offset instead, which rounds
+    IoUs, and lets groups overlap if decoded coordinates are negative.
     """
-    # Strictly falling scores, so that no tie is left to the kernel; float32 counts exactly to 2^24 boxes.
+    # Strictly decreasing scores, so that no tie is left to the kernel; float32 counts exactly up to 2^24 boxes.
     rank_N = torch.arange(len(boxes_N4), 0, -1, dtype=torch.float32, device=boxes_N4.device)
     if groups_N is None:
-        return nms(boxes_N4, rank_N, iou).sort().values
+        kept_S: Tensor = nms(boxes_N4, rank_N, iou).sort().values
+        return kept_S
     survivors = []
     for group in groups_N.unique():
         members = (groups_N == group).nonzero().flatten()
@@ -56,12 +57,12 @@ class Ranked(NamedTuple):
     boxes_C4: Tensor
     """(C, 4) float32, predicted boxes."""
     groups_C: Tensor | None
-    """(C,) int64, NMS stays within a group; None: one for all."""
+    """(C,) int64, NMS is done within each group; None: one group."""
     positive_C: Tensor
     """(C,) bool."""
 
     def survivors_among(self, indices_N: Tensor, iou: float) -> Tensor:
-        """Which of these candidates (ascending) are left by an NMS among them alone."""
+        """Which of these candidates (ascending) survive an NMS among them alone."""
         groups_N = None if self.groups_C is None else self.groups_C[indices_N]
         return indices_N[nms_survivors(self.boxes_C4[indices_N], groups_N, iou)]
 
@@ -80,32 +81,32 @@ class Ranked(NamedTuple):
 
 
 def survives(candidate: int, ranked: Ranked, iou: float, fate: dict[int, bool]) -> bool:
-    """Whether NMS among all candidates leaves this one, by deciding only those that its own fate hangs on.
+    """Whether a candidate survives NMS among all candidates, by deciding only those that its own fate depends on.
 
-    A candidate survives if none of its rivals does. They are asked hardest first: the harder, the fewer rivals of
-    their own. fate: what is known of some candidates; what is found out is added.
+    A candidate survives if none of its rivals does. These are decided hardest first: the harder, the fewer rivals they
+    have themselves. fate: known results, candidate -> survives; new ones are added.
     """
     rivals = {candidate: ranked.rivals(candidate, iou)}
-    asked = [candidate]
-    while asked:
-        current = asked[-1]
-        waiting = rivals[current]
-        while waiting and fate.get(waiting[-1]) is False:
-            waiting.pop()
-        if waiting and waiting[-1] not in fate:
-            asked.append(waiting[-1])
-            rivals[waiting[-1]] = ranked.rivals(waiting[-1], iou)
+    undecided = [candidate]
+    while undecided:
+        current = undecided[-1]
+        remaining = rivals[current]
+        while remaining and fate.get(remaining[-1]) is False:
+            remaining.pop()
+        if remaining and remaining[-1] not in fate:
+            undecided.append(remaining[-1])
+            rivals[remaining[-1]] = ranked.rivals(remaining[-1], iou)
         else:
-            fate[current] = not waiting
-            asked.pop()
+            fate[current] = not remaining
+            undecided.pop()
     return fate[candidate]
 
 
 def hardest_positives(ranked: Ranked, survivors_S: Tensor, prefix: int, iou: float, most: int) -> Tensor:
-    """The hardest `most` positives that NMS among all candidates leaves: ascending indices.
+    """The hardest `most` positives that survive NMS among all candidates: ascending indices.
 
-    survivors_S: what NMS leaves of the first `prefix` candidates. Positives further down, easy ones, are decided one
-    by one, since NMS down to their rank may mean NMS of all anchors.
+    survivors_S: survivors of NMS among the first `prefix` candidates. Later, easier positives are decided one by one,
+    since NMS down to their rank may mean NMS of all anchors.
     """
     found = survivors_S[ranked.positive_C[survivors_S]][:most]
     later = ranked.positive_C[prefix:].nonzero().flatten() + prefix
@@ -128,8 +129,8 @@ def mine(ranked: Ranked, rule: OhemRule) -> Tensor:
     Without a ratio: the `batch` hardest survivors of NMS. With n negatives to a positive: the batch / (1 + n)
     hardest surviving positives, and the hardest surviving negatives, at most n to each of these (SSD).
 
-    Greedy NMS decides a box by harder boxes alone, so the survivors of a prefix are those of the whole within it,
-    and the survivors of a longer prefix are the NMS of these and the newcomers. The prefix grows until it holds
+    Greedy NMS decides a box by harder boxes only, so the survivors of a prefix are the survivors of the whole that lie
+    in it, and those of a longer prefix follow from an NMS of them and the newcomers. The prefix grows until it contains
     enough or everything: the result is exactly that of NMS among all candidates.
     """
     everyone_C = torch.arange(len(ranked.boxes_C4), device=ranked.boxes_C4.device)
@@ -153,9 +154,9 @@ def mine(ranked: Ranked, rule: OhemRule) -> Tensor:
 def hardest(
     logits_BAK: Tensor, labels_BA: Tensor, targets: ClassTargets, rule: OhemRule, hardness: DenseLoss
 ) -> Tensor:
-    """Which anchors are kept: (B, A) bool. Equal losses rank by anchor index.
+    """Which anchors are kept: (B, A) bool. Equal losses are ranked by anchor index.
 
-    labels_BA: (B, A) int64; its IGNORE anchors neither are kept nor suppress another.
+    labels_BA: (B, A) int64; IGNORE anchors are neither kept nor suppress others.
     """
     ranking_BA = hardness(logits_BAK, labels_BA)
     if rule.ranking == "class_and_box":
@@ -167,7 +168,7 @@ def hardest(
         order_C = candidates[ranks_C]
         boxes_C4 = boxes.decode(targets.deltas_BA4[image, order_C].float(), targets.anchors_A4[order_C])
         groups_C = logits_BAK[image].argmax(dim=-1)[order_C] if rule.nms_scope == "class" else None
-        ranked = Ranked(boxes_C4, groups_C, labels_A[order_C] >= 0)
+        ranked = Ranked(boxes_C4=boxes_C4, groups_C=groups_C, positive_C=labels_A[order_C] >= 0)
         kept_BA[image, order_C[mine(ranked, rule)]] = True
     return kept_BA
 
@@ -175,9 +176,9 @@ def hardest(
 def ohem(logits_BAK: Tensor, targets: ClassTargets, rule: OhemRule, hardness: DenseLoss = cross_entropy) -> Tensor:
     """Cross entropy of each image's hardest anchors after NMS, normalised, 0 elsewhere: (B, A) float32.
 
-    hardness: `cross_entropy`, or a faster equal of it; an anchor's is the detached sum over the classes (with
-    `class_and_box` plus targets.box_loss_P). NMS runs over the predicted boxes, decoded from targets.deltas_BA4, harder
-    anchors first. The choice carries no gradient. The box loss stays that of all positives.
+    hardness: `cross_entropy` or a faster equivalent; the hardness of an anchor is its detached sum over the classes,
+    with `class_and_box` plus targets.box_loss_P. NMS runs over the predicted boxes, decoded from targets.deltas_BA4,
+    harder anchors first. The selection carries no gradient. The box loss remains that of all positives.
     """
     labels_BA = targets.labels_BA
     if rule.ignored == "background":

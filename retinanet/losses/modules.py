@@ -1,7 +1,7 @@
 """The library's focal losses as modules.
 
-alpha is a buffer: it moves with the module, is saved in its state_dict under `alpha` (no entry where alpha is
-None) and is no parameter. Module.half() and .bfloat16() round it as they round every buffer.
+alpha is a buffer: it moves with the module, is saved in its state_dict as `alpha` (no entry if alpha is None) and is
+not a parameter. Module.half() and .bfloat16() round it like every buffer.
 """
 
 from collections.abc import Sequence
@@ -20,9 +20,9 @@ from retinanet.losses.functional import (
 
 
 class FocalLoss(nn.Module):
-    """softmax_focal_loss with its options kept; see there for what each means. alpha: None or a float32 buffer.
+    """Module of `softmax_focal_loss`, which documents the options. alpha: None or a float32 buffer.
 
-    Whether alpha has C weights can be told only when logits come; the error is raised then.
+    Whether the number of weights in alpha fits the logits is checked in `forward`.
     """
 
     alpha: Tensor | None
@@ -59,6 +59,7 @@ class FocalLoss(nn.Module):
         )
 
     def extra_repr(self) -> str:
+        """The options, for repr()."""
         alpha = None if self.alpha is None else self.alpha.tolist()
         return (
             f"gamma={self.gamma:g}, alpha={alpha}, reduction={self.reduction}, ignore_index={self.ignore_index}, "
@@ -67,7 +68,7 @@ class FocalLoss(nn.Module):
 
 
 class SigmoidFocalLoss(nn.Module):
-    """sigmoid_focal_loss with its options kept; see there for what each means. alpha: None or a () buffer."""
+    """Module of `sigmoid_focal_loss`, which documents the options. alpha: None or a () buffer."""
 
     alpha: Tensor | None
 
@@ -83,10 +84,11 @@ class SigmoidFocalLoss(nn.Module):
         return sigmoid_focal_loss(logits, target, alpha=self.alpha, gamma=self.gamma, reduction=self.reduction)
 
     def extra_repr(self) -> str:
+        """The options, for repr()."""
         alpha = None if self.alpha is None else self.alpha.tolist()
         return f"alpha={alpha}, gamma={self.gamma:g}, reduction={self.reduction}"
 
 
 def _buffer(alpha: float | Sequence[float] | Tensor | None) -> Tensor | None:
-    """Alpha as a float32 tensor of the module's own, which no caller's later change reaches."""
+    """A float32 copy of alpha, so that later changes of the caller's tensor have no effect."""
     return None if alpha is None else torch.as_tensor(alpha, dtype=torch.float32).detach().clone()

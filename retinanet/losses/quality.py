@@ -2,9 +2,9 @@
 
 Legend: B images, A anchors, K classes, P positive anchors.
 
-Both teach the score of a positive's class to be the IoU of the anchor's predicted box with its ground truth, and every
-other score to be 0. In both the target carries no gradient, while the modulating factor of the score does, as in focal
-loss: so mmdetection differentiates the formulas, neither of which is printed with a stop.
+In both, the target of a positive's class is the IoU of the anchor's predicted box with its ground truth, and of every
+other class 0. In both, the target carries no gradient, while the modulating factor does, as in focal loss; so does
+mmdetection, and neither formula is printed with a stop-gradient.
 """
 
 import torch
@@ -17,7 +17,7 @@ from retinanet.structures import ClassTargets
 
 
 def paired_iou(a_P4: Tensor, b_P4: Tensor) -> Tensor:
-    """IoU (P,) in 0..1 of each box with its partner; 0 where both are empty."""
+    """IoU (P,) in 0..1 of each box with its counterpart; 0 where both are empty."""
     low = torch.maximum(a_P4[:, :2], b_P4[:, :2])
     high = torch.minimum(a_P4[:, 2:], b_P4[:, 2:])
     shared = area(torch.cat([low, high], dim=-1))
@@ -38,7 +38,7 @@ def predicted_iou(targets: ClassTargets) -> Tensor:
 
 
 def quality_targets(logits_BAK: Tensor, targets: ClassTargets) -> tuple[Tensor, Tensor]:
-    """Logits x and wanted scores in 0..1, each (B, A, K) float32 (float64 stays); the second without gradient."""
+    """Logits x and target scores in 0..1, each (B, A, K) float32 (float64 stays); the latter without gradient."""
     x_BAK = logits_BAK if logits_BAK.dtype == torch.float64 else logits_BAK.float()
     is_class_BAK = targets.labels_BA[..., None] == torch.arange(x_BAK.shape[-1], device=x_BAK.device)
     iou_BA1 = predicted_iou(targets)[..., None].to(x_BAK.dtype)
@@ -74,7 +74,7 @@ def varifocal(logits_BAK: Tensor, targets: ClassTargets, alpha: float, gamma: fl
     """
     x_BAK, q_BAK = quality_targets(logits_BAK, targets)
     positive_BAK = q_BAK * soft_cross_entropy(x_BAK, q_BAK)
-    # exp(gamma logsigmoid) instead of a power: neither it nor its gradient meets 0^(gamma - 1).
+    # exp(gamma logsigmoid) instead of a power: neither it nor its gradient evaluates 0^(gamma - 1).
     negative_BAK = alpha * torch.exp(gamma * F.logsigmoid(x_BAK)) * F.softplus(x_BAK)
     loss_BA = torch.where(q_BAK > 0, positive_BAK, negative_BAK).sum(dim=-1)
     return drop_ignored(loss_BA, targets.labels_BA) / targets.normaliser_B[:, None]

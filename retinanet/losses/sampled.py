@@ -1,4 +1,4 @@
-"""Cross entropy of a random minibatch of anchors, the two-stage detectors' rule (Faster R-CNN, arXiv 1506.01497 3.1.3).
+"""Cross entropy of a random minibatch of anchors, as in two-stage detectors (Faster R-CNN, arXiv 1506.01497, 3.1.3).
 
 Legend: B images, A anchors, K classes, M anchors of a minibatch over all images; of one image: P positives and
 N negatives.
@@ -13,7 +13,7 @@ from retinanet.losses.cross_entropy import cross_entropy
 from retinanet.structures import BACKGROUND, ClassTargets
 
 Normaliser = Literal["positives", "kept"]
-"""What the sum over a minibatch is divided by: the targets' normaliser, or the minibatch's own size."""
+"""Divisor of the sum over a minibatch: the targets' normaliser, or the size of the minibatch itself."""
 
 
 class SampleRule(NamedTuple):
@@ -47,7 +47,7 @@ def draw(labels_A: Tensor, seed: int, rule: SampleRule) -> Tensor:
     """Indices of the anchors drawn from one image, positives first: int64 on the labels' device.
 
     At most floor(positive_fraction * batch) positives, each set of that size equally likely; then negatives up to
-    `batch`. Fewer where the image has fewer; ignored anchors are never drawn. A function of labels and seed alone.
+    `batch`. Fewer if the image has fewer; ignored anchors are never drawn. A function of labels and seed only.
     """
     generator = torch.Generator().manual_seed(seed)
     positive_P = (labels_A >= 0).nonzero().flatten()
@@ -61,8 +61,8 @@ def draw(labels_A: Tensor, seed: int, rule: SampleRule) -> Tensor:
 def sampled(logits_BAK: Tensor, targets: ClassTargets, rule: SampleRule) -> Tensor:
     """Cross entropy of `batch` anchors of each image drawn by its seed, normalised, 0 elsewhere: (B, A) float32.
 
-    The box loss is that of all positives whatever is drawn here. With more positives than the minibatch may hold,
-    `positives` therefore weighs the class loss less against it than a two-stage detector does.
+    The box loss is that of all positives, whichever are drawn here. If there are more positives than the minibatch can
+    hold, `positives` therefore gives the class loss less weight relative to it than a two-stage detector does.
     """
     kept_BA = torch.zeros_like(targets.labels_BA, dtype=torch.bool)
     for image, seed in enumerate(targets.seeds_B.tolist()):

@@ -4,14 +4,12 @@ Legend: C3, C4, C5 are (B, c, H / 8, W / 8), (B, c, H / 16, W / 16), (B, c, H / 
 """
 
 import math
-from collections.abc import Callable
-from pathlib import Path
-from typing import Literal
-from urllib.error import URLError
+from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple, assert_never
 
-import torch
 from torch import Tensor, nn
 from torchvision import models
+from torchvision.models import WeightsEnum
 from torchvision.models.resnet import Bottleneck
 
 from retinanet.errors import CheckpointError
@@ -20,21 +18,55 @@ from retinanet.model.folding import FrozenNorm, fold_frozen_norms
 NormLayer = Callable[[int], nn.Module]
 NormKind = Literal["frozen_bn", "eval_bn", "bn", "sync_bn", "gn"]
 
-IMAGENET_WEIGHTS = {
-    "resnet18": models.ResNet18_Weights.IMAGENET1K_V1,
-    "resnet34": models.ResNet34_Weights.IMAGENET1K_V1,
-    "resnet50": models.ResNet50_Weights.IMAGENET1K_V1,
-    "resnet101": models.ResNet101_Weights.IMAGENET1K_V1,
-    "resnet152": models.ResNet152_Weights.IMAGENET1K_V1,
-    "resnext50_32x4d": models.ResNeXt50_32X4D_Weights.IMAGENET1K_V1,
-    "resnext101_32x8d": models.ResNeXt101_32X8D_Weights.IMAGENET1K_V1,
-    "resnext101_64x4d": models.ResNeXt101_64X4D_Weights.IMAGENET1K_V1,
-    "mobilenet_v2": models.MobileNet_V2_Weights.IMAGENET1K_V1,
+
+def _mobilenet_features(*, norm_layer: NormLayer, zero_init_residual: bool) -> nn.Module:
+    """MobileNetV2 without its classifier; torchvision cannot start its residual branches at zero."""
+    features: nn.Module = models.mobilenet_v2(norm_layer=norm_layer).features
+    return features
+
+
+class Architecture(NamedTuple):
+    """One of torchvision's networks."""
+
+    build: Callable[..., nn.Module]
+    """Takes `norm_layer` and `zero_init_residual`."""
+    weights: WeightsEnum
+    """Published weights of ImageNet."""
+    widths: tuple[int, int, int]
+    """Channels of C3, C4 and C5."""
+
+
+ARCHITECTURES = {
+    "resnet18": Architecture(models.resnet18, models.ResNet18_Weights.IMAGENET1K_V1, (128, 256, 512)),
+    "resnet34": Architecture(models.resnet34, models.ResNet34_Weights.IMAGENET1K_V1, (128, 256, 512)),
+    "resnet50": Architecture(models.resnet50, models.ResNet50_Weights.IMAGENET1K_V1, (512, 1024, 2048)),
+    "resnet101": Architecture(models.resnet101, models.ResNet101_Weights.IMAGENET1K_V1, (512, 1024, 2048)),
+    "resnet152": Architecture(models.resnet152, models.ResNet152_Weights.IMAGENET1K_V1, (512, 1024, 2048)),
+    "resnext50_32x4d": Architecture(
+        models.resnext50_32x4d, models.ResNeXt50_32X4D_Weights.IMAGENET1K_V1, (512, 1024, 2048)
+    ),
+    "resnext101_32x8d": Architecture(
+        models.resnext101_32x8d, models.ResNeXt101_32X8D_Weights.IMAGENET1K_V1, (512, 1024, 2048)
+    ),
+    "resnext101_64x4d": Architecture(
+        models.resnext101_64x4d, models.ResNeXt101_64X4D_Weights.IMAGENET1K_V1, (512, 1024, 2048)
+    ),
+    "mobilenet_v2": Architecture(_mobilenet_features, models.MobileNet_V2_Weights.IMAGENET1K_V1, (32, 96, 320)),
 }
+"""By config `model.backbone.name`."""
+
+
+class InitialWeights(NamedTuple):
+    """A state dict that a backbone starts from."""
+
+    tensors: Mapping[str, Tensor]
+    """With torchvision's names: of the whole network or, for MobileNetV2, of its `features`."""
+    source: str
+    """Where they come from, for error messages."""
 
 
 class Backbone(nn.Module):
-    """Five stages in a row (stem, C2, C3, C4, C5); the first `frozen_stages` never train, in either mode."""
+    """Five stages in a row (stem, C2, C3, C4, C5); the first `frozen_stages` do not train, in either mode."""
 
     def __init__(self, stages: list[nn.Module], channels: tuple[int, int, int], frozen_stages: int) -> None:
         """channels: of C3, C4 and C5."""
@@ -46,6 +78,7 @@ class Backbone(nn.Module):
             stage.requires_grad_(False)
 
     def train(self, mode: bool = True) -> "Backbone":
+        """As nn.Module.train, except that frozen stages stay in evaluation mode."""
         super().train(mode)
         for stage in self.stages[: self.frozen_stages]:
             stage.eval()
@@ -61,9 +94,9 @@ class Backbone(nn.Module):
 
 
 def group_norm(channels: int) -> nn.Module:
-    """GroupNorm of 32 groups, or of the largest count that divides 32 and leaves each group two channels.
+    """GroupNorm of 32 groups, or of the largest number that divides 32 and leaves each group at least two channels.
 
-    A group of one channel has nothing to normalise over on a 1x1 map, such as a small canvas's P7.
+    A group of one channel has nothing to normalise over on a 1x1 map, such as P7 of a small canvas.
     """
     groups = math.gcd(32, channels)
     return nn.GroupNorm(groups if groups < channels else max(channels // 2, 1), channels)
@@ -77,11 +110,13 @@ class EvalBatchNorm2d(nn.BatchNorm2d):
         self.eval()
 
     def train(self, mode: bool = True) -> "EvalBatchNorm2d":
+        """Stay in evaluation mode."""
         super().train(False)
         return self
 
 
 def norm_layer(kind: NormKind) -> NormLayer:
+    """The constructor of config `model.backbone.norm`; it takes the number of channels."""
     match kind:
         case "frozen_bn":
             return FrozenNorm
@@ -93,6 +128,8 @@ def norm_layer(kind: NormKind) -> NormLayer:
             return nn.SyncBatchNorm
         case "gn":
             return group_norm
+        case _:
+            assert_never(kind)
 
 
 def move_strides(network: nn.Module) -> None:
@@ -102,100 +139,50 @@ def move_strides(network: nn.Module) -> None:
             block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
 
 
-def _network(name: str, norm: NormLayer, from_scratch: bool) -> nn.Module:
-    """Torchvision's network; from_scratch starts each residual branch at zero (arXiv 1706.02677, section 5.1)."""
-    match name:
-        case "resnet18":
-            return models.resnet18(norm_layer=norm, zero_init_residual=from_scratch)
-        case "resnet34":
-            return models.resnet34(norm_layer=norm, zero_init_residual=from_scratch)
-        case "resnet50":
-            return models.resnet50(norm_layer=norm, zero_init_residual=from_scratch)
-        case "resnet101":
-            return models.resnet101(norm_layer=norm, zero_init_residual=from_scratch)
-        case "resnet152":
-            return models.resnet152(norm_layer=norm, zero_init_residual=from_scratch)
-        case "resnext50_32x4d":
-            return models.resnext50_32x4d(norm_layer=norm, zero_init_residual=from_scratch)
-        case "resnext101_32x8d":
-            return models.resnext101_32x8d(norm_layer=norm, zero_init_residual=from_scratch)
-        case "resnext101_64x4d":
-            return models.resnext101_64x4d(norm_layer=norm, zero_init_residual=from_scratch)
-        case "mobilenet_v2":
-            return models.mobilenet_v2(norm_layer=norm).features
-    raise ValueError(f"no backbone named {name!r}")
-
-
 def build_backbone(
-    name: str, weights: str, norm: NormKind, frozen_stages: int, stride_in_1x1: bool, fold: bool
+    *,
+    name: str,
+    weights: InitialWeights | None,
+    norm: NormKind,
+    frozen_stages: int,
+    stride_in_1x1: bool,
+    fold: bool,
 ) -> Backbone:
-    """The named network without its classifier.
+    """Build the named network of ARCHITECTURES without its classifier.
 
-    weights: `imagenet`, `none`, or a state-dict file with torchvision's names (of the whole network or, for
-    MobileNetV2, of its `features`). stride_in_1x1: see `move_strides`; fold: see `fold_frozen_norms`. Raises
-    CheckpointError for weights that cannot be had or do not fit.
+    Without `weights`, each residual branch of a ResNet starts at zero (arXiv 1706.02677, section 5.1) unless its norms
+    are frozen. stride_in_1x1: see `move_strides`; fold: see `fold_frozen_norms`.
+    Raises CheckpointError for weights that do not fit.
     """
-    network = _network(name, norm_layer(norm), from_scratch=weights == "none" and norm != "frozen_bn")
+    architecture = ARCHITECTURES[name]
+    from_scratch = weights is None and norm != "frozen_bn"
+    network = architecture.build(norm_layer=norm_layer(norm), zero_init_residual=from_scratch)
     if stride_in_1x1:
         move_strides(network)
-    if weights != "none":
-        state = _imagenet_state(name) if weights == "imagenet" else read_state(Path(weights))
-        source = f"torchvision's {name}" if weights == "imagenet" else weights
-        load_backbone_state(network, state, source, needs_statistics=norm != "gn")
+    if weights is not None:
+        load_backbone_state(network, weights, needs_statistics=norm != "gn")
     if fold:
         fold_frozen_norms(network)
     if name == "mobilenet_v2":
         blocks = list(network.children())
         cuts = ((0, 2), (2, 4), (4, 7), (7, 14), (14, 18))
-        return Backbone([nn.Sequential(*blocks[a:b]) for a, b in cuts], (32, 96, 320), frozen_stages)
-    layers = dict(network.named_children())
-    stem = nn.Sequential(*(layers[name] for name in ("conv1", "bn1", "relu", "maxpool")))
-    stages = [stem, *(layers[name] for name in ("layer1", "layer2", "layer3", "layer4"))]
-    widths = (128, 256, 512) if name in ("resnet18", "resnet34") else (512, 1024, 2048)
-    return Backbone(stages, widths, frozen_stages)
+        stages: list[nn.Module] = [nn.Sequential(*blocks[a:b]) for a, b in cuts]
+    else:
+        layers = dict(network.named_children())
+        stem = nn.Sequential(*(layers[part] for part in ("conv1", "bn1", "relu", "maxpool")))
+        stages = [stem, *(layers[part] for part in ("layer1", "layer2", "layer3", "layer4"))]
+    return Backbone(stages, architecture.widths, frozen_stages)
 
 
-def _imagenet_state(name: str) -> dict[str, Tensor]:
-    weights = IMAGENET_WEIGHTS[name]
-    file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[1]
-    if file.is_file():
-        return read_state(file)
-    try:
-        state: dict[str, Tensor] = weights.get_state_dict(progress=True, check_hash=True)
-    except (URLError, OSError, RuntimeError) as error:
-        raise CheckpointError(
-            f"model.backbone.weights: cannot download torchvision's ImageNet weights ({error}). Put {weights.url} "
-            f"at {file}, or set model.backbone.weights to a file of yours, or to `none` to train from scratch."
-        ) from error
-    return state
+def load_backbone_state(network: nn.Module, weights: InitialWeights, needs_statistics: bool) -> None:
+    """Copy `weights` into `network`, leaving out the classifier's.
 
-
-def read_state(path: Path) -> dict[str, Tensor]:
-    """A state dict from a file of plain tensors; a `state_dict` or `model` wrapper is opened. CheckpointError else."""
-    if not path.is_file():
-        raise CheckpointError(f"model.backbone.weights: no file {path}; give a state-dict file, `imagenet` or `none`.")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises many kinds for a file that is not a checkpoint
-        raise CheckpointError(
-            f"{path}: not a file of plain tensors that torch can load safely ({error!s:.200})."
-        ) from error
-    for wrapper in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-    if not isinstance(content, dict) or not any(isinstance(v, Tensor) for v in content.values()):
-        raise CheckpointError(f"{path}: holds no state dict (a mapping of names to tensors).")
-    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-
-
-def load_backbone_state(network: nn.Module, state: dict[str, Tensor], source: str, needs_statistics: bool) -> None:
-    """Copy `state` into `network`; every missing or misshapen tensor is an error, classifier tensors are left out.
-
-    With needs_statistics False (GroupNorm), running means and variances of the file are not wanted.
+    With needs_statistics False (GroupNorm), running means and variances are left out too. Raises CheckpointError that
+    lists missing, unexpected and misshapen tensors.
     """
     own = network.state_dict()
-    prefix = "features." if any(name.startswith("features.") for name in state) else ""
-    given = {name.removeprefix(prefix): value for name, value in state.items()}
+    prefix = "features." if any(name.startswith("features.") for name in weights.tensors) else ""
+    given = {name.removeprefix(prefix): value for name, value in weights.tensors.items()}
     dropped = ("fc.", "classifier.", "18.")
     unneeded = ("num_batches_tracked",) if needs_statistics else ("num_batches_tracked", "running_mean", "running_var")
     errors = []
@@ -210,6 +197,6 @@ def load_backbone_state(network: nn.Module, state: dict[str, Tensor], source: st
     errors += [f"unexpected {name}" for name in extra]
     if errors:
         shown = "; ".join(errors[:8]) + (f"; and {len(errors) - 8} more" if len(errors) > 8 else "")
-        raise CheckpointError(f"{source}: the weights do not fit model.backbone.name: {shown}")
+        raise CheckpointError(f"{weights.source}: the weights do not fit model.backbone.name: {shown}")
     wanted = {name: value for name, value in given.items() if name in own and not name.startswith(dropped)}
     network.load_state_dict(wanted, strict=False)

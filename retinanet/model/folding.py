@@ -1,7 +1,7 @@
-"""Batch norms with fixed statistics, folded into the convolutions before them.
+"""Batch norms with fixed statistics, folded into the preceding convolutions.
 
-conv(x, W) * scale + shift = conv(x, W * scale) + shift, so the norm's own pass over the activations, and under autocast
-its detour through float32, need not be.
+conv(x, W) * scale + shift = conv(x, W * scale) + shift, which saves the norm's own pass over the activations and, under
+autocast, its conversion to float32.
 """
 
 import copy
@@ -19,14 +19,15 @@ from torchvision.ops import FrozenBatchNorm2d
 Convolution = TypeVar("Convolution", bound=nn.Conv2d)
 
 
-class FrozenNorm(FrozenBatchNorm2d):
-    """torchvision's frozen batch norm, which leaves its work to the `FoldedConv` before it if there is one."""
+class FrozenNorm(FrozenBatchNorm2d):  # type: ignore[misc] # torchvision has no types
+    """torchvision's frozen batch norm; the identity if the preceding `FoldedConv` does its work."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels)
         self.folded = False
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, H, W) -> the same shape."""
         return x if self.folded else super().forward(x)
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
@@ -36,19 +37,20 @@ class FrozenNorm(FrozenBatchNorm2d):
 
 
 class FoldedConv(nn.Conv2d):
-    """A convolution that also does the work of the frozen norm behind it; its own weight trains."""
+    """A convolution that includes the frozen norm that follows it; its own weight is trainable."""
 
     norm: tuple[FrozenNorm]
-    """In a tuple, so that it stays the child of its own place alone and state dicts keep their names."""
+    """In a tuple, so that it is not registered as a submodule here and state dicts keep their names."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) -> convolution and norm."""
         scale, shift = self.norm[0].scale_and_shift()
         weight = self.weight * scale[:, None, None, None]
         return F.conv2d(x, weight, shift, self.stride, self.padding, self.dilation, self.groups)
 
 
 def fold_frozen_norms(network: nn.Module) -> None:
-    """Have every convolution do the work of the FrozenNorm behind it, in place; parameters and names stay."""
+    """Fold every FrozenNorm into the convolution before it, in place; parameters and their names do not change."""
     for parent, name, convolution, norm in _pairs(network):
         if isinstance(norm, FrozenNorm):
             folded = _like(convolution, FoldedConv)
@@ -58,10 +60,10 @@ def fold_frozen_norms(network: nn.Module) -> None:
 
 
 def inference_copy(network: nn.Module, precision: torch.dtype) -> nn.Module:
-    """A copy in evaluation mode whose convolutions hold the batch norms behind them, frozen or not.
+    """A copy in evaluation mode with all batch norms, frozen or not, folded into the convolutions before them.
 
-    Its convolutions are of type `precision`, as autocast would make them at every call. Same outputs to rounding; its
-    state dict has other names.
+    Its convolutions have the type `precision`, to which autocast would convert them at every call. The outputs are the
+    same up to rounding; the state dict has other names.
     """
     network = copy.deepcopy(network).eval().requires_grad_(False)
     for parent, name, convolution, norm in _pairs(network):
@@ -76,7 +78,7 @@ def inference_copy(network: nn.Module, precision: torch.dtype) -> nn.Module:
 
 
 def _pairs(network: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Conv2d, nn.Module]]:
-    """(parent, name, convolution without bias, what follows it) wherever there is one.
+    """(parent, name, convolution, following layer) for every convolution without bias that is followed by a layer.
 
     torchvision's ResNets and MobileNets register their layers in the order in which they run.
     """
@@ -88,7 +90,7 @@ def _pairs(network: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Conv2d, nn.M
 
 
 def _like(convolution: nn.Conv2d, kind: type[Convolution]) -> Convolution:
-    """A convolution of another kind with the very same weight."""
+    """A convolution of another class with the same weight tensor."""
     made = kind(
         convolution.in_channels,
         convolution.out_channels,

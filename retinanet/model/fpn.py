@@ -38,8 +38,8 @@ class Fpn(nn.Module):
     def _halved(self, convolution: nn.Module, level: Tensor) -> Tensor:
         """`convolution` (3x3, stride 2, padding 1) of `level`.
 
-        torch 2.14 never writes its bfloat16 weight gradient on a CPU where the input is one column wide; padded by
-        hand, the same sum has one.
+        On a CPU, torch 2.14 does not write its bfloat16 weight gradient if the input is one column wide; explicit
+        padding computes the same sum with a gradient.
         """
         if self.training and level.shape[-1] == 1 and isinstance(convolution, nn.Conv2d):
             return F.conv2d(F.pad(level, (1, 1, 1, 1)), convolution.weight, convolution.bias, stride=2)

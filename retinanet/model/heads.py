@@ -1,6 +1,6 @@
 """The class and box subnets: the same small network on every pyramid level (paper section 4).
 
-Legend: B images, A anchors of all levels, O outputs an anchor.
+Legend: B images, A anchors of all levels, O outputs per anchor.
 """
 
 from typing import Literal
@@ -24,10 +24,10 @@ class Head(nn.Module):
         biases: list[float],
         shared_outputs: int,
     ) -> None:
-        """All convolutions start Gaussian, sigma 0.01 (paper section 4.1); those before a GroupNorm have no bias.
+        """All convolutions are initialised Gaussian, sigma 0.01 (paper section 4.1); no bias before a GroupNorm.
 
-        biases: start of the last convolution's bias for each output of an anchor; their number is that of the
-        outputs. shared_outputs: so many of them, the first, start with weights that do not depend on the others.
+        biases: initial bias of the last convolution for each output of an anchor; their number is the number of
+        outputs. shared_outputs: number of the first outputs whose initial weights do not depend on the others.
         """
         super().__init__()
         layers: list[nn.Module] = []
@@ -41,30 +41,31 @@ class Head(nn.Module):
         self.tower = nn.Sequential(*layers)
         for layer in layers:
             if isinstance(layer, nn.Conv2d):
-                _start(layer)
-        # Made and drawn last, the shared outputs before the others: heads that differ in outputs alone start with the
-        # same tower and the same weights of the shared ones.
+                _initialise(layer)
+        # Created and drawn last, the shared outputs before the others: heads that differ only in their outputs start
+        # with the same tower and the same weights of the shared ones.
         self.outputs = len(biases)
         width = channels if depth else in_channels
         self.predict = nn.Conv2d(width, anchors_per_cell * shared_outputs, 3, padding=1)
-        _start(self.predict)
+        _initialise(self.predict)
         if self.outputs > shared_outputs:
             shared_AO = self.predict.weight.detach().unflatten(0, (anchors_per_cell, shared_outputs))
             self.predict = nn.Conv2d(width, anchors_per_cell * self.outputs, 3, padding=1)
-            _start(self.predict)
+            _initialise(self.predict)
             self.predict.weight.detach().unflatten(0, (anchors_per_cell, self.outputs))[:, :shared_outputs] = shared_AO
         if self.predict.bias is not None:
             self.predict.bias.detach().copy_(torch.tensor(biases).repeat(anchors_per_cell))
 
     def forward(self, levels: list[Tensor]) -> Tensor:
-        """[(B, in_channels, h, w)] of every level -> (B, A, outputs), ordered as `anchors.pyramid_anchors`."""
+        """[(B, in_channels, h, w)] of every level -> (B, A, outputs), in the order of `anchors.pyramid_anchors`."""
         return torch.cat([self._level(level) for level in levels], dim=1)
 
     def _level(self, level: Tensor) -> Tensor:
-        return self.predict(self.tower(level)).permute(0, 2, 3, 1).reshape(level.shape[0], -1, self.outputs)
+        maps: Tensor = self.predict(self.tower(level))
+        return maps.permute(0, 2, 3, 1).reshape(level.shape[0], -1, self.outputs)
 
 
-def _start(layer: nn.Conv2d) -> None:
+def _initialise(layer: nn.Conv2d) -> None:
     nn.init.normal_(layer.weight, std=0.01)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

@@ -9,7 +9,7 @@ from retinanet.structures import HeadOutputs
 
 
 class RetinaNet(nn.Module):
-    """Backbone, pyramid and two heads. It knows nothing of anchors' boxes, losses or scores."""
+    """Backbone, pyramid and two heads; independent of anchor boxes, losses and scores."""
 
     def __init__(self, backbone: Backbone, fpn: Fpn, class_head: Head, box_head: Head) -> None:
         super().__init__()

@@ -1,75 +1,137 @@
-"""What a COCO-format data set holds, before anything is trained on it."""
+"""`retinanet data check`: what COCO-format annotation files contain, and all their errors, before any training."""
 
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
-from retinanet.data.coco import CocoDataset, load_coco, summary
-from retinanet.errors import DataError, list_errors
+from retinanet.data.coco import CocoDataset, parse_coco, summary
+from retinanet.errors import DataError
 from retinanet.files import read_json
 
-SHOWN_CLASSES = 20
-"""Classes whose counts are printed; the rest are counted together."""
+MAX_CLASSES = 20
+"""Classes whose counts are printed; the others are counted together."""
+
+_PROBED = 20  # images that are looked for in each folder
 
 
-def check_data(path: Path, images: Path | None = None, *, every_pixel: bool = False) -> None:
-    """Print images, boxes by class and notes of every annotation file of `path`, a file or a data set's folder.
+def check_data_sets(path: Path, images: Path | None = None, *, every_pixel: bool = False) -> None:
+    """Print images, boxes and notes of every annotation file of `path`, a file or a data set's folder.
 
-    images: None looks for each file's images next to it. every_pixel decodes the images, not only their headers.
-    Raises DataError with the errors of all files, after the files without any have been reported.
+    images: None searches each file's image folder near it. every_pixel: decode the images instead of reading only
+    their headers and ends. Raises DataError with the errors of all files, after the valid ones have been reported.
     """
-    errors = []
+    datasets: dict[str, CocoDataset] = {}
+    errors: list[str] = []
     for file in annotation_files(path):
         try:
-            folder = images or image_folder(file)
-            dataset = load_coco(file, folder, "decode" if every_pixel else "header")
+            content = read_json(file, leave_out="segmentation")
+            if path.is_dir() and not _is_annotations(content):
+                print(f"{file}: skipped, since it has neither images nor annotations nor categories")
+                continue
+            folder = images or find_image_folder(file, content)
+            dataset = parse_coco(content, file, folder, "decode" if every_pixel else "header")
         except DataError as error:
             errors.append(str(error))
             continue
-        print(f"{file}: {summary(dataset)}", f"  images in {folder}", *class_lines(dataset), sep="\n")
+        print(summary(dataset), f"  images in {folder}", sep="\n", flush=True)
+        datasets[file.name.split(".")[0]] = dataset
+    if not datasets and not errors:
+        raise DataError(_no_annotations(path))
+    if datasets:
+        print("", *class_table(datasets), *joint_notes(datasets), sep="\n")
     if errors:
-        raise DataError(errors[0] if len(errors) == 1 else list_errors(f"{path}: annotation files with errors", errors))
+        raise DataError("\n".join(errors))
+    print(f"no errors found in {len(datasets)} annotation file{'s' if len(datasets) > 1 else ''}")
 
 
 def annotation_files(path: Path) -> list[Path]:
-    """The file itself, or the JSON files of a folder or of its annotations/. DataError where there are none."""
+    """The file itself, or the JSON files of a folder or its annotations/; of COCO's own, the instances_*.
+
+    Raises DataError where a folder has none.
+    """
     if not path.is_dir():
         return [path]
     for folder in (path / "annotations", path):
         files = sorted(file for file in folder.glob("*.json*") if file.name.endswith((".json", ".json.gz")))
         if files:
-            return files
-    raise DataError(
-        f"{path}: no annotation file in it or in its annotations/. COCO-format JSON is needed; "
-        f"`retinanet data convert {path} --output FOLDER` makes it from Pascal VOC or YOLO labels."
+            return [file for file in files if file.name.startswith("instances_")] or files
+    raise DataError(_no_annotations(path))
+
+
+def _no_annotations(path: Path) -> str:
+    return (
+        f"{path}: contains no annotation file, nor does its annotations/. COCO-format JSON is needed; to make it from "
+        f"Pascal VOC or YOLO labels: retinanet data convert {path} --output FOLDER"
     )
 
 
-def image_folder(annotations: Path) -> Path:
-    """The folder near an annotation file that has its first image. DataError where none has."""
-    content = read_json(annotations, leave_out="segmentation")
+def _is_annotations(content: object) -> bool:
+    return isinstance(content, dict) and bool({"images", "annotations", "categories"} & content.keys())
+
+
+def find_image_folder(annotations: Path, content: object) -> Path:
+    """The folder near an annotation file that has the most of its first images. Raises DataError where none has any."""
     rows = content.get("images") if isinstance(content, dict) else None
-    names = [row["file_name"] for row in rows or [] if isinstance(row, dict) and isinstance(row.get("file_name"), str)]
+    rows = rows[:_PROBED] if isinstance(rows, list) else []
+    names = [row["file_name"] for row in rows if isinstance(row, dict) and isinstance(row.get("file_name"), str)]
     if not names:
-        # load_coco says what is wrong with the file.
-        return annotations.parent
+        return annotations.parent  # parse_coco reports what is wrong with the file
     home = annotations.parent.parent if annotations.parent.name == "annotations" else annotations.parent
-    stem = annotations.name.split(".")[0]
-    near = (stem, stem.removeprefix("instances_"), "images", f"images/{stem}", "JPEGImages", ".")
-    for folder in (annotations.parent, *(home / name for name in near)):
-        if (folder / names[0]).is_file():
-            return folder
-    raise DataError(
-        f"{annotations}: its first image, {names[0]}, is in none of {home}, {home}/images, {home}/{near[1]}; "
-        "give their folder with --images FOLDER."
-    )
+    split = annotations.name.split(".")[0].removeprefix("instances_")
+    near = ("images", split, f"images/{split}", f"{split}/images", "JPEGImages", ".", "annotations")
+    found = Counter({home / name: sum((home / name / file).is_file() for file in names) for name in near})
+    folder, count = found.most_common(1)[0]
+    if not count:
+        places = ", ".join(str(home / name) for name in near[:4])
+        raise DataError(
+            f"{annotations}: its images, such as {names[0]}, are in none of {home}, {places}; "
+            "give their folder with --images FOLDER"
+        )
+    return folder
 
 
-def class_lines(dataset: CocoDataset) -> list[str]:
-    """Boxes of each class, most first."""
-    counts = [0] * len(dataset.categories)
-    for record in dataset.images:
-        for index in record.classes_G:
-            counts[index] += 1
-    order = sorted(range(len(counts)), key=lambda index: -counts[index])
-    lines = [f"  {counts[index]:>7,} {dataset.categories[index].name}" for index in order[:SHOWN_CLASSES]]
-    rest = order[SHOWN_CLASSES:]
-    return lines + ([f"  {sum(counts[i] for i in rest):>7,} of {len(rest)} more classes"] if rest else [])
+def class_table(datasets: Mapping[str, CocoDataset]) -> list[str]:
+    """Lines with the number of objects of each class in each file, the most frequent classes first."""
+    counts: dict[str, Counter[str]] = {}
+    for title, dataset in datasets.items():
+        for category in dataset.categories:
+            counts.setdefault(category.name, Counter())
+        for record in dataset.images:
+            for index in record.classes_G.tolist():
+                counts[dataset.categories[index].name][title] += 1
+    order = sorted(counts, key=lambda name: -counts[name].total())
+    rows = [(name, counts[name]) for name in order[:MAX_CLASSES]]
+    if rest := order[MAX_CLASSES:]:
+        rows.append((f"{len(rest)} more classes", sum((counts[name] for name in rest), Counter[str]())))
+    first = max(len(name) for name, _ in (("objects", None), *rows))
+    widths = {title: max(len(title), 9) for title in datasets}
+    header = "objects".ljust(first) + "".join(f"  {title:>{width}}" for title, width in widths.items())
+    return [header] + [
+        name.ljust(first) + "".join(f"  {count[title]:>{width},}" for title, width in widths.items())
+        for name, count in rows
+    ]
+
+
+def joint_notes(datasets: Mapping[str, CocoDataset]) -> list[str]:
+    """Notes on files that are valid one by one but do not belong together: other categories, shared images."""
+    notes = []
+    first, *others = datasets
+    for title in others:
+        differing = set(datasets[first].categories) ^ set(datasets[title].categories)
+        if differing:
+            notes.append(
+                f"note: {first} and {title} have different categories, {sorted(differing)[:4]} ...; training needs the "
+                "same ids and names in both"
+            )
+    titles: dict[Path, list[str]] = {}
+    for title, dataset in datasets.items():
+        for record in dataset.images:
+            titles.setdefault(record.path, []).append(title)
+    shared = {path: files for path, files in titles.items() if len(set(files)) > 1}
+    if shared:
+        path, files = next(iter(shared.items()))
+        notes.append(
+            f"note: {len(shared):,} images are in several files, for example {path.name} in {' and '.join(files)}; "
+            "a detector must not be evaluated on its training images"
+        )
+    return notes

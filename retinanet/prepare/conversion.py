@@ -1,13 +1,14 @@
-"""What conversions to COCO-format JSON share: labelled images, files written, the command line that trains on them."""
+"""Shared by the conversions to COCO-format JSON: labelled images, reading, writing, and the command to train with."""
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from retinanet.errors import ConfigError, DataError, ResourceError, list_errors
+from retinanet.errors import ConfigError, DataError, list_errors
 from retinanet.files import write_json
 
+LabelFormat = Literal["voc", "yolo"]
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 
 
@@ -16,7 +17,7 @@ class LabeledBox(NamedTuple):
 
     name: str
     bbox: tuple[float, float, float, float]
-    """(x, y, width, height) in pixels, the corner of the first pixel being (0, 0)."""
+    """(x, y, width, height) in pixels; (0, 0) is the upper left corner of the first pixel."""
     crowd: bool
 
 
@@ -24,7 +25,7 @@ class LabeledImage(NamedTuple):
     """One image with its objects."""
 
     file_name: str
-    """Path below the image folder, with forward slashes."""
+    """Path relative to the image folder, with forward slashes."""
     size: tuple[int, int]
     """(height, width) in pixels."""
     boxes: list[LabeledBox]
@@ -36,25 +37,60 @@ class ConvertedSplit(NamedTuple):
     name: str
     annotations: Path
     images: Path
-    """Folder that the file's image paths start from."""
+    """Folder that the file's image paths are relative to."""
     summary: str
 
 
-def find_format(folder: Path) -> str:
-    """`voc` or `yolo`, by the label files of a folder. DataError where it has neither or both."""
+def find_format(folder: Path) -> LabelFormat:
+    """The format of a folder's labels. Raises DataError where it has both or none, naming what was found instead."""
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
-    has_xml = any((folder / "Annotations").glob("*.xml")) or any(folder.glob("*.xml"))
-    described = any((folder / name).is_file() for name in ("data.yaml", "data.yml", "classes.txt"))
-    has_text = described or (folder / "labels").is_dir()
-    if has_xml and not has_text:
-        return "voc"
-    if has_text and not has_xml:
-        return "yolo"
-    found = "both VOC's XML and YOLO's labels" if has_xml else "neither XML files (VOC) nor data.yaml or labels/ (YOLO)"
+    formats = _formats_in(folder)
+    if len(formats) == 1:
+        return formats[0]
+    if formats:
+        raise DataError(
+            f"{folder}: has both Pascal VOC's XML files and YOLO's labels; name the format to convert: "
+            f"retinanet data voc {folder} ... or retinanet data yolo {folder} ..."
+        )
+    nested = [str(child) for child in sorted(folder.iterdir()) if child.is_dir() and _formats_in(child)]
+    if nested:
+        remedy = f"but there are labels in {', '.join(nested)}; give that folder instead"
+    elif any(folder.glob("*.json")) or any((folder / "annotations").glob("*.json")):
+        remedy = f"but JSON files; if those are in COCO format, no conversion is needed: retinanet data check {folder}"
+    else:
+        remedy = "check the path"
     raise DataError(
-        f"{folder}: has {found}; name the format: `retinanet data voc FOLDER` or `retinanet data yolo FOLDER`"
+        f"{folder}: has neither Pascal VOC's XML files, in it or in Annotations/, nor YOLO's data.yaml, classes.txt or "
+        f"labels/, {remedy}"
     )
+
+
+def _formats_in(folder: Path) -> list[LabelFormat]:
+    has_xml = any((folder / "Annotations").glob("*.xml")) or any(folder.glob("*.xml"))
+    # Some tools write classes.txt next to XML files; only with further .txt files are there YOLO labels, too.
+    texts = {path.name for path in folder.glob("*.txt")}
+    has_yolo = (
+        any((folder / name).is_file() for name in ("data.yaml", "data.yml"))
+        or (folder / "labels").is_dir()
+        or ("classes.txt" in texts and (len(texts) > 1 or not has_xml))
+    )
+    formats: tuple[tuple[LabelFormat, bool], ...] = (("voc", has_xml), ("yolo", has_yolo))
+    return [name for name, found in formats if found]
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 text file, with or without a byte order mark. Raises DataError."""
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+
+
+def refuse_errors(folder: Path, source: str, errors: list[str]) -> None:
+    """Raise DataError with all errors of a folder in the format `source`, if there are any."""
+    if errors:
+        raise DataError(list_errors(f"{folder}: cannot be converted from {source}", errors))
 
 
 def write_splits(
@@ -66,21 +102,18 @@ def write_splits(
 ) -> list[ConvertedSplit]:
     """Write `output`/<split>.json for each split (image folder, images); category ids are 1..K in the order given.
 
-    Raises DataError if a file is there and `overwrite` is not set, or if the classes cannot be told apart.
+    Raises DataError for classes that cannot be distinguished, and for files that exist where `overwrite` is not set;
+    ResourceError where a file cannot be written.
     """
-    errors = [f"class {name!r} comes twice" for name in sorted({n for n in classes if list(classes).count(n) > 1})]
+    errors = [f"class {name!r} is listed twice" for name in sorted({n for n in classes if list(classes).count(n) > 1})]
     errors.extend(f"split {name!r}: a plain name was expected" for name in splits if Path(name).name != name)
     if not classes:
-        errors.append("no class at all: not one object is labelled")
+        errors.append("there are no classes, since no object is labelled")
     if not overwrite:
         files = [output / f"{name}.json" for name in splits]
-        errors.extend(f"{file} is there already; --overwrite replaces it" for file in files if file.exists())
+        errors.extend(f"{file} exists; --overwrite replaces it" for file in files if file.exists())
     if errors:
         raise DataError(list_errors(f"{output}: annotations cannot be written", errors))
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ResourceError(f"{output}: cannot be made ({error.strerror}); choose another --output") from error
     written = []
     for name, (folder, images) in splits.items():
         file = output / f"{name}.json"
@@ -93,7 +126,7 @@ def write_splits(
             f"{name}: {len(images)} images ({empty} without objects), {len(boxes)} boxes ({crowds} difficult, "
             f"{flat} of zero area), {len(classes)} classes -> {file}"
         )
-        written.append(ConvertedSplit(name, file, folder, summary))
+        written.append(ConvertedSplit(name=name, annotations=file, images=folder, summary=summary))
     return written
 
 
@@ -119,7 +152,7 @@ def coco_document(images: Sequence[LabeledImage], classes: Sequence[str], descri
 
 
 def split_paths(pairs: Iterable[str]) -> dict[str, Path] | None:
-    """NAME=PATH words as a mapping, None where there are none. Raises ConfigError."""
+    """NAME=PATH arguments as a mapping; None where there are none. Raises ConfigError."""
     splits: dict[str, Path] = {}
     for pair in pairs:
         name, equals, path = pair.partition("=")
@@ -130,14 +163,13 @@ def split_paths(pairs: Iterable[str]) -> dict[str, Path] | None:
 
 
 def train_command(written: Iterable[ConvertedSplit], output: Path) -> str:
-    """The command line that trains on what was written, with the split to train on and the one to evaluate on."""
+    """The command that trains on the converted splits: which one to train on, and which one to evaluate on."""
     splits = {split.name: split for split in written}
-    first = next(iter(splits.values()))
-    train = next((splits[name] for name in ("train", "trainval") if name in splits), first)
+    train = next((splits[name] for name in ("train", "trainval") if name in splits), next(iter(splits.values())))
     val = next((splits[name] for name in ("val", "valid", "test") if name in splits), train)
     pairs = [f"data.root={output}"]
     for role, split in (("train", train), ("val", val)):
         inside = split.images.resolve().is_relative_to(output.resolve())
         images = split.images.resolve().relative_to(output.resolve()) if inside else split.images.resolve()
         pairs += [f"data.{role}_annotations={split.annotations.name}", f"data.{role}_images={images}"]
-    return shlex.join(["python", "retinanet train", "configs/bccd.yaml", *pairs])
+    return shlex.join(["retinanet", "train", "bccd", *pairs])

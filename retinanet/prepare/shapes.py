@@ -1,6 +1,6 @@
 """The generated data set: textured, cluttered scenes of three shapes, as JPEG files in COCO layout.
 
-The bytes are the same on one machine; other releases of numpy or Pillow may draw or encode a pixel differently.
+The bytes are reproducible on one machine; other releases of numpy or Pillow may draw or encode a pixel differently.
 """
 
 import json
@@ -16,7 +16,7 @@ from retinanet.prepare.shapes_draw import CLASS_NAMES
 from retinanet.prepare.shapes_scene import draw_scene, scene_annotations
 
 VERSION = 1
-"""Goes up whenever the pixels or annotations that a seed gives change."""
+"""Increased whenever the pixels or annotations of a seed change."""
 
 SPLITS = ("train", "val", "test")
 MANIFEST = "shapes.json"
@@ -69,19 +69,19 @@ def _check_arguments(counts: tuple[int, int, int], size: tuple[int, int], seed: 
 
 
 def _already_there(folder: Path, manifest: dict[str, object]) -> bool:
-    """Whether `folder` holds the very set that `manifest` asks for. Raises DataError if it holds anything else."""
+    """Whether `folder` contains the set that `manifest` describes. Raises DataError if it contains anything else."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
     try:
         found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(
-            f"{folder} exists and is no generated data set ({MANIFEST}: {error}); choose another folder"
+            f"{folder} exists and is not a generated data set ({MANIFEST}: {error}); choose another folder"
         ) from error
     if found != manifest:
         raise DataError(
-            f"{folder} holds shapes made with other parameters; choose another folder, or delete this one.\n"
-            f"  there: {json.dumps(found)}\n  asked: {json.dumps(manifest)}"
+            f"{folder} contains shapes generated with other parameters; choose another folder, or delete this one.\n"
+            f"  found:     {json.dumps(found)}\n  requested: {json.dumps(manifest)}"
         )
     return True
 
@@ -107,9 +107,9 @@ def generate_shapes(
 ) -> None:
     """Write annotations/{train,val}.json, train/*.jpg, val/*.jpg and shapes.json into `folder`, all or nothing.
 
-    With test_images there is a test split too, and nothing else changes. size is (height, width) in pixels; progress
-    is told (images done, images in all). Returns at once if the same set is there. Raises ConfigError for arguments
-    out of range, DataError if the folder holds anything else, ResourceError if it cannot be written.
+    test_images adds a test split and changes nothing else. size is (height, width) in pixels; progress is called with
+    (images done, images in all). Returns at once if the same set exists. Raises ConfigError for arguments
+    out of range, DataError if the folder contains anything else, ResourceError if it cannot be written.
     """
     numbers = (train_images, val_images, test_images)
     _check_arguments(numbers, size, seed)
@@ -135,6 +135,6 @@ def generate_shapes(
         _write_json(partial / MANIFEST, manifest)
         _move_into_place(partial, folder, manifest)
     except OSError as error:
-        raise ResourceError(f"cannot write the shapes to {folder}: {error}") from error
+        raise ResourceError(f"cannot write the shapes to {folder}: {error}; choose another folder") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -1,6 +1,6 @@
 """Drawing for the generated data set: outlines, coverage masks, fills and backgrounds.
 
-Everything is a function of its arguments and the given numpy Generator. Outlines are (N, 2) float arrays of
+Everything is a function of its arguments and the numpy Generator passed in. Outlines are (N, 2) float arrays of
 x, y; colours are (3,) float32 RGB in 0..255; pictures are (H, W, 3) float32 RGB; coverage is (h, w) uint8.
 """
 
@@ -20,7 +20,7 @@ SOLID_DISTRACTORS = (
 )  # fmt: skip
 STROKE_DISTRACTORS = ("line", "polyline", "arc", "scribble")
 RIM_MIN_SIDE = 16.0
-"""Shapes smaller than this (pixels) are too small to carry a rim or a texture that leaves their form readable."""
+"""Shapes smaller than this (pixels) have no rim or texture, which would hide their form."""
 
 
 class Outline(NamedTuple):
@@ -48,7 +48,7 @@ def _points(*pairs: tuple[float, float]) -> Array:
 
 
 def _blob(rng: np.random.Generator) -> Array:
-    """A lobed closed curve, far enough from every ellipse to be told from a disc."""
+    """A lobed closed curve, far enough from every ellipse to be distinguished from a disc."""
     angles = np.linspace(0, 2 * np.pi, 72, endpoint=False)
     lobes = int(rng.integers(3, 6))
     radius = 1 + rng.uniform(0.28, 0.4) * np.sin(lobes * angles + rng.uniform(0, 6.28))
@@ -57,7 +57,7 @@ def _blob(rng: np.random.Generator) -> Array:
 
 
 def _walk(rng: np.random.Generator, corners: int, wander: float) -> Array:
-    """An open line from left to right that strays up and down by `wander`."""
+    """An open line from left to right that deviates up and down by `wander`."""
     x = np.linspace(-1, 1, corners) + rng.uniform(-0.15, 0.15, corners)
     return np.stack([x, rng.uniform(-wander, wander, corners)], axis=1).astype(np.float32)
 
@@ -109,7 +109,7 @@ def unit_outline(kind: str, rng: np.random.Generator) -> Outline:
             strokes = [_walk(rng, int(rng.integers(8, 16)), 0.18) + _points((0, 0.6 * row)) for row in range(rows)]
         case _:
             raise ValueError(f"no outline is known for {kind!r}")
-    return Outline(fills, holes, strokes, 0.0)
+    return Outline(fills=fills, holes=holes, strokes=strokes, stroke_width=0.0)
 
 
 def place_outline(outline: Outline, stretch: float, angle: float, side: float, stroke_width: float) -> Outline:
@@ -126,13 +126,14 @@ def place_outline(outline: Outline, stretch: float, angle: float, side: float, s
     def moved(polygons: Sequence[Array]) -> list[Array]:
         return [(polygon @ matrix - low) * scale for polygon in polygons]
 
-    return Outline(moved(outline.fills), moved(outline.holes), moved(outline.strokes), stroke_width)
+    fills, holes, strokes = moved(outline.fills), moved(outline.holes), moved(outline.strokes)
+    return Outline(fills=fills, holes=holes, strokes=strokes, stroke_width=stroke_width)
 
 
 def draw_coverage(outline: Outline, shift: tuple[float, float], rim: float) -> tuple[Coverage, Coverage]:
     """Coverage 0..255 of the form and of its inner rim of `rim` pixels (all zero if 0), moved by `shift` x, y.
 
-    The form's origin lies at pixel (1 + stroke_width/2) of the returned patches, which hold all of it.
+    The form's origin is at pixel (1 + stroke_width/2) of the returned patches, which contain all of it.
     """
     extent = np.concatenate([*outline.fills, *outline.strokes]).max(axis=0)
     margin = 1 + outline.stroke_width / 2
@@ -158,7 +159,7 @@ def draw_coverage(outline: Outline, shift: tuple[float, float], rim: float) -> t
         for polygon in (*outline.fills, *outline.holes):
             closed = corners(polygon)
             width = max(round(2 * rim * times), 1)
-            # Rounding the joints is slow, and needless where a thin pen follows a curve of short steps.
+            # Round joints are slow, and unnecessary where a thin pen follows a curve of short steps.
             joint = "curve" if len(closed) <= 20 or width > 6 else None
             pen.line([*closed, closed[0], closed[1]], fill=255, width=width, joint=joint)
     return np.asarray(form.reduce(times)), np.asarray(edge.reduce(times))
@@ -172,14 +173,14 @@ def random_colours(rng: np.random.Generator, count: int, hue: float | None = Non
     hues, saturation, value = np.split(rng.random((count, 3)) * spread + least, 3, axis=1)
     sector = (np.array([5.0, 3.0, 1.0]) + hues * 6) % 6
     rgb = value - value * saturation * np.clip(np.minimum(sector, 4 - sector), 0, 1)
-    return (rgb * 255).astype(np.float32)
+    return np.asarray(rgb * 255, np.float32)
 
 
 def contrasting_colour(rng: np.random.Generator, local: Array, least: float, hue: float | None = None) -> Array:
-    """The first of 16 random colours that stands out from `local` (n, 3), or the one that does so most.
+    """The first of 16 random colours that contrasts with `local` (n, 3), or the one that contrasts most.
 
-    hue: see `random_colours`.
-    To stand out is to lie at least `least` (root mean square over RGB) from four fifths of the n colours.
+    hue: see `random_colours`. A colour contrasts if its distance (root mean square over RGB) to four fifths of the n
+    colours is at least `least`.
     """
     colours = random_colours(rng, 16, hue)
     differences = colours[:, None] - local
@@ -204,6 +205,7 @@ def fill_patch(style: str, shape: tuple[int, int], first: Array, second: Array, 
     if style in ("flat", "rimmed"):
         return np.broadcast_to(first, (height, width, 3))
     along, across = _axes(shape, rng.uniform(0, np.pi))
+    mix: Array
     match style:
         case "gradient":
             span = max(float(np.ptp(along)), 1.0)
@@ -212,7 +214,7 @@ def fill_patch(style: str, shape: tuple[int, int], first: Array, second: Array, 
             period = rng.uniform(4.0, max(5.0, min(16.0, min(shape) / 4)))
             mix = np.clip(np.sin(along * np.float32(2 * np.pi / period)) * 2 + 0.5, 0, 1)
         case "dotted":
-            # Dots stay under 5 pixels, below the smallest object, so that none is a disc of its own.
+            # Dots stay under 5 pixels, below the smallest object, so that none is a disc itself.
             period = rng.uniform(5.0, 8.0)
             k = np.float32(2 * np.pi / period)
             mix = np.clip((np.cos(along * k) + np.cos(across * k) - 0.6) * 2, 0, 1)
@@ -238,17 +240,19 @@ def _pattern(size: tuple[int, int], rng: np.random.Generator) -> Array:
     period = rng.uniform(5, 22)
     along, across = (axis * np.float32(2 * np.pi / period) for axis in _axes(size, rng.uniform(0, np.pi)))
     kind = rng.integers(3)
+    wave: Array
     if kind == 0:
         wave = np.sin(along)
     else:
         # Cells of checkers stay small: a large one would be an unlabelled square.
         fine = np.float32(min(period, 9.0) / period)
         wave = np.sin(along / fine) * np.sin(across / fine) if kind == 1 else np.sin(along + 2 * np.sin(across / 3))
-    return np.clip(wave * np.float32(rng.uniform(1, 3)), -1, 1)[..., None]
+    wave = np.clip(wave * np.float32(rng.uniform(1, 3)), -1, 1)
+    return wave[..., None]
 
 
 def draw_background(size: tuple[int, int], rng: np.random.Generator) -> Array:
-    """(H, W, 3) busy ground of muted colours: smooth noise of two scales, patches of pattern, grain."""
+    """(H, W, 3) busy background of muted colours: smooth noise of two scales, patches of pattern, grain."""
     canvas = _smooth_noise(size, int(rng.integers(2, 7)), 3, rng.uniform(40, 150), rng)
     canvas += random_colours(rng, 1)[0] * np.float32(0.6) + np.float32(50)
     grey = _smooth_noise(size, int(rng.integers(12, 48)), 1, rng.uniform(0, 70), rng)
@@ -258,7 +262,9 @@ def draw_background(size: tuple[int, int], rng: np.random.Generator) -> Array:
         where = np.clip(_smooth_noise(size, int(rng.integers(3, 6)), 1, 4.0, rng), 0, 1)
         tint = (random_colours(rng, 1)[0] - np.float32(128)) * np.float32(rng.uniform(0.15, 0.4))
         canvas += (_pattern(size, rng) * where) * tint
-    light = canvas.mean(axis=-1, keepdims=True)
+    light: Array = canvas.mean(axis=-1, keepdims=True)
     canvas = light + (canvas - light) * np.float32(rng.uniform(0.1, 0.5))
-    canvas = light.mean() + (canvas - light.mean()) * np.float32(rng.uniform(0.4, 0.9))
-    return np.clip(canvas, 0, 255, out=canvas)
+    mean: np.float32 = light.mean()
+    canvas = mean + (canvas - mean) * np.float32(rng.uniform(0.4, 0.9))
+    np.clip(canvas, 0, 255, out=canvas)
+    return canvas

@@ -1,6 +1,6 @@
-"""One generated scene: where its shapes stand, what hides what, and the boxes that follow.
+"""One generated scene: the positions of its shapes, their occlusion, and the resulting boxes.
 
-A scene is a pure function of (seed, split, index, size): how many are made, and in which order, changes none.
+A scene is a pure function of (seed, split, index, size); it does not depend on how many are made, or in which order.
 """
 
 from typing import NamedTuple
@@ -30,26 +30,26 @@ OBJECTS = (2, 11)
 DISTRACTORS = (1, 6)
 COMMONEST_SIDE = 48.0
 TYPICAL_HUE = 0.9
-"""Share of objects in their class's own range of hues; the others, and half of the distractors, are of any hue."""
+"""Share of objects in their class's range of hues; the others, and half of the distractors, have any hue."""
 TYPICAL_HUE_DISTRACTOR = 0.5
-"""Share of distractors in the hues of some class, so that colour alone finds nothing."""
+"""Share of distractors in the hues of some class, so that colour alone is not enough to find objects."""
 TILT = np.pi / 7
-"""Objects stand within this angle of upright; distractors at any."""
+"""Maximum angle of objects from upright; distractors have any angle."""
 LEAST_INSIDE = 0.65
-"""Share of an object that the border leaves: a square cut in half at its corners would be a triangle."""
+"""Share of an object that must be within the border: a square cut in half at its corners would be a triangle."""
 LEAST_INSIDE_DISTRACTOR = 0.75
-"""A distractor cut deeper may lose what tells it from a class: an L becomes a square."""
+"""A distractor cut further may lose what distinguishes it from a class: an L becomes a square."""
 LEAST_VISIBLE, MOST_OCCLUDED = 0.5, 0.4
 WHOLLY_INSIDE = 0.85
 
 
 class Scene(NamedTuple):
-    """One picture and what is to be found in it."""
+    """One picture and the objects in it."""
 
     image: NDArray[np.uint8]
     """(H, W, 3) RGB."""
     owners: NDArray[np.int16]
-    """(H, W): 0 where no object is seen, i + 1 where object i is."""
+    """(H, W): 0 where no object is visible, i + 1 where object i is."""
     classes: list[int]
     """Class index of each object."""
 
@@ -59,23 +59,23 @@ class _Item(NamedTuple):
     class_index: int | None
     side: float
     hue: float | None
-    """Of its main colour, 0..1; None is any."""
+    """Hue of its main colour, 0..1; None: any."""
 
 
 class _Canvas:
-    """A picture in the making, with who owns each pixel and how much of each object shows."""
+    """A picture being drawn, with the owner of each pixel and the visible part of each object."""
 
     def __init__(self, ground: Array) -> None:
         self.picture = ground
         self.owners: NDArray[np.int16] = np.zeros(ground.shape[:2], np.int16)
         self.classes: list[int] = []
         self._visible = np.zeros(1, np.int64)
-        """(1 + objects,) pixels that show; entry 0 stands for everything that is no object."""
+        """(1 + objects,) visible pixels; entry 0 stands for everything that is not an object."""
         self._least_visible = np.zeros(1, np.float64)
-        """(1 + objects,) below which `_visible` must not fall."""
+        """(1 + objects,) minimum of `_visible`."""
 
     def _crop(self, top: int, left: int, shape: tuple[int, int]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-        """Where a patch at (top, left) meets the picture: in the picture's own and in the patch's pixels."""
+        """The intersection of a patch at (top, left) with the picture, in the picture's and in the patch's pixels."""
         height, width = self.owners.shape
         there = np.s_[max(top, 0) : top + shape[0], max(left, 0) : left + shape[1]]
         return there, np.s_[max(-top, 0) : height - top, max(-left, 0) : width - left]
@@ -83,7 +83,7 @@ class _Canvas:
     def _find_place(
         self, solid: NDArray[np.bool_], least_inside: float, rng: np.random.Generator
     ) -> tuple[int, int] | None:
-        """(top, left) that hides no object too far and keeps a share of least_inside, or None after ten tries."""
+        """(top, left) that hides no object too much and keeps a share of least_inside, or None after ten attempts."""
         height, width = self.owners.shape
         h, w = solid.shape
         full = int(solid.sum())
@@ -103,7 +103,7 @@ class _Canvas:
         return None
 
     def add(self, item: _Item, rng: np.random.Generator) -> None:
-        """Draw `item` somewhere, or nowhere if it would hide too much."""
+        """Draw `item` at a random place, or not at all if it would hide too much."""
         stretch, angle = float(np.exp(rng.uniform(np.log(0.7), np.log(1.4)))), rng.uniform(-np.pi, np.pi)
         if item.class_index is not None:
             angle *= TILT / np.pi
@@ -143,7 +143,7 @@ class _Canvas:
         hue: float | None,
         rng: np.random.Generator,
     ) -> None:
-        """Colour the patch `there` where `cover` says, in colours that stand out from what it hides."""
+        """Colour the patch `there` by its coverage, in colours that contrast with what it hides."""
         below = self.picture[there]
         alpha = cover.astype(np.float32)[..., None] / np.float32(255)
         hidden = below[cover >= 128]
@@ -172,15 +172,16 @@ def _draw_items(size: tuple[int, int], rng: np.random.Generator) -> list[_Item]:
         class_index = int(rng.integers(len(CLASS_NAMES)))
         side = float(np.exp(rng.triangular(np.log(OBJECT_SIDES[0]), np.log(COMMONEST_SIDE), np.log(most))))
         hue = class_index / len(CLASS_NAMES) if rng.random() < TYPICAL_HUE else None
-        items.append(_Item(CLASS_NAMES[class_index], class_index, side, hue))
+        items.append(_Item(kind=CLASS_NAMES[class_index], class_index=class_index, side=side, hue=hue))
     for _ in range(int(rng.integers(DISTRACTORS[0], DISTRACTORS[1] + 1))):
-        # Solid distractors stay large enough for their form to be read: a hexagon of 10 pixels is a disc.
+        # Solid distractors stay large enough for their form to be recognised: a hexagon of 10 pixels is a disc.
         if rng.random() < 0.55:
             kind, least = str(rng.choice(SOLID_DISTRACTORS)), 24.0
         else:
             kind, least = str(rng.choice(STROKE_DISTRACTORS)), 14.0
         hue = int(rng.integers(len(CLASS_NAMES))) / len(CLASS_NAMES) if rng.random() < TYPICAL_HUE_DISTRACTOR else None
-        items.append(_Item(kind, None, float(np.exp(rng.uniform(np.log(least), np.log(most)))), hue))
+        side = float(np.exp(rng.uniform(np.log(least), np.log(most))))
+        items.append(_Item(kind=kind, class_index=None, side=side, hue=hue))
     return [items[i] for i in rng.permutation(len(items))]
 
 
@@ -204,7 +205,7 @@ def draw_scene(seed: int, split: int, index: int, size: tuple[int, int]) -> Scen
 
 
 def scene_annotations(scene: Scene, image_id: int, first_id: int) -> list[dict[str, object]]:
-    """COCO annotations: boxes [x, y, w, h] tight around the visible pixels, area their count, ids from first_id."""
+    """COCO annotations: boxes [x, y, w, h] tight around the visible pixels, area their number; ids from first_id."""
     annotations: list[dict[str, object]] = []
     for i, class_index in enumerate(scene.classes):
         mask = scene.owners == i + 1

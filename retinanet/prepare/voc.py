@@ -1,12 +1,12 @@
-"""Pascal VOC annotations (one XML an image) to COCO-format JSON. Images stay where they are.
+"""Pascal VOC annotations (one XML file per image) to COCO-format JSON. Images stay where they are.
 
-Boxes: VOC counts pixels from 1 and includes both corners, so a box of (xmin, ymin, xmax, ymax) becomes
-x = xmin - 1, y = ymin - 1, w = xmax - xmin + 1, h = ymax - ymin + 1. Tools that write corners from 0 with
-the far one excluded need `zero_based`: x = xmin, w = xmax - xmin. Where both corners coincide nothing was
-drawn: such a box is written with zero area, which the reader of a data set drops and counts.
+Boxes: VOC counts pixels from 1 and includes both corners, so a box (xmin, ymin, xmax, ymax) becomes
+x = xmin - 1, y = ymin - 1, w = xmax - xmin + 1, h = ymax - ymin + 1. For tools that count corners from 0 and exclude
+the far one there is `zero_based`: x = xmin, w = xmax - xmin. A box whose corners coincide is written with zero area;
+loading the data set drops and counts it.
 
-`difficult` objects are written as crowds (iscrowd 1): the evaluation then ignores them and training takes them
-neither as positives nor as plain negatives, which is what VOC's own rules ask for.
+`difficult` objects are written as crowd regions (iscrowd 1): evaluation ignores them, and in training they are neither
+positives nor plain negatives, as VOC's rules require.
 """
 
 import math
@@ -18,10 +18,18 @@ import defusedxml
 from defusedxml.ElementTree import parse
 
 from retinanet.data.images import image_header
-from retinanet.errors import DataError, list_errors
-from retinanet.prepare.conversion import IMAGE_SUFFIXES, ConvertedSplit, LabeledBox, LabeledImage, write_splits
+from retinanet.errors import DataError
+from retinanet.prepare.conversion import (
+    IMAGE_SUFFIXES,
+    ConvertedSplit,
+    LabeledBox,
+    LabeledImage,
+    read_lines,
+    refuse_errors,
+    write_splits,
+)
 
-MOST_XML_BYTES = 16 << 20
+MAX_XML_BYTES = 16 << 20
 
 
 def convert_voc(
@@ -35,12 +43,12 @@ def convert_voc(
     clip: bool = False,
     overwrite: bool = False,
 ) -> list[ConvertedSplit]:
-    """Write `output`/<split>.json for every split and say what was written.
+    """Write `output`/<split>.json for every split; returns what was written.
 
-    `folder` has Annotations/ and JPEGImages/, or the XML files themselves; `images` overrides where the images
-    lie. `splits` maps a name to a file of image names without suffix, one a line; None takes train, val and test
-    (else trainval) of ImageSets/Main, or every XML as one split "all". `classes` fixes the ids 1..K in its order;
-    None takes every name found, sorted. `clip` cuts boxes that cross the border instead of refusing them.
+    `folder` contains Annotations/ and JPEGImages/, or the XML files themselves; `images` overrides the folder of the
+    images. `splits` maps a name to a file of image names without suffix, one per line; None uses train, val and test
+    (otherwise trainval) of ImageSets/Main, or every XML file as one split "all". `classes` fixes the ids 1..K in its
+    order; None uses every name found, sorted. `clip` cuts boxes that cross the border instead of refusing them.
     Raises DataError with every error of the folder in one list.
     """
     if not folder.is_dir():
@@ -58,8 +66,7 @@ def convert_voc(
     found = {box.name for image in read.values() for box in image.boxes}
     if classes is not None:
         errors.extend(f"class {name!r} occurs but is not in the given classes" for name in sorted(found - set(classes)))
-    if errors:
-        raise DataError(list_errors(f"{folder}: cannot be converted from Pascal VOC", errors))
+    refuse_errors(folder, "Pascal VOC", errors)
     order = list(classes) if classes is not None else sorted(found)
     return write_splits(
         {split: (pictures.folder, [read[name] for name in members]) for split, members in names.items()},
@@ -68,7 +75,7 @@ def convert_voc(
 
 
 class ImageFolder:
-    """The image files right in a folder, looked up by name or by stem."""
+    """The image files of a folder, without its subfolders, by name and by stem."""
 
     def __init__(self, folder: Path) -> None:
         """Raises DataError if there is no such folder."""
@@ -81,18 +88,18 @@ class ImageFolder:
             self.by_stem.setdefault(Path(name).stem, []).append(name)
 
     def find(self, stem: str, written: str) -> str:
-        """The file name of the image whose XML is <stem>.xml and says <filename>`written`</filename>.
+        """The file name of the image that <stem>.xml describes; its <filename> is `written`.
 
-        The stem decides, as in VOC's own folders; `written` decides between several and where the stem fails.
+        The stem decides, as in VOC's own folders; `written` decides between several images and where no stem matches.
         Raises DataError.
         """
         candidates = self.by_stem.get(stem, [])
         if written in candidates or (not candidates and written in self.names):
             return written
         if len(candidates) > 1:
-            raise DataError(f"several images fit ({', '.join(candidates)}) and <filename> names none of them")
+            raise DataError(f"several images match ({', '.join(candidates)}) and <filename> names none of them")
         if not candidates:
-            raise DataError(f"no image {stem}.* in {self.folder} (<filename> says {written!r})")
+            raise DataError(f"no image {stem}.* in {self.folder} (<filename> is {written!r})")
         return candidates[0]
 
 
@@ -108,16 +115,16 @@ def _split_names(
     if not splits:
         found = sorted(path.stem for path in annotations.glob("*.xml"))
         if not found:
-            errors.append(f"{annotations} holds no .xml file")
+            errors.append(f"{annotations} contains no .xml file")
         return {"all": found}
     return {name: _read_image_set(path, annotations, errors) for name, path in splits.items()}
 
 
 def _read_image_set(path: Path, annotations: Path, errors: list[str]) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        errors.append(f"{path}: cannot be read ({error})")
+        lines = read_lines(path)
+    except DataError as error:
+        errors.append(str(error))
         return []
     names: dict[str, None] = {}
     for number, line in enumerate(lines, 1):
@@ -126,12 +133,12 @@ def _read_image_set(path: Path, annotations: Path, errors: list[str]) -> list[st
             continue
         if len(name.split()) > 1 and not (annotations / f"{name}.xml").is_file():
             errors.append(
-                f"{path}:{number}: {name!r}: one image name was expected (lists of a single class do not fit)"
+                f"{path}:{number}: {name!r}: one image name was expected (lists of a single class cannot be used)"
             )
         elif Path(name).name != name:
-            errors.append(f"{path}:{number}: {name!r}: a plain name without folder was expected")
+            errors.append(f"{path}:{number}: {name!r}: a plain name without a folder was expected")
         elif name in names:
-            errors.append(f"{path}:{number}: {name} comes twice")
+            errors.append(f"{path}:{number}: {name} is listed twice")
         elif not (annotations / f"{name}.xml").is_file():
             errors.append(f"{path}:{number}: no {name}.xml in {annotations}")
         else:
@@ -144,17 +151,17 @@ def _read_image_set(path: Path, annotations: Path, errors: list[str]) -> list[st
 def _read_image(
     path: Path, pictures: ImageFolder, zero_based: bool, clip: bool, errors: list[str]
 ) -> LabeledImage | None:
-    """One XML with its image's header; every error is added to `errors`."""
+    """One XML file with its image's header; every error is added to `errors`."""
     try:
-        if path.stat().st_size > MOST_XML_BYTES:
-            raise DataError(f"larger than {MOST_XML_BYTES >> 20} MiB")
+        if path.stat().st_size > MAX_XML_BYTES:
+            raise DataError(f"larger than {MAX_XML_BYTES >> 20} MiB")
         root = parse(path, forbid_dtd=True).getroot()
         if root is None or root.tag != "annotation":
             raise DataError("the outermost tag is not <annotation>")
         file_name = pictures.find(path.stem, (root.findtext("filename") or "").strip())
         height, width = image_header(pictures.folder / file_name)
     except defusedxml.DefusedXmlException:
-        errors.append(f"{path}: declares a DTD or entities, which an annotation never needs; remove them")
+        errors.append(f"{path}: declares a DTD or entities, which annotations do not need; remove them")
         return None
     except (OSError, DataError) as error:
         errors.append(f"{path}: {error}")
@@ -163,9 +170,11 @@ def _read_image(
         errors.append(f"{path}: malformed XML ({error})")
         return None
     if root.find("size") is not None:
-        told = tuple((root.findtext(f"size/{side}") or "nothing").strip() for side in ("height", "width"))
-        if told != (str(height), str(width)):
-            errors.append(f"{path}: says height {told[0]} and width {told[1]}, {file_name} has {height} and {width}")
+        stated = tuple((root.findtext(f"size/{side}") or "nothing").strip() for side in ("height", "width"))
+        if stated != (str(height), str(width)):
+            errors.append(
+                f"{path}: states height {stated[0]} and width {stated[1]}, but {file_name} has {height} and {width}"
+            )
     boxes = []
     for number, element in enumerate(root.findall("object"), 1):
         try:
@@ -176,7 +185,7 @@ def _read_image(
 
 
 def _read_object(element: ElementTree.Element, height: int, width: int, zero_based: bool, clip: bool) -> LabeledBox:
-    """Raises DataError without the file's name."""
+    """One <object>. Raises DataError, to which the caller adds the file's name."""
     name = (element.findtext("name") or "").strip()
     if not name:
         raise DataError("no <name>")
@@ -201,8 +210,8 @@ def _read_object(element: ElementTree.Element, height: int, width: int, zero_bas
         ymin, ymax = min(max(ymin, 0.0), height), min(max(ymax, 0.0), height)
     elif xmin < 0 or ymin < 0 or xmax > width or ymax > height:
         raise DataError(
-            f"{name}: box {[f'{corner:g}' for corner in corners]} leaves the image of {width} x {height}; if the tool "
-            "that wrote it counts from 0 use --zero-based, to cut boxes at the border use --clip"
+            f"{name}: box {[f'{corner:g}' for corner in corners]} leaves the image of {width} x {height}; if the "
+            "tool that wrote it counts from 0, use --zero-based; to cut boxes at the border, use --clip"
         )
     difficult = (element.findtext("difficult") or "0").strip()
     if difficult not in ("0", "1"):

@@ -1,8 +1,8 @@
-"""YOLO text labels (one file an image, `class cx cy w h` in fractions of the image) to COCO-format JSON.
+"""YOLO text labels (one file per image, lines of `class cx cy w h` in fractions of the image) to COCO-format JSON.
 
-Images stay where they are. A line with a polygon, `class x1 y1 x2 y2 x3 y3 ...`, becomes the box around it.
-Boxes are (x, y, w, h) in pixels, rounded to a thousandth; what leaves the image by at most one pixel is
-the rounding of the fractions and is cut.
+Images stay where they are. A line with a polygon, `class x1 y1 x2 y2 x3 y3 ...`, becomes its bounding box.
+Boxes are (x, y, w, h) in pixels, rounded to a thousandth; boxes that leave the image by at most one pixel, the rounding
+of the fractions, are cut.
 """
 
 import math
@@ -15,15 +15,23 @@ import yaml
 
 from retinanet.data.images import image_header
 from retinanet.errors import DataError, list_errors
-from retinanet.prepare.conversion import IMAGE_SUFFIXES, ConvertedSplit, LabeledBox, LabeledImage, write_splits
+from retinanet.prepare.conversion import (
+    IMAGE_SUFFIXES,
+    ConvertedSplit,
+    LabeledBox,
+    LabeledImage,
+    read_lines,
+    refuse_errors,
+    write_splits,
+)
 
-MOST_YAML_BYTES = 1 << 20
-MOST_YAML_LEVELS = 16
+MAX_YAML_BYTES = 1 << 20
+MAX_YAML_LEVELS = 16
 ROUNDING_PIXELS = 1.0
 
 
 class YoloDescription(NamedTuple):
-    """What data.yaml or classes.txt, or the folders themselves, say."""
+    """Classes and splits, by data.yaml or classes.txt and the folders."""
 
     classes: list[str]
     sources: dict[str, list[Path]]
@@ -38,20 +46,19 @@ def convert_yolo(
     clip: bool = False,
     overwrite: bool = False,
 ) -> list[ConvertedSplit]:
-    """Write `output`/<split>.json for every split and say what was written.
+    """Write `output`/<split>.json for every split; returns what was written.
 
-    `folder` has data.yaml (names; train, val and test) or classes.txt. Labels lie in labels/ mirroring images/,
-    or beside the images; an image without a label file is an empty image. `splits` maps a name to a folder of
-    images, or a text file listing them, and replaces what data.yaml says; only so may images lie outside `folder`.
-    `clip` cuts boxes that cross the border instead of refusing them.
+    `folder` contains data.yaml (names; train, val and test) or classes.txt. Labels are in labels/, which mirrors
+    images/, or next to the images; an image without a label file is an empty image. `splits` maps a name to a folder
+    of images, or to a text file that lists them, and replaces those of data.yaml; only with it may images be outside
+    `folder`. `clip` cuts boxes that cross the border instead of refusing them.
     Raises DataError with every error of the folder in one list.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
     errors: list[str] = []
     described = _describe(folder, splits, errors)
-    if errors:
-        raise DataError(list_errors(f"{folder}: cannot be converted from YOLO", errors))
+    refuse_errors(folder, "YOLO", errors)
     converted: dict[str, tuple[Path, list[LabeledImage]]] = {}
     for name, sources in described.sources.items():
         files = _image_files(sources, errors)
@@ -64,8 +71,7 @@ def convert_yolo(
             errors.append(f"{name}: none of {len(files)} images has a label file, for example {_label_of(files[0])}")
         errors.extend(_orphans(files))
         converted[name] = (base, images)
-    if errors:
-        raise DataError(list_errors(f"{folder}: cannot be converted from YOLO", errors))
+    refuse_errors(folder, "YOLO", errors)
     return write_splits(
         converted, described.classes, output, f"converted from YOLO labels, folder {folder.name}", overwrite
     )
@@ -79,22 +85,21 @@ def _describe(folder: Path, splits: Mapping[str, Path] | None, errors: list[str]
         classes = _yaml_classes(described, content, errors)
         sources = sources or _yaml_sources(folder, described, content, errors)
     elif (folder / "classes.txt").is_file():
-        try:
-            lines = (folder / "classes.txt").read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{folder / 'classes.txt'}: cannot be read ({error})") from error
+        lines = read_lines(folder / "classes.txt")
         while lines and not lines[-1].strip():
             lines.pop()
         classes = [line.strip() for line in lines]
         errors.extend(f"{folder / 'classes.txt'}:{n}: empty line" for n, name in enumerate(classes, 1) if not name)
         sources = sources or _folder_sources(folder)
     else:
-        raise DataError(f"{folder}: neither data.yaml nor classes.txt, so the classes have no names; add one of them")
+        raise DataError(
+            f"{folder}: has neither data.yaml nor classes.txt, so the classes have no names; add one of them"
+        )
     return YoloDescription(classes, sources)
 
 
 def _folder_sources(folder: Path) -> dict[str, list[Path]]:
-    """images/<split>/ or <split>/images/ where there are such folders, else everything as one split "all"."""
+    """images/<split>/ or <split>/images/ where there are such folders, otherwise everything as one split "all"."""
     known = (("train", "train"), ("val", "val"), ("valid", "val"), ("test", "test"))
     found: dict[str, list[Path]] = {}
     for name, split in known:
@@ -105,23 +110,23 @@ def _folder_sources(folder: Path) -> dict[str, list[Path]]:
 
 
 def _read_yaml(path: Path) -> dict[object, object]:
-    """The top-level mapping of data.yaml. Its class names are keyed by whole numbers, unlike anything in a config.
+    """The top-level mapping of data.yaml. Its class names have integers as keys, unlike anything in a config.
 
-    Raises DataError where it is no mapping, a key comes twice or an alias is used.
+    Raises DataError where it is not a mapping, has a key twice or uses an alias.
     """
     try:
         with path.open("rb") as file:
-            raw = file.read(MOST_YAML_BYTES + 1)
+            raw = file.read(MAX_YAML_BYTES + 1)
         text = raw.decode("utf-8-sig")
-        plain = len(raw) <= MOST_YAML_BYTES and _is_plain_yaml(text)
+        plain = len(raw) <= MAX_YAML_BYTES and _is_plain_yaml(text)
         node = yaml.compose(text, Loader=yaml.SafeLoader) if plain else None
         content = yaml.safe_load(text) if plain else None
     except (OSError, yaml.YAMLError, ValueError, OverflowError) as error:
         raise DataError(f"{path}: cannot be read as YAML ({error})") from error
     if not isinstance(content, dict) or not isinstance(node, yaml.MappingNode):
         raise DataError(
-            f"{path}: expected keys such as names and train in at most {MOST_YAML_BYTES} bytes, nested at most "
-            f"{MOST_YAML_LEVELS} deep and without aliases"
+            f"{path}: expected keys such as names and train in at most {MAX_YAML_BYTES} bytes, nested at most "
+            f"{MAX_YAML_LEVELS} deep and without aliases"
         )
     mappings = [node, *(value for _, value in node.value if isinstance(value, yaml.MappingNode))]
     errors = []
@@ -129,18 +134,20 @@ def _read_yaml(path: Path) -> dict[object, object]:
         lines: dict[str, list[int]] = {}
         for key, _ in mapping.value:
             lines.setdefault(str(key.value), []).append(key.start_mark.line + 1)
-        errors += [f"key {key} comes more than once, lines {found}" for key, found in lines.items() if len(found) > 1]
+        errors += [
+            f"key {key} is given more than once, in lines {found}" for key, found in lines.items() if len(found) > 1
+        ]
     if errors:
         raise DataError(list_errors(f"{path}: ambiguous", errors))
     return content
 
 
 def _is_plain_yaml(text: str) -> bool:
-    """Neither aliases, which can multiply, nor the deep nesting that PyYAML takes very long for."""
+    """Whether there are neither aliases, which can multiply, nor the deep nesting that PyYAML needs very long for."""
     level = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         level += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if level > MOST_YAML_LEVELS or isinstance(event, yaml.AliasEvent):
+        if level > MAX_YAML_LEVELS or isinstance(event, yaml.AliasEvent):
             return False
     return True
 
@@ -157,7 +164,7 @@ def _yaml_classes(path: Path, content: dict[object, object], errors: list[str]) 
         return []
     for number, name in enumerate(names):
         if not isinstance(name, str) or not name.strip():
-            errors.append(f"{path}: names: class {number} is {_shown(name)}, not text; put it in quotes")
+            errors.append(f"{path}: names: class {number} is {_shown(name)}, not a string; put it in quotes")
     count = content.get("nc", len(names))
     if count != len(names):
         errors.append(f"{path}: nc is {_shown(count)} but names has {len(names)}")
@@ -171,7 +178,7 @@ def _shown(value: object) -> str:
 def _yaml_sources(folder: Path, path: Path, content: dict[object, object], errors: list[str]) -> dict[str, list[Path]]:
     root = content.get("path", "") or ""
     if not isinstance(root, str):
-        errors.append(f"{path}: path must be text, found {_shown(root)}")
+        errors.append(f"{path}: path must be a string, found {_shown(root)}")
         return {}
     sources: dict[str, list[Path]] = {}
     for split in ("train", "val", "test"):
@@ -182,18 +189,18 @@ def _yaml_sources(folder: Path, path: Path, content: dict[object, object], error
                 continue
             place = Path(os.path.normpath(folder / root / entry))
             if not place.resolve().is_relative_to(folder.resolve()):
-                errors.append(f"{path}: {split}: {place} lies outside {folder}; give it with --split {split}=PATH")
+                errors.append(f"{path}: {split}: {place} is outside {folder}; give it with --split {split}=PATH")
             elif not place.exists():
-                errors.append(f"{path}: {split}: no {place}; correct it or give it with --split {split}=PATH")
+                errors.append(f"{path}: {split}: there is no {place}; correct it, or give it with --split {split}=PATH")
             else:
                 sources.setdefault(split, []).append(place)
     if not sources and not errors:
-        errors.append(f"{path}: neither train nor val nor test; give one with --split NAME=PATH")
+        errors.append(f"{path}: has neither train nor val nor test; give one with --split NAME=PATH")
     return sources
 
 
 def _image_files(sources: list[Path], errors: list[str]) -> list[Path]:
-    """Every image of a split, sorted within each source, none twice."""
+    """Every image of a split, once each, sorted within each source."""
     files: dict[Path, None] = {}
     for source in sources:
         if source.is_dir():
@@ -208,11 +215,11 @@ def _image_files(sources: list[Path], errors: list[str]) -> list[Path]:
 
 
 def _listed_files(source: Path, errors: list[str]) -> list[Path]:
-    """Images that a text file lists, one path a line, relative to the file's own folder."""
+    """The images that a text file lists, one path per line, relative to the file's own folder."""
     try:
-        lines = source.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        errors.append(f"{source}: cannot be read ({error})")
+        lines = read_lines(source)
+    except DataError as error:
+        errors.append(str(error))
         return []
     found = []
     for number, line in enumerate(lines, 1):
@@ -220,7 +227,7 @@ def _listed_files(source: Path, errors: list[str]) -> list[Path]:
         if not line.strip():
             continue
         if not file.resolve().is_relative_to(source.parent.resolve()):
-            errors.append(f"{source}:{number}: {line.strip()} lies outside {source.parent}")
+            errors.append(f"{source}:{number}: {line.strip()} is outside {source.parent}")
         elif not file.is_file():
             errors.append(f"{source}:{number}: no image {file}")
         else:
@@ -233,7 +240,7 @@ def _common_folder(files: list[Path]) -> Path:
 
 
 def _label_of(image: Path) -> Path:
-    """labels/ in place of the last images/ of the path where that folder exists, else beside the image."""
+    """Its label file: in labels/ in place of the path's last images/ if that exists, otherwise next to the image."""
     parts = image.parent.parts
     for index in range(len(parts) - 1, -1, -1):
         if parts[index] == "images":
@@ -245,7 +252,7 @@ def _label_of(image: Path) -> Path:
 
 
 def _orphans(files: list[Path]) -> list[str]:
-    """Errors for label files of a labels/ folder that no image belongs to."""
+    """Errors for the label files of a labels/ folder that belong to no image."""
     labels = {_label_of(file) for file in files}
     folders = sorted({label.parent for label, file in zip(map(_label_of, files), files) if label.parent != file.parent})
     ignored = {"classes.txt"}
@@ -264,12 +271,9 @@ def _read_image(file: Path, base: Path, classes: list[str], clip: bool, errors: 
     label = _label_of(file)
     try:
         height, width = image_header(file)
-        lines = label.read_text(encoding="utf-8-sig").splitlines() if label.is_file() else []
+        lines = read_lines(label) if label.is_file() else []
     except DataError as error:
         errors.append(str(error))
-        return LabeledImage(name, (1, 1), [])
-    except (OSError, UnicodeDecodeError) as error:
-        errors.append(f"{label}: cannot be read ({error})")
         return LabeledImage(name, (1, 1), [])
     boxes = []
     for number, line in enumerate(lines, 1):
@@ -283,7 +287,7 @@ def _read_image(file: Path, base: Path, classes: list[str], clip: bool, errors: 
 
 
 def _read_line(fields: list[str], height: int, width: int, classes: list[str], clip: bool) -> LabeledBox:
-    """Raises DataError without file and line."""
+    """One line of a label file. Raises DataError, to which the caller adds file and line."""
     if not fields[0].isdecimal() or len(fields[0]) > 9 or int(fields[0]) >= len(classes):
         raise DataError(f"class {fields[0]!r} is not one of 0 to {len(classes) - 1}")
     try:
@@ -306,7 +310,7 @@ def _read_line(fields: list[str], height: int, width: int, classes: list[str], c
     if not clip and (least < -ROUNDING_PIXELS or most > ROUNDING_PIXELS):
         raise DataError(
             f"box from ({x1:.1f}, {y1:.1f}) to ({x2:.1f}, {y2:.1f}) leaves the image of {width} x {height} pixels; "
-            "values are fractions of the image; to cut boxes at the border use --clip"
+            "values must be fractions of the image; to cut boxes at the border, use --clip"
         )
     x1, x2 = min(max(x1, 0.0), width), min(max(x2, 0.0), width)
     y1, y2 = min(max(y1, 0.0), height), min(max(y2, 0.0), height)

@@ -1,4 +1,4 @@
-"""The folder of a run: what lies where, who may write into it, and when it counts as taken."""
+"""The folder of a run: the paths of its files, the lock of the process that writes to it, and when it is taken."""
 
 import os
 import platform
@@ -15,75 +15,100 @@ from retinanet.files import write_text
 
 
 class RunFolder(NamedTuple):
-    """Paths of a run. config.yaml, metrics.jsonl, tensorboard/, checkpoints/, eval.json, detections.json, pictures/."""
+    """Paths of a run's files; metrics.jsonl and tensorboard/ are written by `MetricsLog`."""
 
     path: Path
 
     @property
     def config(self) -> Path:
+        """config.yaml: the resolved config."""
         return self.path / "config.yaml"
 
     @property
     def metrics(self) -> Path:
+        """metrics.jsonl: one row for each logged step and each evaluation."""
         return self.path / "metrics.jsonl"
 
     @property
     def last(self) -> Path:
+        """The checkpoint that a resumed run continues from."""
         return self.path / "checkpoints" / "last.pt"
 
     @property
     def best(self) -> Path:
+        """The weights with the best AP so far, for inference."""
         return self.path / "checkpoints" / "best.pt"
 
     @property
     def eval(self) -> Path:
+        """eval.json: COCO numbers of the best weights."""
         return self.path / "eval.json"
 
     @property
     def detections(self) -> Path:
+        """detections.json: COCO results of the best weights."""
         return self.path / "detections.json"
 
     @property
     def pictures(self) -> Path:
+        """Folder of the validation pictures and curves."""
         return self.path / "pictures"
 
 
 @contextmanager
 def claim(path: Path, *, resume: bool, overwrite: bool) -> Iterator[RunFolder]:
-    """Make the folder and hold its lock within this context.
+    """Create the folder and hold its lock within this context; the lock is also released when the block raises.
 
-    A folder with a run in it is refused unless resume (go on) or overwrite (delete that run first) is given. Raises
-    ConfigError for a taken folder and ResourceError where it cannot be written or another process is running in it.
+    A folder with a run in it is refused unless `resume` (continue that run) or `overwrite` (delete it first) is given.
+    Raises ConfigError for a folder that holds a run, ResourceError if it cannot be written to or is in use by another
+    process or thread.
     """
     folder = RunFolder(path)
     if path.exists() and not path.is_dir():
-        raise ConfigError(f"output: {path} is a file; give another run folder with output=PATH.")
-    lock, owner = FileLock(path / "run.lock", timeout=0), path / "run.owner"
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout as error:
-        who = owner.read_text(encoding="utf-8").strip() if owner.is_file() else "another process"
-        raise ResourceError(f"output: {path} is in use by {who}; wait for it or give another output=PATH.") from error
-    except OSError as error:
-        raise ResourceError(
-            f"output: cannot write into {path} ({error.strerror}); give another with output=PATH."
-        ) from error
-    with lock:
-        lock.release()  # the context holds it now
-        if (folder.config.exists() or folder.last.exists()) and not resume:
+        raise ConfigError(f"output: {path} is a file; choose another run folder with output=PATH.")
+    with _locked(path):
+        if not resume and (folder.config.exists() or folder.last.exists()):
             if not overwrite:
                 raise ConfigError(
                     f"output: {path} already holds a run. Continue it with --resume, delete it with --overwrite, "
                     "or choose another folder with output=PATH."
                 )
             _clear(folder)
-        write_text(owner, f"process {os.getpid()} on {platform.node()}\n")
         yield folder
 
 
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold run.lock; run.owner names this process in the message that others get meanwhile."""
+    owner = path / "run.owner"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        held = FileLock(path / "run.lock", timeout=0).acquire()
+    except Timeout as error:
+        raise ResourceError(
+            f"output: {path} is in use by {_read_owner(owner)}; wait for it or choose another folder with output=PATH."
+        ) from error
+    except OSError as error:
+        raise ResourceError(
+            f"output: cannot write to {path} ({error.strerror}); choose another folder with output=PATH."
+        ) from error
+    with held:
+        write_text(owner, f"process {os.getpid()} on {platform.node()}\n")
+        try:
+            yield
+        finally:
+            owner.unlink(missing_ok=True)
+
+
+def _read_owner(owner: Path) -> str:
+    try:
+        return owner.read_text(encoding="utf-8").strip()
+    except OSError:  # not written yet, or removed just now
+        return "another process"
+
+
 def _clear(folder: RunFolder) -> None:
-    """Delete what a run wrote and nothing else that may lie there."""
+    """Delete what a run wrote, and nothing else in the folder."""
     for tree in (folder.path / "checkpoints", folder.path / "tensorboard", folder.pictures):
         shutil.rmtree(tree, ignore_errors=True)
     for file in (folder.config, folder.metrics, folder.eval, folder.detections):

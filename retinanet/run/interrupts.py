@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a question that the training loop asks once a step."""
+"""SIGINT and SIGTERM as a request that the training loop checks once per step."""
 
 import signal
 from collections.abc import Iterator
@@ -10,35 +10,38 @@ from retinanet.errors import Interrupted
 
 
 class StopRequest:
-    """The signal that asked to stop, 0 while none did. A second signal ends the process without
-    saving, as soon as the images being read are there.
+    """The signal that asked to stop, 0 as long as there is none.
+
+    A second signal ends the process without saving, as soon as the images that are being read have arrived.
     """
 
     def __init__(self) -> None:
         self.signal = 0
 
     def handle(self, number: int, _frame: FrameType | None) -> None:
+        """The signal handler."""
         if self.signal:
             raise SystemExit(128 + number)
         self.signal = number
 
-    def raise_if_asked(self, kept: str) -> None:
-        """`raise_asked` if a signal came to this process."""
+    def raise_if_asked(self, saved: str) -> None:
+        """`raise_asked` if this process has received a signal."""
         if self.signal:
-            self.raise_asked(kept)
+            self.raise_asked(saved)
 
-    def raise_asked(self, kept: str) -> NoReturn:
-        """Interrupted (exit code 128 + signal); `kept` says what was saved and how to go on.
+    def raise_asked(self, saved: str) -> NoReturn:
+        """Raise Interrupted with exit code 128 + signal.
 
-        Where the signal went to another rank, SIGTERM's code is used.
+        saved: sentences on what has been saved and how to continue. If another rank received the signal, SIGTERM is
+        reported.
         """
         number = self.signal or signal.SIGTERM
-        raise Interrupted(f"stopped by {signal.Signals(number).name}: {kept}", 128 + number)
+        raise Interrupted(f"Interrupted by {signal.Signals(number).name}. {saved}", 128 + number)
 
 
 @contextmanager
 def listen() -> Iterator[StopRequest]:
-    """Within this context SIGINT and SIGTERM only set the request; afterwards the old handlers are back."""
+    """Within this context SIGINT and SIGTERM only set the request; the previous handlers are restored at its end."""
     request = StopRequest()
     before = {number: signal.signal(number, request.handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -1,11 +1,11 @@
-"""The one place a run's numbers go: metrics.jsonl (the truth), TensorBoard and the console.
+"""Logging of a run's numbers: metrics.jsonl (the authoritative record), TensorBoard and the console.
 
 A line of metrics.jsonl is one JSON object:
   {"kind": "train", "step": int, "epoch": float, ...values, "clock": {...}}
   {"kind": "eval", "step": int, ...metrics, "clock": {...}}
   {"kind": "note", "step": int, "text": str, "clock": {...}}
-Keys come in a fixed order and floats by repr, and only `clock` depends on the machine's speed: two
-equal runs, interrupted or not, give equal bytes once it is taken out (`without_clock`).
+Keys are in a fixed order, floats are written by repr, and only `clock` depends on the machine's speed: two equal runs,
+interrupted or not, have equal bytes without it (`without_clock`).
 """
 
 import json
@@ -46,9 +46,9 @@ _TENSORBOARD_TAGS = {
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Every row of a metrics.jsonl, in order; a torn last line (the writer was killed) is left out.
+    """All rows of a metrics.jsonl, in order; an incomplete last line (the writer was killed) is left out.
 
-    Raises CheckpointError naming every other line that is no row, ResourceError where it cannot be read.
+    Raises CheckpointError that names every other invalid line, ResourceError if the file cannot be read.
     """
     return [row for row, _ in _rows_and_lines(path)]
 
@@ -65,15 +65,15 @@ def without_clock(path: Path) -> bytes:
 
 
 class MetricsLog:
-    """Writes a run's numbers; only rank 0 makes one. A context manager.
+    """Writes a run's numbers on rank 0; a context manager. Other ranks use `SilentLog`.
 
-    folder: the run folder; made where absent.
-    resume_step: None starts metrics.jsonl anew. A step s cuts it, atomically, back to what a run that
-        had just made its s-th update had written: training rows up to s, and evaluations and notes
-        before s, because the evaluation of step s is done again. TensorBoard forgets the same events.
+    folder: the run folder; created if missing.
+    resume_step: None starts an empty metrics.jsonl. A step s truncates it, atomically, to what a run has written right
+        after its s-th update: training rows up to s, and evaluations and notes before s, because the evaluation of
+        step s is repeated. The same events are removed from TensorBoard.
     total_steps: length of the run, for the progress line.
-    terminal: whether to draw live lines; None asks standard output.
-    Raises CheckpointError (a damaged metrics.jsonl) and ResourceError (a folder that cannot be written).
+    terminal: whether to draw live lines; None: if standard output is a terminal.
+    Raises CheckpointError for a damaged metrics.jsonl, ResourceError for a folder that cannot be written to.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class MetricsLog:
         self._path = folder / FILE_NAME
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            kept = _cut_back(self._path, resume_step)
+            kept = _truncate(self._path, resume_step)
             self._file = self._path.open("a", encoding="utf-8", newline="\n")
         except OSError as error:
             raise ResourceError(f"{self._path}: cannot be written ({error.strerror}); choose another output") from error
@@ -110,11 +110,11 @@ class MetricsLog:
     def train(self, step: int, epoch: float, values: Mapping[str, float], clock: Mapping[str, float]) -> None:
         """Record the `step`-th update.
 
-        values: finite numbers that equal runs agree on: loss, loss_class, loss_box, lr, grad_norm,
+        values: finite numbers that are equal in equal runs: loss, loss_class, loss_box, lr, grad_norm,
             positives_per_image, class_loss_foreground_share (0..1), or others.
-        clock: what depends on the machine: time, images_per_second, data_wait (share 0..1), memory_mb,
+        clock: numbers that depend on the machine: time, images_per_second, data_wait (fraction, 0..1), memory_mb,
             seconds_left; a value that is not finite is written as null.
-        Raises NumericalError naming every value that is not finite; the row is then not written.
+        Raises NumericalError that names every value that is not finite; the row is then not written.
         """
         row = {"kind": "train", "step": step, "epoch": float(epoch), **_finite(step, values)}
         self._write(row, clock)
@@ -122,7 +122,7 @@ class MetricsLog:
         self._console.train(step, epoch, values, _known(clock))
 
     def evaluation(self, step: int, metrics: Mapping[str, float], clock: Mapping[str, float]) -> None:
-        """Record the evaluation after `step` updates: COCO numbers in 0..1, -1 where there are no instances.
+        """Record the evaluation after `step` updates: COCO numbers in 0..1, -1 if there are no instances.
 
         Raises NumericalError as `train`.
         """
@@ -135,24 +135,24 @@ class MetricsLog:
         self._console.evaluation(step, metrics)
 
     def note(self, step: int, text: str) -> None:
-        """Record and show a fact of the run itself, such as an early stop.
+        """Record and show an event of the run itself, such as early stopping.
 
-        It counts when runs are compared: what depends on circumstances (a resume, a signal) is for `say`.
+        It is part of what equal runs have in common; events of one process (a resume, a signal) go to `say`.
         """
         self._write({"kind": "note", "step": step, "text": text}, {"time": time.time()})
         self._console.say(text)
 
     def say(self, what: RenderableType) -> None:
-        """Show text or a rich renderable on the console and keep no record of it."""
+        """Show text or a rich renderable on the console, without recording it."""
         self._console.say(what)
 
     def image(self, step: int, tag: str, image_HW3: NDArray[np.uint8]) -> None:
-        """Put a picture, (H, W, 3) uint8 RGB, into TensorBoard."""
+        """Write a picture, (H, W, 3) uint8 RGB, to TensorBoard."""
         if self._writer is not None:
             self._writer.add_image(tag, image_HW3, step, dataformats="HWC")
 
     def close(self) -> None:
-        """Flush and close everything; again is harmless."""
+        """Flush and close everything; may be called again."""
         self._console.close()
         self._file.close()
         if self._writer is not None:
@@ -161,15 +161,15 @@ class MetricsLog:
 
     def _open_tensorboard(self, folder: Path, resume_step: int | None) -> "SummaryWriter | None":
         try:
-            # Imported here: it takes a second, and a run must not fail for want of it.
+            # Imported here, because it takes a second and is optional.
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             self._console.say(
-                f"no TensorBoard events: {error} (pip install tensorboard); metrics.jsonl has every number"
+                f"no TensorBoard events: {error} (pip install tensorboard); metrics.jsonl has all the numbers"
             )
             return None
-        # TensorBoard drops older events from purge_step on: all of a run that was here before, or those
-        # of the resumed step, whose training row is then written again.
+        # TensorBoard ignores older events from purge_step on: all those of a previous run in this folder, or those of
+        # the resumed step, whose training row is then written again.
         return SummaryWriter(folder, purge_step=0 if resume_step is None else resume_step)
 
     def _train_scalars(
@@ -186,7 +186,7 @@ class MetricsLog:
         for name, value in _known(clock).items():
             if name != "time":
                 self._writer.add_scalar(f"speed/{name}", value, step)
-        self._writer.flush()  # so that a killed run loses no event that metrics.jsonl holds
+        self._writer.flush()  # so that a killed run has all events that metrics.jsonl has
 
     def _write(self, row: dict[str, Any], clock: Mapping[str, float]) -> None:
         known = _known(clock)
@@ -198,19 +198,49 @@ class MetricsLog:
             raise ResourceError(f"{self._path}: cannot be written ({error.strerror}); free some disk space") from error
 
 
+class SilentLog:
+    """A `MetricsLog` that does nothing, for every rank but rank 0."""
+
+    def __enter__(self) -> "SilentLog":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        return None
+
+    def train(self, step: int, epoch: float, values: Mapping[str, float], clock: Mapping[str, float]) -> None:
+        """Ignore an update."""
+
+    def evaluation(self, step: int, metrics: Mapping[str, float], clock: Mapping[str, float]) -> None:
+        """Ignore an evaluation."""
+
+    def note(self, step: int, text: str) -> None:
+        """Ignore an event."""
+
+    def say(self, what: RenderableType) -> None:
+        """Ignore a text."""
+
+    def image(self, step: int, tag: str, image_HW3: NDArray[np.uint8]) -> None:
+        """Ignore a picture."""
+
+
+RunLog = MetricsLog | SilentLog
+
+
 def _line(row: Mapping[str, Any]) -> str:
     return json.dumps(row, allow_nan=False) + "\n"
 
 
 def _ordered(values: Mapping[str, float]) -> list[str]:
-    """Names in the file's order: those of _ORDER, then others alphabetically."""
+    """Names in the order of the file: those of _ORDER, then others alphabetically."""
     return [name for name in _ORDER if name in values] + sorted(values.keys() - set(_ORDER))
 
 
 def _finite(step: int, values: Mapping[str, float]) -> dict[str, float]:
-    """The values as plain Python numbers in the file's order; NumericalError where one is not finite."""
+    """The values as plain Python numbers in the order of the file; NumericalError if one is not finite."""
     if clashes := _RESERVED & values.keys():
-        raise ValueError(f"these names are the row's own: {', '.join(sorted(clashes))}")
+        raise ValueError(f"these names are reserved for the row itself: {', '.join(sorted(clashes))}")
     numbers = {name: _plain(values[name]) for name in _ordered(values)}
     errors = [f"{name} is {value}" for name, value in numbers.items() if not math.isfinite(value)]
     if errors:
@@ -232,7 +262,7 @@ def _values_of(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _rows_and_lines(path: Path) -> list[tuple[dict[str, Any], bytes]]:
-    """Rows with the bytes they were read from; raises as `read_rows`."""
+    """Rows with the bytes that they were read from; raises as `read_rows`."""
     try:
         lines = [line for line in path.read_bytes().split(b"\n") if line.strip()]
     except OSError as error:
@@ -247,14 +277,14 @@ def _rows_and_lines(path: Path) -> list[tuple[dict[str, Any], bytes]]:
         if isinstance(row, dict) and isinstance(row.get("step"), int) and row.get("kind") in ("train", "eval", "note"):
             found.append((row, line))
         elif number < len(lines):
-            errors.append(f"line {number} is no row of metrics: {line[:60].decode('utf-8', 'replace')}")
+            errors.append(f"line {number} is not a row of metrics: {line[:60].decode('utf-8', 'replace')}")
     if errors:
-        raise CheckpointError(list_errors(f"{path} is damaged; mend it or move it away", errors))
+        raise CheckpointError(list_errors(f"{path} is damaged; repair it or move it away", errors))
     return found
 
 
-def _cut_back(path: Path, resume_step: int | None) -> list[dict[str, Any]]:
-    """Leave in the file what belongs before the resumed step, atomically, and return those rows."""
+def _truncate(path: Path, resume_step: int | None) -> list[dict[str, Any]]:
+    """Keep only what belongs before the resumed step in the file, atomically, and return those rows."""
     kept: list[tuple[dict[str, Any], bytes]] = []
     if resume_step is not None and path.exists():
         kept = [

@@ -1,4 +1,4 @@
-"""Checkpoints of ours as safetensors files for publishing: weights, and config and classes in the header."""
+"""Checkpoints for publishing, as safetensors files: the weights, with config and classes in the header."""
 
 import hashlib
 import json
@@ -13,28 +13,27 @@ from torch import Tensor
 from retinanet.config.load import config_from_dict, config_to_dict
 from retinanet.errors import CheckpointError, ConfigError
 from retinanet.files import replacing
-from retinanet.run import checkpoint as checkpoints
-from retinanet.run.checkpoint import FORMAT, Checkpoint, Progress
+from retinanet.run.checkpoint import FORMAT, Checkpoint, Progress, load_checkpoint, save_checkpoint
 from retinanet.structures import Category
 
 CHECKSUM = "sha256"
-
+"""Key of the checksum in the header."""
 
 SUFFIXES = (".pt", ".safetensors")
-"""Of files that hold a checkpoint of ours."""
+"""Suffixes of files in this project's format."""
 
 
-def read_ours(path: Path) -> Checkpoint:
-    """A checkpoint of ours from either kind of file. CheckpointError for anything else."""
+def open_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint in this project's format, .pt or .safetensors. CheckpointError for anything else."""
     if path.suffix != ".safetensors":
-        return checkpoints.load(path)
+        return load_checkpoint(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file.")
     tensors, meta = read_safetensors(path)
     if meta.get("format") != FORMAT:
         raise CheckpointError(
-            f"{path}: these weights are not of this project (no format {FORMAT!r} in the header). "
-            "Give retinanet convert the name of the format that they are in."
+            f"{path}: these weights are not in this project's format (no format {FORMAT!r} in the header). "
+            "Convert them with retinanet convert, naming the format that they are in."
         )
     try:
         categories = tuple(Category(int(c["id"]), str(c["name"])) for c in json.loads(meta["categories"]))
@@ -42,16 +41,21 @@ def read_ours(path: Path) -> Checkpoint:
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, ConfigError):
             raise
-        raise CheckpointError(f"{path}: its header lacks a part or holds one of a wrong kind ({error!r}).") from error
-    return Checkpoint(config, categories, Progress(step, -1.0, 0, 0), tensors, {}, {}, {})
+        raise CheckpointError(f"{path}: an entry of its header is missing or of the wrong type ({error!r}).") from error
+    return Checkpoint(config=config, categories=categories, progress=Progress(step), model=tensors)
 
 
-def write_ours(path: Path, checkpoint: Checkpoint) -> None:
-    """The weights to detect with, as a checkpoint (.pt) or for publishing (.safetensors); no optimizer state."""
-    alone = Checkpoint(checkpoint.config, checkpoint.categories, checkpoint.progress, checkpoint.weights(), {}, {}, {})
+def write_inference_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write the weights to detect with, as .pt or for publishing as .safetensors, without optimizer state."""
+    alone = Checkpoint(
+        config=checkpoint.config,
+        categories=checkpoint.categories,
+        progress=checkpoint.progress,
+        model=checkpoint.weights(),
+    )
     match path.suffix:
         case ".pt":
-            checkpoints.save(path, alone)
+            save_checkpoint(path, alone)
         case ".safetensors":
             meta = {
                 "format": FORMAT,
@@ -61,14 +65,16 @@ def write_ours(path: Path, checkpoint: Checkpoint) -> None:
             }
             write_safetensors(path, alone.model, meta)
         case _:
-            raise ConfigError(f"{path}: a checkpoint of this project is written as {' or '.join(SUFFIXES)}.")
+            raise ConfigError(
+                f"{path}: the suffix of a checkpoint in this project's format is {' or '.join(SUFFIXES)}."
+            )
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata. A file that `write_safetensors` made is held against its checksum. CheckpointError else."""
+    """Tensors and metadata of a file; the checksum that `write_safetensors` adds is verified. CheckpointError else."""
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
             meta = dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: not a safetensors file, or cut short or damaged ({error!s:.200}).") from error
@@ -79,14 +85,14 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def write_safetensors(path: Path, tensors: dict[str, Tensor], meta: dict[str, str]) -> None:
-    """Write `path` at once or not at all, with the checksum of everything in it."""
+    """Write `path` atomically, with a checksum over its content; raises ResourceError as `files.replacing`."""
     whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with replacing(path, also=(SafetensorError,)) as part:
         save_file(whole, part, {**meta, CHECKSUM: checksum(whole, meta)})
 
 
 def checksum(tensors: Mapping[str, Tensor], meta: Mapping[str, str]) -> str:
-    """Hexadecimal SHA-256 over names, types, shapes and bytes of the tensors, and over the metadata."""
+    """Hexadecimal SHA-256 of the tensors' names, types, shapes and bytes, and of the metadata."""
     total = hashlib.sha256()
     for key in sorted(meta):
         total.update(f"{key}={meta[key]}\0".encode())

@@ -1,4 +1,4 @@
-"""What a training run reads: both splits, validated, and the batches of each step."""
+"""Data of a training run: both splits, validated, and the batches of each step."""
 
 from collections.abc import Generator
 from contextlib import closing
@@ -9,22 +9,22 @@ from retinanet.build import build_augment, build_resize_rule
 from retinanet.config.schema import Config
 from retinanet.data.coco import CocoDataset, first_images, load_coco, with_objects
 from retinanet.data.loader import Shard, train_batches
+from retinanet.data.root import check_data_root
 from retinanet.distributed import Ranks
 from retinanet.errors import ConfigError, DataError
 from retinanet.structures import Batch
 
 
 def load_data(config: Config, ranks: Ranks) -> tuple[CocoDataset, CocoDataset]:
-    """Both splits, validated; DataError where they do not belong together. Only the main rank opens the images."""
+    """Both splits, validated; DataError if they do not fit together. Only the main rank opens the images."""
     data, root = config.data, Path(config.data.root)
-    if not root.is_dir():
-        raise DataError(f"data.root: no folder {root}; give the data set's with data.root=PATH (see data/README.md).")
+    check_data_root(root)
     check = data.check_images if ranks.is_main else "none"
     train_set = load_coco(root / data.train_annotations, root / data.train_images, check)
     val_set = load_coco(root / data.val_annotations, root / data.val_images, check)
     if train_set.categories != val_set.categories:
         raise DataError(
-            f"{train_set.annotation_file} and {val_set.annotation_file} name different categories: "
+            f"{train_set.annotation_file} and {val_set.annotation_file} have different categories: "
             f"{sorted(set(train_set.categories) ^ set(val_set.categories))[:6]}; both need the same ids and names."
         )
     if not any(len(record.boxes_G4) for record in train_set.images):
@@ -37,7 +37,7 @@ def load_data(config: Config, ranks: Ranks) -> tuple[CocoDataset, CocoDataset]:
 def load_steps(
     config: Config, train_set: CocoDataset, steps: tuple[int, int], ranks: Ranks, pin: bool
 ) -> Generator[list[Batch], None, None]:
-    """This rank's micro-batches of each step from steps[0] up to steps[1]."""
+    """This rank's micro-batches of each step in range(*steps)."""
     batches = train_batches(
         train_set,
         build_resize_rule(config),
@@ -56,7 +56,7 @@ def load_steps(
 
 
 def check_batch_divides(config: Config, ranks: Ranks) -> None:
-    """ConfigError where the batch cannot be split evenly."""
+    """ConfigError if the batch cannot be split evenly over ranks and micro-batches."""
     parts = ranks.world_size * config.schedule.accumulation
     if config.schedule.batch_size % parts:
         raise ConfigError(

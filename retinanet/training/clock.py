@@ -1,6 +1,5 @@
-"""Speed, waiting, memory and time left of a training loop: wall-clock figures, which no result depends on."""
+"""Speed, data wait, memory and time left of a training loop: wall-clock figures that no result depends on."""
 
-import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ import torch
 
 
 class StepClock:
-    """Averages since the last reading; time spent outside of steps (evaluation, saving) is not counted."""
+    """Averages since the last call of `read`; time outside of steps (evaluation, saving) is not counted."""
 
     def __init__(self, batch_size: int, total_steps: int) -> None:
         self.batch_size, self.total_steps = batch_size, total_steps
@@ -34,7 +33,7 @@ class StepClock:
         self.steps += 1
 
     def read(self, step: int, device: torch.device) -> dict[str, float]:
-        """Figures of the steps since the last reading."""
+        """Figures of the steps since the last call."""
         spent = max(self.waited + self.worked, 1e-9)
         recent = spent / max(self.steps, 1)
         self.pace = recent if self.pace is None else 0.7 * self.pace + 0.3 * recent
@@ -51,8 +50,12 @@ class StepClock:
 
 
 def _memory_mb(device: torch.device) -> float:
-    """Peak memory so far: the GPU's allocations, or the process's resident set."""
+    """Peak memory so far: allocations on the GPU, or resident set of the process; NaN if the system has no figure."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        import resource
+    except ImportError:  # Windows
+        return float("nan")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)

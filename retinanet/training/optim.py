@@ -1,7 +1,7 @@
 """Parameter groups, optimizer, learning rate as a pure function of the step, and rescaling by batch size."""
 
 import math
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, assert_never
 
 from torch import nn, optim
 
@@ -22,7 +22,7 @@ class Plan(NamedTuple):
 
 
 def build_plan(schedule: ScheduleKeys, images: int) -> Plan:
-    """Turn config `schedule` into steps.
+    """Convert config `schedule` to steps.
 
     images: size of the training set. With batch_size = f * reference_batch, lr is multiplied by f and warmup,
     iterations and iteration milestones are divided by f (the linear rule, arXiv 1706.02677); a length in epochs
@@ -44,7 +44,7 @@ def build_plan(schedule: ScheduleKeys, images: int) -> Plan:
 
 
 def describe_rescaling(schedule: ScheduleKeys, plan: Plan) -> str | None:
-    """One line that says what another batch size changed; None where nothing did."""
+    """One line on what the batch size has changed; None if it is the reference batch size."""
     if schedule.batch_size == schedule.reference_batch:
         return None
     return (
@@ -55,27 +55,30 @@ def describe_rescaling(schedule: ScheduleKeys, plan: Plan) -> str | None:
 
 
 def lr_at(step: int, plan: Plan) -> float:
-    """Learning rate of the update that follows `step` finished updates (0 is the first)."""
-    if plan.shape == "steps":
-        factor = plan.decay ** sum(step >= milestone for milestone in plan.milestones)
-    elif plan.shape == "cosine":
-        progress = min(1.0, max(0, step - plan.warmup) / max(1, plan.total_steps - plan.warmup))
-        factor = plan.final_factor + (1.0 - plan.final_factor) * 0.5 * (1.0 + math.cos(math.pi * progress))
-    else:
-        factor = 1.0
+    """Learning rate of the update that follows `step` finished updates (0: the first update)."""
+    match plan.shape:
+        case "steps":
+            factor = plan.decay ** sum(step >= milestone for milestone in plan.milestones)
+        case "cosine":
+            progress = min(1.0, max(0, step - plan.warmup) / max(1, plan.total_steps - plan.warmup))
+            factor = plan.final_factor + (1.0 - plan.final_factor) * 0.5 * (1.0 + math.cos(math.pi * progress))
+        case "constant":
+            factor = 1.0
+        case _:
+            assert_never(plan.shape)
     if step < plan.warmup:
         factor *= plan.warmup_factor + (1.0 - plan.warmup_factor) * step / plan.warmup
     return plan.lr * factor
 
 
 def set_lr(optimizer: optim.Optimizer, lr: float) -> None:
-    """Give every group its share of `lr`."""
+    """Set the learning rate of every parameter group to `lr` times its multiplier."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_multiplier"]
 
 
 def parameter_groups(model: nn.Module, schedule: ScheduleKeys) -> list[dict[str, object]]:
-    """Trainable parameters by learning rate and decay; order, of groups and within them, is the model's own."""
+    """Trainable parameters grouped by learning rate and decay, in the order of the model, within groups too."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     bias_decay = schedule.norm_decay if schedule.bias_decay is None else schedule.bias_decay
     for path, module in model.named_modules():
@@ -101,3 +104,5 @@ def build_optimizer(model: nn.Module, schedule: ScheduleKeys) -> optim.Optimizer
             return optim.SGD(groups, lr=schedule.lr, momentum=schedule.momentum, fused=True)
         case "adamw":
             return optim.AdamW(groups, lr=schedule.lr, betas=(schedule.momentum, 0.999), fused=True)
+        case _:
+            assert_never(schedule.optimizer)

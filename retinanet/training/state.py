@@ -1,4 +1,4 @@
-"""What changes during training, how it starts, and how it goes into and comes out of a checkpoint."""
+"""The state that changes during training: how it starts, is updated, saved to a checkpoint and restored from one."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from retinanet.config.load import config_to_dict
 from retinanet.config.schema import Config
 from retinanet.distributed import Ranks
 from retinanet.errors import CheckpointError, ConfigError, list_errors
+from retinanet.interop.weights_file import read_backbone_weights
 from retinanet.losses.criterion import RUNNING_START
 from retinanet.run.checkpoint import Checkpoint, Progress, load_weights
 from retinanet.structures import Category
@@ -31,13 +32,13 @@ FREE_TO_CHANGE = (
     "device",
     "compile",
 )
-"""Config keys that a resumed run may give otherwise, since they do not change what is computed, or as `device` and
-`compile` only how it is rounded."""
+"""Config keys that may differ in a resumed run, because they do not change what is computed or, as `device` and
+`compile`, only its rounding."""
 
 
 @dataclass
 class TrainState:
-    """Exactly what last.pt holds, beside the config."""
+    """What last.pt holds besides the config and the categories."""
 
     model: nn.Module
     network: nn.Module
@@ -50,12 +51,12 @@ class TrainState:
     """(R,) float32, each rank's running mean of positives, the same on every rank; see `criterion.move_running`."""
 
     def weights(self) -> nn.Module:
-        """The network to evaluate: the moving average where there is one."""
+        """The network to evaluate: the moving average if there is one."""
         return self.average.module if self.average is not None else self.model
 
 
 def warmed_average(decay: float) -> Callable[[Any, Any, Any], None]:
-    """Update of an exponential moving average that forgets its start: decay_n = min(decay, (1 + n) / (10 + n))."""
+    """Update rule of an exponential moving average with warm-up: decay_n = min(decay, (1 + n) / (10 + n))."""
 
     def update(averages: Iterable[Tensor], values: Iterable[Tensor], count: Tensor | int) -> None:
         share = 1.0 - min(decay, (1.0 + int(count)) / (10.0 + int(count)))
@@ -71,12 +72,17 @@ def warmed_average(decay: float) -> Callable[[Any, Any, Any], None]:
 def build_state(
     config: Config, classes: int, device: torch.device, ranks: Ranks, load_weights: bool = True
 ) -> TrainState:
-    """Network, average, optimizer and loss scaler at step 0, the same on every rank."""
+    """Network, average, optimizer and loss scaler at step 0, the same on every rank.
+
+    With load_weights False config `model.backbone.weights` is not read, because a checkpoint will replace the weights.
+    """
     if config.model.backbone.norm == "sync_bn" and ranks.world_size > 1 and device.type != "cuda":
         raise ConfigError("model.backbone.norm: sync_bn over several processes needs GPUs; use bn, or one process.")
     if config.model.backbone.norm == "sync_bn" and ranks.world_size > 1 and config.compile:
         raise ConfigError("compile: a network with sync_bn over several processes is not compiled; use compile=false.")
-    _, model = build_loss_and_model(config, classes, load_weights)
+    backbone = config.model.backbone
+    weights = read_backbone_weights(backbone.name, backbone.weights) if load_weights else None
+    _, model = build_loss_and_model(config, classes, weights)
     model = model.to(device)
     average = None
     if config.schedule.ema:
@@ -91,13 +97,21 @@ def build_state(
     if config.loss.normaliser == "running_positives":
         running_R = torch.full((ranks.world_size,), RUNNING_START, device=device)
     optimizer = build_optimizer(model, config.schedule)
-    return TrainState(model, network, average, optimizer, scaler, Progress(0, -1.0, 0, 0), running_R)
+    return TrainState(
+        model=model,
+        network=network,
+        average=average,
+        optimizer=optimizer,
+        scaler=scaler,
+        progress=Progress(step=0),
+        running_positives_R=running_R,
+    )
 
 
 def clip_gradients(state: TrainState, clip_norm: float | None) -> Tensor:
-    """Take loss scaling out of the gradients and clip them; returns their norm before clipping, a scalar on the device.
+    """Unscale the gradients and clip them; returns their norm before clipping, a scalar on the device.
 
-    It is not finite where a gradient is not.
+    The norm is not finite if a gradient is not.
     """
     state.scaler.unscale_(state.optimizer)
     parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
@@ -106,7 +120,7 @@ def clip_gradients(state: TrainState, clip_norm: float | None) -> Tensor:
 
 
 def apply_gradients(state: TrainState) -> None:
-    """Apply the gradients and move the average; float16 loss scaling skips a step whose gradients are not finite."""
+    """Update the weights and their average; float16 loss scaling skips a step whose gradients are not finite."""
     state.scaler.step(state.optimizer)
     state.scaler.update()
     if state.average is not None:
@@ -118,24 +132,24 @@ def snapshot(
 ) -> Checkpoint:
     """The state as a checkpoint; with inference_only just the weights to evaluate with."""
     if inference_only:
-        return Checkpoint(config, categories, state.progress, state.weights().state_dict(), {}, {}, {})
-    average = state.average.state_dict() if state.average is not None else {}
+        weights = state.weights().state_dict()
+        return Checkpoint(config=config, categories=categories, progress=state.progress, model=weights)
     return Checkpoint(
-        config,
-        categories,
-        state.progress,
-        state.model.state_dict(),
-        average,
-        state.optimizer.state_dict(),
-        state.scaler.state_dict(),
-        state.running_positives_R,
+        config=config,
+        categories=categories,
+        progress=state.progress,
+        model=state.model.state_dict(),
+        average=state.average.state_dict() if state.average is not None else {},
+        optimizer=state.optimizer.state_dict(),
+        scaler=state.scaler.state_dict(),
+        running_positives_R=state.running_positives_R,
     )
 
 
 def restore(
     state: TrainState, saved: Checkpoint, config: Config, categories: tuple[Category, ...], source: Path
 ) -> None:
-    """Continue from `saved`. ConfigError or CheckpointError where it belongs to another training."""
+    """Continue from `saved`. ConfigError or CheckpointError if it belongs to another training."""
     differences = config_differences(config_to_dict(saved.config), config_to_dict(config))
     if differences:
         raise ConfigError(
@@ -143,10 +157,10 @@ def restore(
         )
     if saved.categories != categories:
         raise CheckpointError(
-            f"{source}: its categories differ from those of data.train_annotations; --resume cannot go on."
+            f"{source}: its categories differ from those of data.train_annotations; --resume cannot continue it."
         )
     if not saved.optimizer:
-        raise CheckpointError(f"{source}: holds no optimizer state, so training cannot continue from it.")
+        raise CheckpointError(f"{source}: it has no optimizer state, so training cannot continue from it.")
     load_weights(state.model, saved.model, str(source))
     if state.average is not None:
         state.average.load_state_dict(saved.average)
@@ -158,13 +172,14 @@ def restore(
 
 
 def restored_running(own_R: Tensor | None, saved_R: Tensor | None, source: Path) -> Tensor | None:
-    """The saved running means where this training keeps some; CheckpointError where they are not one of each rank."""
+    """The saved running means if this training keeps some; CheckpointError if there is not one for each rank."""
     if own_R is None:
         return None
     if saved_R is None or saved_R.shape != own_R.shape:
         raise CheckpointError(
-            f"{source}: loss.normaliser=running_positives continues one mean for each process, and the file holds "
-            f"{0 if saved_R is None else len(saved_R)}, not {len(own_R)}; resume with as many processes as saved it."
+            f"{source}: loss.normaliser=running_positives has one mean for each process, and the file holds "
+            f"{0 if saved_R is None else len(saved_R)}, not {len(own_R)}; resume with the number of processes of the "
+            "interrupted run."
         )
     return saved_R.to(own_R)
 

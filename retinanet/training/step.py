@@ -1,4 +1,8 @@
-"""TODO: retinanet/training/step.py."""
+"""One optimizer step: targets, positives, gradients, their checks, the update.
+
+Legend: B images of a micro-batch, A anchors, P positive anchors, R ranks. A step is one update over the effective
+batch: all ranks and all accumulated micro-batches.
+"""
 
 import math
 from contextlib import AbstractContextManager, nullcontext
@@ -11,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from retinanet import distributed
 from retinanet.data.transforms import PixelRule, normalise, to_device
 from retinanet.detection.anchors import AnchorSpec, pyramid_anchors
-from retinanet.detection.assign import AssignRule, assign_batch
+from retinanet.detection.assign import AssignRule, BatchAssignment, assign_batch
 from retinanet.distributed import Ranks
 from retinanet.errors import NumericalError
 from retinanet.losses.criterion import (
@@ -30,7 +34,7 @@ from retinanet.training.state import TrainState, apply_gradients, clip_gradients
 
 
 class StepParts(NamedTuple):
-    """What a step needs beside the network and the images."""
+    """What a step needs besides the network and the images; fixed for a run."""
 
     anchors: AnchorSpec
     rule: AssignRule
@@ -45,86 +49,175 @@ class StepParts(NamedTuple):
     ranks: Ranks
 
 
-def train_step(
-    state: TrainState, micro_batches: list[Batch], parts: StepParts, stop: StopRequest
-) -> tuple[dict[str, float], bool]:
-    """One update: assign, forward, criterion, backward, clip, step. Its values, and whether any rank is to stop.
+class MicroBatch(NamedTuple):
+    """Images of one forward pass, on the device, with assigned targets."""
 
-    Targets are assigned before the first forward, so that every micro-batch is divided by the positives of the whole
-    effective batch (paper section 4.1). Raises NumericalError, before the update, if a loss or gradient is not finite.
-    The host waits for a GPU for the positives of each micro-batch and, once, for all values before the update; a class
-    loss that draws or ranks anchors may have it wait too.
+    batch: Batch
+    anchors_A4: Tensor
+    """(A, 4) float32, xyxy in the canvas frame."""
+    assignment: BatchAssignment
+    positives_B: Tensor
+    """(B,) int64, positive anchors of each image."""
+    seeds_B: Tensor
+    """(B,) int64 on the CPU, for class losses that draw anchors at random."""
+
+
+class StepCounts(NamedTuple):
+    """What all ranks need to know before the first forward pass."""
+
+    positives: StepPositives
+    stop_asked_1: Tensor
+    """(1,) int64: number of ranks that a signal has asked to stop."""
+
+
+class LossSums(NamedTuple):
+    """Losses of a step on this rank, detached."""
+
+    sums_3: Tensor
+    """(3,) float32: see `Losses.sums`."""
+    finite_B: Tensor
+    """(B of all micro-batches,) bool: images whose losses are finite."""
+
+
+class StepResult(NamedTuple):
+    """Result of a step for the log and the loop."""
+
+    values: dict[str, float]
+    """loss, loss_class, loss_box, grad_norm, positives_per_image, class_loss_foreground_share."""
+    stop_asked: bool
+    """Whether a signal has asked any rank to stop."""
+
+
+def train_step(state: TrainState, batches: list[Batch], parts: StepParts, stop: StopRequest) -> StepResult:
+    """Update the weights once from the micro-batches of one effective batch.
+
+    Targets are assigned before the first forward pass, so that the losses of every micro-batch are divided by the
+    positives of the whole effective batch (paper section 4.1). Raises NumericalError, before the update, if a loss or
+    gradient is not finite. Host-device syncs: one per micro-batch (number of positives) and one before the update; a
+    class loss that draws or ranks anchors may add some.
     """
+    micro_batches = prepare_micro_batches(state, batches, parts)
+    counted = count_positives(state, micro_batches, parts, stop)
+    losses = accumulate_gradients(state, micro_batches, counted.positives, parts)
+    grad_norm = clip_gradients(state, parts.clip_norm)
+    result = read_step(state, micro_batches, counted, losses, grad_norm)
+    apply_gradients(state)
+    return result
+
+
+def prepare_micro_batches(state: TrainState, batches: list[Batch], parts: StepParts) -> list[MicroBatch]:
+    """Clear the gradients, move the images to the device and assign a target to every anchor."""
     state.network.train()
     state.optimizer.zero_grad(set_to_none=True)
-    seeds = [image_seeds(parts.seed, state.progress.step, batch.image_ids_B.tolist()) for batch in micro_batches]
-    micro_batches = [to_device(batch, parts.device) for batch in micro_batches]
-    anchors = [batch_anchors(batch, parts) for batch in micro_batches]
-    assignments = [assign_batch(a_A4, batch.targets, parts.rule) for a_A4, batch in zip(anchors, micro_batches)]
-    images = sum(len(batch.targets) for batch in micro_batches) * parts.ranks.world_size
-    positives = [assignment.positives() for assignment in assignments]
-    told = torch.zeros(parts.ranks.world_size + 1, dtype=torch.int64, device=parts.device)
-    told[parts.ranks.rank], told[-1] = torch.cat(positives).sum(), int(stop.signal > 0)
-    positives_R, stopping = distributed.sum_over_ranks(told).split([parts.ranks.world_size, 1])
+    seeds = [image_seeds(parts.seed, state.progress.step, batch.image_ids_B.tolist()) for batch in batches]
+    micro_batches = []
+    for batch, seeds_B in zip(batches, seeds, strict=True):
+        on_device = to_device(batch, parts.device)
+        anchors_A4 = batch_anchors(on_device, parts)
+        assignment = assign_batch(anchors_A4, on_device.targets, parts.rule)
+        micro_batches.append(
+            MicroBatch(
+                batch=on_device,
+                anchors_A4=anchors_A4,
+                assignment=assignment,
+                positives_B=assignment.positives(),
+                seeds_B=seeds_B,
+            )
+        )
+    return micro_batches
+
+
+def count_positives(
+    state: TrainState, micro_batches: list[MicroBatch], parts: StepParts, stop: StopRequest
+) -> StepCounts:
+    """Positives of every rank, updated running means, and stop requests, in one all-reduce."""
+    ranks = parts.ranks
+    # One entry for each rank's positives and a last one for the stop requests.
+    message = torch.zeros(ranks.world_size + 1, dtype=torch.int64, device=parts.device)
+    message[ranks.rank] = torch.cat([micro.positives_B for micro in micro_batches]).sum()
+    message[ranks.world_size] = int(stop.signal > 0)
+    message = distributed.sum_over_ranks(message)
+    positives_R = message[: ranks.world_size]
     if state.running_positives_R is not None:
         state.running_positives_R = move_running(state.running_positives_R, positives_R)
-    counted = StepPositives(positives_R, state.running_positives_R, parts.ranks.rank, images)
+    images = sum(len(micro.batch.targets) for micro in micro_batches) * ranks.world_size
+    positives = StepPositives(ranks_R=positives_R, running_R=state.running_positives_R, rank=ranks.rank, images=images)
+    return StepCounts(positives, message[ranks.world_size :])
 
-    sums = torch.zeros(3, device=parts.device)
+
+def accumulate_gradients(
+    state: TrainState, micro_batches: list[MicroBatch], positives: StepPositives, parts: StepParts
+) -> LossSums:
+    """Forward and backward of every micro-batch; ranks exchange gradients in the last one's backward pass."""
+    sums_3 = torch.zeros(3, device=parts.device)
     finite: list[Tensor] = []
-    for index, (batch, assignment) in enumerate(zip(micro_batches, assignments, strict=True)):
+    for index, micro in enumerate(micro_batches):
         with gradient_exchange(state.network, now=index == len(micro_batches) - 1):
-            pixels = normalise(batch.images, batch.sizes_B2, parts.pixels, parts.channels_last)
+            pixels = normalise(micro.batch.images, micro.batch.sizes_B2, parts.pixels, parts.channels_last)
             with torch.autocast(parts.device.type, parts.precision, enabled=parts.precision != torch.float32):
                 outputs = state.network(pixels)
-            divisor = Divisor(normaliser(parts.normaliser, positives[index], counted), images)
-            losses = criterion(outputs, assignment, anchors[index], parts.criterion, divisor, seeds[index])
+            divisor = Divisor(normaliser(parts.normaliser, micro.positives_B, positives), positives.images)
+            losses = criterion(outputs, micro.assignment, micro.anchors_A4, parts.criterion, divisor, micro.seeds_B)
             # DistributedDataParallel averages gradients over ranks, and the divisor already counts all of them.
             state.scaler.scale(losses.total() * parts.ranks.world_size).backward()
-        sums += losses.sums()
+        sums_3 += losses.sums()
         finite.append(losses.finite())
+    return LossSums(sums_3, torch.cat(finite))
 
-    norm = clip_gradients(state, parts.clip_norm)
-    figures = [distributed.sum_over_ranks(sums), norm[None], positives_R.sum(dim=0, keepdim=True), stopping]
-    loss_class, loss_box, foreground, grad_norm, found, stop_asked = torch.cat(figures).tolist()
-    if not math.isfinite(loss_class + loss_box):
-        ids = torch.cat([batch.image_ids_B for batch in micro_batches])[~torch.cat(finite)].tolist()
-        raise NumericalError(describe_bad_loss(state.progress.step + 1, ids, loss_class, loss_box))
-    if not math.isfinite(grad_norm) and not state.scaler.is_enabled():
-        raise NumericalError(describe_bad_gradient(state.progress.step + 1))
-    apply_gradients(state)
-    return {
-        "loss": loss_class + loss_box,
-        "loss_class": loss_class,
-        "loss_box": loss_box,
-        "grad_norm": grad_norm if math.isfinite(grad_norm) else 0.0,
-        "positives_per_image": found / images,
-        "class_loss_foreground_share": foreground / max(loss_class, 1e-12),
-    }, stop_asked > 0
+
+def read_step(
+    state: TrainState, micro_batches: list[MicroBatch], counted: StepCounts, losses: LossSums, grad_norm: Tensor
+) -> StepResult:
+    """All numbers of the step in one read of the device. Raises NumericalError if the update must not happen."""
+    sums_3 = distributed.sum_over_ranks(losses.sums_3)
+    positives_1 = counted.positives.ranks_R.sum(dim=0, keepdim=True)
+    names = ("loss_class", "loss_box", "foreground", "grad_norm", "positives", "stop_asked")
+    numbers = torch.cat([sums_3, grad_norm[None], positives_1, counted.stop_asked_1]).tolist()
+    read = dict(zip(names, numbers, strict=True))
+    step = state.progress.step + 1
+    if not math.isfinite(read["loss_class"] + read["loss_box"]):
+        ids_B = torch.cat([micro.batch.image_ids_B for micro in micro_batches])
+        bad_ids = ids_B[~losses.finite_B].tolist()
+        raise NumericalError(describe_bad_loss(step, bad_ids, read["loss_class"], read["loss_box"]))
+    if not math.isfinite(read["grad_norm"]) and not state.scaler.is_enabled():
+        raise NumericalError(describe_bad_gradient(step))
+    return StepResult(
+        values={
+            "loss": read["loss_class"] + read["loss_box"],
+            "loss_class": read["loss_class"],
+            "loss_box": read["loss_box"],
+            "grad_norm": read["grad_norm"] if math.isfinite(read["grad_norm"]) else 0.0,
+            "positives_per_image": read["positives"] / counted.positives.images,
+            "class_loss_foreground_share": read["foreground"] / max(read["loss_class"], 1e-12),
+        },
+        stop_asked=read["stop_asked"] > 0,
+    )
 
 
 def batch_anchors(batch: Batch, parts: StepParts) -> Tensor:
-    """(A, 4) anchors of a batch's own canvas; with data.canvases `tight` each micro-batch may have another."""
+    """(A, 4) anchors of a batch's canvas; with data.canvases `tight` micro-batches may have different ones."""
     height, width = batch.images.shape[2:]
     return pyramid_anchors((height, width), parts.anchors, parts.device).boxes_A4
 
 
 def gradient_exchange(network: nn.Module, now: bool) -> AbstractContextManager[object]:
-    """Under DistributedDataParallel, exchange gradients only in the last micro-batch's backward."""
+    """Under DistributedDataParallel, exchange gradients only in the backward pass of the last micro-batch."""
     return nullcontext() if now or not isinstance(network, DistributedDataParallel) else network.no_sync()
 
 
 def describe_bad_loss(step: int, image_ids: list[int], loss_class: float, loss_box: float) -> str:
+    """Message for a loss that is not finite; image_ids: the images of this rank that cause it."""
     images = f"images with id {image_ids}" if image_ids else "images of another rank (see its message)"
     return (
-        f"step {step}: the loss is not finite (class {loss_class}, box {loss_box}) on {images}. The weights before "
-        "this step are untouched and the last save is good. Lower schedule.lr, lengthen schedule.warmup or set "
-        "schedule.clip_norm, and look at those images' boxes."
+        f"step {step}: the loss is not finite (class {loss_class}, box {loss_box}) on {images}. This step has not "
+        "changed the weights, and the last checkpoint is good. Lower schedule.lr, lengthen schedule.warmup or set "
+        "schedule.clip_norm, and check the boxes of those images."
     )
 
 
 def describe_bad_gradient(step: int) -> str:
+    """Message for a gradient that is not finite although the loss is."""
     return (
-        f"step {step}: the loss is finite but a gradient is not; lower schedule.lr or set schedule.clip_norm. The "
-        "weights before this step are untouched, the last save is good."
+        f"step {step}: the loss is finite but a gradient is not; lower schedule.lr or set schedule.clip_norm. This "
+        "step has not changed the weights, and the last checkpoint is good."
     )

@@ -25,7 +25,7 @@ from retinanet.ablation.runner_console import RunnerConsole
 from retinanet.ablation.study import Study, load_study
 from retinanet.ablation.study_folder import log_path, prepare
 from retinanet.errors import CheckpointError, ConfigError, Interrupted
-from retinanet.run import checkpoint as checkpoints
+from retinanet.run.checkpoint import load_checkpoint
 
 TOOL = PROJECT / "tools" / "ablate.py"
 
@@ -82,7 +82,7 @@ def test_a_cell_is_trained_and_its_final_weights_measured_on_test(
     folder = cell_folder(study, list_cells(study)[0])
     found = json.loads((folder / "test" / "eval.json").read_text(encoding="utf-8"))
     assert found["metrics"] == record.test_metrics
-    assert found["step"] == checkpoints.load(folder / "checkpoints" / "last.pt").progress.step == 2
+    assert found["step"] == load_checkpoint(folder / "checkpoints" / "last.pt").progress.step == 2
     images = {row["image_id"] for row in json.loads((folder / "test" / "detections.json").read_text(encoding="utf-8"))}
     assert len(images) == 12, "the test split, not the six images of val"
     assert record.val_metrics == json.loads((folder / "eval.json").read_text(encoding="utf-8"))["metrics"]
@@ -271,7 +271,7 @@ def test_killed_and_shared_by_two_runners_the_numbers_are_the_same(make: Make, s
     # The orphan notices, saves and goes; the claim of a killed one would be stale at once.
     wait_for(lambda: live_owner(study.folder, "FL-seed0") is None)
     assert read_record(study.folder, "FL-seed0") is None
-    step = checkpoints.load(last).progress.step
+    step = load_checkpoint(last).progress.step
     assert 0 < step < STEPS
 
     other = start("--resume")
@@ -325,4 +325,4 @@ def test_a_signal_is_passed_on_and_what_runs_is_saved(make: Make, capsys: pytest
     assert "stopping: 1 cells are saving" in capsys.readouterr().out
     assert live_owner(study.folder, "FL-seed0") is None
     assert read_record(study.folder, "FL-seed0") is None
-    assert "stopped by SIGTERM" in log_path(study.folder, "FL-seed0").read_text(encoding="utf-8")
+    assert "Interrupted by SIGTERM" in log_path(study.folder, "FL-seed0").read_text(encoding="utf-8")

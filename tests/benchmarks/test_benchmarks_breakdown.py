@@ -1,4 +1,4 @@
-"""What a profiled step consists of: groups by name, by range, and of a range's backward pass."""
+"""Breakdown of a profiled step: groups by name, by range, and of a range's backward pass."""
 
 from collections.abc import Callable
 
@@ -9,8 +9,7 @@ from torch.autograd import DeviceType
 from torch.autograd.profiler_util import FunctionEvent
 from torch.nn.functional import conv2d
 
-from benchmarks.breakdown import Breakdown, break_down, convolution_flops
-from benchmarks.groups import (
+from benchmarks.breakdown import (
     BACKWARD,
     BOX_LOSS,
     CLASS_LOSS,
@@ -21,6 +20,8 @@ from benchmarks.groups import (
     REST,
     TRANSFERS,
     UPDATE,
+    break_down,
+    convolution_flops,
     in_group,
     kernel_times,
 )
@@ -39,7 +40,7 @@ def network() -> nn.Sequential:
 
 
 def shares(step: Callable[[], object]) -> dict[str, float]:
-    """Each group's least time of five, as shares of their sum: another process that cuts in does so once or twice."""
+    """Each group's least time of five, as shares of their sum: interference from other processes is rare."""
     step()
     least: dict[str, float] = {}
     for _ in range(5):
@@ -48,10 +49,6 @@ def shares(step: Callable[[], object]) -> dict[str, float]:
         for group in found.groups:
             least[group.group] = min(group.seconds, least.get(group.group, group.seconds))
     return {group: seconds / sum(least.values()) for group, seconds in least.items()}
-
-
-def shares_of(found: Breakdown) -> dict[str, float]:
-    return {group.group: group.share for group in found.groups}
 
 
 def test_convolutions_are_most_of_a_convolutional_network_and_mostly_backward() -> None:
@@ -70,7 +67,7 @@ def test_convolutions_are_most_of_a_convolutional_network_and_mostly_backward() 
     assert found.keys() - {COPIES} == {FORWARD, BACKWARD, OPERATORS, UPDATE, REST}
 
 
-def test_without_a_backward_pass_nothing_is_of_it() -> None:
+def test_without_a_backward_pass_its_group_is_absent() -> None:
     net = network()
     with torch.no_grad():
         found = shares(lambda: net(PIXELS))
@@ -92,7 +89,7 @@ def test_a_range_takes_its_backward_pass_with_it() -> None:
     assert both[BACKWARD] > 0
 
 
-def test_the_inner_range_counts_and_so_does_a_function_of_ones_own() -> None:
+def test_the_inner_range_counts_also_around_a_custom_autograd_function() -> None:
     class Cubed(torch.autograd.Function):
         @staticmethod
         def forward(ctx: object, values: Tensor) -> Tensor:
@@ -133,7 +130,8 @@ def test_rates_are_of_the_groups_own_time() -> None:
     assert forward.flops == 3 * FLOPS
     assert forward.share_of_peak == pytest.approx(3 * FLOPS / forward.seconds / 1e9)
     assert all(group.flops is None for group in found.groups if group.group not in (FORWARD, BACKWARD))
-    assert [group.group for group in found.groups] == [group for group in GROUPS if group in shares_of(found)]
+    names = [group.group for group in found.groups]
+    assert names == [group for group in GROUPS if group in names], "in the order of GROUPS"
 
 
 def test_kernels_count_once_and_under_what_started_them() -> None:

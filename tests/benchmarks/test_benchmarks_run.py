@@ -1,4 +1,4 @@
-"""Every part runs on tiny shapes and reports numbers; the command line says what is wrong with it."""
+"""Every part runs on tiny shapes and reports numbers; errors of the command line are reported together."""
 
 import io
 import json
@@ -13,14 +13,21 @@ import torch
 from places import PROJECT
 from rich.console import Console
 
-from benchmarks.floors import Floor, RegressionError, check_floors, read_floors
-from benchmarks.groups import BACKWARD, BOX_LOSS, FORWARD, GROUPS, TRANSFERS
+from benchmarks.breakdown import BACKWARD, BOX_LOSS, FORWARD, GROUPS, TRANSFERS
 from benchmarks.measure import measure_all
 from benchmarks.memory import peak_of
 from benchmarks.options import PARTS, Options, parse_arguments
-from benchmarks.parts.all_parts import build_contest
-from benchmarks.photos import write_photos
-from benchmarks.report import Report, read_report, write_report
+from benchmarks.parts import BUILDERS, build_contest
+from benchmarks.report import (
+    Floor,
+    RegressionError,
+    Report,
+    check_floors,
+    read_floors,
+    read_report,
+    write_report,
+)
+from benchmarks.scenes import write_photos
 from benchmarks.table import format_time, report_tables
 from retinanet.errors import ConfigError, DataError, ResourceError
 
@@ -40,19 +47,27 @@ def step(state):
 
 
 def quick(*words: str) -> Options:
-    return parse_arguments([*words, "--quick", "--repeats", "2", "--batch", "1"])
+    return parse_arguments(["--quick", "--repeats", "2", "--batch", "1", *words])
 
 
 @pytest.fixture(scope="module")
 def kernels() -> Report:
-    """The parts without a network, run once."""
+    """Reports of the parts without a network."""
     return measure_all(quick("loss", "assign", "postprocess", "eval"))
 
 
 @pytest.fixture(scope="module")
 def loading() -> Report:
-    """The part on data, run once."""
+    """Report of the part on data."""
     return measure_all(quick("data"))
+
+
+def printed(report: Report) -> str:
+    """The tables as words with single spaces."""
+    console = Console(width=200, file=io.StringIO())
+    with console.capture() as captured:
+        console.print(report_tables(report))
+    return " ".join(captured.get().split())
 
 
 def test_every_comparison_is_a_number(kernels: Report) -> None:
@@ -87,10 +102,7 @@ def test_the_json_is_the_schema(kernels: Report, tmp_path: Path) -> None:
 
 
 def test_the_table_names_every_contestant(kernels: Report) -> None:
-    console = Console(width=200, file=io.StringIO())
-    with console.capture() as captured:
-        console.print(report_tables(kernels))
-    text = " ".join(captured.get().split())
+    text = printed(kernels)
     for part in kernels.parts:
         assert part.checked in text
         assert part.not_same in text
@@ -113,7 +125,7 @@ def test_times_have_three_figures(seconds: float, text: str) -> None:
 
 
 @pytest.mark.parametrize("part", ["train", "infer"])
-def test_whole_networks_run_beside_torchvision_and_a_file(part: str, tmp_path: Path) -> None:
+def test_whole_networks_are_compared_with_torchvision_and_a_file(part: str, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(FOREIGN, encoding="utf-8")
     peers = ("--against", "torchvision", "--against", str(tmp_path / "mine.py"))
     (found,) = measure_all(quick(part, *peers, "--size", "96", "--classes", "3")).parts
@@ -127,32 +139,34 @@ def test_whole_networks_run_beside_torchvision_and_a_file(part: str, tmp_path: P
 def test_a_compiled_network_is_named_so_and_its_operations_are_the_peers(tmp_path: Path) -> None:
     """torch cannot count a compiled network's own."""
     (tmp_path / "peer.py").write_text("def build(*_): ...\ndef step(_): ...\n", encoding="utf-8")
-    beside_torchvision = build_contest("train", quick("train", "--compile"))
-    assert {c.name for c in beside_torchvision.contestants if c.ours} >= {"ours float32 compiled"}
-    assert {c.ours for c in beside_torchvision.comparisons} <= {c.name for c in beside_torchvision.contestants}
-    assert beside_torchvision.flops_of == "torchvision as shipped"
+    against_torchvision = build_contest("train", quick("train", "--compile"))
+    assert {c.name for c in against_torchvision.contestants if c.ours} >= {"ours float32 compiled"}
+    assert {c.ours for c in against_torchvision.comparisons} <= {c.name for c in against_torchvision.contestants}
+    assert against_torchvision.flops_of == "torchvision as shipped"
     against_file = ("--against", str(tmp_path / "peer.py"))
     assert build_contest("train", quick("train", "--compile", *against_file)).flops_of is None
     assert build_contest("train", quick("train", *against_file)).flops_of == "ours float32"
 
 
-def test_a_peer_that_fails_is_told_and_left_out(tmp_path: Path) -> None:
+def test_a_peer_that_fails_is_reported_and_left_out(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("def build(*_):\n    1 / 0\ndef step(_): ...\n", encoding="utf-8")
     options = quick("infer", "--against", str(tmp_path / "broken.py"), "--size", "96", "--classes", "2")
-    (found,) = measure_all(options).parts
+    report = measure_all(options)
+    (found,) = report.parts
     broken = next(timing for timing in found.contestants if timing.name == "broken")
     assert broken.seconds is None
     assert broken.failure == "ZeroDivisionError: division by zero"
     assert found.ratios == ()
+    assert "broken failed: ZeroDivisionError: division by zero" in printed(report)
 
 
-def test_loaders_run_beside_the_reference(loading: Report) -> None:
+def test_loaders_are_compared_with_the_reference(loading: Report) -> None:
     (found,) = loading.parts
     assert len(found.ratios) == 5
     assert all(timing.items_per_second for timing in found.contestants)
 
 
-def test_training_from_files_runs_beside_training_from_memory() -> None:
+def test_training_from_files_is_compared_with_training_from_memory() -> None:
     (found,) = measure_all(quick("feed", "--size", "96", "--classes", "3")).parts
     assert found.checked == "batches are of 1 x 3 x 96 x 96 bytes in both"
     (ratio,) = found.ratios
@@ -189,11 +203,9 @@ def test_a_training_step_is_taken_apart(tmp_path: Path) -> None:
         assert sum(seconds.values()) == pytest.approx(breakdown.seconds, rel=0.2)
         assert seconds[BACKWARD] > seconds[FORWARD] > seconds[BOX_LOSS]
         assert all(group.share_of_peak for group in breakdown.groups if group.flops)
-    console = Console(width=200, file=io.StringIO())
-    with console.capture() as captured:
-        console.print(report_tables(report))
-    assert all(group in captured.get() for group in everywhere)
-    assert "3 steps with the profiler" in captured.get()
+    text = printed(report)
+    assert all(group in text for group in everywhere)
+    assert "3 steps with the profiler" in text
     write_report(report, tmp_path / "new.json")
     assert read_report(tmp_path / "new.json") == report
 
@@ -208,9 +220,9 @@ def test_reports_of_before_there_were_breakdowns_can_be_read(kernels: Report, tm
 
 @pytest.mark.slow
 def test_commands_are_timed_up_to_a_first_step() -> None:
-    (found,) = measure_all(quick("start")).parts
+    (found,) = measure_all(quick("start", "--repeats", "1")).parts
     times = {timing.name: timing.seconds.median for timing in found.contestants if timing.seconds is not None}
-    assert times["train.py --help"] < times["train.py, first step"]
+    assert times["train --help"] < times["train, first step"]
 
 
 def test_memory_is_measured_in_a_process_of_its_own() -> None:
@@ -254,7 +266,7 @@ def test_the_recorded_floors_name_comparisons_that_exist(kernels: Report, loadin
     ("words", "parts"),
     [
         (["train", "--batch", "0", "--repeats", "0"], ["--batch 0", "--repeats 0"]),
-        (["nonsense"], ["nonsense: no part", "train, infer, loss"]),
+        (["nonsense"], ["nonsense: not a part", "train, infer, loss"]),
         (["train", "--size", "8"], ["--size", "at least 96"]),
         (["train", "--size", "128", "128", "128"], ["--size"]),
         (["train", "--against", "nowhere.py"], ["nowhere.py", "no such file"]),
@@ -266,7 +278,7 @@ def test_the_recorded_floors_name_comparisons_that_exist(kernels: Report, loadin
         (["eval", "--json", "no/where.json"], ["--json no/where.json"]),
     ],
 )
-def test_a_wrong_command_line_is_told_whole(words: list[str], parts: list[str]) -> None:
+def test_all_errors_of_a_command_line_are_reported_together(words: list[str], parts: list[str]) -> None:
     with pytest.raises(ConfigError) as error:
         parse_arguments(words)
     for part in parts:
@@ -274,7 +286,7 @@ def test_a_wrong_command_line_is_told_whole(words: list[str], parts: list[str]) 
 
 
 def test_parts_and_sizes_of_a_command_line() -> None:
-    assert parse_arguments([]).parts == parse_arguments(["all"]).parts == PARTS
+    assert parse_arguments([]).parts == parse_arguments(["all"]).parts == PARTS == tuple(BUILDERS)
     assert parse_arguments(["loss", "train"]).parts == ("train", "loss")
     assert parse_arguments(["train"]).size == (512, 512)
     assert parse_arguments(["train", "--size", "800", "1344"]).size == (800, 1344)

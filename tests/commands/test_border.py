@@ -10,7 +10,8 @@ import pytest
 from places import PROJECT
 
 from retinanet import errors
-from retinanet.commands.border import run, split_overrides
+from retinanet.commands.arguments import split_overrides
+from retinanet.commands.border import run
 from retinanet.errors import judge
 
 
@@ -118,7 +119,7 @@ def test_anything_else_is_ours_with_a_traceback(capsys: pytest.CaptureFixture[st
 
 def test_a_reader_that_leaves_is_quiet() -> None:
     program = """
-from retinanet.cli import run
+from retinanet.commands.border import run
 def main():
     for number in range(200_000):
         print(number)
@@ -144,7 +145,7 @@ def test_a_closed_pipe_in_process_is_141(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_the_exit_code_reaches_the_shell() -> None:
     program = """
-from retinanet.cli import run
+from retinanet.commands.border import run
 from retinanet.errors import DataError
 def main():
     raise DataError("no images")
@@ -156,7 +157,7 @@ raise SystemExit(run(main))
 
 def test_help_needs_neither_torch_nor_pydantic() -> None:
     heavy = "sorted({'torch', 'torchvision', 'pydantic', 'numpy', 'yaml'} & set(sys.modules))"
-    assert python(f"import sys, retinanet.cli; print({heavy})").stdout == "[]\n"
+    assert python(f"import sys, retinanet.commands.border; print({heavy})").stdout == "[]\n"
 
 
 def test_overrides_are_told_from_plain_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

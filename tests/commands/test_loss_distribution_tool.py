@@ -1,4 +1,4 @@
-"""`retinanet loss-distribution` as a user types it: what it writes and what it refuses."""
+"""`retinanet loss-distribution`: the files it writes and the input it refuses."""
 
 import csv
 import itertools
@@ -79,8 +79,8 @@ def test_picture_curves_shares_and_summary_are_written(written: Path, trained: P
 
 
 def test_losses_split_and_images_are_chosen(tool: Tool, trained: Path, tmp_path: Path) -> None:
-    told = ["--split", "train", "--images", "3", "--loss", "ohem,batch=16", "--loss", "{kind: cross_entropy}"]
-    code, out, err = tool("loss_distribution.py", trained / "checkpoints/best.pt", *told, "--output", tmp_path)
+    options = ["--split", "train", "--images", "3", "--loss", "ohem,batch=16", "--loss", "{kind: cross_entropy}"]
+    code, out, err = tool("loss_distribution.py", trained / "checkpoints/best.pt", *options, "--output", tmp_path)
     assert (code, err) == (0, "")
     assert "ohem batch 16" in out
     summary = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
@@ -128,4 +128,4 @@ def test_other_errors_have_their_own_codes(tool: Tool, trained: Path, tmp_path: 
     (tmp_path / "file").write_text("", encoding="utf-8")
     given, _, err = tool("loss_distribution.py", checkpoint, "--output", tmp_path / "file" / "below")
     assert given == 6
-    assert "cannot make the folder" in err
+    assert "cannot create the folder" in err

@@ -117,7 +117,7 @@ def told_once(outcome: tuple[int, str, str], code: int, *parts: str) -> None:
         ("eval.py", [*FILES, "eval.engine=fast"], ["--engine"]),
         ("eval.py", [*FILES, "--images", ".", "--no-report"], ["--no-report"]),
         ("predict.py", ["a.pt"], ["INPUT"]),
-        ("prepare_data.py", [], ["command"]),
+        ("prepare_data.py", [], ["check|convert|fetch|shapes"]),
         ("prepare_data.py", ["shapes", "--train", "0"], ["train_images is 0"]),
     ],
 )
@@ -230,7 +230,7 @@ def test_a_folder_in_use_or_in_a_files_place_is_6(
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
     for name, arguments in (("eval.py", [best]), ("predict.py", [best, tmp_path / "a.png"])):
         outcome = tool(name, *arguments, "--output", tmp_path / "file" / "below")
-        told_once(outcome, 6, "cannot make the folder", "below")
+        told_once(outcome, 6, "cannot create the folder", "below")
     assert val.is_dir()
 
 

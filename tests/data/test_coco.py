@@ -1,4 +1,4 @@
-"""Loading and validating COCO-format data: what is accepted, what is dropped, and every error at once."""
+"""Loading and validating COCO-format data: what is accepted or dropped, and that all errors are reported at once."""
 
 import copy
 import gzip
@@ -15,7 +15,7 @@ from retinanet.data.coco import CocoDataset, first_images, load_coco, summary, w
 from retinanet.data.ground_truth import load_ground_truth
 from retinanet.errors import DataError
 
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="no shared data folder beside the checkout")
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="no shared data folder next to the checkout")
 
 
 def good() -> dict:
@@ -144,7 +144,7 @@ def test_missing_keys_that_scoring_needs_are_filled_and_noted(place: Place) -> N
 
 
 @pytest.mark.parametrize("first_id", [0, None])
-def test_annotation_ids_of_zero_or_none_are_numbered_anew(
+def test_annotation_ids_of_zero_or_none_are_renumbered(
     place: Place, first_id: int | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     data = good()
@@ -154,9 +154,9 @@ def test_annotation_ids_of_zero_or_none_are_numbered_anew(
         data["annotations"][0]["id"] = data["annotations"][2]["id"] = 0
     dataset = place.load(data)
     assert [row["id"] for row in dataset.ground_truth["annotations"]] == [1, 2, 3, 4]
-    assert any("numbered anew" in note for note in dataset.notes)
+    assert any("renumbered" in note for note in dataset.notes)
     load_ground_truth(place.file)
-    assert "numbered anew" in caplog.text
+    assert "renumbered" in caplog.text
 
 
 def test_polygons_are_not_kept(place: Place) -> None:
@@ -191,7 +191,7 @@ def test_every_error_at_once(place: Place) -> None:
         [],
     ]
     text = place.error(data)
-    for said in (
+    for expected in (
         "categories[2] (id 3) has the same id as categories[1]",
         "categories[2] (id 3) has 'name' ''",
         "images[0] (id 20) has 'width' '60'; write 60, an integer without quotes",
@@ -214,7 +214,7 @@ def test_every_error_at_once(place: Place) -> None:
         "annotations[7] (id 9) has 'area' '5'; a finite number",
         "annotations[8] is [], not an object",
     ):
-        assert said in text
+        assert expected in text
     assert re.search(r"annotations\[6\] \(id 118\S+\) has 'id' 118", text)
     assert re.search(r"annotations\[7\] \(id 9\) has 'bbox' .*four finite numbers", text)
 
@@ -231,7 +231,7 @@ def test_ids_that_scoring_would_change_are_refused(place: Place, sign: int) -> N
             row["category_id"] = category_id if row["category_id"] == 3 else row["category_id"]
         expected = [
             f"{section} (id {beyond}) has 'id' {beyond}; ids beyond plus or minus 9007199254740992 (2 to the 53rd) "
-            f"cannot be scored exactly; number {section[:-3]} anew"
+            f"cannot be scored exactly; renumber {section[:-3]}"
             for section, given in (("images[0]", image_id), ("categories[1]", category_id))
             if given == beyond
         ]
@@ -261,7 +261,7 @@ def test_many_errors_of_one_kind_do_not_hide_another(place: Place) -> None:
     assert "annotations[700] (id 701) has 'bbox' [1, 2, 3, '4']" in text
 
 
-def test_a_faulty_row_is_no_first_owner_of_an_id(place: Place) -> None:
+def test_an_invalid_row_does_not_own_an_id(place: Place) -> None:
     data = good()
     data["images"] += [{"id": "x", "file_name": "a.jpg", "width": 50, "height": 30}]
     data["images"] += [{"id": 0, "file_name": "a.jpg", "width": 50, "height": 30}] * 2
@@ -271,10 +271,10 @@ def test_a_faulty_row_is_no_first_owner_of_an_id(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
-        ([], "the file holds a list, not an object"),
-        ("null", "the file holds null"),
+        ([], "the file contains a list, not an object"),
+        ("null", "the file contains null"),
         ({}, "the file has no 'images'"),
         ({**good(), "images": []}, "'images' is an empty list"),
         ({**good(), "categories": []}, "'categories' is an empty list"),
@@ -284,12 +284,12 @@ def test_a_faulty_row_is_no_first_owner_of_an_id(place: Place) -> None:
         ('{"images": [}', "line 1, column 13"),
         ('{"name": "NaN",\n "images": [1, NaN]}', "line 2, column 16: NaN"),
         ('{"images": [-Infinity]}', "line 1, column 13: -Infinity"),
-        ("[" * 100_000, "nested too deep|not valid JSON"),
-        ("1" * 5000, "not usable JSON"),
+        ("[" * 100_000, "nested too deeply|not valid JSON"),
+        ("1" * 5000, "JSON that cannot be used"),
     ],
 )  # fmt: skip
-def test_content_that_is_no_data_set(place: Place, data: object, said: str) -> None:
-    assert re.search(said, place.error(data))
+def test_content_that_is_not_a_data_set(place: Place, data: object, message: str) -> None:
+    assert re.search(message, place.error(data))
 
 
 def test_overflowing_numbers_are_not_finite(place: Place) -> None:
@@ -311,26 +311,26 @@ def test_files_that_cannot_be_read(place: Place, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("/etc/hostname", "absolute path or '..'"),
         ("C:\\a.jpg", "absolute path or '..'"),
         ("../images/a.jpg", "absolute path or '..'"),
         ("sub/../../images/a.jpg", "absolute path or '..'"),
         ("sub\\..\\..\\x.jpg", "absolute path or '..'"),
-        ("", "'file_name' ''; a text is needed"),
+        ("", "'file_name' ''; a string is needed"),
         (".", "not a file"),
         ("sub", "not a file"),
-        ("a\0.jpg", "no usable file name"),
-        ("\ud800.jpg", "no usable file name"),
-        ("a" * 300, "no usable file name"),
+        ("a\0.jpg", "not a usable file name"),
+        ("\ud800.jpg", "not a usable file name"),
+        ("a" * 300, "not a usable file name"),
     ],
 )
-def test_names_that_are_not_files_within_the_folder(place: Place, name: str, said: str) -> None:
+def test_names_that_are_not_files_within_the_folder(place: Place, name: str, message: str) -> None:
     data = good()
     data["images"][0]["file_name"] = name
     text = place.error(data, "none")
-    assert said in text
+    assert message in text
     assert "(1 error)" in text
     text.encode("utf-8")
 
@@ -347,8 +347,8 @@ def test_symbolic_links_out_of_the_folder(place: Place, tmp_path: Path, kind: st
     else:
         (place.images / "b.jpg").unlink()
         (place.images / "b.jpg").symlink_to(outside / ("b.jpg" if kind == "file" else "gone.jpg"))
-    said = "no such file" if kind == "dangling" else "a symbolic link leads outside the image folder"
-    assert said in place.error(data, "none")
+    message = "no such file" if kind == "dangling" else "a symbolic link leads outside the image folder"
+    assert message in place.error(data, "none")
 
 
 def test_links_within_and_to_the_folder_are_fine(place: Place, tmp_path: Path) -> None:
@@ -368,7 +368,7 @@ def test_missing_files_are_listed_and_counted(place: Place) -> None:
         assert "and 15 more images like it" in text
 
 
-def test_size_must_be_the_files(place: Place) -> None:
+def test_the_size_must_be_that_of_the_file(place: Place) -> None:
     place.paint("b.jpg", 40, 60)
     text = place.error(good())
     assert "image 20, file 'b.jpg': the JSON says 60 x 40 (width x height), the file has 40 x 60" in text
@@ -388,7 +388,7 @@ def test_size_of_an_exif_rotated_image(place: Place) -> None:
     assert "before the file's EXIF rotation" in text
 
 
-def test_damage_is_found_as_deep_as_asked(place: Place) -> None:
+def test_damage_is_found_as_thoroughly_as_requested(place: Place) -> None:
     (place.images / "a.jpg").write_bytes((place.images / "a.jpg").read_bytes()[:-20])
     path = place.images / "sub" / "c.png"
     Image.effect_noise((8, 9), 80).save(path)

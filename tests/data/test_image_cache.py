@@ -1,4 +1,4 @@
-"""What is kept, up to which bound, and that nobody can tell from the pixels."""
+"""Which images are kept, up to which bound, and that pixels do not depend on it."""
 
 import threading
 from collections import Counter
@@ -39,7 +39,7 @@ def test_a_full_cache_keeps_what_it_has_and_takes_what_still_fits() -> None:
     assert again == {"a": 1, "large": 2, "b": 1, "c": 2, "d": 1}
 
 
-def test_none_is_kept_without_a_bound() -> None:
+def test_nothing_is_kept_with_a_bound_of_zero() -> None:
     cache = ImageCache(0)
     cache.get("a", lambda: image_of(1, 0.1))
     assert int(cache.get("a", lambda: image_of(2, 0.1))[0]) == 2
@@ -61,7 +61,7 @@ def test_threads_that_make_one_image_together_count_it_once() -> None:
     assert int(cache.get("b", lambda: image_of(2, 1.0))[0]) == 1, "there is room for the second image"
 
 
-JITTER = Augment((0.7, 1.4), 0.3, 0.5, 0.5)
+JITTER = Augment(scale_jitter=(0.7, 1.4), color_jitter=0.3, flip=0.5, vertical_flip=0.5)
 RECOLOUR = NO_AUGMENT._replace(color_jitter=0.3, flip=0.5, vertical_flip=0.5)
 
 
@@ -78,7 +78,7 @@ def test_pixels_and_boxes_do_not_depend_on_the_cache(
     shapes: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Five epochs, so that every image is met kept. Two threads may decode one image at once, and only then twice."""
+    """Five epochs, so that every image comes from the cache. Two threads may decode one image at the same time."""
     coco, decode = load_coco(shapes / "annotations" / "train.json", shapes / "train"), loader.decode_image
     decoded: Counter[Path] = Counter()
 
@@ -86,7 +86,7 @@ def test_pixels_and_boxes_do_not_depend_on_the_cache(
         decoded[path] += 1
         return decode(path)
 
-    resize_rule = ResizeRule(sides, 96, None, resize, "groups")
+    resize_rule = ResizeRule(shorter_side=sides, longer_side=96, canvas=None, resize=resize, canvases="groups")
     monkeypatch.setattr(loader, "decode_image", counted)
     without = batches(coco, resize_rule, augment, workers, cache_mib=0)
     assert min(decoded.values()) == 5
@@ -100,18 +100,10 @@ def test_pixels_and_boxes_do_not_depend_on_the_cache(
 def batches(coco: CocoDataset, resize_rule: ResizeRule, augment: Augment, workers: int, cache_mib: int) -> list[Batch]:
     return list(
         train_batches(
-            coco,
-            resize_rule,
-            augment,
-            batch_size=4,
-            seed=3,
-            steps=(0, 15),
-            shard=Shard(0, 1, 1),
-            workers=workers,
-            pin=False,
-            cache_mib=cache_mib,
+            coco, resize_rule, augment, batch_size=4, seed=3, steps=(0, 15), shard=Shard(0, 1, 1), workers=workers,
+            pin=False, cache_mib=cache_mib,
         )
-    )
+    )  # fmt: skip
 
 
 def same(a: Batch, b: Batch) -> bool:

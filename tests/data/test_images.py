@@ -14,10 +14,11 @@ from retinanet.data.images import decode_image, image_header, read_header
 from retinanet.errors import DataError
 
 HEIGHT, WIDTH = 40, 64
+CORRUPT_EXIF = pytest.mark.filterwarnings("ignore:(Corrupt EXIF|Tag data|Metadata Warning|Truncated)")
 
 
 def smooth_rgb() -> np.ndarray:
-    """(H, W, 3) uint8, smooth so that JPEG keeps it, and unlike itself under every flip and turn."""
+    """(H, W, 3) uint8, smooth so that JPEG preserves it, and different under every flip and rotation."""
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
     return np.stack([x * 3, y * 5, 200 - x - y], axis=-1).astype(np.uint8)
 
@@ -29,7 +30,7 @@ def noisy_jpeg(path: Path, **options: object) -> bytes:
 
 
 def pixels(path: Path) -> np.ndarray:
-    """(H, W, 3) int of `decode_image`, having checked what it promises and that the header agrees."""
+    """(H, W, 3) int of `decode_image`, after checking its contract and that the header agrees."""
     image = decode_image(path)
     assert image.dtype == torch.uint8
     assert image.ndim == 3
@@ -40,7 +41,7 @@ def pixels(path: Path) -> np.ndarray:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
-def test_every_exif_orientation_is_turned_as_pillow_turns_it(tmp_path: Path, kind: str, orientation: int) -> None:
+def test_every_exif_orientation_is_rotated_as_by_pillow(tmp_path: Path, kind: str, orientation: int) -> None:
     path = tmp_path / f"turned.{kind.lower()}"
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -52,6 +53,7 @@ def test_every_exif_orientation_is_turned_as_pillow_turns_it(tmp_path: Path, kin
     assert image_header(path) == ((WIDTH, HEIGHT) if orientation >= 5 else (HEIGHT, WIDTH))
 
 
+@CORRUPT_EXIF
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_orientation_is_read_in_both_byte_orders_and_junk_is_upright(tmp_path: Path, order: str) -> None:
     path = tmp_path / "a.jpg"
@@ -189,7 +191,7 @@ def test_other_truncated_formats_do_not_decode(tmp_path: Path, suffix: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"", "empty"),
         (b"hello, I am a text\n" * 9, "not an image"),
@@ -197,11 +199,11 @@ def test_other_truncated_formats_do_not_decode(tmp_path: Path, suffix: str) -> N
         (b"\0" * 99, ""),
     ],
 )
-def test_files_that_are_no_images(tmp_path: Path, content: bytes, said: str) -> None:
+def test_files_that_are_not_images(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "odd.jpg"
     path.write_bytes(content)
     for read in (image_header, decode_image):
-        with pytest.raises(DataError, match=rf"odd\.jpg: .*{said}"):
+        with pytest.raises(DataError, match=rf"odd\.jpg: .*{message}"):
             read(path)
 
 
@@ -213,6 +215,7 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
             read(tmp_path)
 
 
+@CORRUPT_EXIF
 def test_no_damage_escapes_as_another_error(tmp_path: Path) -> None:
     """Any byte may be wrong in any format: the outcome is an image or a DataError, nothing else."""
     rng = np.random.default_rng(1)

@@ -1,4 +1,4 @@
-"""Which images make which batch, and that nothing but (seed, epoch, image) decides their pixels."""
+"""The order of images and batches, and that only (seed, epoch, image) determines their pixels."""
 
 import json
 import threading
@@ -18,8 +18,8 @@ from retinanet.data.transforms import NO_AUGMENT, Augment, ResizeRule
 from retinanet.errors import DataError
 from retinanet.structures import Batch
 
-SIZING = ResizeRule((48, 64), 96, None, "antialias", "groups")
-JITTER = Augment((0.7, 1.4), 0.3, 0.5, 0.5)
+RULE = ResizeRule(shorter_side=(48, 64), longer_side=96, canvas=None, resize="antialias", canvases="groups")
+JITTER = Augment(scale_jitter=(0.7, 1.4), color_jitter=0.3, flip=0.5, vertical_flip=0.5)
 ALONE = Shard(0, 1, 1)
 SIZES = [(40, 60), (60, 40), (50, 50), (40, 60), (30, 90), (60, 40), (40, 61), (50, 50), (48, 64), (41, 60)]
 
@@ -44,10 +44,10 @@ def write_data_set(folder: Path, sizes: list[tuple[int, int]]) -> CocoDataset:
 
 
 def batches_of(
-    coco: CocoDataset, *, steps: tuple[int, int] = (0, 12), share: Shard = ALONE, workers: int = 0
+    coco: CocoDataset, *, steps: tuple[int, int] = (0, 12), shard: Shard = ALONE, workers: int = 0
 ) -> Generator[Batch, None, None]:
     return train_batches(
-        coco, SIZING, JITTER, batch_size=4, seed=11, steps=steps, share=share, workers=workers, pin=False
+        coco, RULE, JITTER, batch_size=4, seed=11, steps=steps, shard=shard, workers=workers, pin=False
     )
 
 
@@ -70,45 +70,45 @@ def test_every_epoch_is_a_permutation_and_differs_from_the_last() -> None:
     assert keys_by_epoch(GlobalBatches([0] * 30, 5, (600,), seed=2), 24) != epochs
 
 
-def test_over_many_epochs_each_image_is_seen_equally_often_but_for_what_still_queues() -> None:
-    groups = [0] * 37 + [1] * 11 + [2] * 2 + [3] * 1
+def test_over_many_epochs_each_image_is_used_equally_often_except_for_queued_ones() -> None:
+    buckets = [0] * 37 + [1] * 11 + [2] * 2 + [3] * 1
     seen: Counter[int] = Counter()
-    batches = list(islice(GlobalBatches(groups, 8, (600,), seed=5), 640))
+    batches = list(islice(GlobalBatches(buckets, 8, (600,), seed=5), 640))
     seen.update((key.epoch, key.image) for batch in batches for key in batch)
     assert max(seen.values()) == 1, "no image comes twice in one epoch"
     last = max(epoch for epoch, _ in seen)
     times = Counter(image for _, image in seen)
-    # A queue holds at most 7 images: those of a group of one wait 7 epochs at most.
-    assert min(times[image] for image in range(len(groups))) >= last - 7
+    # A queue holds at most 7 images: those of a bucket with one image wait at most 7 epochs.
+    assert min(times[image] for image in range(len(buckets))) >= last - 7
     assert max(times.values()) <= last + 1
-    assert len({image for batch in batches for image in [key.image for key in batch]}) == len(groups)
+    assert len({image for batch in batches for image in [key.image for key in batch]}) == len(buckets)
 
 
-def test_what_an_epoch_leaves_opens_the_next_batch() -> None:
+def test_images_queued_at_the_end_of_an_epoch_open_the_next_batch() -> None:
     batches = list(islice(GlobalBatches([0] * 6, 4, (600,), seed=0), 3))
     assert [[key.epoch for key in batch] for batch in batches] == [[0] * 4, [0, 0, 1, 1], [1] * 4]
 
 
-def test_a_batch_has_one_group_and_one_shorter_side() -> None:
-    groups = [0, 1, 2, 0, 1, 2, 0, 1, 1, 1, 2, 0]
-    for batch in islice(GlobalBatches(groups, 3, (400, 500, 600), seed=3), 60):
-        assert len({key.group for key in batch}) == 1
+def test_a_batch_has_one_bucket_and_one_shorter_side() -> None:
+    buckets = [0, 1, 2, 0, 1, 2, 0, 1, 1, 1, 2, 0]
+    for batch in islice(GlobalBatches(buckets, 3, (400, 500, 600), seed=3), 60):
+        assert len({key.bucket for key in batch}) == 1
         assert len({key.shorter_side for key in batch}) == 1
-        assert all(groups[key.image] == key.group for key in batch)
-    sides = {key.shorter_side for batch in islice(GlobalBatches(groups, 3, (400, 500, 600), 3), 60) for key in batch}
+        assert all(buckets[key.image] == key.bucket for key in batch)
+    sides = {key.shorter_side for batch in islice(GlobalBatches(buckets, 3, (400, 500, 600), 3), 60) for key in batch}
     assert sides == {400, 500, 600}
 
 
 @pytest.mark.parametrize(("ranks", "accumulation"), [(1, 1), (2, 1), (1, 4), (2, 2), (4, 1), (4, 2)])
 def test_ranks_and_micro_batches_tile_the_global_batch(ranks: int, accumulation: int) -> None:
     batches = GlobalBatches([0, 1] * 20, 8, (600,), seed=4)
-    shares = [list(MicroBatches(batches, 0, 10, rank, ranks, accumulation)) for rank in range(ranks)]
-    assert [len(share) for share in shares] == [10 * accumulation] * ranks
+    shards = [list(MicroBatches(batches, 0, 10, rank, ranks, accumulation)) for rank in range(ranks)]
+    assert [len(shard) for shard in shards] == [10 * accumulation] * ranks
     for step, whole in enumerate(islice(batches, 10)):
         tiles: list[Key] = []
         for micro in range(accumulation):
-            for share in shares:
-                tile = share[step * accumulation + micro]
+            for shard in shards:
+                tile = shard[step * accumulation + micro]
                 assert len(tile) == 8 // (ranks * accumulation)
                 tiles += tile
         assert tiles == whole
@@ -157,17 +157,17 @@ def test_pixels_do_not_depend_on_where_loading_starts(mixed: CocoDataset) -> Non
 
 def test_pixels_do_not_depend_on_ranks_and_accumulation(mixed: CocoDataset) -> None:
     whole = list(batches_of(mixed, steps=(0, 6)))
-    shares = [list(batches_of(mixed, steps=(0, 6), shard=Shard(rank, 2, 2))) for rank in (0, 1)]
+    shards = [list(batches_of(mixed, steps=(0, 6), shard=Shard(rank, 2, 2))) for rank in (0, 1)]
     for step, batch in enumerate(whole):
-        tiles = [shares[rank][2 * step + micro] for micro in (0, 1) for rank in (0, 1)]
+        tiles = [shards[rank][2 * step + micro] for micro in (0, 1) for rank in (0, 1)]
         assert torch.equal(batch.images, torch.cat([tile.images for tile in tiles]))
         assert batch.image_ids_B.tolist() == [i for tile in tiles for i in tile.image_ids_B.tolist()]
 
 
 def test_tight_canvases_are_those_of_each_batchs_own_images(mixed: CocoDataset) -> None:
-    tight = SIZING._replace(resize="float_bilinear", canvases="tight")
+    tight = RULE._replace(resize="float_bilinear", canvases="tight")
     loaded = train_batches(
-        mixed, tight, NO_AUGMENT, batch_size=2, seed=1, steps=(0, 9), share=ALONE, workers=0, pin=False
+        mixed, tight, NO_AUGMENT, batch_size=2, seed=1, steps=(0, 9), shard=ALONE, workers=0, pin=False
     )
     canvases = set()
     for batch in [*loaded, *eval_batches(mixed, tight, batch_size=3, rank=0, world_size=1, workers=0, pin=False)]:
@@ -184,7 +184,7 @@ def test_tight_canvases_are_those_of_each_batchs_own_images(mixed: CocoDataset) 
 def test_evaluation_sees_every_image_once(mixed: CocoDataset, ranks: int) -> None:
     ids = []
     for rank in range(ranks):
-        for batch in eval_batches(mixed, SIZING, batch_size=2, rank=rank, world_size=ranks, workers=0, pin=False):
+        for batch in eval_batches(mixed, RULE, batch_size=2, rank=rank, world_size=ranks, workers=0, pin=False):
             assert len(batch.targets) <= 2
             ids += batch.image_ids_B.tolist()
     assert sorted(ids) == list(range(1, 11))
@@ -192,7 +192,7 @@ def test_evaluation_sees_every_image_once(mixed: CocoDataset, ranks: int) -> Non
 
 def test_evaluation_takes_the_last_shorter_side_and_changes_no_pixel(tmp_path: Path) -> None:
     coco = write_data_set(tmp_path, [(64, 80)])
-    (batch,) = eval_batches(coco, SIZING, batch_size=4, rank=0, world_size=1, workers=0, pin=False)
+    (batch,) = eval_batches(coco, RULE, batch_size=4, rank=0, world_size=1, workers=0, pin=False)
     stored = torch.from_numpy(np.array(Image.open(tmp_path / "1.png"))).permute(2, 0, 1)
     assert batch.sizes_B2.tolist() == [[64, 80]]
     assert torch.equal(batch.images[0, :, :64, :80], stored)

@@ -1,4 +1,4 @@
-"""Work done ahead: its order, how far ahead, on how many cores, and what becomes of errors."""
+"""Results computed ahead: their order, how far ahead, on how many cores, and where errors are raised."""
 
 import threading
 import time
@@ -14,14 +14,14 @@ from retinanet.errors import DataError
 @pytest.mark.parametrize("threads", [0, 1, 3])
 def test_results_come_in_the_order_of_the_tasks(threads: int) -> None:
     def slow_if_early(task: int) -> int:
-        time.sleep(0.002 * (20 - task))
+        time.sleep(0.0005 * (20 - task))
         return task * task
 
     assert list(prefetched(slow_if_early, range(20), threads)) == [task * task for task in range(20)]
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_no_more_than_so_many_are_ready(threads: int) -> None:
+def test_no_more_than_the_maximum_are_ready(threads: int) -> None:
     taken: list[int] = []
 
     def tasks() -> Iterator[int]:
@@ -35,7 +35,7 @@ def test_no_more_than_so_many_are_ready(threads: int) -> None:
     results.close()
 
 
-def test_each_thread_computes_on_one_core_and_the_others_keep_theirs() -> None:
+def test_each_thread_computes_on_one_core_and_other_threads_keep_theirs() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
@@ -53,7 +53,7 @@ def test_each_thread_computes_on_one_core_and_the_others_keep_theirs() -> None:
 
 
 @pytest.mark.parametrize("threads", [0, 2])
-def test_a_error_comes_where_its_result_would(threads: int) -> None:
+def test_an_error_is_raised_where_its_result_would_come(threads: int) -> None:
     def work(task: int) -> int:
         if task == 3:
             raise DataError("image 3 is cut short")
@@ -66,13 +66,13 @@ def test_a_error_comes_where_its_result_would(threads: int) -> None:
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("loader")]
 
 
-def test_nothing_is_started_before_the_first_is_asked_for() -> None:
+def test_no_thread_starts_before_the_first_result_is_requested() -> None:
     before = threading.active_count()
     prefetched(int, range(3), 2).close()
     assert threading.active_count() == before
 
 
-def test_closing_leaves_undone_what_has_not_begun() -> None:
+def test_closing_drops_tasks_that_have_not_begun() -> None:
     done: list[int] = []
 
     def work(task: int) -> int:
@@ -86,7 +86,7 @@ def test_closing_leaves_undone_what_has_not_begun() -> None:
     assert len(done) <= 3
 
 
-def test_a_thread_that_cannot_be_had_leaves_no_other_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thread_that_cannot_start_leaves_no_other_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     start, started = threading.Thread.start, []
 
     def third_fails(thread: threading.Thread) -> None:

@@ -1,4 +1,4 @@
-"""Resizing, canvases, augmentation and normalisation: pixels and boxes must tell the same story."""
+"""Resizing, canvases, augmentation and normalisation; pixels and boxes must agree."""
 
 from pathlib import Path
 
@@ -27,8 +27,8 @@ from retinanet.data.transforms import (
 from retinanet.structures import Sample
 
 NO_BOXES = np.zeros((0, 4), np.float32)
-ALWAYS_FLIP = Augment((1.0, 1.0), 0.0, 1.0, 0.0)
-ALWAYS_FLIP_VERTICALLY = Augment((1.0, 1.0), 0.0, 0.0, 1.0)
+ALWAYS_FLIP = NO_AUGMENT._replace(flip=1.0)
+ALWAYS_FLIP_VERTICALLY = NO_AUGMENT._replace(vertical_flip=1.0)
 
 
 def rectangle_image(height: int, width: int, box: tuple[int, int, int, int]) -> Tensor:
@@ -41,7 +41,15 @@ def rectangle_image(height: int, width: int, box: tuple[int, int, int, int]) -> 
 
 def record_of(image: Tensor, boxes: list[tuple[int, ...]], crowd: list[tuple[int, ...]] | None = None) -> ImageRecord:
     arrays = [np.array(b, np.float32).reshape(-1, 4) for b in (boxes, crowd or [])]
-    return ImageRecord(7, Path("x.png"), image.shape[1], image.shape[2], arrays[0], np.arange(len(boxes)), arrays[1])
+    return ImageRecord(
+        id=7,
+        path=Path("x.png"),
+        height=image.shape[1],
+        width=image.shape[2],
+        boxes_G4=arrays[0],
+        classes_G=np.arange(len(boxes)),
+        crowd_C4=arrays[1],
+    )
 
 
 def bright_box(image: Tensor) -> list[int]:
@@ -61,6 +69,11 @@ def sample_of(
     resize: Resize = "antialias",
 ) -> Sample:
     return make_sample(image, record, fitted, canvas, augment, np.random.default_rng(seed), resize)
+
+
+def rule(shorter: int | tuple[int, ...], longer: int, canvas: tuple[int, int] | None = None) -> ResizeRule:
+    sides = (shorter,) if isinstance(shorter, int) else shorter
+    return ResizeRule(shorter_side=sides, longer_side=longer, canvas=canvas, resize="antialias", canvases="groups")
 
 
 SIDES = [1, 2, 31, 33, 97, 300, 333, 427, 480, 499, 500, 512, 640, 1000, 1333, 2048]
@@ -83,13 +96,13 @@ SHAPES = [(h, w) for h in SIDES for w in SIDES] + [
         ((31,), 4000),
     ],
 )
-def test_a_groups_canvas_holds_every_image_of_the_group(shorter_sides: tuple[int, ...], longer: int) -> None:
-    resize_rule = ResizeRule(shorter_sides, longer, None, "antialias", "groups")
+def test_a_buckets_canvas_holds_every_image_of_the_bucket(shorter_sides: tuple[int, ...], longer: int) -> None:
+    resize_rule = rule(shorter_sides, longer)
     canvases = set()
     for height, width in SHAPES:
-        group = resize_rule.aspect_bucket(height, width)
+        bucket = resize_rule.aspect_bucket(height, width)
         for shorter in shorter_sides:
-            fitted, canvas = resize_rule.fitted(height, width, shorter), resize_rule.group_canvas(group, shorter)
+            fitted, canvas = resize_rule.fitted(height, width, shorter), resize_rule.bucket_canvas(bucket, shorter)
             assert fitted[0] <= canvas[0], (height, width, shorter)
             assert fitted[1] <= canvas[1], (height, width, shorter)
             assert canvas[0] % CANVAS_MULTIPLE == canvas[1] % CANVAS_MULTIPLE == 0
@@ -98,10 +111,10 @@ def test_a_groups_canvas_holds_every_image_of_the_group(shorter_sides: tuple[int
 
 
 def test_common_photographs_waste_little_of_their_canvas() -> None:
-    resize_rule = ResizeRule((800,), 1333, None, "antialias", "groups")
+    resize_rule = rule(800, 1333)
     for height, width in ((480, 640), (640, 480), (427, 640), (640, 427), (500, 500)):
         fitted = resize_rule.fitted(height, width, 800)
-        canvas = resize_rule.group_canvas(resize_rule.aspect_bucket(height, width), 800)
+        canvas = resize_rule.bucket_canvas(resize_rule.aspect_bucket(height, width), 800)
         assert fitted[0] * fitted[1] > 0.9 * canvas[0] * canvas[1], (height, width)
 
 
@@ -119,13 +132,13 @@ def test_common_photographs_waste_little_of_their_canvas() -> None:
 def test_the_shorter_side_is_reached_unless_the_longer_would_exceed(
     height: int, width: int, expected: tuple[int, int]
 ) -> None:
-    assert ResizeRule((600,), 1000, None, "antialias", "groups").fitted(height, width, 600) == expected
+    assert rule(600, 1000).fitted(height, width, 600) == expected
 
 
-def test_a_fixed_canvas_takes_every_shape_into_one_group() -> None:
-    resize_rule = ResizeRule((600,), 1000, (250, 320), "antialias", "groups")
+def test_a_fixed_canvas_puts_every_shape_in_one_bucket() -> None:
+    resize_rule = rule(600, 1000, (250, 320))
     assert {resize_rule.aspect_bucket(h, w) for h, w in SHAPES} == {0}
-    assert resize_rule.group_canvas(0, 600) == (256, 320)
+    assert resize_rule.bucket_canvas(0, 600) == (256, 320)
     for height, width in SHAPES:
         fitted = resize_rule.fitted(height, width, 600)
         assert fitted[0] <= 250
@@ -169,7 +182,14 @@ def test_an_exact_flip_moves_the_box_exactly() -> None:
 def test_zoom_and_crop_keep_the_box_on_its_rectangle(seed: int) -> None:
     image = rectangle_image(96, 64, box=(20, 30, 44, 66))
     record = record_of(image, [(20, 30, 44, 66)])
-    sample = sample_of(image, record, (96, 64), (96, 64), Augment((0.5, 2.0), 0.0, 0.5, 0.5), seed)
+    sample = sample_of(
+        image,
+        record,
+        (96, 64),
+        (96, 64),
+        Augment(scale_jitter=(0.5, 2.0), color_jitter=0.0, flip=0.5, vertical_flip=0.5),
+        seed,
+    )
     assert sample.image.shape[1] <= 96
     assert sample.image.shape[2] <= 64
     box = torch.cat([sample.targets.boxes_G4, sample.targets.crowd_C4])[0].tolist()
@@ -178,7 +198,7 @@ def test_zoom_and_crop_keep_the_box_on_its_rectangle(seed: int) -> None:
 
 def test_zoom_spans_its_range_evenly_in_the_logarithm() -> None:
     image = torch.zeros((3, 100, 100), dtype=torch.uint8)
-    augment = Augment((0.25, 1.0), 0.0, 0.0, 0.0)
+    augment = NO_AUGMENT._replace(scale_jitter=(0.25, 1.0))
     sides = [
         sample_of(image, record_of(image, []), (100, 100), (128, 128), augment, seed).image.shape[1]
         for seed in range(400)
@@ -193,8 +213,8 @@ def test_flip_and_zoom_do_not_change_which_other_choices_are_made() -> None:
     image = torch.arange(3 * 64 * 64).reshape(3, 64, 64).to(torch.uint8)
     record = record_of(image, [])
     for seed in range(5):
-        plain = sample_of(image, record, (64, 64), (64, 64), Augment((1.0, 1.0), 0.3, 0.0, 0.0), seed)
-        flipped = sample_of(image, record, (64, 64), (64, 64), Augment((1.0, 1.0), 0.3, 1.0, 0.0), seed)
+        plain = sample_of(image, record, (64, 64), (64, 64), NO_AUGMENT._replace(color_jitter=0.3), seed)
+        flipped = sample_of(image, record, (64, 64), (64, 64), NO_AUGMENT._replace(color_jitter=0.3, flip=1.0), seed)
         difference = (plain.image.flip(2).int() - flipped.image.int()).abs()
         assert difference.max() <= 1
 
@@ -219,7 +239,7 @@ def test_the_share_that_makes_a_fragment_is_as_documented() -> None:
 def test_colour_jitter_changes_pixels_within_uint8_and_nothing_else() -> None:
     image = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8)
     record = record_of(image, [(1, 2, 3, 4)])
-    seen = [sample_of(image, record, (32, 32), (32, 32), Augment((1.0, 1.0), 0.9, 0.0, 0.0), s) for s in range(6)]
+    seen = [sample_of(image, record, (32, 32), (32, 32), NO_AUGMENT._replace(color_jitter=0.9), s) for s in range(6)]
     assert all(sample.image.dtype == torch.uint8 for sample in seen)
     assert all(not torch.equal(sample.image, image) for sample in seen)
     assert all(sample.targets.boxes_G4.tolist() == [[1, 2, 3, 4]] for sample in seen)
@@ -229,7 +249,7 @@ def test_colour_jitter_changes_pixels_within_uint8_and_nothing_else() -> None:
 def test_equal_generators_give_equal_samples() -> None:
     image = torch.randint(0, 256, (3, 48, 48), dtype=torch.uint8)
     record = record_of(image, [(1, 2, 30, 40)])
-    augment = Augment((0.5, 2.0), 0.4, 0.5, 0.5)
+    augment = Augment(scale_jitter=(0.5, 2.0), color_jitter=0.4, flip=0.5, vertical_flip=0.5)
     first, again, other = (sample_of(image, record, (48, 48), (64, 64), augment, seed) for seed in (4, 4, 5))
     assert torch.equal(first.image, again.image)
     assert torch.equal(first.targets.boxes_G4, again.targets.boxes_G4)
@@ -276,7 +296,7 @@ def test_normalisation_is_in_closed_form_and_exactly_zero_in_the_padding(
     torch.testing.assert_close(normal[1, :, :5, :7], alone[0])
 
 
-def test_caffes_pixels_are_bgr_in_0_to_255_less_the_mean() -> None:
+def test_caffes_pixels_are_bgr_in_0_to_255_minus_the_mean() -> None:
     caffe = PixelRule("bgr", (102.9801, 115.9465, 122.7717), (1.0, 1.0, 1.0))
     images = torch.arange(48, dtype=torch.uint8).reshape(1, 3, 4, 4)
     normal = normalise(images, torch.tensor([[4, 3]]), caffe, False)
@@ -286,8 +306,8 @@ def test_caffes_pixels_are_bgr_in_0_to_255_less_the_mean() -> None:
     assert (normal[..., 3] == 0).all()
 
 
-EXACT = ResizeRule((96, 128), 200, None, "float_bilinear", "tight")
-"""torchvision's detectors, but for the size."""
+EXACT = rule((96, 128), 200)._replace(resize="float_bilinear", canvases="tight")
+"""As torchvision's detectors, except for the size."""
 EXACT_SHAPES = [(97, 133), (133, 97), (64, 500), (500, 63), (128, 128), (200, 100), (1, 7), (333, 427), (96, 128)]
 
 
@@ -322,7 +342,7 @@ def test_exact_resizing_and_batching_are_torchvisions(shorter: int) -> None:
 
 def test_exact_sizes_are_torchvisions_on_thousands_of_shapes() -> None:
     rng = np.random.default_rng(0)
-    resize_rule = ResizeRule((800,), 1333, None, "float_bilinear", "tight")
+    resize_rule = rule(800, 1333)._replace(resize="float_bilinear", canvases="tight")
     shapes = [*SHAPES, *(tuple(s) for s in rng.integers(1, 3000, (3000, 2)).tolist()), (427, 640), (640, 427)]
     rounded = 0
     for height, width in shapes:
@@ -341,7 +361,7 @@ def test_a_batch_is_padded_no_further_than_its_largest_image_and_one_image_to_it
     assert tight_canvas(samples[1:]) == (96, 128)
     assert EXACT.image_canvas((96, 116), 0, 96) == (96, 128)
     grouped = EXACT._replace(canvases="groups")
-    assert grouped.image_canvas((96, 116), 2, 96) == grouped.group_canvas(2, 96)
+    assert grouped.image_canvas((96, 116), 2, 96) == grouped.bucket_canvas(2, 96)
 
 
 def test_exact_pixels_are_float_in_0_to_255_through_flips_and_colour() -> None:
@@ -350,7 +370,9 @@ def test_exact_pixels_are_float_in_0_to_255_through_flips_and_colour() -> None:
     flipped = exact_sample(image, [(5, 10, 25, 45)], 96, ALWAYS_FLIP)
     torch.testing.assert_close(flipped.image, plain.image.flip(2))
     assert flipped.targets.boxes_G4[0].tolist() == pytest.approx(bright_box(flipped.image), abs=1.01)
-    coloured = exact_sample(torch.randint(0, 256, (3, 60, 50), dtype=torch.uint8), [], 96, Augment((1, 1), 0.9, 0, 0))
+    coloured = exact_sample(
+        torch.randint(0, 256, (3, 60, 50), dtype=torch.uint8), [], 96, NO_AUGMENT._replace(color_jitter=0.9)
+    )
     for sample in (plain, flipped, coloured):
         assert sample.image.dtype == torch.float32
         assert sample.image.min() >= 0
@@ -360,7 +382,7 @@ def test_exact_pixels_are_float_in_0_to_255_through_flips_and_colour() -> None:
 def test_float_pixels_do_not_depend_on_threads() -> None:
     """A loader worker has one thread, the training process may have more."""
     image = torch.randint(0, 256, (3, 480, 640), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    augment = Augment((1.0, 1.0), 0.4, 0.0, 0.0)
+    augment = NO_AUGMENT._replace(color_jitter=0.4)
     threads, found = torch.get_num_threads(), []
     try:
         for count in (1, 2):

@@ -1,5 +1,7 @@
 """Assignment: hand-made cases of each rule, and torchvision's Matcher as oracle."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,8 @@ from torchvision.models.detection._utils import Matcher
 from torchvision.ops import box_iou
 
 from retinanet.detection import assign as assigning
-from retinanet.detection.assign import AssignRule, BatchAssignment, assign, assign_batch, taken_together
+from retinanet.detection.assign import AssignRule, BatchAssignment, assign, assign_batch, padded_pairs, pair_limit
+from retinanet.detection.grouping import group_neighbours
 from retinanet.structures import BACKGROUND, IGNORE, Targets
 
 PAPER = AssignRule(
@@ -93,7 +96,7 @@ def test_a_box_that_no_anchor_touches_makes_nothing_positive() -> None:
 
 
 def test_a_low_quality_anchor_still_takes_its_own_best_box() -> None:
-    """The one anchor is the best of both boxes; it learns the one that it overlaps by 0.6, not by 0.2."""
+    """The one anchor is the best of both boxes; it is matched to the one with IoU 0.6, not 0.2."""
     both = targets([[0, 0, 10, 2], [0, 0, 10, 6]], [1, 2])
     found = assign(column(10), both, LOW)
     assert (found.labels_A.tolist(), found.matched_A.tolist()) == ([2], [1])
@@ -282,29 +285,30 @@ def test_a_batch_at_once_is_assigned_as_its_images_one_by_one(
         images.append(Targets(corners[first:end], classes, corners[end : end + crowds]))
     monkeypatch.setattr(assigning, "CPU_TILE", tile)
     alone = assign_batch(anchors, images, rule)
-    monkeypatch.setattr(assigning, "together_on", lambda device: 1 << 40)
+    monkeypatch.setattr(assigning, "pair_limit", lambda device: 1 << 40)
     together = assign_batch(anchors, images, rule)
     assert all(torch.equal(a, b) for a, b in zip(together, alone, strict=True))
     assert together.positives()[2:4].tolist() == [0, 0]
     assert (together.labels_BA[3] == BACKGROUND).all()
 
 
-def test_images_are_assigned_together_up_to_a_bound_that_counts_padding() -> None:
+def test_images_are_assigned_at_once_up_to_a_limit_that_counts_padding() -> None:
     images = [Targets(torch.zeros((boxes, 4)), torch.zeros(boxes), NONE) for boxes in (0, 3, 5, 5, 30, 0, 2)]
-    groups = [[len(one.boxes_G4) for one in group] for group in taken_together(images, 100, 1500)]
-    assert groups == [[0, 3, 5], [5], [30], [0, 2]]
-    assert [len(group) for group in taken_together(images, 100, 0)] == [1] * 7, "on a CPU"
+    groups = group_neighbours(images, partial(padded_pairs, anchors=100), 1500)
+    assert [[len(one.boxes_G4) for one in group] for group in groups] == [[0, 3, 5], [5], [30], [0, 2]]
+    assert pair_limit(torch.device("cpu")) == 0, "image by image"
+    assert pair_limit(torch.device("cuda")) > 0
 
 
 def test_thousands_of_boxes_take_no_more_memory_than_a_tile(monkeypatch: pytest.MonkeyPatch) -> None:
-    """5,000 boxes and 30,000 anchors: 600 MB for each of a dozen tensors if all were looked at together."""
+    """5,000 boxes and 30,000 anchors: 600 MB for each of a dozen tensors without tiles."""
     largest = 0
     iou = assigning.boxes.iou
 
     def watched(a_N4: Tensor, b_M4: Tensor) -> Tensor:
         nonlocal largest
         largest = max(largest, len(a_N4) * len(b_M4))
-        return iou(a_N4, b_M4[:3])[:, :1].expand(-1, len(b_M4))  # the work itself is not what this is about
+        return iou(a_N4, b_M4[:3])[:, :1].expand(-1, len(b_M4))  # only the sizes matter here
 
     monkeypatch.setattr(assigning.boxes, "iou", watched)
     low = torch.rand((5000, 2)) * 500

@@ -11,15 +11,17 @@ from torchvision.models.detection import RetinaNet as TorchvisionRetinaNet
 
 from retinanet.detection import boxes, postprocess
 from retinanet.detection.anchors import AnchorSpec, Pyramid, pyramid_anchors
+from retinanet.detection.grouping import group_neighbours
 from retinanet.detection.postprocess import (
     GIVEN,
     NMS_TOGETHER,
     DetectRule,
-    best_pairs,
+    best_candidates,
+    count_detections,
     detect,
-    nms_of,
-    suppressed,
-    taken_together,
+    nms_limit,
+    nms_together,
+    suppress_overlaps,
 )
 from retinanet.detection.scores import SIGMOID, SOFTMAX
 from retinanet.evaluation.evaluate import result_rows
@@ -118,7 +120,7 @@ def iou_of(a: list[float], b: list[float]) -> float:
 
 @pytest.mark.parametrize("rule", [DetectRule(0.05, 30, 0.5, 100), DetectRule(0.3, 12, 0.4, 9)])
 def test_equals_the_peers_order_of_steps_done_by_hand(rule: DetectRule) -> None:
-    """An image so wide that no box is clipped: whether clipping precedes NMS is not what this is about."""
+    """The image is so wide that no box is clipped: whether clipping precedes NMS is tested elsewhere."""
     pyramid = pyramid_anchors((64, 64), SPEC, torch.device("cpu"))
     pyramid = pyramid._replace(boxes_A4=pyramid.boxes_A4 + 40_000.0)
     generator = torch.Generator().manual_seed(4)
@@ -167,7 +169,7 @@ def test_topk_counts_on_each_level_over_all_classes() -> None:
     pyramid = boxes_as_anchors([row(5, 0), row(5, 20), row(1, 40)])
     scores = torch.linspace(0.9, 0.1, 22).reshape(11, 2)
     both = torch.stack([scores, scores.flip(0) * (torch.arange(11) > 4)[:, None]])
-    found = best_pairs(both, pyramid.level_sizes, RULE._replace(topk=3), GIVEN)
+    found = best_candidates(both, pyramid.level_sizes, RULE._replace(topk=3), GIVEN)
     assert found.counts == [8, 5]
     assert found.images_N.tolist() == [0] * 8 + [1] * 5
     best = [0, 1, 2, 10, 11, 12, 20, 21]
@@ -177,7 +179,7 @@ def test_topk_counts_on_each_level_over_all_classes() -> None:
     assert found.anchors_N[8:].tolist() == [9, 9, 8, 10, 10]
 
 
-def test_at_most_so_many_detections_the_best_of_all_levels() -> None:
+def test_the_number_of_detections_is_limited_to_the_best_of_all_levels() -> None:
     pyramid = boxes_as_anchors([row(4, 0), row(4, 20)])
     found = detect_one([[s] for s in (0.2, 0.9, 0.3, 0.4, 0.8, 0.1, 0.5, 0.6)], pyramid, RULE._replace(detections=3))
     assert found.scores_D.tolist() == pytest.approx([0.9, 0.8, 0.6])
@@ -230,10 +232,8 @@ def test_deltas_are_decoded_against_their_anchor_also_in_half_precision() -> Non
 @pytest.mark.parametrize("scoring", [SIGMOID, SOFTMAX, GIVEN], ids=["sigmoid", "softmax", "given"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("threshold", [0.0, 1e-6, 0.05, 0.5, 0.999, 1.0])
-def test_no_pair_is_missed_for_looking_at_outputs_before_scores(
-    scoring: Scoring, dtype: torch.dtype, threshold: float
-) -> None:
-    """The same pairs in the same order as from every score of every anchor, logits at the threshold's own included."""
+def test_the_prefilter_misses_no_pair(scoring: Scoring, dtype: torch.dtype, threshold: float) -> None:
+    """The same pairs in the same order as without it, also for logits next to the threshold's own."""
     generator = torch.Generator().manual_seed(7)
     outputs_AO = torch.randn((600, 6), generator=generator) * 6
     at = math.log(threshold / (1 - threshold)) if 0 < threshold < 1 else 0.0
@@ -243,13 +243,13 @@ def test_no_pair_is_missed_for_looking_at_outputs_before_scores(
     outputs_AO = (outputs_AO.sigmoid() if scoring is GIVEN else outputs_AO).to(dtype)
     rule, levels = RULE._replace(score_threshold=threshold, topk=150), (300, 200, 100)
     outputs_BAO = torch.stack([outputs_AO, outputs_AO.roll(1, 0)])
-    found = best_pairs(outputs_BAO, levels, rule, scoring)
+    found = best_candidates(outputs_BAO, levels, rule, scoring)
     everything = Scoring(scoring.scores, lambda outputs, _: torch.ones_like(outputs[..., 0], dtype=torch.bool))
-    wanted = best_pairs(outputs_BAO, levels, rule, everything)
+    wanted = best_candidates(outputs_BAO, levels, rule, everything)
     assert found.counts == wanted.counts
     assert all(torch.equal(a, b) for a, b in zip(found[:4], wanted[:4], strict=True))
     passing = scoring.prefilter(outputs_AO, threshold)
-    assert threshold in (0.0, 1e-6) or passing.float().mean() < 0.9, "an anchor far below is not looked at"
+    assert threshold in (0.0, 1e-6) or passing.float().mean() < 0.9, "no score is computed of anchors far below"
 
 
 def test_a_threshold_is_not_rounded_to_the_outputs_type() -> None:
@@ -259,7 +259,7 @@ def test_a_threshold_is_not_rounded_to_the_outputs_type() -> None:
     assert GIVEN.prefilter(torch.tensor([[1.0], [0.99609375]], dtype=torch.bfloat16), 0.999).tolist() == [True, False]
 
 
-def test_an_output_that_is_no_number_hides_no_other_class_of_its_anchor() -> None:
+def test_a_nan_hides_no_other_class_of_its_anchor() -> None:
     outputs_AO = torch.tensor([[math.nan, 3.0, -9.0], [-9.0, -9.0, -9.0]])
     for scoring in (SIGMOID, SOFTMAX):
         assert scoring.prefilter(outputs_AO, 0.05)[0]
@@ -275,46 +275,46 @@ def crowd(count: int, spread: float, seed: int) -> Detections:
     return Detections(corners, scores, torch.randint(0, 3, (count,), generator=generator))
 
 
-@pytest.mark.parametrize("spread", [6.0, 40.0, 4000.0], ids=["one pile", "piles", "hardly any overlap"])
-@pytest.mark.parametrize("detections", [1, 10, 60, 5000])
-def test_nms_of_the_best_few_gives_what_nms_of_all_gives(spread: float, detections: int) -> None:
+@pytest.mark.parametrize("spread", [6.0, 40.0, 4000.0], ids=["one pile", "piles", "few overlaps"])
+def test_nms_of_the_best_few_gives_what_nms_of_all_gives(spread: float) -> None:
     found = crowd(900, spread, seed=3)
+    corners, classes = found.boxes_D4.tolist(), found.classes_D.tolist()
     keep: list[int] = []
     for index in found.scores_D.sort(descending=True, stable=True).indices.tolist():
-        same = [k for k in keep if found.classes_D[k] == found.classes_D[index]]
-        if all(iou_of(found.boxes_D4[index].tolist(), found.boxes_D4[k].tolist()) <= RULE.nms_iou for k in same):
+        same = [k for k in keep if classes[k] == classes[index]]
+        if all(iou_of(corners[index], corners[k]) <= RULE.nms_iou for k in same):
             keep.append(index)
-    wanted = Detections(*(tensor[keep[:detections]] for tensor in found))
-    kept = suppressed([found], RULE._replace(detections=detections))[0]
-    assert all(torch.equal(a, b) for a, b in zip(kept, wanted, strict=True))
+    for detections in (1, 10, 60, 5000):
+        wanted = Detections(*(tensor[keep[:detections]] for tensor in found))
+        kept = suppress_overlaps([found], RULE._replace(detections=detections))[0]
+        assert all(torch.equal(a, b) for a, b in zip(kept, wanted, strict=True)), detections
 
 
-def test_images_that_share_an_nms_do_not_see_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a GPU: images that need a second look beside those that do not, and one without candidates."""
+def test_images_that_share_an_nms_do_not_affect_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: images that need a second NMS, images that do not, and one without candidates."""
     images = [crowd(900, 6.0, 1), crowd(900, 4000.0, 2), crowd(0, 6.0, 3), crowd(30, 6.0, 4), crowd(900, 40.0, 5)]
     rule = RULE._replace(detections=60)
-    alone = suppressed(images, rule)
-    assert [len(group) for group in taken_together(images)][:2] == [1, 1], "on a CPU each has its own"
-    monkeypatch.setattr(postprocess, "taken_together", lambda group: [group] if group else [])
-    for together, wanted in zip(suppressed(images, rule), alone, strict=True):
+    alone = suppress_overlaps(images, rule)
+    assert nms_limit(torch.device("cpu")) == 0, "each image has its own"
+    monkeypatch.setattr(postprocess, "nms_limit", lambda device: 1 << 40)
+    for together, wanted in zip(suppress_overlaps(images, rule), alone, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(together, wanted, strict=True))
     assert 0 < min(len(found.scores_D) for found in alone if len(found.scores_D)) < 60
-    assert [len(found.scores_D) for found in nms_of(images[2:3], rule)] == [0]
+    assert [len(found.scores_D) for found in nms_together(images[2:3], rule)] == [0]
 
 
-def test_a_gpu_takes_as_many_images_together_as_its_bound_allows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postprocess, "together_on", lambda device: 100)
+def test_a_gpu_processes_as_many_images_at_once_as_its_limit_allows() -> None:
+    assert nms_limit(torch.device("cuda")) == NMS_TOGETHER
     images = [crowd(count, 6.0, 1) for count in (40, 60, 1, 120, 0, 30)]
-    groups = [[len(found.scores_D) for found in group] for group in taken_together(images)]
-    assert groups == [[40, 60], [1], [120], [0, 30]]
-    assert list(taken_together([])) == []
+    groups = group_neighbours(images, count_detections, 100)
+    assert [[len(found.scores_D) for found in group] for group in groups] == [[40, 60], [1], [120], [0, 30]]
 
 
 @pytest.mark.parametrize("images", [1, 2, 5])
-def test_a_gpu_is_waited_for_as_often_whatever_the_number_of_images(
+def test_the_number_of_host_device_syncs_does_not_depend_on_that_of_images(
     images: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postprocess, "together_on", lambda device: NMS_TOGETHER)
+    monkeypatch.setattr(postprocess, "nms_limit", lambda device: NMS_TOGETHER)
     pyramid = pyramid_anchors((96, 128), SPEC, torch.device("cpu"))
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn((images, len(pyramid.boxes_A4), 3), generator=generator) - 2

@@ -1,8 +1,10 @@
-"""Pictures: what is drawn stays inside, keeps apart and can be told apart."""
+"""Pictures: what is drawn stays inside the picture, does not overlap and can be distinguished."""
 
 import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,11 +12,12 @@ from PIL import Image
 
 from retinanet.display.drawing import (
     Boxes,
+    BoxStyle,
     Picture,
     class_colors,
     contact_sheet,
     draw_anchors_on,
-    draw_detections,
+    draw_boxes,
     draw_ground_truth_and_predictions,
     place_tags,
     save_picture,
@@ -77,7 +80,7 @@ def test_a_tag_larger_than_the_picture_is_cut_to_it() -> None:
 
 def test_a_box_is_outlined_on_its_own_pixels_and_x2_is_exclusive() -> None:
     image = grey(480, 640)
-    drawn = draw_detections(image, [[100, 200, 300, 400]], ["a"], [RED])
+    drawn = draw_boxes(image, Boxes([[100, 200, 300, 400]], [RED], ["a"]))
     assert (image == 128).all()
     assert drawn.shape == image.shape
     assert drawn.dtype == np.uint8
@@ -89,64 +92,94 @@ def test_a_box_is_outlined_on_its_own_pixels_and_x2_is_exclusive() -> None:
 
 def test_the_tag_has_text_that_contrasts() -> None:
     for color, ink in ((BLUE, 255), ((255, 255, 0), 0)):
-        drawn = draw_detections(grey(480, 640), [[100, 200, 300, 400]], ["wwww"], [color])
+        drawn = draw_boxes(grey(480, 640), Boxes([[100, 200, 300, 400]], [color], ["HHHH"]))
         tag = drawn[186:198, 100:130].reshape(-1, 3)
         assert (tag == color).all(axis=1).any()
         assert (tag == ink).all(axis=1).any()
 
 
+def test_a_dashed_outline_has_gaps_and_a_halo_surrounds_it() -> None:
+    box = Boxes([[100, 200, 300, 400]], [RED], dashed=[True])
+    edge = draw_boxes(grey(480, 640), box)[210:390, 100]
+    red = (edge == RED).all(axis=1)
+    assert 0.5 < red.mean() < 0.7
+    assert (edge[~red] == 128).all()
+    drawn = draw_boxes(grey(480, 640), box, BoxStyle(halo=True))
+    assert (drawn[300, [99, 102, 297, 300]] == 0).all()
+    assert (drawn[210:390, 100][~red] == 0).all()
+
+
+def test_letters_beyond_ascii_are_written() -> None:
+    texts = ("γ", "é", "ж")
+    tags = [draw_boxes(grey(480, 640), Boxes([[100, 200, 300, 400]], [RED], [text]))[:200] for text in texts]
+    assert len({tag.tobytes() for tag in tags}) == len(texts)
+
+
 def test_no_detections_leave_the_picture_as_it_is() -> None:
     image = np.random.default_rng(0).integers(0, 256, (420, 500, 3), dtype=np.uint8)
-    assert (draw_detections(image, np.zeros((0, 4)), [], [], []) == image).all()
-    assert (draw_detections(image, [], [], []) == image).all()
+    assert (draw_boxes(image, Boxes(np.zeros((0, 4)), [], scores=[])) == image).all()
+    assert (draw_boxes(image, Boxes([], [])) == image).all()
 
 
+@pytest.mark.parametrize(("halo", "dashed"), [(False, ()), (True, [True] * 6)])
 @pytest.mark.parametrize("size", [(1, 1), (7, 400), (64, 48), (480, 640), (3000, 40)])
-def test_boxes_at_edges_outside_and_of_one_pixel_can_be_drawn(size: tuple[int, int]) -> None:
+def test_boxes_at_edges_outside_and_of_one_pixel_can_be_drawn(
+    size: tuple[int, int], halo: bool, dashed: Sequence[bool]
+) -> None:
     height, width = size
     boxes = [[0, 0, width, height], [width - 1, height - 1, width, height], [-9, -9, 1, 1], [0, 0, 0, 0]]
     boxes += [[width / 2, height / 2, width / 2 + 1, height / 2 + 1], [width + 5, height + 5, width + 9, height + 9]]
-    drawn = draw_detections(grey(*size), boxes, ["name"] * 6, class_colors(6), [0.5] * 6)
+    named = Boxes(boxes_D4=boxes, colors=class_colors(6), labels=["name"] * 6, scores=[0.5] * 6, dashed=dashed)
+    drawn = draw_boxes(grey(*size), named, BoxStyle(halo=halo))
     assert drawn.shape[0] * width == drawn.shape[1] * height
     assert not (drawn == 128).all()
 
 
-def test_one_pixel_is_one_pixel() -> None:
-    drawn = draw_detections(grey(480, 640), [[300, 200, 301, 201]], [""], [RED])
+@pytest.mark.parametrize("dashed", [False, True])
+def test_one_pixel_is_one_pixel(dashed: bool) -> None:
+    drawn = draw_boxes(grey(480, 640), Boxes([[300, 200, 301, 201]], [RED], dashed=[dashed]))
     assert tuple(drawn[200, 300]) == RED
 
 
 def test_small_pictures_are_enlarged_by_a_whole_factor_and_large_ones_are_not() -> None:
-    drawn = draw_detections(grey(60, 90), [[30, 20, 60, 40]], ["a"], [RED])
+    one = Boxes([[30, 20, 60, 40]], [RED], ["a"])
+    drawn = draw_boxes(grey(60, 90), one)
     assert drawn.shape == (300, 450, 3)
     rows, columns = np.nonzero((drawn[102:] == RED).all(axis=2))
     assert (rows.max() + 102, columns.min(), columns.max()) == (199, 150, 299)
-    assert draw_detections(grey(399, 400), [[30, 20, 60, 40]], ["a"], [RED]).shape == (399, 400, 3)
-    assert draw_detections(grey(60, 90), [[30, 20, 60, 40]], ["a"], [RED], enlarge=1).shape == (60, 90, 3)
+    assert draw_boxes(grey(399, 400), one).shape == (399, 400, 3)
+    assert draw_boxes(grey(60, 90), one, BoxStyle(enlarge=1)).shape == (60, 90, 3)
 
 
 def test_80_classes_in_one_crowded_picture_keep_every_tag() -> None:
     random = np.random.default_rng(1)
     corners = random.uniform(50, 500, (80, 2)) * [1, 0.8]
     boxes = np.concatenate([corners, corners + random.uniform(8, 60, (80, 2))], axis=1)
-    colors = class_colors(80)
-    drawn = draw_detections(grey(480, 640), boxes, [f"class {i}" for i in range(80)], colors, [0.5] * 80)
+    colors, labels = class_colors(80), [f"class {i}" for i in range(80)]
+    crowded = Boxes(boxes_D4=boxes, colors=colors, labels=labels, scores=[0.5] * 80)
+    drawn = draw_boxes(grey(480, 640), crowded)
     assert drawn.shape == (960, 1280, 3)
     codes, counts = np.unique(drawn.astype(np.int64) @ [65536, 256, 1], return_counts=True)
     pixels = dict(zip(codes.tolist(), counts.tolist()))
     assert all(pixels[red * 65536 + green * 256 + blue] > 300 for red, green, blue in colors)
 
 
-def test_lengths_that_differ_are_refused() -> None:
+@pytest.mark.parametrize(
+    "wrong", [{"labels": ["a", "b"]}, {"labels": ["a"], "scores": []}, {"colors": []}, {"dashed": [True, False]}]
+)
+def test_lengths_that_differ_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="differ in length"):
-        draw_detections(grey(480, 640), [[0, 0, 9, 9]], ["a", "b"], [RED])
-    with pytest.raises(ValueError, match="differ in length"):
-        draw_detections(grey(480, 640), [[0, 0, 9, 9]], ["a"], [RED], [])
+        draw_boxes(grey(480, 640), Boxes(**{"boxes_D4": [[0, 0, 9, 9]], "colors": [RED], **wrong}))
 
 
 def test_panels_show_the_truth_left_and_what_scores_enough_right() -> None:
-    truth = Boxes([[100, 200, 300, 400]], ["a"], [RED])
-    found = Boxes([[100, 200, 300, 400], [400, 100, 500, 200]], ["b", "c"], [BLUE, (0, 255, 0)], [0.5, 0.49])
+    truth = Boxes([[100, 200, 300, 400]], [RED], ["a"])
+    found = Boxes(
+        boxes_D4=[[100, 200, 300, 400], [400, 100, 500, 200]],
+        colors=[BLUE, (0, 255, 0)],
+        labels=["b", "c"],
+        scores=[0.5, 0.49],
+    )
     drawn = draw_ground_truth_and_predictions(grey(480, 640), truth, found, threshold=0.5, caption="image 7")
     middle = drawn.shape[1] // 2
     assert (drawn[:, :middle] == RED).all(axis=2).any()
@@ -158,8 +191,9 @@ def test_panels_show_the_truth_left_and_what_scores_enough_right() -> None:
 
 
 def test_both_panels_have_one_scale_when_only_one_is_crowded() -> None:
-    many = Boxes(np.tile([100, 200, 130, 230], (60, 1)), ["a long name"] * 60, [RED] * 60, [0.9] * 60)
-    none = Boxes([], [], [])
+    box = np.tile([100, 200, 130, 230], (60, 1))
+    many = Boxes(boxes_D4=box, colors=[RED] * 60, labels=["a long name"] * 60, scores=[0.9] * 60)
+    none = Boxes([], [])
     drawn = draw_ground_truth_and_predictions(grey(480, 640), none, many, threshold=0.5)
     assert drawn.shape[1] == 2 * 1280 + 3 * 8
 

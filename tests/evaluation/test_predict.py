@@ -11,7 +11,19 @@ from PIL import Image
 
 from retinanet.data.find_images import find_images
 from retinanet.errors import ConfigError, DataError
-from retinanet.evaluation.predict import picture_files, predict
+from retinanet.evaluation.predict import picture_files
+from retinanet.evaluation.predict import predict as predict_with
+from retinanet.export.runtime import load_any
+
+
+def predict(
+    checkpoint: Path, inputs: list[str], overrides: list[str], output: Path, thresholds: Path | None = None
+) -> None:
+    """As `retinanet predict` calls it."""
+    paths = find_images(inputs)
+    predict_with(
+        lambda: load_any(checkpoint, overrides), paths, source=checkpoint, output=output, thresholds=thresholds
+    )
 
 
 def make_images(folder: Path, *names: str) -> list[Path]:

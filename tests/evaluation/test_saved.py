@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from retinanet.config.schema import Config
-from retinanet.diagnostics.anchors.plot import learned_by
+from retinanet.diagnostics.anchors.report import learned_by
 from retinanet.diagnostics.evaluate import evaluate_checkpoint, evaluate_files
 from retinanet.errors import ConfigError, DataError, ResourceError
 from retinanet.evaluation.saved import load_detector
@@ -59,7 +59,7 @@ def test_the_precision_is_told(
 
 def test_which_anchors_learn_an_object_that_none_fits() -> None:
     rule = Config().assign
-    assert learned_by(rule) == "no anchor (assign.low_quality is off), and training cannot mend that"
+    assert learned_by(rule) == "no anchor (assign.low_quality is off), which training cannot fix"
     assert (
         learned_by(rule.model_copy(update={"low_quality": True})) == "its best anchors alone (assign.low_quality is on)"
     )
@@ -90,7 +90,7 @@ def test_data_of_other_classes_is_refused(trained: Path, shapes: Path, tmp_path:
     content["categories"][1]["name"] = "wheel"
     file = tmp_path / "val.json"
     file.write_text(json.dumps(content), encoding="utf-8")
-    with pytest.raises(DataError, match=r"val\.json: its categories are not those of .*best\.pt.*wheel"):
+    with pytest.raises(DataError, match=r"val\.json: its categories differ from those of .*best\.pt.*wheel"):
         evaluate_checkpoint(trained / "checkpoints/best.pt", [f"data.val_annotations={file}"], tmp_path / "out")
 
 
@@ -138,7 +138,7 @@ def test_without_an_output_the_numbers_go_below_runs(
 
 def test_an_output_that_cannot_be_made_is_told_before_the_work(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(ResourceError, match="cannot make the folder"):
+    with pytest.raises(ResourceError, match="cannot create the folder"):
         evaluate_checkpoint(trained / "checkpoints/best.pt", [], tmp_path / "file" / "out")
 
 

@@ -1,27 +1,27 @@
-"""A detector with scores far enough apart to be compared, for the tests of exporting."""
+"""Fixtures for the tests of exporting: a detector with scores far enough apart to compare."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from retinanet.run import checkpoint
+from retinanet.run.checkpoint import load_checkpoint, save_checkpoint
 from retinanet.structures import Batch, Detections
 
 
 def sharpen(source: Path, target: Path) -> Path:
-    """A checkpoint whose heads' last weights are large: random boxes with scores that do not tie."""
-    saved = checkpoint.load(source)
+    """A checkpoint with large last weights of the heads: random boxes with scores that do not tie."""
+    saved = load_checkpoint(source)
     generator = torch.Generator().manual_seed(1)
     weights = dict(saved.weights())
     for name, spread in (("class_head.predict.weight", 0.15), ("box_head.predict.weight", 0.02)):
         weights[name] = torch.randn(weights[name].shape, generator=generator) * spread
-    checkpoint.save(target, saved._replace(model=weights, average={}, optimizer={}, scaler={}))
+    save_checkpoint(target, saved._replace(model=weights, average={}, optimizer={}, scaler={}))
     return target
 
 
 def random_batch(count: int, canvas: tuple[int, int], seed: int = 0) -> Batch:
-    """Smooth noise; each image a little smaller than the one before it, stored twice as high and thrice as wide."""
+    """Smooth noise; each image smaller than the previous one, and stored at 2 times the height, 3 times the width."""
     generator = torch.Generator().manual_seed(seed)
     height, width = canvas
     coarse = torch.rand((count, 3, height // 8 + 2, width // 8 + 2), generator=generator) * 255
@@ -31,7 +31,13 @@ def random_batch(count: int, canvas: tuple[int, int], seed: int = 0) -> Batch:
     for image, (h, w) in zip(images, sizes.tolist(), strict=True):
         image[:, h:] = 0
         image[:, :, w:] = 0
-    return Batch(images, sizes, sizes * torch.tensor([2, 3]), torch.arange(count), [])
+    return Batch(
+        images=images,
+        sizes_B2=sizes,
+        original_sizes_B2=sizes * torch.tensor([2, 3]),
+        image_ids_B=torch.arange(count),
+        targets=[],
+    )
 
 
 def assert_same(found: Sequence[Detections], wanted: Sequence[Detections], pixels: float = 1e-2) -> None:

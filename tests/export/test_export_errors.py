@@ -1,4 +1,4 @@
-"""What retinanet export says of a command line that cannot be followed."""
+"""Error messages of retinanet export for unusable command lines."""
 
 import subprocess
 import sys
@@ -23,13 +23,13 @@ runpy.run_path({tool!r}, run_name="__main__")
     ("words", "code", "message"),
     [
         (["OUT.pth"], 2, "must end in .onnx (ONNX) or .pt2 (torch.export)"),
-        (["OUT.onnx", "--format", "aoti"], 2, "for format aoti must end in .pt2"),
+        (["OUT.onnx", "--format", "aoti"], 2, "of format aoti must end in .pt2"),
         (["OUT.pt2", "--nms"], 2, "--nms and --int8 are for ONNX files"),
-        (["OUT.onnx", "--int8"], 2, "--int8 and --calibrate belong together"),
-        (["OUT.onnx", "--calibrate", "photos"], 2, "--int8 and --calibrate belong together"),
+        (["OUT.onnx", "--int8"], 2, "--int8 and --calibrate must be given together"),
+        (["OUT.onnx", "--calibrate", "photos"], 2, "--int8 and --calibrate must be given together"),
         (["OUT.onnx", "--int8", "--calibrate", "no/such/folder"], 3, "no/such/folder: no such file, folder or pattern"),
-        (["OUT.onnx", "--limit", "0"], 2, "'0' is no whole number above 0"),
-        (["OUT.onnx", "--latency-runs", "-3"], 2, "'-3' is no whole number of 0 or more"),
+        (["OUT.onnx", "--limit", "0"], 2, "'0' is not a whole number above 0"),
+        (["OUT.onnx", "--latency-runs", "-3"], 2, "'-3' is not a whole number of 0 or more"),
         (["OUT.onnx", "model.anchrs.offset=0"], 2, "model.anchrs"),
         (["OUT.onnx", "data.root=nowhere"], 3, "nowhere/annotations/val.json: no such file"),
     ],
@@ -51,7 +51,9 @@ def test_checkpoint_that_is_missing(tmp_path: Path, tool: Callable[..., Any]) ->
     assert "none.pt: no such checkpoint" in done.err
 
 
-def test_what_exists_is_not_replaced_unasked(trained: Path, tmp_path: Path, tool: Callable[..., Any]) -> None:
+def test_existing_files_are_not_replaced_without_overwrite(
+    trained: Path, tmp_path: Path, tool: Callable[..., Any]
+) -> None:
     for name in ("out.onnx", "out.onnx.json", "out.pt2"):
         (tmp_path / name).write_text("dear", encoding="utf-8")
     done = tool("export.py", trained / "checkpoints" / "best.pt", tmp_path / "out.onnx")
@@ -60,10 +62,10 @@ def test_what_exists_is_not_replaced_unasked(trained: Path, tmp_path: Path, tool
     assert "add --overwrite" in done.err
     assert (tmp_path / "out.onnx").read_text() == "dear"
     done = tool("export.py", trained / "checkpoints" / "best.pt", tmp_path / "out.pt2")
-    assert "(1 error)" in done.err, "figures of the ONNX file are not in the way of those of a .pt2"
+    assert "(1 error)" in done.err, "the report of the ONNX file does not block that of a .pt2"
 
 
-def test_missing_packages_are_named_with_the_mend(
+def test_missing_packages_are_named_with_the_remedy(
     trained: Path, tmp_path: Path, tool_environment: dict[str, str]
 ) -> None:
     tool = PROJECT / "tools" / "export.py"

@@ -1,4 +1,4 @@
-"""torch.export files and AOTInductor packages against the detector that they were made of."""
+"""torch.export files and AOTInductor packages compared with the detector they were exported from."""
 
 from pathlib import Path
 
@@ -23,7 +23,11 @@ def saved(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> SavedDetec
 @pytest.fixture(scope="module")
 def program(saved: SavedDetector, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("program") / "tiny.pt2"
-    write_program(path, saved.detector, ExportInfo("pt2", saved.config, saved.categories, 3, nms=False, int8=False))
+    write_program(
+        path,
+        saved.detector,
+        ExportInfo(kind="pt2", config=saved.config, categories=saved.categories, step=3, nms=False, int8=False),
+    )
     return path
 
 
@@ -56,7 +60,7 @@ def test_package_without_a_compiler_says_what_to_install(
     saved: SavedDetector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    info = ExportInfo("aoti", saved.config, saved.categories, 3, nms=False, int8=False)
+    info = ExportInfo(kind="aoti", config=saved.config, categories=saved.categories, step=3, nms=False, int8=False)
     with pytest.raises(ResourceError, match=r"C\+\+ compiler and no-such-compiler is not on the PATH"):
         write_package(tmp_path / "tiny.pt2", saved.detector, info)
     assert not list(tmp_path.iterdir())
@@ -65,7 +69,11 @@ def test_package_without_a_compiler_says_what_to_install(
 @pytest.mark.slow
 def test_package_equals_the_detector(saved: SavedDetector, tmp_path: Path) -> None:
     path = tmp_path / "tiny.pt2"
-    write_package(path, saved.detector, ExportInfo("aoti", saved.config, saved.categories, 3, nms=False, int8=False))
+    write_package(
+        path,
+        saved.detector,
+        ExportInfo(kind="aoti", config=saved.config, categories=saved.categories, step=3, nms=False, int8=False),
+    )
     loaded = load_exported(path, [])
     assert loaded.detector.info.kind == "aoti"
     for count, canvas in SHAPES:

@@ -1,6 +1,6 @@
-"""State dicts as torchvision, detectron2 and mmdetection name them, written out by hand, with random content.
+"""State dicts with the names of detectron2 and mmdetection, written by hand, with random content.
 
-Nothing here is taken from retinanet.interop: these names are what its maps are held against.
+Nothing here comes from retinanet.interop: its maps are tested against these names.
 """
 
 import torch
@@ -10,7 +10,7 @@ BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 
 
 
 class Writer:
-    """Collects tensors; every one is random and of its own."""
+    """Collects random tensors by name."""
 
     def __init__(self, seed: int) -> None:
         self.random = torch.Generator().manual_seed(seed)
@@ -44,7 +44,7 @@ def bottlenecks(depth: int, groups_width: int = 64) -> list[tuple[int, int, int,
 
 
 def detectron2(depth: int = 50, classes: int = 80, anchors: int = 9, channels: int = 256, seed: int = 0) -> Writer:
-    """detectron2's RetinaNet with FrozenBN, without what it says of pixels and anchors."""
+    """detectron2's RetinaNet with FrozenBN, without its tensors that describe pixels and anchors."""
     w = Writer(seed)
     w.conv("backbone.bottom_up.stem.conv1", 64, 3, 7, bias=False)
     w.norm("backbone.bottom_up.stem.conv1.norm", 64)
@@ -70,7 +70,7 @@ def detectron2(depth: int = 50, classes: int = 80, anchors: int = 9, channels: i
 def mmdetection(
     depth: int = 50, classes: int = 80, anchors: int = 9, channels: int = 256, head_gn: bool = False, seed: int = 0
 ) -> Writer:
-    """mmdetection's RetinaNet, with the counts of batches that its BatchNorms keep."""
+    """mmdetection's RetinaNet, with `num_batches_tracked` of its BatchNorms."""
     w = Writer(seed)
     w.conv("backbone.conv1", 64, 3, 7, bias=False)
     w.norm("backbone.bn1", 64, counted=True)

@@ -1,4 +1,4 @@
-"""Which outputs are kept as which classes."""
+"""The outputs of foreign class heads that are kept, and their classes."""
 
 import json
 from pathlib import Path
@@ -39,14 +39,14 @@ def test_coco_has_its_80_categories_with_their_ids() -> None:
     assert (coco[0].name, coco[11].name, coco[79]) == ("person", "stop sign", (90, "toothbrush"))
 
 
-def test_of_torchvisions_91_outputs_all_stay_unless_only_cocos_are_wanted() -> None:
+def test_all_of_torchvisions_91_outputs_are_kept_unless_coco_only_is_given() -> None:
     every = chosen(91, rows_are_ids=True)
     assert every.rows == [c.id for c in every.categories] == list(range(91))
     assert (every.categories[1].name, every.categories[12].name) == ("person", "N/A")
     classes = chosen(91, rows_are_ids=True, coco_only=True)
     assert classes.categories == coco_categories()
     assert classes.rows == [c.id for c in coco_categories()]
-    assert all(f" {i}" in classes.said for i in [0, *GAPS])
+    assert all(f" {i}" in classes.source for i in [0, *GAPS])
     with pytest.raises(ConfigError, match="91 outputs; these weights have 20"):
         chosen(20, rows_are_ids=True, coco_only=True)
 
@@ -56,10 +56,10 @@ def test_80_contiguous_outputs_are_cocos_and_others_are_numbered() -> None:
     assert chosen(80, rows_are_ids=False).rows == list(range(80))
     assert pairs(chosen(2, rows_are_ids=False)) == [(1, "class 0", 0), (2, "class 1", 1)]
     assert pairs(chosen(2, rows_are_ids=True)) == [(0, "class 0", 0), (1, "class 1", 1)]
-    assert "--classes" in chosen(2, rows_are_ids=True).said
+    assert "--classes" in chosen(2, rows_are_ids=True).source
 
 
-def test_names_in_the_weights_file_are_taken(tmp_path: Path) -> None:
+def test_names_in_the_weights_file_are_used(tmp_path: Path) -> None:
     assert pairs(chosen(2, False, known=("cat", "dog"))) == [(1, "cat", 0), (2, "dog", 1)]
     coco = tuple(c.name for c in coco_categories())
     assert chosen(80, False, known=coco).categories == coco_categories()
@@ -87,9 +87,9 @@ def test_an_annotation_file(tmp_path: Path) -> None:
     [
         (["a", "b"], 3, False, "names 2 classes, but the weights have 3 outputs"),
         (["a", "b"], 4, True, "names 2 classes, but the weights have 4"),
-        (["a", 3], 2, False, "a list of class names holds texts"),
-        (["a", " "], 2, False, "a list of class names holds texts"),
-        ([None, None], 2, False, "names no class at all"),
+        (["a", 3], 2, False, "a list of class names holds strings"),
+        (["a", " "], 2, False, "a list of class names holds strings"),
+        ([None, None], 2, False, "names no class"),
         ({"categories": []}, 2, False, "neither a list of class names nor"),
         ({"classes": ["a"]}, 1, False, "neither a list of class names nor"),
         ({"categories": [{"id": "1", "name": "a"}]}, 1, False, "neither a list of class names nor"),
@@ -99,13 +99,15 @@ def test_an_annotation_file(tmp_path: Path) -> None:
         ("a", 1, False, "neither a list of class names nor"),
     ],
 )
-def test_files_that_do_not_fit_are_told(tmp_path: Path, content: object, outputs: int, ids: bool, words: str) -> None:
+def test_files_that_do_not_fit_are_refused(
+    tmp_path: Path, content: object, outputs: int, ids: bool, words: str
+) -> None:
     with pytest.raises(ConfigError, match=words) as caught:
         chosen(outputs, ids, written(tmp_path / "f.json", content))
     assert str(tmp_path / "f.json") in str(caught.value)
 
 
-def test_coco_only_that_has_nothing_to_do_is_refused(tmp_path: Path) -> None:
+def test_coco_only_that_cannot_apply_is_refused(tmp_path: Path) -> None:
     names = written(tmp_path / "names.json", ["x"] * 91)
     with pytest.raises(ConfigError, match="--coco-only and --classes both"):
         chosen(91, True, names, coco_only=True)
@@ -113,7 +115,7 @@ def test_coco_only_that_has_nothing_to_do_is_refused(tmp_path: Path) -> None:
         chosen(2, False, known=("cat", "dog"), coco_only=True)
 
 
-def test_a_file_that_is_no_json_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_not_json_is_refused(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("cat\ndog\n")
     with pytest.raises(DataError, match=r"names\.txt: not valid JSON"):
         chosen(2, False, tmp_path / "names.txt")

@@ -1,6 +1,6 @@
-"""A user's way from torchvision's weights to boxes, by the command lines, at torchvision's own 800 pixels.
+"""From torchvision's weights to boxes by the command lines, at torchvision's own 800 pixels.
 
-`pytest -s` prints the largest differences; PARITY_IMAGES=3 takes as many photographs.
+`pytest -s` prints the largest differences; PARITY_IMAGES=3 uses three photographs.
 """
 
 import json
@@ -20,11 +20,11 @@ from retinanet.data.images import decode_image
 PHOTOGRAPHS = SHARED / "coco144" / "val2017"
 IMAGES = int(os.environ.get("PARITY_IMAGES", "1"))
 SAME_SCORE = 1e-5
-"""Detections whose scores are nearer than this may change places."""
+"""Detections whose scores differ by less may change places."""
 
 
 def louder(model: nn.Module) -> nn.Module:
-    """Random weights as they are score below the threshold everywhere; larger last weights give detections."""
+    """Enlarge the last weights: initial random ones score below the threshold everywhere."""
     generator = torch.Generator().manual_seed(2)
     for name, parameter in model.named_parameters():
         if name.endswith(("cls_logits.weight", "bbox_reg.weight")):
@@ -33,7 +33,7 @@ def louder(model: nn.Module) -> nn.Module:
 
 
 def largest_box_difference(ours: list[dict[str, Any]], theirs: dict[str, Tensor]) -> float:
-    """Pixels, each of theirs beside the nearest of ours of its class and score."""
+    """Largest distance in pixels of a torchvision box from this project's nearest one of the same class and score."""
     boxes_D4 = torch.tensor([row["bbox"] for row in ours])
     boxes_D4[:, 2:] += boxes_D4[:, :2]
     classes_D, scores_D = (torch.tensor([row[key] for row in ours]) for key in ("category_id", "score"))

@@ -1,9 +1,10 @@
-"""The restricted reader gives back what a model zoo's pickle holds, and runs nothing whatever a file asks for."""
+"""The restricted reader returns what a model zoo's pickle holds, and runs nothing, whatever a file asks for."""
 
 import collections
 import functools
 import os
 import pickle
+import re
 import struct
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 import torch
 
 from retinanet.errors import CheckpointError
-from retinanet.interop.numpy_pickle import NDARRAY, Array, Builder, DType, read_numpy_pickle
+from retinanet.interop.numpy_pickle import read_numpy_pickle
 from retinanet.interop.weights_file import read_weights
 
 ARRAYS = {
@@ -46,10 +47,9 @@ def test_a_zoos_pickle_comes_back_in_every_protocol(tmp_path: Path, protocol: in
     assert content["model"].keys() == ARRAYS.keys()
     for name, wanted in ARRAYS.items():
         array = content["model"][name]
-        assert isinstance(array, Array)
-        assert array.value is not None
-        assert array.value.dtype == wanted.dtype.newbyteorder("=")
-        np.testing.assert_array_equal(array.value, wanted)
+        assert isinstance(array, np.ndarray)
+        assert array.dtype.newbyteorder("=") == wanted.dtype.newbyteorder("=")
+        np.testing.assert_array_equal(array, wanted)
 
 
 @pytest.mark.parametrize("protocol", [2, 5])
@@ -67,8 +67,8 @@ def test_arrays_of_python_2_and_of_numpy_1_are_read(tmp_path: Path) -> None:
     content = pickle.dumps(ARRAYS["conv.weight"], protocol=2).replace(b"numpy._core", b"numpy.core")
     (tmp_path / "a.pkl").write_bytes(content)
     array = read_numpy_pickle(tmp_path / "a.pkl")
-    assert isinstance(array, Array)
-    np.testing.assert_array_equal(array.value, ARRAYS["conv.weight"])
+    assert isinstance(array, np.ndarray)
+    np.testing.assert_array_equal(array, ARRAYS["conv.weight"])
 
     raw = struct.pack("<2f", 1.5, -2.0)
     python2 = (
@@ -78,8 +78,8 @@ def test_arrays_of_python_2_and_of_numpy_1_are_read(tmp_path: Path) -> None:
     )
     (tmp_path / "b.pkl").write_bytes(python2)
     array = read_numpy_pickle(tmp_path / "b.pkl")
-    assert isinstance(array, Array)
-    np.testing.assert_array_equal(array.value, np.array([1.5, -2.0], dtype=np.float32))
+    assert isinstance(array, np.ndarray)
+    np.testing.assert_array_equal(array, np.array([1.5, -2.0], dtype=np.float32))
 
 
 class Reduced:
@@ -109,8 +109,8 @@ def hostile(created: Path) -> dict[str, tuple[object, str]]:
         "text array": (np.array(["a"]), "dtype"),
         "tensor": (torch.zeros(2), r"torch\._utils\._rebuild_tensor_v2|torch\.storage|torch\."),
         "class": (Reduced, "Reduced"),
-        "set": ({1, 2}, r"builtins?(__)?\.set|asks for a set"),
-        "frozen set": (frozenset({1, 2}), r"builtins?(__)?\.frozenset|asks for a set"),
+        "set": ({1, 2}, r"builtins?(__)?\.set|the opcode EMPTY_SET"),
+        "frozen set": (frozenset({1, 2}), r"builtins?(__)?\.frozenset|the opcode FROZENSET"),
         "long double": (np.zeros(2, dtype=np.longdouble), "dtype 'f16'"),
         "complex": (np.zeros(2, dtype=np.complex64), "dtype 'c8'"),
         "tuple as a key": ({(1, 2): 3}, "a dict with keys other than texts and integers"),
@@ -143,6 +143,9 @@ def opcodes(created: Path) -> dict[str, bytes]:
         "writing into a function": b"c_codecs\nencode\n}S'__defaults__'\nK\x01sb.",
         "writing slots into a function": b"c_codecs\nencode\n(N}S'__defaults__'\nK\x01stb.",
         "writing into a class": b"cnumpy\nndarray\n}S'value'\nK\x01sb.",
+        "entry of an array": (
+            b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87RK\x00K\x01s."
+        ),
         "persistent id": b"Pfile\n.",
         "extension": b"\x80\x02\x82\x01.",
         "short array": (
@@ -162,8 +165,6 @@ def test_pickles_that_no_program_writes_are_refused_and_change_nothing(tmp_path:
     with pytest.raises(CheckpointError, match=r"a\.pkl"):
         read_weights(path)
     assert not created.exists()
-    assert Array.value is None
-    assert all(not hasattr(stand_in, "__defaults__") for stand_in in (DType, NDARRAY, *Builder(0).stand_ins().values()))
     honest = read_weights(stored(tmp_path / "b.pkl", {"model": {"w": ARRAYS["conv.weight"]}}))
     np.testing.assert_array_equal(honest.tensors["w"].numpy(), ARRAYS["conv.weight"])
 
@@ -194,8 +195,6 @@ ARRAY = b"cnumpy.core.numeric\n_frombuffer\n"
 MEBI = 2**20
 
 OUT_OF_PROPORTION = {
-    "large memo": b"\x80\x02}r\x00\x00\x00\x08.",
-    "large memo, protocol 0": b"}p134217728\n.",
     "nested dtype": DTYPE + doubled(60) + b"\x85R.",
     "nested dtype by memo": DTYPE + doubled_by_memo(60) + b"\x85R.",
     "nested key": b"}" + doubled(60) + b"I1\ns.",
@@ -220,7 +219,14 @@ OUT_OF_PROPORTION = {
     "same pairs in many dicts": b"(" + b"".join(b"X\x05\x00\x00\x00%05dN\x86" % n for n in range(10**4)) + b"lq\x000("
     b"" + b"ccollections\nOrderedDict\nh\x00\x85R" * 6000 + b"l.",
 }
-"""Small files that ask for gigabytes or for years; each protocol-2 reader of plain data would obey."""
+"""Small files that ask for gigabytes or for years; a reader that only restricts globals would obey."""
+
+CHEAP = {
+    "large memo": (b"\x80\x02}r\x00\x00\x00\x08.", "{}"),
+    "large memo, protocol 0": (b"}p134217728\n.", "{}"),
+    "more bytes than the file has": (b"\x80\x05\x96" + (2**40).to_bytes(8, "little") + b"abc.", "not a whole pickle"),
+}
+"""Small files for which Python's own unpickler reserves gigabytes and this one does not."""
 
 READ_WITH_LITTLE = """
 import resource, sys
@@ -230,21 +236,23 @@ from retinanet.interop.numpy_pickle import read_numpy_pickle
 resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
 resource.setrlimit(resource.RLIMIT_CPU, (8, 8))
 try:
-    read_numpy_pickle(Path(sys.argv[1]))
+    print(read_numpy_pickle(Path(sys.argv[1])))
 except CheckpointError as error:
     print(error)
 """
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of a process are POSIX")
-@pytest.mark.parametrize("kind", list(OUT_OF_PROPORTION))
-def test_a_small_file_takes_neither_the_memory_nor_the_day(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", [*OUT_OF_PROPORTION, *CHEAP])
+def test_a_small_file_takes_little_memory_and_time(tmp_path: Path, kind: str) -> None:
+    refused = "this pickle asks for|maximum supported dimension"
+    content, printed = CHEAP[kind] if kind in CHEAP else (OUT_OF_PROPORTION[kind], refused)
     path = tmp_path / "a.pkl"
-    path.write_bytes(OUT_OF_PROPORTION[kind])
+    path.write_bytes(content)
     command = [sys.executable, "-c", READ_WITH_LITTLE, str(path)]
     done = subprocess.run(command, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "this pickle asks for" in done.stdout
+    assert re.search(printed, done.stdout)
     assert len(done.stdout) < 1000
 
 
@@ -255,7 +263,7 @@ def test_one_array_under_many_names_is_converted_once(tmp_path: Path) -> None:
     assert tensors["a"].data_ptr() == tensors["b"].data_ptr() != tensors["c"].data_ptr()
 
 
-def test_a_error_of_python_itself_is_told_in_a_line(tmp_path: Path) -> None:
+def test_an_error_of_python_itself_is_reported_in_a_line(tmp_path: Path) -> None:
     (tmp_path / "a.pkl").write_bytes(b"c_codecs\nencode\n(" + b"K\x01" * 1000 + b"tR.")
     with pytest.raises(CheckpointError, match="not a whole pickle of plain data") as caught:
         read_numpy_pickle(tmp_path / "a.pkl")
@@ -270,7 +278,7 @@ def test_every_dtype_that_is_read_becomes_a_tensor(tmp_path: Path, code: str) ->
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_ordinary_content_passes_the_check_of_opcodes(tmp_path: Path, protocol: int) -> None:
+def test_ordinary_content_is_read(tmp_path: Path, protocol: int) -> None:
     """Every opcode that Python's own writer has for plain data, with far more of them than a memo index of a byte."""
     names = [f"layer{n}.weight" for n in range(1000)]
     content = {

@@ -1,4 +1,4 @@
-"""The named recipes: they load, they say what they are, they train, and torchvision's are torchvision's numbers."""
+"""The named recipes: they load, document themselves and train, and torchvision's give torchvision's numbers."""
 
 import math
 from collections.abc import Callable
@@ -52,11 +52,11 @@ CONVENTIONS = {
     "schedule": {"milestones", "lr", "weight_decay", "norm_decay", "warmup", "warmup_factor"},
     "eval": {"score_threshold", "topk", "nms_iou", "detections"},
 }
-"""What a reader must see in each file, whatever its base says."""
+"""Keys that each file must contain itself, even where its base has the same value."""
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_a_recipe_writes_out_every_convention_and_opens_with_its_card(name: str) -> None:
+def test_a_recipe_states_every_convention_and_starts_with_its_card(name: str) -> None:
     path = RECIPES / f"{name}.yaml"
     text = path.read_text(encoding="utf-8")
     card = text.split("\nbase:")[0].split("\nmodel:")[0]
@@ -82,13 +82,13 @@ def small(name: str, root: Path, *more: str) -> Config:
     data = [f"data.root={root}", "data.longer_side=213", "data.workers=0"]
     data += ["data.train_annotations=annotations/train.json", "data.train_images=train"]
     data += ["data.val_annotations=annotations/val.json", "data.val_images=val"]
-    told = ["model.backbone.weights=none", "device=cpu", "threads=1", *sizes, *data, *more]
-    return load_config(RECIPES / f"{name}.yaml", told)
+    overrides = ["model.backbone.weights=none", "device=cpu", "threads=1", *sizes, *data, *more]
+    return load_config(RECIPES / f"{name}.yaml", overrides)
 
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four training and two validation scenes that are no multiple of anything."""
+    """Four training and two validation scenes of a size that is not a multiple of a stride."""
     folder = tmp_path_factory.mktemp("recipes") / "shapes"
     generate_shapes(folder, train_images=4, val_images=2, size=(75, 131), seed=5)
     return folder
@@ -99,23 +99,23 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_recipe_trains(name: str, scenes: Path, tmp_path: Path) -> None:
     length = ["schedule.epochs=1", "schedule.milestones=[1]"] if name.startswith(("mm", "torch")) else []
     length = length or ["schedule.iterations=2", "schedule.milestones=[1]"]
-    told = [
+    settings = [
         "schedule.batch_size=2",
         "schedule.reference_batch=2",
         "schedule.warmup=0",
         "log.pictures=0",
         "eval.every=0",
     ]
-    told.append("schedule.lr=0.0000001")  # weights from nowhere, under batch norms that do nothing
+    settings.append("schedule.lr=0.0000001")  # random weights under batch norms that do nothing
     narrow = ["model.fpn.channels=32", "model.head.depth=1", "log.every=1"]
-    train(small(name, scenes, *length, *told, *narrow), tmp_path / "run")
+    train(small(name, scenes, *length, *settings, *narrow), tmp_path / "run")
     rows = [row for row in read_rows(tmp_path / "run" / "metrics.jsonl") if row["kind"] == "train"]
     assert len(rows) == 2
     assert all(math.isfinite(row["loss"]) and row["loss_box"] > 0 and row["grad_norm"] > 0 for row in rows)
 
 
 def copy_weights(theirs: TorchvisionRetinaNet, ours: RetinaNet) -> None:
-    """torchvision's tensors into ours, part by part in the order of both state dicts; anchors have one order."""
+    """Copy torchvision's tensors, part by part in the order of both state dicts; anchors have the same order."""
     pairs = [
         (theirs.backbone.body, ours.backbone),
         (theirs.backbone.fpn.inner_blocks, ours.fpn.lateral),
@@ -133,7 +133,7 @@ def copy_weights(theirs: TorchvisionRetinaNet, ours: RetinaNet) -> None:
 
 
 def loud(model: TorchvisionRetinaNet) -> None:
-    """Weights so large that scores and boxes differ from anchor to anchor, and not so large that all scores are 1."""
+    """Enlarge weights so that scores and boxes differ from anchor to anchor without saturating."""
     with torch.no_grad():
         for name, module in model.backbone.body.named_modules():
             if name.endswith("bn3"):
@@ -151,7 +151,7 @@ def our_losses(config: Config, model: nn.Module, batch: Batch) -> tuple[Tensor, 
     anchors_A4 = pyramid_anchors((batch.images.shape[2], batch.images.shape[3]), detector.anchors, CPU).boxes_A4
     assignment = assign_batch(anchors_A4, batch.targets, build_assign_rule(config))
     outputs = model(normalise(batch.images, batch.sizes_B2, detector.pixels, False))
-    step = StepPositives(assignment.positives().sum()[None], None, 0, len(batch.targets))
+    step = StepPositives(ranks_R=assignment.positives().sum()[None], running_R=None, rank=0, images=len(batch.targets))
     divisor = Divisor(normaliser(config.loss.normaliser, assignment.positives(), step), len(batch.targets))
     seeds_B = torch.zeros(len(batch.targets), dtype=torch.int64)
     losses = criterion(outputs, assignment, anchors_A4, build_criterion(config), divisor, seeds_B)
@@ -181,12 +181,12 @@ def test_torchvisions_recipes_give_torchvisions_losses_and_detections(name: str,
     )
 
     images = [decode_image(record.path).float() / 255 for record in dataset.images]
-    told = [
+    truth = [
         {"boxes": torch.from_numpy(record.boxes_G4), "labels": torch.from_numpy(record.classes_G)}
         for record in dataset.images
     ]
     with torch.no_grad():
-        moved, targets = theirs.transform(images, told)
+        moved, targets = theirs.transform(images, truth)
         features = list(theirs.backbone(moved.tensors).values())
         outputs = theirs.head(features)
         expected = theirs.compute_loss(targets, outputs, theirs.anchor_generator(moved, features))

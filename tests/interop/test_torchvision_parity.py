@@ -1,4 +1,4 @@
-"""torchvision's RetinaNets and ours, from the same random weights: the same outputs, losses, gradients and boxes.
+"""torchvision's RetinaNets and this project's with the same random weights: equal outputs, losses, gradients, boxes.
 
 torchvision's own model is the oracle throughout, its transform and its post-processing included. `pytest -s` prints a
 line `parity: NAME LARGEST_DIFFERENCE` for each comparison.
@@ -26,10 +26,10 @@ from retinanet.data.transforms import NO_AUGMENT, collate, make_sample, normalis
 from retinanet.detection.anchors import pyramid_anchors
 from retinanet.detection.assign import assign_batch
 from retinanet.evaluation.detector import build_detector
-from retinanet.interop.convert import ConversionOptions, read_foreign
+from retinanet.interop.convert import NO_OPTIONS, read_foreign
 from retinanet.interop.formats import FormatName
 from retinanet.interop.naming import TORCHVISION
-from retinanet.interop.state_dicts import to_their_state
+from retinanet.interop.state_dicts import export_state
 from retinanet.interop.torchvision_out import torchvision_shape
 from retinanet.losses.criterion import Divisor, StepPositives, criterion, normaliser
 from retinanet.run.checkpoint import Checkpoint, load_weights
@@ -39,12 +39,12 @@ CPU = torch.device("cpu")
 CLASSES = 80
 SHORTER, LONGER = 64, 96
 SIZES = [(97, 133), (120, 76), (64, 170)]
-"""Heights and widths; no canvas of theirs is a multiple of 128, together or alone."""
+"""Heights and widths; their canvases, together or alone, are not multiples of 128."""
 VERSIONS: tuple[FormatName, ...] = ("torchvision_v1", "torchvision_v2")
 
 
-def said(name: str, difference: float, bound: float) -> None:
-    """Print a comparison and hold it against its bound."""
+def check(name: str, difference: float, bound: float) -> None:
+    """Print a difference and compare it with its bound."""
     print(f"\nparity: {name} {difference:.2e}", end="")
     assert difference <= bound, name
 
@@ -61,7 +61,7 @@ def relative(a: Tensor, b: Tensor) -> float:
 
 
 def perturbed(model: nn.Module, seed: int) -> nn.Module:
-    """The model with every norm, bias and statistic off its start, and scores that spread over 0..1."""
+    """The model with every norm, bias and statistic away from its initial value, and scores spread over 0..1."""
     torch.manual_seed(seed)
     with torch.no_grad():
         for name, value in model.state_dict().items():
@@ -85,14 +85,14 @@ def perturbed(model: nn.Module, seed: int) -> nn.Module:
 
 
 class Pair(NamedTuple):
-    """torchvision's model and the checkpoint that its state dict became."""
+    """torchvision's model and the checkpoint converted from its state dict."""
 
     name: FormatName
     theirs: nn.Module
     checkpoint: Checkpoint
 
     def ours(self) -> nn.Module:
-        _, model = build_loss_and_model(self.checkpoint.config, CLASSES, load_weights=False)
+        _, model = build_loss_and_model(self.checkpoint.config, CLASSES)
         load_weights(model, self.checkpoint.model, "the converted weights")
         return model
 
@@ -114,7 +114,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         "model.backbone.norm=bn",  # weights=None gives torchvision's v1 BatchNorms that train, as v2 has anyway
         "model.backbone.frozen_stages=0",
     ]
-    checkpoint, _ = read_foreign(name, path, ConversionOptions(None, False, None, overrides))
+    checkpoint, _ = read_foreign(name, path, NO_OPTIONS._replace(overrides=overrides))
     return Pair(name, theirs, checkpoint)
 
 
@@ -149,7 +149,15 @@ def our_batch(checkpoint: Checkpoint, images: list[Tensor], objects: list[tuple[
     samples = []
     for index, (image, (boxes, classes)) in enumerate(zip(images, objects, strict=True)):
         height, width = int(image.shape[1]), int(image.shape[2])
-        record = ImageRecord(index, Path("x"), height, width, boxes, classes, np.zeros((0, 4), np.float32))
+        record = ImageRecord(
+            id=index,
+            path=Path("x"),
+            height=height,
+            width=width,
+            boxes_G4=boxes,
+            classes_G=classes,
+            crowd_C4=np.zeros((0, 4), np.float32),
+        )
         fitted = resize_rule.fitted(height, width, SHORTER)
         canvas = resize_rule.image_canvas(fitted, resize_rule.aspect_bucket(height, width), SHORTER)
         rng = np.random.default_rng(0)
@@ -173,18 +181,18 @@ def test_raw_outputs_are_the_same(pair: Pair) -> None:
     transformed, _ = theirs.transform(unit(photographs()))
     assert batch.images.shape == transformed.tensors.shape
     pixels = our_pixels(pair.checkpoint, batch)
-    said(f"{pair.name} normalised pixels", largest(pixels, transformed.tensors), 1e-4)
+    check(f"{pair.name} normalised pixels", largest(pixels, transformed.tensors), 1e-4)
     features = list(theirs.backbone(transformed.tensors).values())
     wanted = theirs.head(features)
     outputs: HeadOutputs = ours(pixels)
-    assert wanted["cls_logits"].std() > 0.3, "logits that hardly vary would prove nothing"
+    assert wanted["cls_logits"].std() > 0.3, "logits that barely vary would prove nothing"
     assert wanted["bbox_regression"].std() > 0.02
-    said(f"{pair.name} logits", largest(outputs.logits_BAK, wanted["cls_logits"]), 1e-4)
-    said(f"{pair.name} deltas", largest(outputs.deltas_BA4, wanted["bbox_regression"]), 1e-4)
+    check(f"{pair.name} logits", largest(outputs.logits_BAK, wanted["cls_logits"]), 1e-4)
+    check(f"{pair.name} deltas", largest(outputs.deltas_BA4, wanted["bbox_regression"]), 1e-4)
     anchors = theirs.anchor_generator(transformed, features)[0]
     spec = build_detector(pair.checkpoint.config, ours, CPU).anchors
     canvas = (pixels.shape[2], pixels.shape[3])
-    said(f"{pair.name} anchors", largest(pyramid_anchors(canvas, spec, CPU).boxes_A4, anchors), 0)
+    check(f"{pair.name} anchors", largest(pyramid_anchors(canvas, spec, CPU).boxes_A4, anchors), 0)
 
 
 def our_losses(pair: Pair, model: nn.Module, batch: Batch, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -196,7 +204,11 @@ def our_losses(pair: Pair, model: nn.Module, batch: Batch, pixels: Tensor) -> tu
     assignment = assign_batch(pyramid.boxes_A4, batch.targets, build_assign_rule(config))
     positives = assignment.positives()
     images = len(batch.targets)
-    divisors = normaliser(config.loss.normaliser, positives, StepPositives(positives.sum()[None], None, 0, images))
+    divisors = normaliser(
+        config.loss.normaliser,
+        positives,
+        StepPositives(ranks_R=positives.sum()[None], running_R=None, rank=0, images=images),
+    )
     seeds = torch.zeros(images, dtype=torch.int64)
     losses = criterion(outputs, assignment, pyramid.boxes_A4, build_criterion(config), Divisor(divisors, images), seeds)
     return losses.class_B.sum(), losses.box_B.sum()
@@ -204,9 +216,9 @@ def our_losses(pair: Pair, model: nn.Module, batch: Batch, pixels: Tensor) -> tu
 
 @pytest.mark.parametrize("training", [False, True], ids=["stored_statistics", "batch_statistics"])
 def test_losses_and_gradients_are_the_same(pair: Pair, training: bool) -> None:
-    """From the same pixels, with both networks in float64, so that norms over few numbers do not magnify rounding.
+    """From the same pixels, with both networks in float64, so that norms over few numbers do not amplify rounding.
 
-    Our losses are computed in float32 all the same. In training, BatchNorm takes the batch's own statistics.
+    This project computes its losses in float32 all the same. In training, BatchNorm takes the batch's own statistics.
     """
     ours, theirs = pair.ours().train(training).double(), make(pair.name).double()
     theirs.load_state_dict(pair.theirs.state_dict())
@@ -225,18 +237,16 @@ def test_losses_and_gradients_are_the_same(pair: Pair, training: bool) -> None:
     (class_loss + box_loss).backward()
     kind = "batch statistics" if training else "stored statistics"
     for mine, key in ((class_loss, "classification"), (box_loss, "bbox_regression")):
-        said(f"{pair.name} {key} loss ({kind}), relative", relative(mine.detach(), wanted[key].detach()), 1e-5)
+        check(f"{pair.name} {key} loss ({kind}), relative", relative(mine.detach(), wanted[key].detach()), 1e-5)
     assert min(wanted["bbox_regression"], wanted["classification"]) > 0.1
 
     shape = torchvision_shape(pair.checkpoint.config, pair.name)
-    gradients = to_their_state(
-        {n: p.grad for n, p in ours.named_parameters() if p.grad is not None}, TORCHVISION, shape
-    )
+    gradients = export_state({n: p.grad for n, p in ours.named_parameters() if p.grad is not None}, TORCHVISION, shape)
     parameters = dict(theirs.named_parameters())
     assert gradients.keys() == parameters.keys()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in parameters.values())
     worst = max(relative(gradients[name], p.grad) for name, p in parameters.items())
-    said(f"{pair.name} gradients ({kind}), relative, of {len(parameters)} parameters", worst, 1e-4)
+    check(f"{pair.name} gradients ({kind}), relative, of {len(parameters)} parameters", worst, 1e-4)
 
 
 def matched(mine: Detections, wanted: dict[str, Tensor]) -> tuple[float, float, float]:
@@ -280,14 +290,14 @@ def test_detections_are_the_same(pair: Pair, alone: bool) -> None:
             count += len(mine.scores_D)
     assert count > 200, "few detections would prove little"
     where = "image by image" if alone else "one batch"
-    said(f"{pair.name} boxes of {count} detections ({where}), pixels", box_difference, 0.01)
-    said(f"{pair.name} their scores, and scores rank by rank ({where})", score_difference, 1e-5)
+    check(f"{pair.name} boxes of {count} detections ({where}), pixels", box_difference, 0.01)
+    check(f"{pair.name} their scores, and scores rank by rank ({where})", score_difference, 1e-5)
 
 
 @torch.no_grad()
-def test_our_weights_load_strictly_into_torchvisions_model_and_detect_the_same(pair: Pair) -> None:
+def test_exported_weights_load_strictly_into_torchvisions_model_and_detect_the_same(pair: Pair) -> None:
     shape = torchvision_shape(pair.checkpoint.config, pair.name)
-    exported = to_their_state(pair.checkpoint.model, TORCHVISION, shape)
+    exported = export_state(pair.checkpoint.model, TORCHVISION, shape)
     fresh = make(pair.name)
     fresh.load_state_dict(exported, strict=True)
     for name, value in pair.theirs.state_dict().items():

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 
 from retinanet.build import build_box_loss
-from retinanet.config.schema import BoxLoss
+from retinanet.config.class_losses import BoxLossKeys
 from retinanet.detection import boxes
 from retinanet.losses.box import BoxRegressionLoss
 
@@ -19,7 +19,7 @@ Box = list[float]
 
 
 def build(kind: str, beta: float = 1 / 9) -> BoxRegressionLoss:
-    return build_box_loss(BoxLoss.model_validate({"kind": kind, "beta": beta}))
+    return build_box_loss(BoxLossKeys.model_validate({"kind": kind, "beta": beta}))
 
 
 def positives() -> tuple[Tensor, Tensor, Tensor]:

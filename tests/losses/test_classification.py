@@ -14,7 +14,7 @@ from torchvision.ops import sigmoid_focal_loss
 
 from retinanet.build import build_class_loss
 from retinanet.config.class_losses import AnyClassLossKeys
-from retinanet.config.schema import Loss as LossSection
+from retinanet.config.schema import LossKeys as LossSection
 from retinanet.losses.classification import ClassificationLoss
 from retinanet.losses.cross_entropy import balanced_cross_entropy, cross_entropy
 from retinanet.losses.focal import focal

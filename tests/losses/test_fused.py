@@ -267,8 +267,8 @@ BROKEN_COMPILER = """
 import torch
 from retinanet.losses.cross_entropy import cross_entropy
 from retinanet.losses.fused import FUSED_FROM, FusedLoss, sigmoid_pass
-from retinanet.losses.margins import cross_entropy_margin
-loss = FusedLoss(cross_entropy, sigmoid_pass(cross_entropy_margin, 1.0, 1.0))
+from retinanet.losses.fused import cross_entropy_negative_margin
+loss = FusedLoss(cross_entropy, sigmoid_pass(cross_entropy_negative_margin, 1.0, 1.0))
 logits, labels = torch.randn(FUSED_FROM // 64, 64), torch.full((FUSED_FROM // 64,), 3)
 for _ in range(2):
     assert torch.equal(loss(logits, labels), cross_entropy(logits, labels))

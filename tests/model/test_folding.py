@@ -31,9 +31,15 @@ def randomise(network: nn.Module) -> None:
                 nn.init.uniform_(tensor, low, high)
 
 
+def build(name: str, *, fold: bool, stride_in_1x1: bool = False) -> Backbone:
+    return build_backbone(
+        name=name, weights=None, norm="frozen_bn", frozen_stages=0, stride_in_1x1=stride_in_1x1, fold=fold
+    )
+
+
 def pair(name: str) -> tuple[Backbone, Backbone]:
     """The same backbone plain and folded."""
-    plain, folded = (build_backbone(name, "none", "frozen_bn", 0, False, fold) for fold in (False, True))
+    plain, folded = (build(name, fold=fold) for fold in (False, True))
     randomise(plain)
     folded.load_state_dict(plain.state_dict())
     return plain, folded
@@ -152,7 +158,7 @@ def test_a_folded_copy_in_bfloat16_rounds_as_the_folded_network_does() -> None:
 
 
 def test_the_strides_of_caffes_bottlenecks_stay_where_they_were_moved() -> None:
-    plain, folded = (build_backbone("resnet50", "none", "frozen_bn", 0, True, fold) for fold in (False, True))
+    plain, folded = (build("resnet50", fold=fold, stride_in_1x1=True) for fold in (False, True))
     randomise(plain)
     folded.load_state_dict(plain.state_dict())
     images = torch.randn((1, 3, 65, 96), dtype=torch.float64)

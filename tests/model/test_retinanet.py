@@ -74,9 +74,10 @@ def test_memory_format_is_the_configs_and_changes_no_output(channels_last: bool)
     torch.testing.assert_close(outputs.logits_BAK, oracle.logits_BAK, rtol=1e-4, atol=1e-5)
 
 
-def test_without_load_weights_the_weights_file_is_not_read() -> None:
+def test_building_reads_no_weights_file() -> None:
+    """The caller reads it and passes its content."""
     config = small(backbone={"weights": "/nowhere/weights.pth"})
-    assert isinstance(build_model(config, 3, [0.0] * 3, load_weights=False), RetinaNet)
+    assert isinstance(build_model(config, 3, [0.0] * 3), RetinaNet)
 
 
 def test_the_same_seed_gives_the_same_backbone_and_pyramid_whatever_the_class_count() -> None:

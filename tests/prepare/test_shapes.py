@@ -1,4 +1,4 @@
-"""The generated data set: repeatable to the byte, valid COCO, honest boxes, the promised mixture."""
+"""The generated data set: reproducible to the byte, valid COCO, exact boxes, the documented mixture."""
 
 import hashlib
 import json
@@ -111,7 +111,7 @@ def test_boxes_are_tight_around_the_visible_pixels(scenes: list[Scene]) -> None:
 
 
 def test_an_object_differs_from_what_surrounds_it(scenes: list[Scene]) -> None:
-    """The owner map and the pixels agree: an object's own pixels are not those just outside it."""
+    """The owner map and the pixels agree: an object's pixels differ from those just outside it."""
     apart = 0
     total = 0
     for scene in scenes[:60]:
@@ -150,7 +150,7 @@ def test_mixture_of_classes_counts_and_empty_images(scenes: list[Scene], annotat
 
 @pytest.mark.parametrize("kind", CLASS_NAMES)
 @pytest.mark.parametrize("side", [8.0, 40.0, 180.0])
-def test_coverage_has_the_asked_long_side(kind: str, side: float) -> None:
+def test_coverage_has_the_requested_long_side(kind: str, side: float) -> None:
     rng = np.random.default_rng(0)
     outline = place_outline(unit_outline(kind, rng), 1.2, 0.7, side, 0.0)
     cover, edge = draw_coverage(outline, (0.3, 0.6), 0.0)
@@ -224,7 +224,7 @@ def test_a_folder_with_other_content_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "set"
     folder.mkdir()
     (folder / "mine.txt").write_text("keep", encoding="utf-8")
-    with pytest.raises(DataError, match="no generated data set"):
+    with pytest.raises(DataError, match="not a generated data set"):
         generate(folder)
     assert [path.name for path in folder.iterdir()] == ["mine.txt"]
 
@@ -267,7 +267,7 @@ def test_all_bad_arguments_are_named_together(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_place_that_cannot_be_written_is_a_resource_error(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_a_resource_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(ResourceError, match="cannot write the shapes"):
         generate(tmp_path / "file" / "set")

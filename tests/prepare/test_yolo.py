@@ -1,23 +1,20 @@
 """YOLO folders on disk, converted."""
 
-import runpy
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
-from places import PROJECT
 
 from retinanet.errors import DataError
 from retinanet.files import read_json
 from retinanet.prepare.yolo import convert_yolo
 
-TOOL = PROJECT / "tools" / "prepare_data.py"
 YAML = "path: .\ntrain: images/train\nval: images/val\nnames:\n  0: ant\n  1: bee\n"
 
 
 def build(folder: Path, files: dict[str, str]) -> Path:
-    """Write files: pictures of 200 x 100 pixels where the name ends so, else text."""
+    """Write files: pictures of 200 x 100 pixels for the names of images, otherwise text."""
     for name, text in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +65,7 @@ def test_mirrored_folders_become_one_file_a_split(tmp_path: Path) -> None:
     assert [image["file_name"] for image in content(tmp_path / "out/val.json")["images"]] == ["b.jpg"]
 
 
-def test_labels_beside_images_with_classes_txt(tmp_path: Path) -> None:
+def test_labels_next_to_images_with_classes_txt(tmp_path: Path) -> None:
     files = {"classes.txt": "ant\nbee\n\n", "a.jpg": "", "a.txt": "1 0.5 0.5 0.5 0.5", "b.jpg": ""}
     (split,) = convert_yolo(build(tmp_path / "set", files), tmp_path / "out")
     assert (split.name, split.images) == ("all", tmp_path / "set")
@@ -114,7 +111,7 @@ def test_every_error_comes_in_one_list_with_its_line(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_a_split_without_any_label_file_is_a_error(tmp_path: Path) -> None:
+def test_a_split_without_any_label_file_is_an_error(tmp_path: Path) -> None:
     folder = build(tmp_path / "set", {"classes.txt": "ant", "images/a.jpg": "", "images/b.jpg": ""})
     with pytest.raises(DataError, match="none of 2 images has a label file"):
         convert_yolo(folder, tmp_path / "out")
@@ -126,24 +123,24 @@ def test_a_split_without_any_label_file_is_a_error(tmp_path: Path) -> None:
         ("names: [ant, no]\ntrain: images/train", "class 1 is False"),
         ("names: [ant, bee]\nnc: 3\ntrain: images/train", "nc is 3 but names has 2"),
         ("names: {0: ant, 2: bee}\ntrain: images/train", "without a gap"),
-        ("names: {0: ant, 0: bee}\ntrain: images/train", "key 0 comes more than once"),
+        ("names: {0: ant, 0: bee}\ntrain: images/train", "key 0 is given more than once"),
         ("train: images/train", "names must list the classes"),
         ("names: [ant, bee]", "neither train nor val nor test"),
         ("names: [ant, bee]\ntrain: ../other/images", "--split train=PATH"),
-        ("names: [ant, bee]\npath: /\ntrain: images/train", "lies outside"),
+        ("names: [ant, bee]\npath: /\ntrain: images/train", "is outside"),
         ("names: [ant, bee]\ntrain: images/tain", "no .*images/tain"),
         ("names: [ant, bee]\ntrain: 7", "expected a path, found 7"),
         ("names: [ant, bee\n", "cannot be read as YAML"),
         ("names: !!python/object/apply:os.getcwd []\n", "cannot be read as YAML"),
         ("a: &a [x]\nnames: *a\ntrain: images/train", "without aliases"),
         ("? [a, b]\n: c\nnames: [ant, bee]\ntrain: images/train", "cannot be read as YAML"),
-        ("names: [ant, ant]\ntrain: images/train", "class 'ant' comes twice"),
+        ("names: [ant, ant]\ntrain: images/train", "class 'ant' is listed twice"),
         ("just text", "expected keys"),
         ("[" * 100_000, "nested at most"),
         ("names: [ant, 2024-13-45]\ntrain: images/train", "cannot be read as YAML"),
     ],
 )
-def test_wrong_descriptions_say_what_is_wrong(tmp_path: Path, description: str, expected: str) -> None:
+def test_invalid_descriptions_are_explained(tmp_path: Path, description: str, expected: str) -> None:
     with pytest.raises(DataError, match=expected):
         convert_yolo(small(tmp_path / "set", "0 0.5 0.5 0.5 0.5", description), tmp_path / "out")
 
@@ -172,7 +169,7 @@ def test_a_split_may_be_a_list_of_images_or_of_folders(tmp_path: Path) -> None:
     build(folder, {"train.txt": "../outside.jpg\nimages/x/lost.jpg\nimages/x/a.jpg"})
     with pytest.raises(DataError) as caught:
         convert_yolo(folder, tmp_path / "other")
-    assert "train.txt:1: ../outside.jpg lies outside" in str(caught.value)
+    assert "train.txt:1: ../outside.jpg is outside" in str(caught.value)
     assert "train.txt:2: no image" in str(caught.value)
 
 
@@ -185,28 +182,8 @@ def test_folders_named_after_splits_need_no_data_yaml(tmp_path: Path, split: str
     assert len(bboxes(written.annotations)) == 1
 
 
-def test_a_folder_without_class_names_is_a_error(tmp_path: Path) -> None:
+def test_a_folder_without_class_names_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"neither data\.yaml nor classes\.txt"):
         convert_yolo(build(tmp_path / "set", {"a.jpg": ""}), tmp_path / "out")
     with pytest.raises(DataError, match="no such folder"):
         convert_yolo(tmp_path / "nowhere", tmp_path / "out")
-
-
-def test_the_command_line_converts_and_prints_how_to_train(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = small(tmp_path / "set", "0 0 0.5 0.5 0.5")
-
-    def run(*words: str) -> tuple[object, str, str]:
-        monkeypatch.setattr("sys.argv", [str(TOOL), "yolo", str(folder), "--output", str(tmp_path / "out"), *words])
-        with pytest.raises(SystemExit) as ended:
-            runpy.run_path(str(TOOL), run_name="__main__")
-        return ended.value.code, *capsys.readouterr()
-
-    code, out, err = run()
-    assert (code, out) == (3, "")
-    assert err.startswith(f"error: {folder}: cannot be converted from YOLO (1 error)")
-    code, out, err = run("--clip")
-    assert (code, err) == (0, "")
-    assert out.startswith("train: 1 images (0 without objects), 1 boxes")
-    assert out.splitlines()[-1].startswith("retinanet train configs/bccd.yaml data.root=")

@@ -15,9 +15,8 @@ from torch import Tensor, nn
 
 from retinanet import distributed
 from retinanet.config.schema import Config
-from retinanet.errors import CheckpointError
-from retinanet.run import checkpoint as checkpoints
-from retinanet.run.checkpoint import Checkpoint, Progress, load, load_weights, save
+from retinanet.errors import CheckpointError, ResourceError
+from retinanet.run.checkpoint import FORMAT, Checkpoint, Progress, load_checkpoint, load_weights, save_checkpoint
 from retinanet.structures import Category
 from retinanet.training.state import TrainState, build_state, restore, snapshot
 
@@ -43,8 +42,8 @@ def equal(a: object, b: object) -> bool:
 
 def test_everything_comes_back(tmp_path: Path) -> None:
     saved = small()
-    save(tmp_path / "new" / "a.pt", saved)
-    loaded = load(tmp_path / "new" / "a.pt")
+    save_checkpoint(tmp_path / "new" / "a.pt", saved)
+    loaded = load_checkpoint(tmp_path / "new" / "a.pt")
     assert equal(saved, loaded)
     assert loaded.config == saved.config
     assert loaded.categories == CATEGORIES
@@ -55,17 +54,17 @@ def test_everything_comes_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("kept", "found"), [(None, None), ("a word", CheckpointError)])
 def test_a_file_without_running_means_is_as_good(tmp_path: Path, kept: object, found: type[Exception] | None) -> None:
     path = tmp_path / "a.pt"
-    save(path, small())
+    save_checkpoint(path, small())
     content = torch.load(path, weights_only=True)
     del content["running_positives"]
     if kept is not None:
         content["running_positives"] = kept
     torch.save(content, path)
     if found is None:
-        assert load(path).running_positives_R is None
+        assert load_checkpoint(path).running_positives_R is None
     else:
         with pytest.raises(found, match="running_positives is a str"):
-            load(path)
+            load_checkpoint(path)
 
 
 def train_a_little(state: TrainState, steps: int) -> None:
@@ -88,9 +87,9 @@ def test_training_goes_on_from_a_file_as_from_memory(
     first = build_state(config, 2, device, ranks)
     train_a_little(first, 2)
     first.progress = Progress(2, 0.1, 1, 1)
-    save(tmp_path / "last.pt", snapshot(first, config, CATEGORIES))
+    save_checkpoint(tmp_path / "last.pt", snapshot(first, config, CATEGORIES))
     second = build_state(config, 2, device, ranks)
-    restore(second, load(tmp_path / "last.pt"), config, CATEGORIES, tmp_path / "last.pt")
+    restore(second, load_checkpoint(tmp_path / "last.pt"), config, CATEGORIES, tmp_path / "last.pt")
     train_a_little(first, 1)
     train_a_little(second, 1)
     assert equal(first.model.state_dict(), second.model.state_dict())
@@ -101,14 +100,14 @@ def test_training_goes_on_from_a_file_as_from_memory(
     assert second.progress == first.progress
 
     best = snapshot(first, config, CATEGORIES, inference_only=True)
-    save(tmp_path / "best.pt", best)
-    loaded = load(tmp_path / "best.pt")
+    save_checkpoint(tmp_path / "best.pt", best)
+    loaded = load_checkpoint(tmp_path / "best.pt")
     assert equal(loaded.weights(), first.average.module.state_dict())
     assert not equal(loaded.weights(), first.model.state_dict())
     with pytest.raises(CheckpointError, match="no optimizer state"):
         restore(second, loaded, config, CATEGORIES, tmp_path / "best.pt")
     with pytest.raises(CheckpointError, match="categories differ"):
-        restore(second, load(tmp_path / "last.pt"), config, CATEGORIES[::-1], tmp_path / "last.pt")
+        restore(second, load_checkpoint(tmp_path / "last.pt"), config, CATEGORIES[::-1], tmp_path / "last.pt")
 
 
 def test_the_averaged_weights_are_those_to_evaluate_with() -> None:
@@ -120,7 +119,7 @@ def test_the_averaged_weights_are_those_to_evaluate_with() -> None:
 
 def test_a_flipped_bit_anywhere_is_noticed_or_harmless(tmp_path: Path) -> None:
     saved, path = small(), tmp_path / "a.pt"
-    save(path, saved)
+    save_checkpoint(path, saved)
     whole = path.read_bytes()
     with zipfile.ZipFile(path) as archive:
         heads = [record.header_offset for record in archive.infolist()] + [archive.start_dir]
@@ -133,7 +132,7 @@ def test_a_flipped_bit_anywhere_is_noticed_or_harmless(tmp_path: Path) -> None:
         broken[at % len(whole)] ^= 1 << (at % 8)
         path.write_bytes(bytes(broken))
         try:
-            assert equal(load(path), saved), f"byte {at} changed the content unnoticed"
+            assert equal(load_checkpoint(path), saved), f"byte {at} changed the content unnoticed"
         except CheckpointError as error:
             assert str(path) in str(error)  # noqa: PT017 - either outcome is right, and both are checked
             refused += 1
@@ -142,7 +141,7 @@ def test_a_flipped_bit_anywhere_is_noticed_or_harmless(tmp_path: Path) -> None:
 
 def test_every_byte_of_a_tensor_is_guarded(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
-    save(path, small(value=0.625))
+    save_checkpoint(path, small(value=0.625))
     whole = path.read_bytes()
     start = whole.index(torch.tensor(0.625).numpy().tobytes() * 35)
     for at in range(start, start + 35 * 4, 5):
@@ -150,17 +149,17 @@ def test_every_byte_of_a_tensor_is_guarded(tmp_path: Path) -> None:
         broken[at] ^= 1
         path.write_bytes(bytes(broken))
         with pytest.raises(CheckpointError, match=r"damaged: its record '.*data/\d'"):
-            load(path)
+            load_checkpoint(path)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.9, 0.999])
 def test_a_file_cut_short_is_refused(tmp_path: Path, share: float) -> None:
     path = tmp_path / "a.pt"
-    save(path, small())
+    save_checkpoint(path, small())
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(CheckpointError, match=r"a\.pt: not a checkpoint, or cut short"):
-        load(path)
+        load_checkpoint(path)
 
 
 class Bomb:
@@ -181,11 +180,11 @@ def foreign_files() -> dict[str, Callable[[Path, Path], object]]:
         "tensor": lambda path, _: torch.save(torch.zeros(2), path),
         "whole module": lambda path, _: torch.save(nn.Linear(2, 2), path),
         "other format": lambda path, _: torch.save({"format": "retinanet-0", "model": {}}, path),
-        "half of ours": lambda path, _: torch.save({"format": checkpoints.FORMAT, "config": {}}, path),
-        "odd config": lambda path, _: torch.save({"format": checkpoints.FORMAT, "config": 3}, path),
+        "half of ours": lambda path, _: torch.save({"format": FORMAT, "config": {}}, path),
+        "odd config": lambda path, _: torch.save({"format": FORMAT, "config": 3}, path),
         "empty zip": lambda path, _: zipfile.ZipFile(path, "w").close(),
         "pickle bomb": lambda path, created: path.write_bytes(pickle.dumps(Bomb(created))),
-        "torch bomb": lambda path, created: torch.save({"format": checkpoints.FORMAT, "x": Bomb(created)}, path),
+        "torch bomb": lambda path, created: torch.save({"format": FORMAT, "x": Bomb(created)}, path),
         "old torch bomb": lambda path, created: torch.save(Bomb(created), path, _use_new_zipfile_serialization=False),
     }
 
@@ -195,32 +194,32 @@ def test_foreign_files_are_refused_and_never_run(tmp_path: Path, kind: str) -> N
     path, created = tmp_path / "a.pt", tmp_path / "created"
     foreign_files()[kind](path, created)
     with pytest.raises(Exception, match=re.escape(str(path))) as caught:
-        load(path)
+        load_checkpoint(path)
     assert type(caught.value).__name__ == ("ConfigError" if kind == "odd config" else "CheckpointError")
     assert not created.exists()
 
 
 def test_missing_files_and_folders_are_told_apart(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such checkpoint"):
-        load(tmp_path / "a.pt")
+        load_checkpoint(tmp_path / "a.pt")
     with pytest.raises(CheckpointError, match=r"is a folder; give a file such as"):
-        load(tmp_path)
+        load_checkpoint(tmp_path)
 
 
 def test_a_write_that_dies_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "last.pt"
-    save(path, small(1.0))
+    save_checkpoint(path, small(1.0))
 
     def die(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", die)
-        with pytest.raises(OSError, match="No space left"):
-            save(path, small(2.0))
-    assert equal(load(path).model["w"], torch.full((7, 5), 1.0))
-    save(path, small(3.0))
-    assert equal(load(path).model["w"], torch.full((7, 5), 3.0))
+        with pytest.raises(ResourceError, match=r"last\.pt: cannot be written .No space left"):
+            save_checkpoint(path, small(2.0))
+    assert equal(load_checkpoint(path).model["w"], torch.full((7, 5), 1.0))
+    save_checkpoint(path, small(3.0))
+    assert equal(load_checkpoint(path).model["w"], torch.full((7, 5), 3.0))
     assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
 
 

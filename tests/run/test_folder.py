@@ -1,14 +1,15 @@
-"""Who may write into a run folder, and what overwriting deletes."""
+"""Who may write to a run folder, and what overwriting deletes."""
 
+import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from places import PROJECT
 
 from retinanet.errors import ConfigError, ResourceError
-from retinanet.files import make_folder, write_text
 from retinanet.run.folder import RunFolder, claim
 
 HOLD = """
@@ -16,7 +17,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from retinanet.run_folder import claim
+from retinanet.run.folder import claim
 with claim(Path(sys.argv[1]), resume=True, overwrite=False):
     if os.fork() == 0:  # a child process that outlives a killed run by seconds
         time.sleep(3)
@@ -32,7 +33,7 @@ def take(path: Path, *, resume: bool = False, overwrite: bool = False) -> None:
 
 
 def fill(folder: RunFolder) -> None:
-    """A finished run's files, and two that are not ours."""
+    """The files of a finished run, and one that no run wrote."""
     for file in (folder.config, folder.metrics, folder.last, folder.best, folder.eval, folder.detections):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("old", encoding="utf-8")
@@ -41,7 +42,7 @@ def fill(folder: RunFolder) -> None:
         file.write_text("old", encoding="utf-8")
 
 
-def test_a_new_folder_is_made_with_its_parents(tmp_path: Path) -> None:
+def test_a_new_folder_is_created_with_its_parents(tmp_path: Path) -> None:
     with claim(tmp_path / "a" / "b", resume=False, overwrite=False) as folder:
         assert folder.path.is_dir()
         assert folder.last == tmp_path / "a/b/checkpoints/last.pt"
@@ -67,7 +68,7 @@ def test_overwriting_deletes_the_run_and_nothing_else(tmp_path: Path) -> None:
     fill(RunFolder(tmp_path))
     with claim(tmp_path, resume=False, overwrite=True) as folder:
         left = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
-        assert left == ["notes.txt", "run.lock"]
+        assert left == ["notes.txt", "run.lock", "run.owner"]
         assert not folder.pictures.exists()
 
 
@@ -75,10 +76,56 @@ def test_a_file_in_the_folders_place_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("", encoding="utf-8")
     with pytest.raises(ConfigError, match="is a file"):
         take(tmp_path / "run")
-    with pytest.raises(ResourceError, match="cannot write into"):
+    with pytest.raises(ResourceError, match="cannot write to"):
         take(tmp_path / "run" / "below")
-    with pytest.raises(ResourceError, match="cannot make the folder"):
-        make_folder(tmp_path / "run" / "below")
+
+
+def test_the_folder_is_held_within_the_context_and_free_after_it(tmp_path: Path) -> None:
+    """Against this thread, another thread and another process; also when the block raises."""
+    refused: list[str] = []
+
+    def take_and_note() -> None:
+        with pytest.raises(ResourceError) as caught:
+            take(tmp_path)
+        refused.append(str(caught.value))
+
+    with pytest.raises(ZeroDivisionError), claim(tmp_path, resume=False, overwrite=False):  # noqa: PT012
+        take_and_note()
+        thread = threading.Thread(target=take_and_note)
+        thread.start()
+        thread.join()
+        program = (
+            "import sys; from pathlib import Path; from retinanet.run.folder import claim\n"
+            "with claim(Path(sys.argv[1]), resume=False, overwrite=False): pass"
+        )
+        other = subprocess.run(
+            [sys.executable, "-c", program, str(tmp_path)], cwd=PROJECT, capture_output=True, text=True, check=False
+        )
+        refused.append(other.stderr)
+        raise ZeroDivisionError
+    assert len(refused) == 3
+    assert all(f"output: {tmp_path} is in use by process {os.getpid()} on " in message for message in refused)
+    assert not (tmp_path / "run.owner").exists()
+    take(tmp_path)
+    thread = threading.Thread(target=take, args=(tmp_path,))
+    thread.start()
+    thread.join()
+    assert not (tmp_path / "run.owner").exists()
+
+
+def test_a_refused_folder_is_free_for_the_next_attempt(tmp_path: Path) -> None:
+    fill(RunFolder(tmp_path))
+    with pytest.raises(ConfigError, match="already holds a run"):
+        take(tmp_path)
+    assert not (tmp_path / "run.owner").exists()
+    take(tmp_path, resume=True)
+
+
+def test_a_folder_whose_owner_is_unknown_is_in_use_by_another_process(tmp_path: Path) -> None:
+    with claim(tmp_path, resume=False, overwrite=False):
+        (tmp_path / "run.owner").unlink()
+        with pytest.raises(ResourceError, match="is in use by another process; wait for it"):
+            take(tmp_path)
 
 
 def test_a_folder_in_use_is_refused_until_its_process_ends_however_it_ends(tmp_path: Path) -> None:
@@ -93,11 +140,4 @@ def test_a_folder_in_use_is_refused_until_its_process_ends_however_it_ends(tmp_p
                 take(run, resume=not overwrite, overwrite=overwrite)
         holder.kill()
     take(run, resume=True)
-
-
-def test_text_is_replaced_whole(tmp_path: Path) -> None:
-    path = tmp_path / "config.yaml"
-    write_text(path, "first\n")
-    write_text(path, "zweite Fassung: ä\n")
-    assert path.read_text(encoding="utf-8") == "zweite Fassung: ä\n"
-    assert list(tmp_path.iterdir()) == [path]
+    assert not (run / "run.owner").exists()

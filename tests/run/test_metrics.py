@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from retinanet.display.console import evaluation_table, format_ap, format_seconds
 from retinanet.errors import CheckpointError, NumericalError, ResourceError
-from retinanet.run.metrics import MetricsLog, read_rows, without_clock
+from retinanet.run.metrics import MetricsLog, RunLog, SilentLog, read_rows, without_clock
 
 COCO = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
@@ -22,7 +22,7 @@ def open_log(folder: Path, resume_step: int | None = None, tensorboard: bool = F
     return MetricsLog(folder, resume_step=resume_step, tensorboard=tensorboard, total_steps=100, terminal=False)
 
 
-def run_steps(log: MetricsLog, first: int, last: int, speed: float = 1.0) -> None:
+def run_steps(log: RunLog, first: int, last: int, speed: float = 1.0) -> None:
     """Training rows every step, an evaluation and a note after every fourth."""
     for step in range(first, last + 1):
         loss = 1 / 3 + 1 / step
@@ -32,13 +32,13 @@ def run_steps(log: MetricsLog, first: int, last: int, speed: float = 1.0) -> Non
             evaluate(log, step, speed)
 
 
-def evaluate(log: MetricsLog, step: int, speed: float) -> None:
+def evaluate(log: RunLog, step: int, speed: float) -> None:
     log.evaluation(step, dict.fromkeys(COCO, step / 100), {"time": speed * step})
     log.note(step, f"evaluated after {step}")
 
 
 @pytest.mark.parametrize(("crash", "checkpoint"), [(11, 6), (11, 8), (8, 8), (3, 0)])
-def test_an_interrupted_run_equals_an_unbroken_one(tmp_path: Path, crash: int, checkpoint: int) -> None:
+def test_an_interrupted_run_equals_an_uninterrupted_one(tmp_path: Path, crash: int, checkpoint: int) -> None:
     with open_log(tmp_path / "unbroken") as log:
         run_steps(log, 1, 12)
     with open_log(tmp_path / "broken") as log:
@@ -66,7 +66,7 @@ def test_a_resume_keeps_training_rows_of_its_step_and_evaluations_before(tmp_pat
     assert before.startswith((tmp_path / "metrics.jsonl").read_bytes())
 
 
-def test_a_new_run_starts_empty_and_a_missing_file_is_no_error(tmp_path: Path) -> None:
+def test_a_new_run_starts_empty_and_a_missing_file_is_not_an_error(tmp_path: Path) -> None:
     with open_log(tmp_path) as log:
         run_steps(log, 1, 2)
     open_log(tmp_path).close()
@@ -114,13 +114,13 @@ def test_every_damaged_line_is_named(tmp_path: Path) -> None:
     assert path.read_bytes().count(b"\n") == 6
 
 
-def test_a_folder_that_cannot_be_written_is_a_error(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_to_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     with pytest.raises(ResourceError, match="choose another output"):
         open_log(tmp_path / "file")
 
 
-def test_tensorboard_holds_the_numbers_and_forgets_what_a_resume_does_again(tmp_path: Path) -> None:
+def test_tensorboard_has_the_numbers_and_drops_what_a_resumed_run_repeats(tmp_path: Path) -> None:
     with open_log(tmp_path, tensorboard=True) as log:
         run_steps(log, 1, 7)
         log.image(4, "predictions/0", np.full((8, 6, 3), 200, dtype=np.uint8))
@@ -225,8 +225,21 @@ def test_durations_and_absent_numbers() -> None:
     assert (format_ap(-1), format_ap(None), format_ap(0.0)) == ("-", "-", "0.000")
 
 
-def test_importing_metrics_and_visualize_leaves_torch_alone() -> None:
-    code = (
-        "import sys, retinanet.metrics, retinanet.visualize; sys.exit(bool({'torch', 'matplotlib'} & {*sys.modules}))"
-    )
+def test_a_silent_log_has_the_methods_of_a_log_and_does_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with SilentLog() as log:
+        run_steps(log, 1, 4)
+        log.say("text")
+        log.image(4, "picture", np.zeros((4, 4, 3), dtype=np.uint8))
+    assert capsys.readouterr() == ("", "")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ZeroDivisionError), SilentLog():
+        raise ZeroDivisionError
+
+
+def test_importing_metrics_and_drawing_imports_neither_torch_nor_matplotlib() -> None:
+    modules = "retinanet.run.metrics, retinanet.display.drawing"
+    code = f"import sys, {modules}; sys.exit(bool({{'torch', 'matplotlib'}} & {{*sys.modules}}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -22,8 +22,7 @@ from retinanet.data.ground_truth import load_ground_truth
 from retinanet.data.loader import GlobalBatches
 from retinanet.data.results import read_results
 from retinanet.errors import ConfigError, DataError, NumericalError
-from retinanet.run import checkpoint as checkpoints
-from retinanet.run.checkpoint import Progress
+from retinanet.run.checkpoint import Progress, load_checkpoint, save_checkpoint
 from retinanet.run.folder import RunFolder
 from retinanet.run.interrupts import StopRequest
 from retinanet.run.metrics import read_rows, without_clock
@@ -53,7 +52,7 @@ def losses(folder: Path) -> list[float]:
 
 
 def weights_hash(folder: Path) -> str:
-    state = checkpoints.load(folder / "checkpoints" / "last.pt").model
+    state = load_checkpoint(folder / "checkpoints" / "last.pt").model
     return hashlib.sha256(b"".join(state[name].numpy().tobytes() for name in sorted(state))).hexdigest()
 
 
@@ -68,8 +67,8 @@ def test_a_run_folder_holds_everything(finished: Path, tiny: Tiny) -> None:
         *("config.yaml", "metrics.jsonl", "eval.json", "detections.json", "run.lock"),
         *("checkpoints/last.pt", "checkpoints/best.pt"),
     }
-    told = ("eval.every=3", "eval.unit=steps", "schedule.ema=0.9", "log.pictures=2")
-    assert load_config(finished / "config.yaml", []) == tiny(*told)
+    words = ("eval.every=3", "eval.unit=steps", "schedule.ema=0.9", "log.pictures=2")
+    assert load_config(finished / "config.yaml", []) == tiny(*words)
 
 
 def test_metrics_have_a_row_a_step_and_the_evaluations(finished: Path) -> None:
@@ -113,24 +112,24 @@ def test_eval_json_is_what_the_detections_give(finished: Path, shapes: Path) -> 
     assert len(results) > 6
     expected = analyse(coco_evaluation(truth, results))
     assert evaluation == eval_content(expected, step=evaluation["step"], precision=evaluation["precision"])
-    best = checkpoints.load(finished / "checkpoints" / "best.pt").progress
+    best = load_checkpoint(finished / "checkpoints" / "best.pt").progress
     assert evaluation["step"] == best.best_step == best.step
     assert evaluation["metrics"]["AP"] == best.best_ap
 
 
-def test_the_moving_average_is_kept_beside_the_weights(finished: Path) -> None:
-    last = checkpoints.load(finished / "checkpoints" / "last.pt")
+def test_the_moving_average_is_saved_with_the_weights(finished: Path) -> None:
+    last = load_checkpoint(finished / "checkpoints" / "last.pt")
     name = "class_head.predict.weight"
     assert last.average["n_averaged"] == 6
     assert not torch.equal(last.weights()[name], last.model[name])
-    best = checkpoints.load(finished / "checkpoints" / "best.pt")
+    best = load_checkpoint(finished / "checkpoints" / "best.pt")
     assert best.optimizer == best.average == {}
 
 
 @pytest.mark.parametrize("workers", [2, 4])
 def test_a_run_does_not_depend_on_loader_workers(finished: Path, tiny: Tiny, tmp_path: Path, workers: int) -> None:
-    told = ("eval.every=3", "eval.unit=steps", "schedule.ema=0.9", "log.pictures=0", f"data.workers={workers}")
-    train(tiny(*told), tmp_path)
+    words = ("eval.every=3", "eval.unit=steps", "schedule.ema=0.9", "log.pictures=0", f"data.workers={workers}")
+    train(tiny(*words), tmp_path)
     assert multiprocessing.active_children() == []
     assert without_clock(tmp_path / "metrics.jsonl") == without_clock(finished / "metrics.jsonl")
     assert weights_hash(tmp_path) == weights_hash(finished)
@@ -139,9 +138,9 @@ def test_a_run_does_not_depend_on_loader_workers(finished: Path, tiny: Tiny, tmp
 
 @pytest.mark.parametrize(("normaliser", "parts"), [("batch_positives", (2, 4)), ("image_positives", (4,))])
 def test_accumulation_changes_nothing(tiny: Tiny, tmp_path: Path, normaliser: str, parts: tuple[int, ...]) -> None:
-    told = ("schedule.iterations=4", f"loss.normaliser={normaliser}", "log.pictures=0")
+    words = ("schedule.iterations=4", f"loss.normaliser={normaliser}", "log.pictures=0")
     for accumulation in (1, *parts):
-        train(tiny(f"schedule.accumulation={accumulation}", *told), tmp_path / str(accumulation))
+        train(tiny(f"schedule.accumulation={accumulation}", *words), tmp_path / str(accumulation))
     whole, *split = (
         [row for row in read_rows(tmp_path / str(n) / "metrics.jsonl") if row["kind"] == "train"] for n in (1, *parts)
     )
@@ -184,8 +183,8 @@ def test_micro_batches_of_transposed_canvases_have_anchors_of_their_own(tiny: Ti
 
 
 def test_two_images_are_learned(tiny: Tiny, tmp_path: Path) -> None:
-    told = ("data.limit=2", "schedule.iterations=40", "schedule.batch_size=2", "schedule.reference_batch=2")
-    train(tiny(*told, "schedule.optimizer=adamw", "schedule.lr=0.002", "data.flip=0.0", "log.pictures=0"), tmp_path)
+    words = ("data.limit=2", "schedule.iterations=40", "schedule.batch_size=2", "schedule.reference_batch=2")
+    train(tiny(*words, "schedule.optimizer=adamw", "schedule.lr=0.002", "data.flip=0.0", "log.pictures=0"), tmp_path)
     values = losses(tmp_path)
     assert sum(values[-5:]) / 5 < 0.35 * values[0], values
 
@@ -193,8 +192,8 @@ def test_two_images_are_learned(tiny: Tiny, tmp_path: Path) -> None:
 def test_batches_without_any_object_are_trained_on(tiny: Tiny, tmp_path: Path, shapes: Path) -> None:
     data = copy_data(shapes, tmp_path / "data")
     edit_json(data / "annotations/train.json", lambda c: [a for a in c["annotations"] if a["image_id"] == 1])
-    told = ("schedule.batch_size=2", "schedule.reference_batch=2", "loss.box.kind=giou", "log.pictures=0")
-    train(tiny(f"data.root={data}", *told), tmp_path / "run")
+    words = ("schedule.batch_size=2", "schedule.reference_batch=2", "loss.box.kind=giou", "log.pictures=0")
+    train(tiny(f"data.root={data}", *words), tmp_path / "run")
     rows = [row for row in read_rows(tmp_path / "run/metrics.jsonl") if row["kind"] == "train"]
     empty = [row for row in rows if row["positives_per_image"] == 0]
     assert len(empty) == 5
@@ -202,7 +201,7 @@ def test_batches_without_any_object_are_trained_on(tiny: Tiny, tmp_path: Path, s
     assert all(0 < row["loss"] < 1e4 for row in empty)
 
 
-def test_validation_without_objects_says_minus_one(tiny: Tiny, tmp_path: Path, shapes: Path) -> None:
+def test_the_ap_of_validation_images_without_objects_is_minus_one(tiny: Tiny, tmp_path: Path, shapes: Path) -> None:
     data = copy_data(shapes, tmp_path / "data")
     edit_json(data / "annotations/val.json", lambda _: [])
     train(tiny(f"data.root={data}", "schedule.iterations=1"), tmp_path / "run")
@@ -222,24 +221,24 @@ def test_data_that_cannot_be_trained_on_is_refused(tiny: Tiny, tmp_path: Path, s
     edit_json(train_json, lambda _: [])
     with pytest.raises(DataError, match="nothing to learn"):
         train(tiny(f"data.root={data}"), tmp_path / "run")
-    # A folder that no run has begun in is free for the next try.
+    # A folder in which no run has started is free for the next attempt.
     train(tiny("schedule.iterations=1"), tmp_path / "run")
 
 
-def test_training_stops_early_and_says_so(tiny: Tiny, tmp_path: Path) -> None:
+def test_training_stops_early_and_notes_it(tiny: Tiny, tmp_path: Path) -> None:
     config = tiny("schedule.early_stop=2", "eval.every=1", "eval.unit=steps", "schedule.lr=1e-9", "log.pictures=0")
     train(config, tmp_path)
     rows = read_rows(tmp_path / "metrics.jsonl")
     assert rows[-1]["kind"] == "note"
-    assert "stopped early: 2 evaluations" in rows[-1]["text"]
-    progress = checkpoints.load(tmp_path / "checkpoints/last.pt").progress
+    assert "stopped early: 2 evaluations without improvement over AP" in rows[-1]["text"]
+    progress = load_checkpoint(tmp_path / "checkpoints/last.pt").progress
     assert rows[-1]["step"] == progress.step == 3
     before = without_clock(tmp_path / "metrics.jsonl")
     train(config, tmp_path, resume=True)
     assert without_clock(tmp_path / "metrics.jsonl") == before
 
 
-def test_a_folder_with_a_run_is_not_touched_unless_told(finished: Path, tiny: Tiny, tmp_path: Path) -> None:
+def test_a_folder_with_a_run_is_not_touched_unless_asked_to(finished: Path, tiny: Tiny, tmp_path: Path) -> None:
     before = (finished / "metrics.jsonl").read_bytes()
     with pytest.raises(ConfigError, match="already holds a run"):
         train(tiny(), finished)
@@ -263,25 +262,25 @@ def test_a_batch_that_does_not_split_evenly_is_refused(
         check_batch_divides(config, distributed.Ranks(0, 0, ranks))
 
 
-def test_a_loss_that_is_no_number_stops_before_the_update_and_names_the_images(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_the_images(tiny: Tiny, tmp_path: Path) -> None:
     config = tiny("schedule.iterations=4", "log.save_every=2", "log.pictures=0")
     train(config, tmp_path)
     last = tmp_path / "checkpoints" / "last.pt"
-    saved = checkpoints.load(last)
+    saved = load_checkpoint(last)
     poisoned = {
         **saved.model,
         "box_head.predict.bias": torch.full_like(saved.model["box_head.predict.bias"], torch.nan),
     }
-    checkpoints.save(last, saved._replace(model=poisoned, progress=Progress(2, -1.0, 0, 0)))
+    save_checkpoint(last, saved._replace(model=poisoned, progress=Progress(2, -1.0, 0, 0)))
     before = last.read_bytes()
     with pytest.raises(NumericalError, match=r"step 3: the loss is not finite") as caught:
         train(config, tmp_path, resume=True)
     batches = iter(GlobalBatches([0] * 12, 4, config.data.shorter_side, config.seed))
     third = {key.image + 1 for key in [next(batches) for _ in range(3)][2]}
     # Those of the batch that have positives: the poison is in the box head.
-    told = re.search(r"images with id \[([\d, ]+)\]", str(caught.value))
-    assert told is not None
-    assert {int(number) for number in told[1].split(",")} <= third
+    listed = re.search(r"images with id \[([\d, ]+)\]", str(caught.value))
+    assert listed is not None
+    assert {int(number) for number in listed[1].split(",")} <= third
     assert last.read_bytes() == before
     assert [row["step"] for row in read_rows(tmp_path / "metrics.jsonl")] == [1, 2]
 
@@ -291,13 +290,14 @@ def first_step(config: Config, folder: Path) -> tuple[TrainState, list[Batch], S
     device, ranks = torch.device("cpu"), distributed.read_ranks()
     train_set, val_set = load_data(config, ranks)
     run = Run(
-        config,
-        build_plan(config.schedule, len(train_set.images)),
-        train_set,
-        val_set,
-        RunFolder(folder),
-        device,
-        ranks,
+        config=config,
+        plan=build_plan(config.schedule, len(train_set.images)),
+        train_set=train_set,
+        val_set=val_set,
+        folder=RunFolder(folder),
+        device=device,
+        ranks=ranks,
+        resume_hint="",
     )
     with closing(load_steps(config, train_set, (0, 1), ranks, pin=False)) as steps:
         batches = next(steps)
@@ -305,7 +305,7 @@ def first_step(config: Config, folder: Path) -> tuple[TrainState, list[Batch], S
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_gradient_that_is_no_number_stops_before_the_update(bad: float, tiny: Tiny, tmp_path: Path) -> None:
+def test_a_gradient_that_is_not_finite_stops_before_the_update(bad: float, tiny: Tiny, tmp_path: Path) -> None:
     state, batches, parts = first_step(tiny("schedule.ema=0.9"), tmp_path)
     before = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
     state.model.get_parameter("box_head.predict.bias").register_hook(lambda gradient: gradient * bad)
@@ -319,10 +319,10 @@ def test_a_gradient_that_is_no_number_stops_before_the_update(bad: float, tiny: 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
 @pytest.mark.parametrize("kind", ["focal", "cross_entropy", "softmax_focal"])
-def test_a_step_waits_for_the_device_once_for_positives_and_once_for_its_figures(
+def test_a_step_syncs_with_the_device_once_for_positives_and_once_for_its_numbers(
     accumulation: int, kind: str, tiny: Tiny, tmp_path: Path
 ) -> None:
-    """Noted on the second step, when anchors are remembered. Image ids are read before they leave the host."""
+    """Recorded in the second step, when anchors are cached. Image ids are read before they leave the host."""
     loss = f"loss.classification.kind={kind}"
     state, batches, parts = first_step(
         tiny(loss, f"schedule.accumulation={accumulation}", "assign.low_quality=true", "data.canvas=[64, 64]"), tmp_path
@@ -335,21 +335,21 @@ def test_a_step_waits_for_the_device_once_for_positives_and_once_for_its_figures
 
 def test_a_step_divides_by_the_running_mean_of_its_own_positives(tiny: Tiny, tmp_path: Path) -> None:
     """The first step's loss under each normaliser, one rank: the mean starts at 100 and moves before it divides."""
-    told = ("schedule.iterations=1", "log.pictures=0", "schedule.accumulation=2")
+    words = ("schedule.iterations=1", "log.pictures=0", "schedule.accumulation=2")
     found = {}
     for kind in ("batch_positives", "rank_positives", "running_positives"):
-        train(tiny(*told, f"loss.normaliser={kind}"), tmp_path / kind)
+        train(tiny(*words, f"loss.normaliser={kind}"), tmp_path / kind)
         found[kind] = read_rows(tmp_path / kind / "metrics.jsonl")[0]
     positives = found["batch_positives"]["positives_per_image"] * 4
     assert positives > 0
     sums = found["batch_positives"]["loss"] * positives
     assert found["rank_positives"]["loss"] == found["batch_positives"]["loss"]
     assert found["running_positives"]["loss"] == pytest.approx(sums / (90 + positives / 10), rel=1e-5)
-    assert checkpoints.load(tmp_path / "rank_positives" / "checkpoints" / "last.pt").running_positives_R is None
+    assert load_checkpoint(tmp_path / "rank_positives" / "checkpoints" / "last.pt").running_positives_R is None
 
 
 def copy_data(shapes: Path, target: Path) -> Path:
-    """The same images with annotation files of our own."""
+    """The same images with copies of the annotation files."""
     (target / "annotations").mkdir(parents=True)
     for split in ("train", "val"):
         (target / split).symlink_to(shapes / split)
@@ -366,14 +366,11 @@ def edit_json(path: Path, annotations: Callable[[dict[str, Any]], list[dict[str,
 
 
 @pytest.mark.parametrize("kind", ["ohem_1_3", "sampled", "quality_focal", "ghm", "softmax_focal"])
-def test_losses_of_every_sort_train_save_and_detect(kind: str, tiny: Tiny, tmp_path: Path) -> None:
-    """Those that see boxes, draw at random, have a normaliser of their own or ask for another head; split in two."""
-    whole = tiny("schedule.iterations=2", f"loss.classification.kind={kind}", "log.pictures=0")
-    train(whole, tmp_path / "whole")
+def test_losses_of_every_kind_train_save_and_detect(kind: str, tiny: Tiny, tmp_path: Path) -> None:
+    """Those that use boxes, draw at random, have their own normaliser or another head; also with two micro-batches."""
+    words = ("schedule.iterations=2", f"loss.classification.kind={kind}", "log.pictures=0")
+    train(tiny(*words), tmp_path / "whole")
     assert (tmp_path / "whole" / "eval.json").exists()
-    split = tiny(
-        "schedule.iterations=2", f"loss.classification.kind={kind}", "log.pictures=0", "schedule.accumulation=2"
-    )
-    train(split, tmp_path / "split")
+    train(tiny(*words, "schedule.accumulation=2"), tmp_path / "split")
     if kind != "ghm":
         assert losses(tmp_path / "split") == pytest.approx(losses(tmp_path / "whole"), rel=1e-4)

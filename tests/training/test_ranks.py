@@ -1,6 +1,7 @@
 """Two ranks under torchrun and one process agree at the same global batch."""
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,24 +14,38 @@ from places import PROJECT
 from retinanet.config.schema import Config
 from retinanet.distributed import Ranks
 from retinanet.errors import CheckpointError, ConfigError
-from retinanet.run import checkpoint as checkpoints
+from retinanet.run.checkpoint import load_checkpoint
 from retinanet.run.metrics import read_rows
 from retinanet.training.engine import train
 from retinanet.training.state import build_state
 
 STEPS = 20
-TOLD = (
+WORDS = (
     f"schedule.iterations={STEPS}",
     *("schedule.batch_size=8", "schedule.reference_batch=8", "schedule.lr=0.00005", "schedule.warmup=5"),
-    *(
-        "schedule.clip_norm=10.0",
-        "data.canvas=[32, 32]",
-        "data.color_jitter=0.1",
-        "log.pictures=0",
-        "eval.batch_size=2",
-    ),
+    *("schedule.clip_norm=10.0", "data.canvas=[32, 32]", "data.color_jitter=0.1", "log.pictures=0"),
+    "eval.batch_size=2",
 )
 """The learning rate is so low that rounding, which differs between the runs, is not amplified to 1e-5 in 20 steps."""
+RUNS = {
+    "accumulation 1": (*WORDS, "schedule.accumulation=1"),
+    "accumulation 4": (*WORDS, "schedule.accumulation=4"),
+    "running means": ("loss.normaliser=running_positives", "schedule.iterations=2", "log.pictures=0"),
+}
+ONE_AFTER_ANOTHER = """
+import runpy, shlex, sys
+from retinanet import distributed
+stop, distributed.stop = distributed.stop, lambda: None
+for line in sys.argv[1:]:
+    sys.argv = shlex.split(line)
+    try:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    except SystemExit as ended:
+        if ended.code:
+            raise
+stop()
+"""
+"""Runs command lines within one process group: starting two processes takes longer than training."""
 LOSSES = ("loss", "loss_class", "loss_box", "positives_per_image", "class_loss_foreground_share")
 
 
@@ -38,17 +53,31 @@ LOSSES = ("loss", "loss_class", "loss_box", "positives_per_image", "class_loss_f
 def alone(tiny: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of one process without accumulation."""
     folder = tmp_path_factory.mktemp("alone") / "run"
-    train(tiny(*TOLD), folder)
+    train(tiny(*WORDS), folder)
     return folder
 
 
-def torchrun(tiny_yaml: Path, environment: dict[str, str], *told: str) -> subprocess.CompletedProcess[str]:
-    tool = PROJECT / "tools" / "train.py"
+@pytest.fixture(scope="module")
+def on_two_ranks(
+    tiny_yaml: Path, tool_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, str]:
+    """The folder of all RUNS, trained by two processes under torchrun, and what they printed."""
+    folder = tmp_path_factory.mktemp("two")
+    program = folder / "program.py"
+    program.write_text(ONE_AFTER_ANOTHER, encoding="utf-8")
+    tool = [str(PROJECT / "tools" / "train.py"), str(tiny_yaml)]
+    lines = [shlex.join([*tool, *words, f"output={folder / name}"]) for name, words in RUNS.items()]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    return subprocess.run(
-        [*launcher, str(tool), str(tiny_yaml), *told],
-        env=environment, capture_output=True, text=True, timeout=180, check=False,
-    )  # fmt: skip
+    done = subprocess.run(
+        [*launcher, str(program), *lines],
+        env=tool_environment,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
 
 
 def assert_equal_runs(folder: Path, expected: Path) -> None:
@@ -71,33 +100,27 @@ def assert_equal_runs(folder: Path, expected: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("accumulation", [1, 4])
 def test_two_ranks_log_the_losses_of_one_process(
-    alone: Path, tiny_yaml: Path, tool_environment: dict[str, str], tmp_path: Path, accumulation: int
+    alone: Path, on_two_ranks: tuple[Path, str], accumulation: int
 ) -> None:
-    told = (*TOLD, f"schedule.accumulation={accumulation}", f"output={tmp_path / 'run'}")
-    done = torchrun(tiny_yaml, tool_environment, *told)
-    assert done.returncode == 0, done.stderr
-    assert "2 processes" in done.stdout
-    assert done.stdout.count("from step 0") == 1, "only one rank speaks"
-    assert_equal_runs(tmp_path / "run", alone)
+    folder, printed = on_two_ranks
+    assert printed.count("2 processes") == printed.count("from step 0") == len(RUNS), "only one rank prints"
+    assert_equal_runs(folder / f"accumulation {accumulation}", alone)
 
 
 @pytest.mark.slow
 def test_each_rank_keeps_a_running_mean_that_a_resumed_run_of_as_many_continues(
-    tiny: Callable[..., Config], tiny_yaml: Path, tool_environment: dict[str, str], tmp_path: Path
+    tiny: Callable[..., Config], on_two_ranks: tuple[Path, str]
 ) -> None:
-    folder = tmp_path / "run"
-    told = ["loss.normaliser=running_positives", "schedule.iterations=2", "log.pictures=0", f"output={folder}"]
-    done = torchrun(tiny_yaml, tool_environment, *told)
-    assert done.returncode == 0, done.stderr
-    means_R = checkpoints.load(folder / "checkpoints" / "last.pt").running_positives_R
+    folder = on_two_ranks[0] / "running means"
+    means_R = load_checkpoint(folder / "checkpoints" / "last.pt").running_positives_R
     assert means_R is not None
     assert means_R.shape == (2,)
     assert means_R[0] != means_R[1]
     per_image = [row["positives_per_image"] for row in read_rows(folder / "metrics.jsonl") if row["kind"] == "train"]
     # Both ranks' means obey the same rule, so their sum follows the sum of positives, 4 images a step.
     assert means_R.sum().item() == pytest.approx((200 * 0.9 + 0.4 * per_image[0]) * 0.9 + 0.4 * per_image[1])
-    with pytest.raises(CheckpointError, match=r"the file holds 2, not 1; resume with as many processes as saved it"):
-        train(tiny(*told), folder, resume=True)
+    with pytest.raises(CheckpointError, match=r"the file holds 2, not 1; resume with the number of processes of the"):
+        train(tiny(*RUNS["running means"], f"output={folder}"), folder, resume=True)
 
 
 def test_statistics_over_ranks_need_gpus(tiny: Callable[..., Config]) -> None:

@@ -1,10 +1,11 @@
-"""A run that was killed, interrupted and resumed is bit for bit the run that was not."""
+"""A run that was killed, interrupted and resumed equals an uninterrupted one to the bit."""
 
 import hashlib
 import json
 import os
 import random
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from places import PROJECT
 
 from retinanet.config.schema import Config
 from retinanet.errors import ConfigError
-from retinanet.run import checkpoint as checkpoints
+from retinanet.run.checkpoint import load_checkpoint, save_checkpoint
 from retinanet.run.metrics import read_rows, without_clock
 from retinanet.training.engine import train
 
@@ -31,7 +32,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """Runs a tool that must end its loader threads itself: a collector that comes too late would let it hang."""
 
 STEPS = 18
-TOLD = (
+WORDS = (
     f"schedule.iterations={STEPS}",
     *("schedule.ema=0.9", "schedule.optimizer=adamw", "schedule.lr=0.001", "model.backbone.name=mobilenet_v2"),
     *("model.backbone.norm=bn", "model.fpn.channels=32", "model.head.norm=none"),
@@ -45,7 +46,7 @@ def run_hash(folder: Path) -> dict[str, str]:
     """SHA-256 of all that must not depend on interruptions."""
     found = {}
     for name in ("last", "best"):
-        saved = checkpoints.load(folder / "checkpoints" / f"{name}.pt")
+        saved = load_checkpoint(folder / "checkpoints" / f"{name}.pt")
         parts: list[bytes] = []
         for part in (saved.model, saved.average, saved.optimizer, saved.progress._asdict(), saved.running_positives_R):
             collect(part, parts)
@@ -79,13 +80,13 @@ def last_step(folder: Path) -> int:
 
 
 def log_inode(folder: Path) -> int:
-    """Changes when a process takes the run over, since that replaces its metrics.jsonl; 0 while there is none."""
+    """Changes when a process continues the run, since that replaces its metrics.jsonl; 0 while there is none."""
     file = folder / "metrics.jsonl"
     return file.stat().st_ino if file.exists() else 0
 
 
 def wait_for_step(process: subprocess.Popen[str], folder: Path, step: int, inode_before: int) -> None:
-    """Until this process, not one before it, has taken the run over and `step` is logged."""
+    """Until this process, not one before it, has continued the run and logged `step`."""
     deadline = time.monotonic() + 60
     while log_inode(folder) == inode_before or last_step(folder) < step:
         if process.poll() is not None or time.monotonic() > deadline:
@@ -97,7 +98,7 @@ def wait_for_step(process: subprocess.Popen[str], folder: Path, step: int, inode
 @pytest.fixture(scope="module")
 def unbroken(tiny: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("unbroken") / "run"
-    train(tiny(*TOLD), folder)
+    train(tiny(*WORDS), folder)
     return folder
 
 
@@ -107,7 +108,7 @@ def test_a_run_killed_five_times_and_interrupted_twice_ends_as_the_unbroken_one(
 ) -> None:
     run = tmp_path / "run"
     delays = random.Random(7)
-    arguments = (tiny_yaml, *TOLD, f"output={run}", "data.workers=1", "--resume")
+    arguments = (tiny_yaml, *WORDS, f"output={run}", "data.workers=1", "--resume")
     for step, number in (
         *((0, signal.SIGKILL), (1, signal.SIGKILL), (4, signal.SIGKILL), (6, signal.SIGTERM), (7, signal.SIGKILL)),
         *((9, signal.SIGINT), (11, signal.SIGKILL)),
@@ -126,10 +127,13 @@ def test_a_run_killed_five_times_and_interrupted_twice_ends_as_the_unbroken_one(
         _, err = process.communicate(timeout=30)
         assert process.returncode == 128 + number, err
         assert "Traceback" not in err
-        told = re.search(rf"stopped by {number.name}: step (\d+) of {STEPS} is saved in .*last\.pt.*--resume", err)
-        assert told is not None, err
-        saved = checkpoints.load(run / "checkpoints" / "last.pt").progress.step
-        assert saved == int(told[1]) == last_step(run)
+        message = re.fullmatch(
+            rf"Interrupted by {number.name}\. Saved step (\d+) of {STEPS} to .*last\.pt\. Continue with: (.+)\n", err
+        )
+        assert message is not None, err
+        assert shlex.split(message[2]) == ["python", str(PROJECT / "tools" / "train.py"), *map(str, arguments)]
+        saved = load_checkpoint(run / "checkpoints" / "last.pt").progress.step
+        assert saved == int(message[1]) == last_step(run)
         assert seen <= saved <= seen + 2
     command = [sys.executable, "-c", WITHOUT_COLLECTOR, str(PROJECT / "tools" / "train.py"), *map(str, arguments)]
     done = subprocess.run(command, env=tool_environment, capture_output=True, text=True, timeout=90, check=False)
@@ -145,18 +149,18 @@ def test_the_hash_notices_one_changed_bit(unbroken: Path, tmp_path: Path) -> Non
         (copied / name).parent.mkdir(parents=True, exist_ok=True)
         (copied / name).write_bytes((unbroken / name).read_bytes())
     assert run_hash(copied) == run_hash(unbroken)
-    last = checkpoints.load(copied / "checkpoints/last.pt")
+    last = load_checkpoint(copied / "checkpoints/last.pt")
     moment = next(iter(last.optimizer["state"].values()))["exp_avg"]
     first = (0,) * moment.ndim
     moment[first] = torch.nextafter(moment[first], torch.tensor(10.0))
-    checkpoints.save(copied / "checkpoints/last.pt", last)
+    save_checkpoint(copied / "checkpoints/last.pt", last)
     differs = [name for name, value in run_hash(copied).items() if value != run_hash(unbroken)[name]]
     assert differs == ["last"]
 
 
 def test_resuming_a_finished_run_changes_nothing(unbroken: Path, tiny: Callable[..., Config]) -> None:
     before = run_hash(unbroken)
-    train(tiny(*TOLD), unbroken, resume=True)
+    train(tiny(*WORDS), unbroken, resume=True)
     assert run_hash(unbroken) == before
 
 
@@ -169,7 +173,7 @@ def test_resuming_with_another_config_lists_what_differs(unbroken: Path, tiny: C
     before = run_hash(unbroken)
     config_text = (unbroken / "config.yaml").read_text(encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
-        train(tiny(*TOLD, "schedule.lr=0.5", "data.flip=0.25", "log.every=1", "data.workers=1"), unbroken, resume=True)
+        train(tiny(*WORDS, "schedule.lr=0.5", "data.flip=0.25", "log.every=1", "data.workers=1"), unbroken, resume=True)
     message = str(caught.value)
     assert "schedule.lr: was 0.001, now 0.5" in message
     assert "data.flip: was 0.5, now 0.25" in message
@@ -188,6 +192,6 @@ def test_a_damaged_last_checkpoint_is_refused_and_nothing_lost(
     whole = (unbroken / "checkpoints/last.pt").read_bytes()
     (run / "checkpoints/last.pt").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match=r"last\.pt: not a checkpoint, or cut short"):
-        train(tiny(*TOLD), run, resume=True)
+        train(tiny(*WORDS), run, resume=True)
     assert (run / "metrics.jsonl").read_bytes() == (unbroken / "metrics.jsonl").read_bytes()
     assert json.loads((unbroken / "eval.json").read_text(encoding="utf-8"))["step"] > 0

@@ -7,7 +7,7 @@ from retinanet.ablation.report.loss_curves import loss_curve_rows
 from retinanet.ablation.report.plots import PR_IOUS, SCORE_BINS, score_counts
 from retinanet.ablation.report.same_images import Grid
 from retinanet.ablation.report.statistics import spread
-from retinanet.files import Cell, write_csv
+from retinanet.files import CsvValue, write_csv
 from retinanet.scoring.matches import AP_NAMES, RECALLS, precision_recall_curve
 
 
@@ -64,11 +64,16 @@ _RESULT_HEADER = (
 _CELL_HEADER = ("arm", "seed", "learning_rate", "status", "tuning", "seconds", *AP_NAMES, "AP_val", "message")
 
 
-def _result_rows(data: ReportData) -> list[list[Cell]]:
-    rows: list[list[Cell]] = []
+def _result_rows(data: ReportData) -> list[list[CsvValue]]:
+    rows: list[list[CsvValue]] = []
     for arm in data.arms:
         spreads = [spread([float(cell.points_M[m]) for cell in arm.measured]) for m in range(len(AP_NAMES))]
-        row: list[Cell] = [arm.info.name, "measured", len(arm.measured), *(part for pair in spreads for part in pair)]
+        row: list[CsvValue] = [
+            arm.info.name,
+            "measured",
+            len(arm.measured),
+            *(part for pair in spreads for part in pair),
+        ]
         row += arm.interval()
         found = arm.comparison
         if found is not None:
@@ -81,11 +86,11 @@ def _result_rows(data: ReportData) -> list[list[Cell]]:
     return rows
 
 
-def _cell_rows(data: ReportData) -> list[list[Cell]]:
+def _cell_rows(data: ReportData) -> list[list[CsvValue]]:
     measured = {
         (cell.result.arm, cell.result.seed): cell.points_M.tolist() for arm in data.arms for cell in arm.measured
     }
-    rows: list[list[Cell]] = []
+    rows: list[list[CsvValue]] = []
     for cell in data.result.cells:
         nothing = [float("nan")] * len(AP_NAMES)
         points = nothing if cell.tuning else measured.get((cell.arm, cell.seed), nothing)
@@ -95,7 +100,7 @@ def _cell_rows(data: ReportData) -> list[list[Cell]]:
     return rows
 
 
-def _grid_rows(grid: Grid) -> list[list[Cell]]:
+def _grid_rows(grid: Grid) -> list[list[CsvValue]]:
     return [
         [row.arm, row.threshold, image.path.name, int(f.right_D.sum()), int((~f.right_D).sum()), f.objects]
         for row in grid.rows

@@ -1,37 +1,45 @@
-"""The same test images by every arm: ground truth first, then each arm's detections, right and wrong ones told apart.
+"""The same test images by every arm: ground truth first, then each arm's detections, right and wrong.
 
 Legend: K classes, G objects and D detections of an image; boxes are (x1, y1, x2, y2) in pixels of the stored image.
 """
 
-from functools import cache
 from pathlib import Path
+from textwrap import wrap
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib import get_data_path
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from retinanet.ablation.report.data import ArmData, MeasuredCell, ReportData, detections_path
 from retinanet.data.coco import ImageRecord, load_coco
 from retinanet.data.images import decode_image
 from retinanet.data.results import read_results
-from retinanet.display.drawing import save_picture
-from retinanet.run.pictures import spread
+from retinanet.display.drawing import (
+    INK,
+    OBJECT_COLOR,
+    PAPER,
+    RIGHT_COLOR,
+    WRONG_COLOR,
+    Boxes,
+    BoxStyle,
+    Picture,
+    add_title,
+    contact_sheet,
+    draw_boxes,
+    fitted_font,
+    save_picture,
+    text_font,
+)
+from retinanet.run.pictures import evenly_spaced
 from retinanet.scoring.matches import IGNORED, IOUS, TRUE_POSITIVE, Matches, hit_and_miss_scores
 
 IMAGES = 8
 WIDTH = 236
 """Pixels of an image in the grid."""
-GAP, LABEL_WIDTH, FOOT = 8, 190, 22
-EMPTY_ROW = 110
-"""Pixels of the row of an arm without a finished seed."""
-RIGHT_COLOR = (64, 200, 255)
-WRONG_COLOR = (255, 106, 19)
-OBJECT_COLOR = (255, 221, 51)
-HALO = (0, 0, 0)
-INK, MUTED, PAPER = (34, 34, 34), (118, 118, 118), (255, 255, 255)
-DASH = 5
+LABEL_WIDTH, LABEL_HEIGHT = 180, 110
+MUTED = (118, 118, 118)
+STYLE = BoxStyle(width=2, halo=True, enlarge=1)
 MOST_DETECTIONS = 100
 """COCO's limit of an image and class, up to which `Matches` goes."""
 
@@ -82,7 +90,7 @@ def best_f1_score(matches: Matches) -> float:
 def build_grid(data: ReportData) -> Grid:
     """The images, evenly spread over those with objects, and each arm's detections by its first finished seed."""
     dataset = load_coco(data.result.test_annotations, data.result.test_images)
-    images = tuple(spread(dataset.images, IMAGES))
+    images = tuple(evenly_spaced(dataset.images, IMAGES))
     return Grid(images, tuple(_row(arm, images, data.ground_truth) for arm in data.arms))
 
 
@@ -119,30 +127,31 @@ def _found(cell: MeasuredCell, image_id: int, results: list[dict[str, Any]], thr
 
 
 def draw_same_images(grid: Grid, path: Path) -> Path:
-    """Write the grid as JPEG: a row an arm, a column an image, ground truth first."""
+    """Write the grid as JPEG: one row per arm, one column per image, ground truth first; returns the path."""
     pictures = [_thumbnail(record) for record in grid.images]
-    height = max((picture.height for picture, _ in pictures), default=0)
-    steps = [height + FOOT + GAP, *(height + FOOT + GAP if row.found else EMPTY_ROW for row in grid.rows)]
-    sheet_size = (LABEL_WIDTH + len(pictures) * (WIDTH + GAP), sum(steps) + 26)
-    sheet = Image.new("RGB", sheet_size, PAPER)
-    draw = ImageDraw.Draw(sheet)
-    _write_label(draw, 0, "ground truth", f"{sum(len(image.boxes_G4) for image in grid.images)} objects")
-    for column, (record, (picture, scale)) in enumerate(zip(grid.images, pictures)):
-        left = LABEL_WIDTH + column * (WIDTH + GAP)
-        shown = _outlined(picture, record.boxes_G4.astype(float) * scale, [OBJECT_COLOR] * len(record.boxes_G4))
-        sheet.paste(shown, (left, 0))
-        draw.text((left, shown.height + 3), record.path.name[-26:], fill=MUTED, font=_font(12))
-    for number, row in enumerate(grid.rows, 1):
-        top = sum(steps[:number])
-        _write_label(draw, top, row.arm, row.remark)
-        for column, (found, (picture, scale)) in enumerate(zip(row.found, pictures)):
-            corner = (LABEL_WIDTH + column * (WIDTH + GAP), top)
-            colors = [RIGHT_COLOR if right else WRONG_COLOR for right in found.right_D]
-            sheet.paste(_outlined(picture, found.boxes_D4 * scale, colors), corner)
-            draw.text((corner[0], top + picture.height + 3), counts_text(found), fill=INK, font=_font(12))
-    _write_key(draw, sheet_size[1] - 22)
-    save_picture(path, np.array(sheet))
+    cells = [_row_label("ground truth", f"{sum(len(image.boxes_G4) for image in grid.images)} objects")]
+    for record, (picture, scale) in zip(grid.images, pictures):
+        objects = Boxes(record.boxes_G4.astype(float) * scale, [OBJECT_COLOR] * len(record.boxes_G4))
+        cells.append(add_title(draw_boxes(picture, objects, STYLE), record.path.name[-26:]))
+    for row in grid.rows:
+        cells.append(_row_label(row.arm, row.remark))
+        for found, (picture, scale) in zip(row.found, pictures):
+            cells.append(add_title(_draw_found(picture, found, scale), counts_text(found)))
+        cells += [np.full((1, 1, 3), PAPER, np.uint8)] * (0 if row.found else len(pictures))
+    save_picture(path, contact_sheet([contact_sheet(cells, 1 + len(pictures)), _key()], 1))
     return path
+
+
+def _draw_found(picture: Picture, found: Found, scale: float) -> Picture:
+    """Right detections on top; wrong ones dashed, so that no verdict rests on colour alone."""
+    order = np.argsort(~found.right_D, kind="stable")
+    right = found.right_D[order].tolist()
+    boxes = Boxes(
+        boxes_D4=found.boxes_D4[order] * scale,
+        colors=[RIGHT_COLOR if is_right else WRONG_COLOR for is_right in right],
+        dashed=[not is_right for is_right in right],
+    )
+    return draw_boxes(picture, boxes, STYLE)
 
 
 def counts_text(found: Found) -> str:
@@ -151,86 +160,34 @@ def counts_text(found: Found) -> str:
     return f"{right} right, {len(found.right_D) - right} wrong, {max(found.objects - right, 0)} missed"
 
 
-def _thumbnail(record: ImageRecord) -> tuple[Image.Image, float]:
+def _thumbnail(record: ImageRecord) -> tuple[Picture, float]:
     """The image at the grid's width (or less, for a tall one) and its scale."""
     image = Image.fromarray(decode_image(record.path).permute(1, 2, 0).numpy())
     scale = min(WIDTH / image.width, 1.25 * WIDTH / image.height)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return image.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC), scale
+    return np.array(image.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC)), scale
 
 
-def _outlined(picture: Image.Image, boxes_D4: NDArray[np.float64], colors: list[tuple[int, int, int]]) -> Image.Image:
-    """A copy with every box outlined on a dark halo; wrong ones dashed, so that no verdict rests on colour alone."""
-    copy = picture.copy()
-    draw = ImageDraw.Draw(copy)
-    for box, color in sorted(zip(boxes_D4, colors), key=lambda entry: entry[1] == RIGHT_COLOR):
-        x1, y1 = (round(float(edge)) for edge in np.clip(box[:2], 0, [copy.width - 2, copy.height - 2]))
-        x2, y2 = (round(float(edge)) for edge in np.clip(box[2:], 1, [copy.width, copy.height]) - 1)
-        x2, y2 = max(x2, x1 + 1), max(y2, y1 + 1)
-        draw.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline=HALO, width=4)
-        if color == WRONG_COLOR:
-            _dashed(draw, (x1, y1, x2, y2), color)
-        else:
-            draw.rectangle((x1, y1, x2, y2), outline=color, width=2)
-    return copy
+def _row_label(name: str, remark: str) -> Picture:
+    """The cell at the left of a row: an arm's name in at most three lines, and a remark."""
+    cell = Image.new("RGB", (LABEL_WIDTH, LABEL_HEIGHT), PAPER)
+    draw = ImageDraw.Draw(cell)
+    lines, small = "\n".join(wrap(name, 18)[:3]), "\n".join(wrap(remark, 22))
+    draw.multiline_text((0, 4), lines, fill=INK, font=fitted_font(lines, 16, LABEL_WIDTH))
+    top = 4 + 21 * (1 + lines.count("\n"))
+    draw.multiline_text((0, top), small, fill=MUTED, font=fitted_font(small, 13, LABEL_WIDTH))
+    return np.array(cell)
 
 
-def _dashed(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], color: tuple[int, int, int]) -> None:
-    x1, y1, x2, y2 = box
-    for x in range(x1, x2 + 1, 2 * DASH):
-        for y in (y1, y2 - 1):
-            draw.rectangle((x, y, min(x + DASH, x2), y + 1), fill=color)
-    for y in range(y1, y2 + 1, 2 * DASH):
-        for x in (x1, x2 - 1):
-            draw.rectangle((x, y, x + 1, min(y + DASH, y2)), fill=color)
-
-
-def _write_label(draw: ImageDraw.ImageDraw, top: int, name: str, remark: str) -> None:
-    """An arm's name, wrapped, and a remark in the column at the left."""
-    y = top + 4
-    for line in _wrapped(name, 16)[:3]:
-        draw.text((6, y), line, fill=INK, font=_font(16))
-        y += 21
-    for line in _wrapped(remark, 13):
-        draw.text((6, y + 3), line, fill=MUTED, font=_font(13))
-        y += 17
-
-
-def _wrapped(text: str, font_size: int) -> list[str]:
-    """Lines that fit into the column at the left, broken at spaces; a longer word is cut."""
-    font = _font(font_size)
-    most = LABEL_WIDTH - 14
-    lines: list[str] = []
-    for word in text.split():
-        joined = f"{lines[-1]} {word}" if lines else word
-        if lines and font.getlength(joined) <= most:
-            lines[-1] = joined
-            continue
-        while font.getlength(word) > most:
-            word = word[:-2] + "…"
-        lines.append(word)
-    return lines
-
-
-def _write_key(draw: ImageDraw.ImageDraw, top: int) -> None:
+def _key() -> Picture:
     """What the outlines mean."""
-    x = LABEL_WIDTH
-    for color, text in (
-        (OBJECT_COLOR, "object"),
-        (RIGHT_COLOR, "right: class and IoU ≥ 0.5"),
-        (WRONG_COLOR, "wrong (dashed): a false positive"),
-    ):
-        draw.rectangle((x, top, x + 26, top + 15), fill=HALO)
-        inner = (x + 2, top + 2, x + 24, top + 13)
-        if color == WRONG_COLOR:
-            _dashed(draw, inner, color)
-        else:
-            draw.rectangle(inner, outline=color, width=2)
-        draw.text((x + 34, top), text, fill=INK, font=_font(14))
-        x += 60 + round(_font(14).getlength(text))
-
-
-@cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    """Matplotlib's own font, as in the plots; Pillow's has no Greek letters."""
-    return ImageFont.truetype(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
+    texts = ("object", "right: class and IoU ≥ 0.5", "wrong (dashed): a false positive")
+    font = text_font(14)
+    lefts = np.cumsum([0, *(60 + round(font.getlength(text)) for text in texts)])
+    key = Image.new("RGB", (int(lefts[-1]), 20), PAPER)
+    draw = ImageDraw.Draw(key)
+    for left, text in zip(lefts.tolist(), texts):
+        draw.text((left + 36, 10), text, fill=INK, font=font, anchor="lm")
+    samples = [(left + 2, 3, left + 28, 18) for left in lefts[:-1].tolist()]
+    boxes = Boxes(samples, [OBJECT_COLOR, RIGHT_COLOR, WRONG_COLOR], dashed=[False, False, True])
+    return draw_boxes(np.array(key), boxes, STYLE)

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from retinanet.diagnostics.analysis.findings import describe_findings
 from retinanet.diagnostics.analysis.report_files import ReportHeader, remove_report, replaced_report
-from retinanet.display.console import evaluation_table
+from retinanet.display.console import evaluation_table, print_plain
 from retinanet.display.document.blocks import Block
 from retinanet.display.progress import steps
 from retinanet.errors import DataError, list_errors
@@ -52,7 +52,7 @@ def write_evaluation_report(
     console.print(evaluation_table(evaluation.metrics, content["per_class"], describe_findings(analysis)))
     written = "eval.json, report.html and plots/" if report else "eval.json"
     written += " (the older report there was removed)" if older and not report else ""
-    console.print(f"written to {folder}/: {written}", markup=False, highlight=False, soft_wrap=True)
+    print_plain(console, f"written to {folder}/: {written}")
     if errors:
         title = "images that could not be drawn; the report has the others"
         raise DataError(list_errors(title, errors, LISTED_IMAGES))

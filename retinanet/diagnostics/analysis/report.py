@@ -16,13 +16,13 @@ from retinanet.diagnostics.analysis.plots_of_errors import (
 )
 from retinanet.diagnostics.analysis.report_files import PLOTS, REPORT, ReportHeader
 from retinanet.diagnostics.analysis.report_tables import (
-    class_table,
+    class_scores_table,
     confused_table,
     errors_table,
     metrics_table,
     ranked_images_table,
 )
-from retinanet.diagnostics.analysis.thumbnails import LEGEND, draw_scored_image
+from retinanet.diagnostics.analysis.thumbnails import LEGEND, draw_verdicts
 from retinanet.display.document.blocks import Block, Gallery, Heading, Listing, Paragraph
 from retinanet.display.document.blocks import Picture as Figure
 from retinanet.display.document.html import render_html
@@ -98,7 +98,7 @@ def _found(analysis: Analysis, plots: Path) -> list[Block]:
             "A large gap between the bar (AP) and the dot (AP50) means that objects are found but boxes are not tight. "
             "In brackets after each name: the number of its objects without crowd; with few, AP is mostly chance.",
         ),
-        class_table(analysis),
+        class_scores_table(analysis),
         Heading("Size and crowding"),
         Figure(
             draw_sizes_and_crowding(
@@ -221,7 +221,7 @@ def _thumbnail(folder: Path, image: int, analysis: Analysis, errors: list[str]) 
         errors.append(f"{name}: outside the image folder {folder}; file names must be relative to it")
         return None
     try:
-        return draw_scored_image(folder / name, analysis.scored, image, analysis.score)
+        return draw_verdicts(folder / name, analysis.scored, image, analysis.score)
     except DataError as error:
         errors.append(str(error))
         return None

@@ -48,7 +48,7 @@ def metrics_table(metrics: Mapping[str, float]) -> Table:
     )
 
 
-def class_table(analysis: Analysis) -> Table:
+def class_scores_table(analysis: Analysis) -> Table:
     """Number, AP, counts, best threshold and calibration of every class."""
     rows = []
     calibrated = analysis.calibration.by_class if analysis.calibration else ()

@@ -1,7 +1,7 @@
-"""How well a pyramid's anchors cover the boxes of a data set, before any network has learned anything.
+"""How well a pyramid's anchors cover the boxes of a data set, before any training.
 
-A box whose best anchor stays below the positive threshold is learned by no anchor unless config `assign.low_quality`
-gives it that one anchor.
+A box whose best anchor stays below the positive threshold has no positive anchor, unless `assign.low_quality` of the
+config makes its best anchor positive.
 
 Legend: N boxes of a data set.
 """
@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from retinanet.data.coco import ImageRecord
 from retinanet.data.transforms import ResizeRule
 from retinanet.detection.anchors import STRIDES, AnchorSpec, cell_anchors, pyramid_anchors
+from retinanet.scoring.matches import AREA_RANGES, AREAS
 
 
 class PlacedBoxes(NamedTuple):
-    """All objects (no crowd) of a data set, image by image, unaugmented, at the shorter side of evaluation."""
+    """All objects (no crowd) of a data set, image by image, not augmented, at the shorter side of evaluation."""
 
     boxes_N4: NDArray[np.float32]
     """(N, 4) canvas frame."""
@@ -40,38 +41,35 @@ class PlacedBoxes(NamedTuple):
         return self.boxes_N4[:, 2:].astype(np.float64) - self.boxes_N4[:, :2]
 
     def chosen(self, index_M: NDArray[np.int64]) -> "PlacedBoxes":
-        """Only the boxes at these indices, in their order."""
-        return PlacedBoxes(
-            self.boxes_N4[index_M],
-            self.areas_N[index_M],
-            self.classes_N[index_M],
-            self.image_ids_N[index_M],
-            self.canvas_N[index_M],
-            self.canvases,
+        """The boxes at these indices, in the order of the indices."""
+        return self._replace(
+            boxes_N4=self.boxes_N4[index_M],
+            areas_N=self.areas_N[index_M],
+            classes_N=self.classes_N[index_M],
+            image_ids_N=self.image_ids_N[index_M],
+            canvas_N=self.canvas_N[index_M],
         )
 
 
 BLOCK = 1 << 15
-"""Boxes worked on at once: some tens of MB."""
+"""Boxes per block of the computation, which bounds memory to some tens of MB."""
 
 
 Floats = NDArray[np.float64]
 
 
 class BestAnchors(NamedTuple):
-    """Of each box, the anchor with the highest IoU; of equal ones the finest level's."""
+    """The anchor with the highest IoU with each box; of equal ones, that of the finest level."""
 
     iou_N: Floats
     level_N: NDArray[np.int64]
     """(N,) 0 is P3, ... 4 is P7."""
     shape_N: NDArray[np.int64]
-    """(N,) place among the cell's anchors: aspect ratio outermost, scale innermost."""
+    """(N,) index among the cell's anchors: aspect ratio outermost, scale innermost."""
 
 
-COCO_SIDES = (32.0, 96.0)
-"""COCO's bounds between small, medium and large: square roots of areas in pixels of the stored image."""
 CANVAS_SIDES = (8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
-"""Bounds between finer groups: square roots of areas in canvas pixels."""
+"""Bounds between groups of boxes: square roots of areas in canvas pixels."""
 LEVELS = tuple(f"P{level}" for level in range(3, 3 + len(STRIDES)))
 
 ALL, BY_SIZE, BY_SIDE, BY_LEVEL = "all", "size", "side on the canvas", "level of the best anchor"
@@ -89,13 +87,13 @@ class Group(NamedTuple):
     positive: int
     """Boxes whose best IoU is at least the positive threshold."""
     ignored: int
-    """Between both thresholds: their best anchors are left out of the loss."""
+    """Boxes between both thresholds: their best anchors are ignored by the loss."""
     missed: int
-    """Below the negative threshold: their best anchors are trained as background."""
+    """Boxes below the negative threshold: their best anchors are trained as background."""
 
 
 class WorstBox(NamedTuple):
-    """A box that no anchor fits."""
+    """One of the boxes that the anchors fit worst."""
 
     image_id: int
     class_index: int
@@ -106,13 +104,13 @@ class WorstBox(NamedTuple):
 
 
 class AnchorRecall(NamedTuple):
-    """The best IoU of every box, and what it comes to by size and level."""
+    """The best IoU of every box, aggregated by size and level."""
 
     iou_N: NDArray[np.float64]
     sides_N: NDArray[np.float64]
     """(N,) square root of the area, canvas pixels."""
     size_N: NDArray[np.int64]
-    """(N,) 0 small, 1 medium, 2 large by COCO_SIDES."""
+    """(N,) 0 small, 1 medium, 2 large by COCO's areas in pixels of the stored image."""
     level_N: NDArray[np.int64]
     """(N,) of the best anchor: 0 is P3, ... 4 is P7."""
     thresholds: tuple[float, float]
@@ -124,6 +122,7 @@ class AnchorRecall(NamedTuple):
 
     @property
     def overall(self) -> Group:
+        """The group of all boxes."""
         return self.groups[0]
 
     def of(self, by: str) -> tuple[Group, ...]:
@@ -134,13 +133,13 @@ class AnchorRecall(NamedTuple):
 def anchor_recall(
     placed: PlacedBoxes, spec: AnchorSpec, *, positive_iou: float, negative_iou: float, worst: int = 5
 ) -> AnchorRecall:
-    """The best IoU that any anchor of `spec` has with each box, aggregated; `worst` boxes are named.
+    """The best IoU that any anchor of `spec` has with each box, aggregated, and the `worst` boxes that fit worst.
 
-    A data set without boxes is fine: all counts are 0.
+    Without boxes, all counts are 0.
     """
     best = best_anchors(placed, spec)
     sides_N = np.sqrt(placed.sides_N2.prod(axis=1))
-    size_N = np.searchsorted(np.square(COCO_SIDES), placed.areas_N, side="right")
+    size_N = np.searchsorted([least for least, _ in AREA_RANGES[2:]], placed.areas_N, side="right")
     side_N = np.searchsorted(CANVAS_SIDES, sides_N, side="right")
     thresholds = (negative_iou, positive_iou)
 
@@ -149,12 +148,20 @@ def anchor_recall(
 
     groups = [
         _group(ALL, "all boxes", best.iou_N, thresholds),
-        *grouped(BY_SIZE, ("small", "medium", "large"), size_N),
+        *grouped(BY_SIZE, AREAS[1:], size_N),
         *(group for group in grouped(BY_SIDE, _side_names(), side_N) if group.boxes),
         *grouped(BY_LEVEL, LEVELS, best.level_N),
     ]
-    named = tuple(_named(placed, best, index) for index in np.argsort(best.iou_N, kind="stable")[:worst].tolist())
-    return AnchorRecall(best.iou_N, sides_N, size_N, best.level_N, thresholds, tuple(groups), named)
+    order = np.argsort(best.iou_N, kind="stable")[:worst].tolist()
+    return AnchorRecall(
+        iou_N=best.iou_N,
+        sides_N=sides_N,
+        size_N=size_N,
+        level_N=best.level_N,
+        thresholds=thresholds,
+        groups=tuple(groups),
+        worst=tuple(_worst_box(placed, best, index) for index in order),
+    )
 
 
 def _group(by: str, name: str, iou_N: NDArray[np.float64], thresholds: tuple[float, float]) -> Group:
@@ -162,29 +169,37 @@ def _group(by: str, name: str, iou_N: NDArray[np.float64], thresholds: tuple[flo
     reached = int(np.count_nonzero(iou_N >= positive))
     missed = int(np.count_nonzero(iou_N < negative))
     mean = float(iou_N.mean()) if len(iou_N) else float("nan")
-    return Group(by, name, len(iou_N), mean, reached, len(iou_N) - reached - missed, missed)
+    return Group(
+        by=by,
+        name=name,
+        boxes=len(iou_N),
+        mean_iou=mean,
+        positive=reached,
+        ignored=len(iou_N) - reached - missed,
+        missed=missed,
+    )
 
 
-def _named(placed: PlacedBoxes, best: BestAnchors, index: int) -> WorstBox:
+def _worst_box(placed: PlacedBoxes, best: BestAnchors, index: int) -> WorstBox:
     x1, y1, x2, y2 = placed.boxes_N4[index].tolist()
     return WorstBox(
-        int(placed.image_ids_N[index]),
-        int(placed.classes_N[index]),
-        (x1, y1, x2, y2),
-        float(best.iou_N[index]),
-        LEVELS[best.level_N[index]],
+        image_id=int(placed.image_ids_N[index]),
+        class_index=int(placed.classes_N[index]),
+        box=(x1, y1, x2, y2),
+        iou=float(best.iou_N[index]),
+        level=LEVELS[best.level_N[index]],
     )
 
 
 def _side_names() -> tuple[str, ...]:
-    """Names of the groups that CANVAS_SIDES bound, pixels."""
+    """Names of the groups between CANVAS_SIDES, in pixels."""
     bounds = [f"{bound:g}" for bound in CANVAS_SIDES]
     between = [f"{low} to {high}" for low, high in pairwise(bounds)]
     return (f"under {bounds[0]}", *between, f"{bounds[-1]} and more")
 
 
 def place_boxes(images: Sequence[ImageRecord], resize_rule: ResizeRule) -> PlacedBoxes:
-    """Where the objects of `images` lie when each is evaluated alone, as `data.loader.eval_batches` gives them."""
+    """Where the objects of `images` lie when each image is evaluated alone: the boxes of `data.loader.eval_batches`."""
     shorter = resize_rule.shorter_side[-1]
     canvases: dict[tuple[int, int], int] = {}
     boxes, areas = [np.zeros((0, 4), np.float32)], [np.zeros(0, np.float32)]
@@ -201,12 +216,12 @@ def place_boxes(images: Sequence[ImageRecord], resize_rule: ResizeRule) -> Place
         )
         canvas_I.append(canvases.setdefault(canvas, len(canvases)) if len(sides_G2) else 0)
     return PlacedBoxes(
-        np.concatenate(boxes),
-        np.concatenate(areas),
-        np.concatenate([np.zeros(0, np.int64), *(record.classes_G for record in images)]),
-        np.repeat(np.array([record.id for record in images], dtype=np.int64), counts),
-        np.repeat(np.array(canvas_I, dtype=np.int64), counts),
-        tuple(canvases),
+        boxes_N4=np.concatenate(boxes),
+        areas_N=np.concatenate(areas),
+        classes_N=np.concatenate([np.zeros(0, np.int64), *(record.classes_G for record in images)]),
+        image_ids_N=np.repeat(np.array([record.id for record in images], dtype=np.int64), counts),
+        canvas_N=np.repeat(np.array(canvas_I, dtype=np.int64), counts),
+        canvases=tuple(canvases),
     )
 
 
@@ -216,7 +231,7 @@ def best_anchors(placed: PlacedBoxes, spec: AnchorSpec) -> BestAnchors:
 
 
 def nearest_cells(placed: PlacedBoxes, spec: AnchorSpec) -> Floats:
-    """(L, N, 2) how far the nearest cell's centre is from each box's, on each level.
+    """(L, N, 2) distance in x and y from each box's centre to the centre of the nearest cell of each level.
 
     Of `spec`, only offset and spacing matter.
     """
@@ -226,7 +241,7 @@ def nearest_cells(placed: PlacedBoxes, spec: AnchorSpec) -> Floats:
         boxes_M4 = placed.boxes_N4[of_canvas].astype(np.float64)
         centres_M2 = (boxes_M4[:, :2] + boxes_M4[:, 2:]) / 2
         pyramid = pyramid_anchors((height, width), spec, torch.device("cpu"))
-        for level, anchors in enumerate(pyramid.boxes_A4.split(list(pyramid.level_sizes))):
+        for level, anchors in enumerate(torch.split(pyramid.boxes_A4, list(pyramid.level_sizes))):
             cells = (-(-height // STRIDES[level]), -(-width // STRIDES[level]))
             grid = anchors[:: spec.per_cell].double().numpy().reshape(*cells, 2, 2).mean(axis=2)
             for axis, centres_R in enumerate((grid[0, :, 0], grid[:, 0, 1])):
@@ -235,7 +250,7 @@ def nearest_cells(placed: PlacedBoxes, spec: AnchorSpec) -> Floats:
 
 
 def best_shapes(sides_N2: Floats, distances_LN2: Floats, spec: AnchorSpec) -> BestAnchors:
-    """The best anchor of boxes with these sides, so far from the nearest cell of each level (`nearest_cells`)."""
+    """The best anchor of boxes with these sides at these distances from the nearest cells (`nearest_cells`)."""
     count = len(sides_N2)
     best = BestAnchors(np.full(count, -1.0), np.zeros(count, np.int64), np.zeros(count, np.int64))
     for level, (size, stride) in enumerate(zip(spec.sizes, STRIDES, strict=True)):
@@ -252,19 +267,21 @@ def best_shapes(sides_N2: Floats, distances_LN2: Floats, spec: AnchorSpec) -> Be
     return best
 
 
-def _least_distances(centres_R: Floats, wanted_M: Floats) -> Floats:
-    """(M,) from each wanted place to the nearest of the rising centres."""
-    after_M = np.searchsorted(centres_R, wanted_M).clip(0, len(centres_R) - 1)
+def _least_distances(centres_R: Floats, position_M: Floats) -> Floats:
+    """(M,) distance from each position to the nearest of the centres, which are in rising order."""
+    after_M = np.searchsorted(centres_R, position_M).clip(0, len(centres_R) - 1)
     before_M = (after_M - 1).clip(0)
-    return np.minimum(np.abs(centres_R[after_M] - wanted_M), np.abs(centres_R[before_M] - wanted_M))
+    distance_M: Floats = np.minimum(np.abs(centres_R[after_M] - position_M), np.abs(centres_R[before_M] - position_M))
+    return distance_M
 
 
 def _iou(shapes_C2: Floats, sides_M2: Floats, distances_M2: Floats) -> Floats:
-    """(C, M) of shapes and boxes whose centres are so far apart; 0 where the union is empty."""
+    """(C, M) IoU of shapes and boxes whose centres are at these distances; 0 where the union is empty."""
     shared_CM = np.ones((len(shapes_C2), len(sides_M2)))
     for axis in range(2):
-        ours_C1, theirs_M = shapes_C2[:, axis, None], sides_M2[:, axis]
-        reach_CM = (ours_C1 + theirs_M) / 2 - distances_M2[:, axis]
-        shared_CM *= np.minimum(np.minimum(ours_C1, theirs_M), reach_CM).clip(0)
+        shape_C1, side_M = shapes_C2[:, axis, None], sides_M2[:, axis]
+        reach_CM = (shape_C1 + side_M) / 2 - distances_M2[:, axis]
+        shared_CM *= np.minimum(np.minimum(shape_C1, side_M), reach_CM).clip(0)
     union_CM = shapes_C2.prod(axis=1)[:, None] + sides_M2.prod(axis=1) - shared_CM
-    return shared_CM / np.maximum(union_CM, np.finfo(np.float64).tiny)
+    iou_CM: Floats = shared_CM / np.maximum(union_CM, np.finfo(np.float64).tiny)
+    return iou_CM

@@ -1,9 +1,9 @@
-"""Anchors that fit a data set better, in the terms of a config: five sizes, and scales and aspect ratios for all.
+"""Anchors that fit a data set better, in terms of a config: five sizes, and scales and aspect ratios for all levels.
 
-The numbers of scales and aspect ratios stay, and with them the network's size. What is raised is the mean best IoU,
-and before that the boxes that reach the positive threshold, on the grid as it is (`retinanet.diagnostics.anchors.recall`): a size
-that suits the boxes but not its level's stride gains nothing. The search begins at the config's own anchors and at
-dimension clusters, and goes uphill one number at a time.
+The numbers of scales and aspect ratios stay the same, and with them the size of the network. The search maximises the
+number of boxes that reach the positive threshold, then the mean best IoU, on the actual grid of cells (`recall`): a
+size that suits the boxes but not the stride of its level gains nothing. It starts from the config's own anchors and
+from dimension clusters, and climbs one number at a time.
 
 Legend: N boxes, 2 = (width, height) in canvas pixels.
 """
@@ -20,13 +20,13 @@ from retinanet.diagnostics.anchors.recall import AnchorRecall, PlacedBoxes, anch
 MOST_ROUNDS = 100
 
 SAMPLE = 4000
-"""Boxes that the search looks at, drawn at random; what it finds is judged on all."""
+"""Boxes that the search uses, drawn at random; its result is judged on all boxes."""
 STEPS = (0.3, 0.1, 0.03, 0.01)
-"""Relative changes that the search tries, each until none helps any more."""
+"""Relative changes that the search tries, each until none improves the fit."""
 LEAST_GAIN = 0.002
-"""Of mean best IoU: less is not worth another network."""
+"""Minimum gain in mean best IoU that justifies training another network."""
 LOST_BOX = 5.0
-"""IoU that the search reckons for a box below the positive threshold: far more than a better fit is worth."""
+"""Weight of a box at the positive threshold against the mean best IoU: far more than a better fit is worth."""
 
 Floats = NDArray[np.float64]
 
@@ -36,8 +36,8 @@ def suggest_anchors(
 ) -> tuple[AnchorSpec, AnchorRecall] | None:
     """Anchors with a higher mean best IoU than `spec`, and their recall; None where none are found.
 
-    now: the recall of `spec`. What is suggested is rounded as it will be written, has been measured on all boxes, gains
-    at least LEAST_GAIN and leaves no more boxes below the positive threshold. The same arguments give the same anchors.
+    now: the recall of `spec`. The suggestion is rounded as it is written, measured on all boxes, gains at least
+    LEAST_GAIN and leaves no more boxes below the positive threshold. The same arguments give the same anchors.
     """
     negative, positive = now.thresholds
     usable = np.flatnonzero((placed.sides_N2 > 0).all(axis=1))
@@ -63,7 +63,7 @@ def suggest_anchors(
 
 
 def from_clusters(sides_N2: Floats, spec: AnchorSpec, seed: int) -> AnchorSpec:
-    """As many sizes, scales and aspect ratios as `spec` has, from clusters of the boxes' areas and of their shapes."""
+    """Anchors with the numbers of sizes, scales and ratios of `spec`, from clusters of the boxes' areas and shapes."""
     areas_N = sides_N2.prod(axis=1)
     shapes_K2 = cluster_shapes(sides_N2 / np.sqrt(areas_N)[:, None], len(spec.aspect_ratios), seed)
     squares_N2 = np.sqrt(areas_N)[:, None].repeat(2, axis=1)
@@ -77,16 +77,16 @@ def from_clusters(sides_N2: Floats, spec: AnchorSpec, seed: int) -> AnchorSpec:
 
 
 def within_bounds(spec: AnchorSpec) -> AnchorSpec:
-    """Sizes that rise from level to level and are no smaller than their stride, below which cells leave gaps."""
+    """Sizes that rise from level to level and are at least the stride, below which cells leave gaps."""
     sizes = [max(size, float(stride)) for size, stride in zip(sorted(spec.sizes), STRIDES, strict=True)]
     return spec._replace(sizes=tuple(sizes))
 
 
 def climb(start: AnchorSpec, value: Callable[[AnchorSpec], float]) -> AnchorSpec:
-    """The end of a coordinate search uphill from `start`, within the bounds; every number moves by factors."""
+    """The local maximum that a coordinate search by factors reaches from `start`, within the bounds."""
     lengths = (len(start.sizes), len(start.scales), len(start.aspect_ratios))
     numbers = [*start.sizes, *start.scales, *start.aspect_ratios]
-    # The first scale stays: all sizes together do what it would.
+    # The first scale stays fixed: scaling all sizes has the same effect.
     free = [place for place in range(len(numbers)) if place != lengths[0]]
 
     def spec_of(values: list[float]) -> AnchorSpec:
@@ -110,7 +110,7 @@ def climb(start: AnchorSpec, value: Callable[[AnchorSpec], float]) -> AnchorSpec
 
 
 def written(spec: AnchorSpec) -> AnchorSpec:
-    """With rising scales from 1 and rising aspect ratios, every number to three digits."""
+    """The same anchors with scales rising from 1 and rising aspect ratios, every number rounded to three digits."""
     base = min(spec.scales)
     sizes = tuple(_digits(size * base) for size in spec.sizes)
     scales = tuple(sorted(_digits(scale / base) for scale in spec.scales))
@@ -140,16 +140,17 @@ def _digits(value: float) -> float:
 
 
 def shape_iou(a_N2: Floats, b_K2: Floats) -> Floats:
-    """(N, K) IoU of boxes that share one centre; sides must be above 0."""
+    """(N, K) IoU of boxes with a common centre; sides must be above 0."""
     shared_NK = np.minimum(a_N2[:, None], b_K2[None]).prod(axis=2)
-    return shared_NK / (a_N2.prod(axis=1)[:, None] + b_K2.prod(axis=1) - shared_NK)
+    iou_NK: Floats = shared_NK / (a_N2.prod(axis=1)[:, None] + b_K2.prod(axis=1) - shared_NK)
+    return iou_NK
 
 
 def cluster_shapes(shapes_N2: Floats, clusters: int, seed: int) -> Floats:
     """(K, 2) mean width and height of each cluster, in rising area; at least one shape is needed.
 
-    Starts as k-means++ does, from draws that depend on `seed` alone. A cluster that loses all its shapes stays where
-    it was, so with fewer distinct shapes than clusters some coincide.
+    k-means by IoU with the initialisation of k-means++, whose draws depend on `seed` only. A cluster that loses all its
+    shapes stays where it was, so with fewer distinct shapes than clusters some coincide.
     """
     centres_K2 = _spread_start(shapes_N2, clusters, np.random.default_rng(seed))
     nearest_N = np.full(len(shapes_N2), -1)

@@ -9,18 +9,12 @@ Legend: N annotations, 4 box coordinates.
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-from PIL import Image
-
-from retinanet.data.images import decode_image
 from retinanet.diagnostics.analysis import thumbnails
-from retinanet.display.drawing import Color, Picture, contact_sheet, draw_detections, save_picture
+from retinanet.display.drawing import add_title, contact_sheet, save_picture
 from retinanet.errors import DataError, list_errors
 from retinanet.scoring.analysis.scored import Scored
 from retinanet.scoring.analysis.thresholds import find_thresholds
 from retinanet.scoring.analysis.worst_images import ImageErrors, measure_images
-
-OBJECT_COLOR: Color = (255, 221, 51)
 
 
 class ThresholdedDetector(NamedTuple):
@@ -92,35 +86,18 @@ def find_files(rows: list[ImageDifference], ground_truth: dict[str, Any], folder
     return paths
 
 
-def draw_image_difference(
+def draw_side_by_side(
     path: Path, image_file: Path, row: ImageDifference, detectors: tuple[ThresholdedDetector, ThresholdedDetector]
 ) -> Path:
     """Ground truth and both detectors' detections side by side, written to `path`; returns the path.
 
-    Raises DataError for an image that cannot be read, and as `drawing.save_picture`.
+    Raises DataError for an image that cannot be read; otherwise as `drawing.save_picture`.
     """
-    truth = _draw_truth(image_file, detectors[0].scored, row.image)
-    panels = [contact_sheet([truth], 1, f"ground truth: {sum(row.first[::2])} objects")]
+    truth = thumbnails.draw_objects(image_file, detectors[0].scored, row.image)
+    panels = [add_title(truth, f"ground truth: {sum(row.first[::2])} objects")]
     for detector in detectors:
-        try:
-            drawn = thumbnails.draw_scored_image(image_file, detector.scored, row.image, detector.errors.score)
-        except OSError as error:
-            raise DataError(f"{image_file}: cannot be read ({error}); replace the file") from error
+        drawn = thumbnails.draw_verdicts(image_file, detector.scored, row.image, detector.errors.score)
         right, false, missed = detector.counts(row.image)
-        panels.append(contact_sheet([drawn], 1, f"{detector.name}: {right} right, {false} false, {missed} missed"))
+        panels.append(add_title(drawn, f"{detector.name}: {right} right, {false} false, {missed} missed"))
     save_picture(path, contact_sheet(panels, 3))
     return path
-
-
-def _draw_truth(image_file: Path, scored: Scored, image: int) -> Picture:
-    """The image at the size of the detectors' panels, with its objects (without crowd)."""
-    stored = decode_image(image_file).permute(1, 2, 0).numpy()
-    scale = thumbnails.SIDE / max(stored.shape[:2])
-    size = (max(1, round(stored.shape[1] * scale)), max(1, round(stored.shape[0] * scale)))
-    small = np.array(Image.fromarray(stored).resize(size, Image.Resampling.BILINEAR))
-    objects, class_names = scored.objects, scored.names()
-    mine = np.flatnonzero((objects.image_N == image) & ~objects.crowd_N)
-    boxes_N4 = objects.boxes_N4[mine] * scale
-    boxes_N4[:, 2:] += boxes_N4[:, :2]
-    names = [class_names[k] for k in objects.class_N[mine].tolist()]
-    return draw_detections(small, boxes_N4, names, [OBJECT_COLOR] * len(names), enlarge=1)

@@ -26,7 +26,7 @@ from retinanet.diagnostics.compare.images import (
     ImageDifference,
     ThresholdedDetector,
     at_best_threshold,
-    draw_image_difference,
+    draw_side_by_side,
     find_files,
     image_differences,
     most_different,
@@ -43,9 +43,10 @@ from retinanet.diagnostics.compare.tables import (
     overall_table,
     sizes_table,
 )
+from retinanet.display.console import print_plain
 from retinanet.display.document.blocks import Block, Heading, Listing, Paragraph, Picture, Table
 from retinanet.display.document.html import render_html
-from retinanet.files import Cell, make_folder, write_csv, write_json, write_text
+from retinanet.files import CsvValue, make_folder, write_csv, write_json, write_text
 from retinanet.scoring.analysis.scored import score_detections
 from retinanet.scoring.columns import detection_columns, truth_columns
 from retinanet.scoring.evaluation import METRIC_NAMES
@@ -237,7 +238,7 @@ def image_blocks(
         make_folder(folder / "images")
         blocks.append(Paragraph(f"Detections: {LEGEND}.", quiet=True))
     for number, (row, file) in enumerate(shown, 1):
-        picture = draw_image_difference(folder / "images" / f"{number:02d}_{row.image_id}.jpg", file, row, pair)
+        picture = draw_side_by_side(folder / "images" / f"{number:02d}_{row.image_id}.jpg", file, row, pair)
         fewer, more = ("B", "A") if row.gain > 0 else ("A", "B")
         caption = f"{row.name}: {fewer} makes {abs(row.gain)} fewer errors than {more}."
         blocks.append(Picture(picture, f"Ground truth, A and B on {row.name}", caption))
@@ -271,11 +272,11 @@ def write_comparison_files(
     write_json(folder / "compare.json", content, indent=1)
     header = ("name", "A", "B", "difference", "low", "high", "p", "p_holm", "verdict", "images_with_objects")
     write_csv(folder / "differences.csv", header, (*comparison.overall, *comparison.sizes))
-    classes: list[tuple[Cell, ...]] = [(*found, counts[found.name]) for found in comparison.classes]
+    classes: list[tuple[CsvValue, ...]] = [(*found, counts[found.name]) for found in comparison.classes]
     write_csv(folder / "classes.csv", (*header, "objects"), classes)
     write_csv(folder / "resamples.csv", METRIC_NAMES, comparison.resampled_RM.tolist())
     names = [f"{letter}_{count}" for letter in "AB" for count in ("right", "false", "missed")]
-    image_rows: list[list[Cell]] = [[row.image_id, row.name, *row.first, *row.second, row.gain] for row in rows]
+    image_rows: list[list[CsvValue]] = [[row.image_id, row.name, *row.first, *row.second, row.gain] for row in rows]
     write_csv(folder / "images.csv", ("image_id", "file_name", *names, "errors_fewer_in_B"), image_rows)
 
 
@@ -323,8 +324,3 @@ def terminal_table(table: Table, leave_out: Sequence[str] = ()) -> rich.table.Ta
     for row in table.rows:
         shown.add_row(*(rich.text.Text(row.cells[column]) for column in kept))
     return shown
-
-
-def print_plain(console: Console, text: str) -> None:
-    """Print text without markup and colours."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,49 +1,44 @@
-"""The paper's Figure 4 for any checkpoint: which anchors carry the class loss under which loss.
+"""The paper's Figure 4 for any checkpoint: which anchors carry the class loss, under which loss.
 
-The network stays as trained, only the loss changes, as in the paper. What a sample is stands in
-`samples`. Curves are normalised, so a loss's weight and normaliser do not matter to them. Nor does
-alpha to the negatives'; to the positives' it does a little, because a positive's other classes weigh 1 - alpha.
+The network stays as trained and only the loss changes, as in the paper. `samples` defines a sample. Curves are
+normalised, so a loss's weight and normaliser have no effect on them. Nor has alpha on those of negatives; on those of
+positives it has a small one, because the other classes of a positive have weight 1 - alpha.
 """
 
-import csv
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
 from retinanet.build import build_assign_rule, build_class_loss, build_criterion, build_resize_rule
 from retinanet.config.class_losses import ClassLossKeys
-from retinanet.data.coco import CocoDataset, first_images, load_coco
-from retinanet.diagnostics.loss_distribution.curves import (
-    HARDEST_FRACTIONS,
-    Breakdown,
-    Spread,
-    cumulative_loss,
-    curve_of,
-    spread_of,
-)
+from retinanet.data.coco import CocoDataset
+from retinanet.diagnostics.loss_distribution.curves import HARDEST_FRACTIONS, Breakdown, Distribution, distribution_of
 from retinanet.diagnostics.loss_distribution.losses import build_losses, check_head, default_losses, name_losses
-from retinanet.diagnostics.loss_distribution.plot import LossCurves, draw_distribution
+from retinanet.diagnostics.loss_distribution.plot import draw_distribution
 from retinanet.diagnostics.loss_distribution.samples import LossSamples, Measure, sample_losses
+from retinanet.display.console import print_plain
 from retinanet.display.progress import image_progress
 from retinanet.errors import ConfigError, DataError, list_errors
 from retinanet.evaluation.saved import SavedDetector, check_categories, load_detector
-from retinanet.files import make_folder, write_json, write_text
+from retinanet.evaluation.splits import Split, load_split
+from retinanet.files import CsvValue, make_folder, write_csv, write_json
 from retinanet.losses.classification import ClassificationLoss
+
+KINDS = ("positives", "negatives")
 
 
 class LossReport(NamedTuple):
-    """One loss: its keys, and how its loss is spread."""
+    """One loss and how it is distributed."""
 
+    name: str
     options: ClassLossKeys
-    curves: LossCurves
-    positives: Spread
-    negatives: Spread
+    distributions: Mapping[str, Distribution]
+    """Of each of KINDS."""
     positives_share: float
-    """Positives' part of the whole class loss of all images used, 0..1."""
+    """Fraction of the whole class loss of all images used that positives carry."""
 
 
 def draw_loss_distribution(
@@ -51,19 +46,19 @@ def draw_loss_distribution(
     overrides: list[str],
     *,
     losses: list[str],
-    split: Literal["val", "train"] = "val",
+    split: Split = "val",
     most_images: int | None = None,
     output: Path | None = None,
 ) -> None:
     """Measure a checkpoint's class losses and write loss_distribution.png, curves.csv, shares.csv and summary.json.
 
-    losses: texts as `build_losses` takes; empty gives `default_losses`. Images of the split are drawn at random (by the
-    config's seed) until the paper's numbers of anchors, `most_images` or the end is reached. Everything goes into
-    `output`, else into loss_distribution/ of the run's folder. Raises ConfigError for losses that cannot be read, do
-    not fit the checkpoint's head or are zero everywhere, DataError for data without any positive anchor.
+    losses: texts as for `build_losses`; none gives `default_losses`. Images of the split are drawn at random (by the
+    config's seed) until the paper's numbers of anchors, `most_images` or the end is reached. The files are written to
+    `output`, by default loss_distribution/ of the run's folder. Raises ConfigError for losses that cannot be read, do
+    not fit the checkpoint's head or are zero everywhere, DataError for data without a positive anchor.
     """
     if most_images is not None and most_images < 1:
-        raise ConfigError(f"--images: wants a whole number of at least 1, got {most_images}")
+        raise ConfigError(f"--images: expected an integer of at least 1, got {most_images}")
     if any(word.strip().startswith("loss.classification") for word in overrides):
         raise ConfigError("loss.classification: the checkpoint's network stays as trained; name losses with --loss")
     given = build_losses(losses)
@@ -72,7 +67,9 @@ def draw_loss_distribution(
     named = name_losses(given or default_losses(trained_with))
     built = {name: build_class_loss(options) for name, options in named.items()}
     check_head(trained_with, len(saved.categories), built, path)
-    dataset = load_split(saved, split, path)
+    data = saved.config.data
+    dataset = load_split(data, split, data.check_images)
+    check_categories(saved.categories, dataset, path)
     home = path.parent.parent if path.parent.name == "checkpoints" else path.parent
     folder = output or home / "loss_distribution"
     make_folder(folder)
@@ -84,23 +81,11 @@ def draw_loss_distribution(
     write_results(folder, reports, samples, saved.step, f"{path}, {split} split ({dataset.annotation_file.name})")
     console = Console()
     console.print(summary_table(reports))
-    console.print(f"written to {folder}/", markup=False, highlight=False, soft_wrap=True)
-
-
-def load_split(saved: SavedDetector, split: Literal["val", "train"], path: Path) -> CocoDataset:
-    """The data set of the checkpoint's config, validated. DataError where its classes are not the checkpoint's."""
-    data = saved.config.data
-    root = Path(data.root)
-    if split == "val":
-        dataset = load_coco(root / data.val_annotations, root / data.val_images, data.check_images)
-    else:
-        dataset = load_coco(root / data.train_annotations, root / data.train_images, data.check_images)
-    check_categories(saved.categories, dataset, path)
-    return first_images(dataset, data.limit)
+    print_plain(console, f"written to {folder}/")
 
 
 def build_measure(saved: SavedDetector, losses: dict[str, ClassificationLoss]) -> Measure:
-    """What `sample_losses` needs, from the checkpoint's config."""
+    """The arguments of `sample_losses`, from the checkpoint's config."""
     config = saved.config
     parts = build_criterion(config)
     return Measure(
@@ -117,7 +102,7 @@ def build_measure(saved: SavedDetector, losses: dict[str, ClassificationLoss]) -
 
 
 def check_samples(samples: LossSamples, names: Sequence[str], dataset: CocoDataset) -> None:
-    """DataError where an image set has no positive or no negative anchor, ConfigError where a loss is zero on all."""
+    """Raise DataError where no anchor is positive or none is negative, ConfigError for a loss that is always zero."""
     kinds = {"positive": samples.positives_SP, "negative": samples.negatives_SN}
     for kind, losses_SN in kinds.items():
         if not losses_SN.shape[1]:
@@ -136,24 +121,23 @@ def check_samples(samples: LossSamples, names: Sequence[str], dataset: CocoDatas
 
 
 def report_loss(name: str, options: ClassLossKeys, samples: LossSamples, index: int) -> LossReport:
-    """Curves and numbers of the loss at `index` of the samples."""
-    losses = (samples.positives_SP[index], samples.negatives_SN[index])
-    (positives, spread_P), (negatives, spread_N) = (
-        (curve_of(cumulative), spread_of(loss_N, cumulative))
-        for loss_N, cumulative in ((loss_N, cumulative_loss(loss_N)) for loss_N in losses)
-    )
+    """The distributions of the loss at `index` of the samples."""
+    distributions = {
+        kind: distribution_of(losses_SN[index])
+        for kind, losses_SN in zip(KINDS, (samples.positives_SP, samples.negatives_SN))
+    }
     (labels,) = (breakdown for breakdown in samples.breakdowns if breakdown.by == "label")
     share = float(labels.shares_SG()[index, labels.names.index("positives")])
-    return LossReport(options, LossCurves(name, positives, negatives), spread_P, spread_N, share)
+    return LossReport(name=name, options=options, distributions=distributions, positives_share=share)
 
 
 def write_results(folder: Path, reports: Sequence[LossReport], samples: LossSamples, step: int, source: str) -> None:
-    """The picture, both CSV files and the summary of one measurement."""
-    names = [report.curves.name for report in reports]
-    write_text(folder / "curves.csv", csv_text(("loss", "anchors", "fraction", "cumulative"), curve_rows(reports)))
+    """Write the picture, both CSV files and the summary of one measurement."""
+    names = [report.name for report in reports]
+    write_csv(folder / "curves.csv", ("loss", "anchors", "fraction", "cumulative"), curve_rows(reports))
     header = ("loss", "of", "by", "name", "anchors", "anchor_share", "loss_share")
-    write_text(folder / "shares.csv", csv_text(header, share_rows(names, samples.breakdowns)))
-    counts = {name: int(count) for name, count in zip(("positives", "negatives"), samples.breakdowns[0].anchors_G)}
+    write_csv(folder / "shares.csv", header, share_rows(names, samples.breakdowns))
+    counts = dict(zip(KINDS, samples.breakdowns[0].anchors_G.tolist()))
     summary = {
         "source": source,
         "step": step,
@@ -163,33 +147,25 @@ def write_results(folder: Path, reports: Sequence[LossReport], samples: LossSamp
         "losses": [loss_summary(report) for report in reports],
     }
     write_json(folder / "summary.json", summary, indent=1)
-    kept = {"positives": reports[0].positives.samples, "negatives": reports[0].negatives.samples}
+    kept = {kind: distribution.spread.samples for kind, distribution in reports[0].distributions.items()}
     drawn = " and ".join(
         f"all {count:,} {kind}" if kept[kind] == count else f"{kept[kind]:,} of {count:,} {kind}"
         for kind, count in counts.items()
     )
     title = f"{source}\n{samples.images:,} images; curves of {drawn}"
-    curves = [report.curves for report in reports]
+    curves = {kind: {report.name: report.distributions[kind].curve for report in reports} for kind in KINDS}
     draw_distribution(folder / "loss_distribution.png", title, curves, samples.breakdowns)
 
 
-def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def curve_rows(reports: Sequence[LossReport]) -> Iterable[Sequence[object]]:
-    """Rows of curves.csv: loss, positives or negatives, fraction of the samples, their part of the loss."""
+def curve_rows(reports: Sequence[LossReport]) -> Iterable[Sequence[CsvValue]]:
+    """Rows of curves.csv: loss, positives or negatives, fraction of the samples, their fraction of the loss."""
     for report in reports:
-        for kind, curve in (("positives", report.curves.positives), ("negatives", report.curves.negatives)):
+        for kind, (curve, _) in report.distributions.items():
             for fraction, cumulative in zip(curve.fraction_M.tolist(), curve.cumulative_M.tolist()):
-                yield report.curves.name, kind, f"{fraction:.9g}", f"{cumulative:.9g}"
+                yield report.name, kind, f"{fraction:.9g}", f"{cumulative:.9g}"
 
 
-def share_rows(names: Sequence[str], breakdowns: Iterable[Breakdown]) -> Iterable[Sequence[object]]:
+def share_rows(names: Sequence[str], breakdowns: Iterable[Breakdown]) -> Iterable[Sequence[CsvValue]]:
     """Rows of shares.csv: for each loss, `of` and `by`, both shares sum to 1."""
     for breakdown in breakdowns:
         anchor_shares = breakdown.anchor_shares_G().tolist()
@@ -200,23 +176,17 @@ def share_rows(names: Sequence[str], breakdowns: Iterable[Breakdown]) -> Iterabl
 
 
 def loss_summary(report: LossReport) -> dict[str, Any]:
-    """What summary.json says of one loss; the keys of `hardest` are fractions of the samples."""
+    """The entry of one loss in summary.json; the keys of `hardest` are fractions of the samples."""
     spreads = {
-        kind: {
-            "samples": spread.samples,
-            "mean": spread.mean,
-            "hardest": {f"{part:g}": share for part, share in zip(HARDEST_FRACTIONS, spread.hardest, strict=True)},
-            "half": spread.half,
-            "effective": spread.effective,
-        }
-        for kind, spread in (("positives", report.positives), ("negatives", report.negatives))
+        kind: spread._asdict() | {"hardest": {f"{part:g}": s for part, s in zip(HARDEST_FRACTIONS, spread.hardest)}}
+        for kind, (_, spread) in report.distributions.items()
     }
     options = report.options.model_dump(mode="json")
-    return {"name": report.curves.name, "options": options, "positives_share": report.positives_share, **spreads}
+    return {"name": report.name, "options": options, "positives_share": report.positives_share, **spreads}
 
 
 def summary_table(reports: Sequence[LossReport]) -> Table:
-    """The numbers that the picture is looked at for."""
+    """The main numbers of the picture."""
     title = "Share of the loss that the hardest anchors carry"
     table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column("\nloss", no_wrap=True)
@@ -225,10 +195,10 @@ def summary_table(reports: Sequence[LossReport]) -> Table:
     for column in ("half of\nneg. in", "effective\nneg.", "pos. of\nall"):
         table.add_column(column, justify="right", no_wrap=True)
     for report in reports:
-        negatives = report.negatives
+        positives, negatives = (report.distributions[kind].spread for kind in KINDS)
         table.add_row(
-            report.curves.name,
-            f"{report.positives.hardest[-1]:.1%}",
+            report.name,
+            f"{positives.hardest[-1]:.1%}",
             *(f"{share:.1%}" for share in reversed(negatives.hardest)),
             f"{100 * negatives.half:.2g} %",
             f"{negatives.effective:,.0f}",

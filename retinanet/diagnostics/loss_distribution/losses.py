@@ -1,4 +1,4 @@
-"""Which class losses a checkpoint's figure compares: read from a command line, or the paper's; named; checked."""
+"""The class losses that are compared on a checkpoint: read from a command line or the paper's, named and checked."""
 
 import re
 from collections.abc import Sequence
@@ -24,8 +24,8 @@ GAMMAS = (0.0, 0.5, 1.0, 2.0)
 def build_losses(texts: list[str]) -> list[AnyClassLossKeys]:
     """Losses from texts such as `focal`, `kind=focal,gamma=2,alpha=0.25` or `{kind: ohem, batch: 256}`.
 
-    The keys are those of config loss.classification; keys left out have the kind's defaults. Raises ConfigError with
-    the errors of all texts.
+    The keys are those of `loss.classification` in a config; missing keys have the kind's defaults. Raises ConfigError
+    with the errors of all texts.
     """
     found: list[AnyClassLossKeys] = []
     errors: list[str] = []
@@ -51,7 +51,7 @@ def build_losses(texts: list[str]) -> list[AnyClassLossKeys]:
 
 
 def default_losses(trained_with: AnyClassLossKeys) -> list[AnyClassLossKeys]:
-    """The paper's four gammas for the head that `trained_with` asks for, with its alpha where it has one."""
+    """Focal losses with the paper's four gammas for the head of `trained_with`, with its alpha where it has one."""
     match trained_with:
         case SoftmaxFocalKeys(alpha=alpha) | SoftmaxCrossEntropyKeys(alpha=alpha):
             return [SoftmaxFocalKeys(alpha=alpha, gamma=gamma) for gamma in GAMMAS]
@@ -64,15 +64,15 @@ def default_losses(trained_with: AnyClassLossKeys) -> list[AnyClassLossKeys]:
 def name_losses(losses: Sequence[AnyClassLossKeys]) -> dict[str, AnyClassLossKeys]:
     """Short names: the kind with the keys that differ from its defaults or among the given losses of the kind.
 
-    Losses that are equal but for their weight, which no share depends on, become one.
+    Losses that differ in their weight only become one, since no share depends on the weight.
     """
     keys = [loss.model_dump(exclude={"kind", "weight"}) for loss in losses]
     named = {}
     for loss, own in zip(losses, keys):
         fields = type(loss).model_fields
-        rivals = [other for rival, other in zip(losses, keys) if rival.kind == loss.kind]
+        of_kind = [other for other_loss, other in zip(losses, keys) if other_loss.kind == loss.kind]
         shown = [
-            key for key in own if own[key] != fields[key].default or any(other[key] != own[key] for other in rivals)
+            key for key in own if own[key] != fields[key].default or any(other[key] != own[key] for other in of_kind)
         ]
         named[" ".join([loss.kind, *(f"{key} {_written(own[key])}" for key in shown)])] = loss
     return named
@@ -87,14 +87,14 @@ def _written(value: object) -> str:
 def check_head(
     trained_with: AnyClassLossKeys, classes: int, losses: dict[str, ClassificationLoss], source: Path
 ) -> None:
-    """ConfigError where a loss asks for another number of outputs than the class head of `source` has."""
+    """Raise ConfigError where a loss needs another number of outputs than the class head of `source` has."""
     any_prior = 0.5
     outputs = len(build_class_loss(trained_with).prior_bias(any_prior, classes))
-    wanted = {name: len(loss.prior_bias(any_prior, classes)) for name, loss in losses.items()}
-    wrong = [f"{name} (wants {count})" for name, count in wanted.items() if count != outputs]
+    needed = {name: len(loss.prior_bias(any_prior, classes)) for name, loss in losses.items()}
+    wrong = [f"{name} (needs {count})" for name, count in needed.items() if count != outputs]
     if wrong:
-        ours, theirs = ("softmax", "sigmoid") if outputs > classes else ("sigmoid", "softmax")
+        head, other = ("softmax", "sigmoid") if outputs > classes else ("sigmoid", "softmax")
         raise ConfigError(
-            f"--loss: {source} was trained with {trained_with.kind}: its {ours} head has {outputs} outputs an anchor "
-            f"for {classes} classes, which does not fit the {theirs} loss {', '.join(wrong)}; give {ours} losses only"
+            f"--loss: {source} was trained with {trained_with.kind}: its {head} head has {outputs} outputs per anchor "
+            f"for {classes} classes, which does not fit the {other} loss {', '.join(wrong)}; give {head} losses only"
         )

@@ -1,9 +1,9 @@
 """A trained network's class losses, anchor by anchor, over images drawn at random.
 
-A sample is an anchor (the paper's "window"), its loss summed over its classes: what the losses of this project
-return, and the only unit that softmax and hard mining have too. Network, padding and assignment are those of
-training, images are not augmented, ignored anchors are in no sample, and anchors that a loss leaves out (hard mining,
-random minibatches) count with loss 0.
+A sample is an anchor (the paper's "window") with its loss summed over its classes: this is what the losses of this
+project return, and the only unit that softmax and hard mining have as well. Network, padding and assignment are those
+of training, images are not augmented, ignored anchors are in no sample, and anchors that a loss leaves out (hard
+mining, random minibatches) count with loss 0.
 
 Legend: S losses, B images of a batch, A anchors, L levels, K classes, P positives and N negatives of a batch.
 """
@@ -23,33 +23,30 @@ from retinanet.data.loader import eval_batches
 from retinanet.data.transforms import ResizeRule, normalise, to_device
 from retinanet.detection.anchors import Pyramid, pyramid_anchors
 from retinanet.detection.assign import AssignRule, BatchAssignment, assign_batch
+from retinanet.diagnostics.anchors.recall import LEVELS
 from retinanet.diagnostics.loss_distribution.curves import Breakdown
 from retinanet.errors import NumericalError
 from retinanet.evaluation.detector import Detector
 from retinanet.losses.box import BoxRegressionLoss
 from retinanet.losses.classification import ClassificationLoss
 from retinanet.losses.criterion import image_seeds
+from retinanet.scoring.matches import AREA_RANGES, AREAS
 from retinanet.structures import BACKGROUND, Batch, ClassTargets
 
 MOST_POSITIVES = 100_000
 MOST_NEGATIVES = 10_000_000
-"""About as many as the paper's Figure 4 has; images are read until both are reached."""
+"""About the numbers of the paper's Figure 4; images are read until both are reached."""
 ROUND_IMAGES = 256
-"""Images between two looks at the counts. Batches of a round share canvases, rounds are drawn at random."""
-
-SIZE_NAMES = ("small", "medium", "large")
-SIZE_BOUNDS = (32.0**2, 96.0**2)
-"""COCO's areas in pixels of the stored image from which a box is medium, and large."""
-LEVEL_NAMES = ("P3", "P4", "P5", "P6", "P7")
+"""Images between two checks of the counts. Batches of a round share canvases, rounds are drawn at random."""
 
 
 class Measure(NamedTuple):
-    """What is measured, and with what."""
+    """The detector and the losses to measure, and how."""
 
     detector: Detector
     losses: tuple[ClassificationLoss, ...]
     names: tuple[str, ...]
-    """Of the losses, for messages."""
+    """Names of the losses, for messages."""
     box_loss: BoxRegressionLoss
     """Weighted as in training; a hard-mining loss may rank by it."""
     rule: AssignRule
@@ -57,7 +54,7 @@ class Measure(NamedTuple):
     batch_size: int
     workers: int
     seed: int
-    """Decides the order of images and every other draw."""
+    """Determines the order of images and every other random choice."""
 
 
 class LossSamples(NamedTuple):
@@ -65,14 +62,14 @@ class LossSamples(NamedTuple):
 
     images: int
     positives_SP: NDArray[np.float32]
-    """Uniform sample of all positives of the images; likewise negatives_SN."""
+    """Uniform sample of all positives of the images; negatives_SN likewise."""
     negatives_SN: NDArray[np.float32]
     breakdowns: tuple[Breakdown, ...]
-    """Sums over all anchors of the images, not over the sample alone."""
+    """Sums over all anchors of the images, not only over the samples."""
 
 
 class ThinnedLosses:
-    """A uniform sample of columns (S, n) in bounded memory: once 1.5 * `most` are held, half are dropped at random."""
+    """A uniform sample of columns (S, n) in bounded memory: beyond 1.5 * `most`, half are dropped at random."""
 
     def __init__(self, most: int, seed: Sequence[int]) -> None:
         self.most, self.seen = most, 0
@@ -81,7 +78,7 @@ class ThinnedLosses:
         self._parts: list[NDArray[np.float32]] = []
 
     def add(self, losses_SN: NDArray[np.float32]) -> None:
-        """Take in more columns; each stays with the same chance as those before."""
+        """Add columns; each stays with the same probability as those before."""
         self.seen += losses_SN.shape[1]
         self._keep(losses_SN, self._chance)
         while self._held > 1.5 * self.most:
@@ -96,81 +93,62 @@ class ThinnedLosses:
         self._held += kept.shape[1]
 
     def columns(self, losses: int) -> NDArray[np.float32]:
-        """What is held, (S, n)."""
+        """The columns that were kept, (S, n)."""
         return np.concatenate([np.zeros((losses, 0), dtype=np.float32), *self._parts], axis=1)
 
 
-class GroupSums:
-    """Anchors counted, and their losses summed, by group. Arguments as the fields of `Breakdown`."""
-
-    def __init__(self, of: str, by: str, names: tuple[str, ...], losses: int) -> None:
-        self.of, self.by, self.names = of, by, names
-        self.anchors_G = np.zeros(len(names), dtype=np.int64)
-        self.loss_SG = np.zeros((losses, len(names)))
-
-    def add(self, losses_SN: NDArray[np.float32], group_N: NDArray[np.int64]) -> None:
-        """Add anchors with their groups."""
-        self.anchors_G += np.bincount(group_N, minlength=len(self.names))
-        for row_G, loss_N in zip(self.loss_SG, losses_SN, strict=True):
-            row_G += np.bincount(group_N, weights=loss_N, minlength=len(self.names))
-
-    def breakdown(self) -> Breakdown:
-        return Breakdown(self.of, self.by, self.names, self.anchors_G, self.loss_SG)
-
-
 class Tally:
-    """Everything that is remembered of the batches."""
+    """Samples and breakdowns of the batches so far."""
 
     def __init__(self, losses: int, classes: tuple[str, ...], seed: int) -> None:
         self.losses, self.images = losses, 0
         self.positives = ThinnedLosses(MOST_POSITIVES, (seed, 1))
         self.negatives = ThinnedLosses(MOST_NEGATIVES, (seed, 2))
-        self._positive_levels = GroupSums("positives", "level", LEVEL_NAMES, losses)
-        self._negative_levels = GroupSums("negatives", "level", LEVEL_NAMES, losses)
-        self._sizes = GroupSums("positives", "size", SIZE_NAMES, losses)
-        self._classes = GroupSums("positives", "class", classes, losses)
+        groups = (
+            ("all", "label", ("positives", "negatives")),
+            ("all", "level", LEVELS),
+            ("positives", "level", LEVELS),
+            ("negatives", "level", LEVELS),
+            ("positives", "size", AREAS[1:]),
+            ("positives", "class", classes),
+        )
+        self.breakdowns = tuple(Breakdown.empty(of, by, names, losses) for of, by, names in groups)
 
     def full(self) -> bool:
-        """Whether as many of both kinds were seen as the figure needs."""
+        """Whether the images so far have as many anchors of both kinds as the figure needs."""
         return self.positives.seen >= self.positives.most and self.negatives.seen >= self.negatives.most
 
     def add(self, batch: Batch, assignment: BatchAssignment, pyramid: Pyramid, losses_SBA: Tensor) -> None:
-        """Remember one batch; every tensor but the batch's may be on any device."""
+        """Add one batch; every tensor except the batch's may be on any device."""
         self.images += len(batch.targets)
         labels_BA, losses = assignment.labels_BA.cpu(), losses_SBA.cpu()
-        positive_BA, negative_BA = labels_BA >= 0, labels_BA == BACKGROUND
-        level_A = torch.repeat_interleave(torch.arange(len(LEVEL_NAMES)), torch.tensor(pyramid.level_sizes))
-        level_BA = level_A.expand(labels_BA.shape)
-        losses_SP, losses_SN = losses[:, positive_BA].numpy(), losses[:, negative_BA].numpy()
-        self.positives.add(losses_SP)
-        self.negatives.add(losses_SN)
-        self._positive_levels.add(losses_SP, level_BA[positive_BA].numpy())
-        self._negative_levels.add(losses_SN, level_BA[negative_BA].numpy())
-        image_P = assignment.image_P.cpu()
+        level_A = torch.repeat_interleave(torch.arange(len(LEVELS)), torch.tensor(pyramid.level_sizes))
+        label, level, *of_levels, sizes, classes = self.breakdowns
+        positive_BA = labels_BA >= 0
+        for kind, chosen_BA in enumerate((positive_BA, labels_BA == BACKGROUND)):
+            losses_SN = losses[:, chosen_BA].numpy()
+            level_N = level_A.expand(labels_BA.shape)[chosen_BA].numpy()
+            (self.positives, self.negatives)[kind].add(losses_SN)
+            label.add(losses_SN, np.full(len(level_N), kind))
+            level.add(losses_SN, level_N)
+            of_levels[kind].add(losses_SN, level_N)
+        image_P, losses_SP = assignment.image_P.cpu(), losses[:, positive_BA].numpy()
         areas_P = original_areas(assignment.boxes_P4.cpu(), batch.sizes_B2[image_P], batch.original_sizes_B2[image_P])
-        self._sizes.add(losses_SP, np.digitize(areas_P.numpy(), SIZE_BOUNDS))
-        self._classes.add(losses_SP, labels_BA[positive_BA].numpy())
+        sizes.add(losses_SP, np.digitize(areas_P.numpy(), [least for least, _ in AREA_RANGES[2:]]))
+        classes.add(losses_SP, labels_BA[positive_BA].numpy())
 
     def samples(self) -> LossSamples:
-        """What was remembered, with the sums of positives and negatives together."""
-        positive, negative = self._positive_levels.breakdown(), self._negative_levels.breakdown()
-        levels = Breakdown(
-            "all", "level", LEVEL_NAMES, positive.anchors_G + negative.anchors_G, positive.loss_SG + negative.loss_SG
+        """The samples and breakdowns of all batches."""
+        return LossSamples(
+            images=self.images,
+            positives_SP=self.positives.columns(self.losses),
+            negatives_SN=self.negatives.columns(self.losses),
+            breakdowns=self.breakdowns,
         )
-        labels = Breakdown(
-            "all",
-            "label",
-            ("positives", "negatives"),
-            np.array([positive.anchors_G.sum(), negative.anchors_G.sum()]),
-            np.stack([positive.loss_SG.sum(axis=1), negative.loss_SG.sum(axis=1)], axis=1),
-        )
-        rest = (positive, negative, self._sizes.breakdown(), self._classes.breakdown())
-        columns = (self.positives.columns(self.losses), self.negatives.columns(self.losses))
-        return LossSamples(self.images, *columns, (labels, levels, *rest))
 
 
 def original_areas(boxes_P4: Tensor, sizes_P2: Tensor, original_sizes_P2: Tensor) -> Tensor:
-    """(P,) areas in pixels of the stored image of boxes in the canvas frame; sizes are (height, width)."""
+    """(P,) areas, in pixels of the stored image, of boxes in the canvas frame; sizes are (height, width)."""
     scale_P2 = original_sizes_P2.double() / sizes_P2.double()
     width_P, height_P = (boxes_P4[:, 2:] - boxes_P4[:, :2]).double().unbind(dim=1)
     return width_P * scale_P2[:, 1] * height_P * scale_P2[:, 0]
@@ -180,7 +158,7 @@ def original_areas(boxes_P4: Tensor, sizes_P2: Tensor, original_sizes_P2: Tensor
 def batch_losses(measure: Measure, batch: Batch) -> tuple[BatchAssignment, Pyramid, Tensor]:
     """The assignment, the anchors and every loss of every anchor, (S, B, A) float32, with normaliser 1.
 
-    A loss with a normaliser of its own keeps that, an image weighing 1. Raises NumericalError where a loss of an
+    A loss with its own normaliser keeps it, and every image has weight 1. Raises NumericalError where the loss of an
     anchor is not finite.
     """
     detector = measure.detector
@@ -220,7 +198,7 @@ def sample_losses(
 ) -> LossSamples:
     """Losses over images of the data set in random order, until MOST_POSITIVES and MOST_NEGATIVES are reached.
 
-    most_images: end there at the latest; None: at the end of the data set. on_batch is told the images of each batch.
+    most_images: use at most this number of images; None: all. on_batch is called with the number of images of a batch.
     """
     order = np.random.default_rng([measure.seed, 0]).permutation(len(dataset.images))[:most_images].tolist()
     tally = Tally(len(measure.losses), tuple(category.name for category in dataset.categories), measure.seed)

@@ -1,4 +1,4 @@
-"""A report as a list of blocks, which `document.html` and `document.markdown` turn into files."""
+"""The blocks of a report, which `document.html` and `document.markdown` turn into files."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -34,18 +34,18 @@ class TableRow(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table with a title; the first column names the row, all others are set right unless in `left_columns`."""
+    """A table with a title. The first column names the row; columns not in `left_columns` are aligned right."""
 
     title: str
     header: tuple[str, ...]
     rows: tuple[TableRow, ...]
     left_columns: tuple[int, ...] = (0,)
     folded: bool = False
-    """Shown when its title is clicked, where that is possible."""
+    """Shown only after a click on its title, where that is possible."""
 
 
 class Picture(NamedTuple):
-    """A PNG or JPEG with what it shows."""
+    """A PNG or JPEG with its description."""
 
     path: Path
     alt: str
@@ -61,7 +61,7 @@ class Gallery(NamedTuple):
 
 
 class Code(NamedTuple):
-    """Lines of a config, verbatim, behind a title."""
+    """Lines of a config, verbatim, below a title."""
 
     title: str
     text: str

@@ -1,13 +1,14 @@
-"""A report as one HTML file that needs nothing else: pictures as data URIs, no script, no network."""
+"""A report as one self-contained HTML file: pictures as data URIs, no script, no network."""
 
 import base64
 from collections.abc import Sequence
 from html import escape
+from typing import assert_never
 
 from retinanet.display.document.blocks import Block, Code, Gallery, Heading, Listing, Paragraph, Picture, Table
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-"""What a browser may load for this file: nothing but what is in it."""
+"""What a browser may load for this file: only what is in it."""
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #ffffff; --ink: #1d1d1f; --quiet: #5c5c62; --rule: #c9c9ce;
@@ -15,7 +16,7 @@ STYLE = """
 @media (prefers-color-scheme: dark) {
   :root { --paper: #161618; --ink: #e7e7ea; --quiet: #a2a2aa; --rule: #46464d; --shade: #222226; --warn: #ffb27a;
     --warn-shade: #2d231b; } }
-* { box-resize_rule: border-box; }
+* { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink); line-height: 1.5;
   font: 16px/1.5 Charter, "Bitstream Charter", "Iowan Old Style", "Palatino Linotype", Georgia, serif; }
 main { max-width: 82rem; margin: 0 auto; padding: 2.5rem 1.5rem 5rem; }
@@ -61,7 +62,7 @@ details summary { cursor: pointer; }
 def render_html(title: str, blocks: Sequence[Block], contents: bool = False) -> str:
     """The whole file. Pictures are read from their paths; all text is escaped.
 
-    contents: a list of the sections (headings of level 2) stands before the first of them.
+    contents: put a list of the sections (headings of level 2) before the first of them.
     """
     body = "\n".join(_render(block) for block in blocks)
     if contents:
@@ -91,10 +92,12 @@ def _render(block: Block) -> str:
             return f"<details><summary>{escape(code_title)}</summary>\n<pre>{escape(text)}</pre></details>"
         case Table():
             return _table(block)
+        case _:
+            assert_never(block)
 
 
 def _with_contents(body: str, sections: list[str]) -> str:
-    """The body with a list of its sections, each of which becomes the target of a link."""
+    """The body with a list of links to its sections."""
     first, *others = body.split("<h2>")
     links = "\n".join(f'<li><a href="#part-{n}">{escape(text)}</a></li>' for n, text in enumerate(sections, 1))
     parts = "".join(f'<h2 id="part-{n}">{part}' for n, part in enumerate(others, 1))
@@ -102,7 +105,7 @@ def _with_contents(body: str, sections: list[str]) -> str:
 
 
 def _class(name: str) -> str:
-    """The attribute, or nothing for no name."""
+    """The attribute; empty for an empty name."""
     return f' class="{escape(name)}"' if name else ""
 
 

@@ -1,8 +1,9 @@
-"""A report as Markdown, with its pictures linked by paths relative to the file."""
+"""A report as Markdown that links its pictures by paths relative to the file."""
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import assert_never
 from urllib.parse import quote
 
 from retinanet.display.document.blocks import Block, Code, Gallery, Heading, Listing, Paragraph, Picture, Table
@@ -10,41 +11,49 @@ from retinanet.display.document.blocks import Block, Code, Gallery, Heading, Lis
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~&$])")
 
 
-def plain(text: str) -> str:
-    """Text on one line that Markdown shows as it is."""
+def escape_markdown(text: str) -> str:
+    """Text on one line with everything escaped that has a meaning in Markdown."""
     return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
 
 
 def render_markdown(title: str, blocks: Sequence[Block], folder: Path) -> str:
-    """The whole file; picture paths are written relative to `folder`, in which it will lie."""
-    return "\n\n".join([f"# {plain(title)}", *(_render(block, folder) for block in blocks)]) + "\n"
+    """The whole file; paths of pictures are relative to `folder`, the folder of the file."""
+    return "\n\n".join([f"# {escape_markdown(title)}", *(_render(block, folder) for block in blocks)]) + "\n"
 
 
 def _render(block: Block, folder: Path) -> str:
     match block:
         case Heading(text, level):
-            return f"{'#' * level} {plain(text)}"
+            return f"{'#' * level} {escape_markdown(text)}"
         case Paragraph(text):
-            # A line that begins like a list or a number is none.
-            return re.sub(r"^([-+]|\d+[.)])(?=\s)", r"\\\1", plain(text))
+            # A line that begins like a list item or a number must not become one.
+            return re.sub(r"^([-+]|\d+[.)])(?=\s)", r"\\\1", escape_markdown(text))
         case Listing(items):
-            return "\n".join(f"- {plain(item)}" for item in items)
+            return "\n".join(f"- {escape_markdown(item)}" for item in items)
         case Picture(path, alt, caption):
-            return f"![{plain(alt)}]({quote(path.relative_to(folder).as_posix())})\n\n*{plain(caption)}*"
+            link = f"![{escape_markdown(alt)}]({quote(path.relative_to(folder).as_posix())})"
+            return f"{link}\n\n*{escape_markdown(caption)}*"
         case Gallery(pictures):
             return "\n\n".join(_render(picture, folder) for picture in pictures)
         case Code(code_title, text):
             fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
-            return f"{plain(code_title)}\n\n{fence}yaml\n{text.rstrip()}\n{fence}"
+            return f"{escape_markdown(code_title)}\n\n{fence}yaml\n{text.rstrip()}\n{fence}"
         case Table():
             return _table(block)
+        case _:
+            assert_never(block)
 
 
 def _table(table: Table) -> str:
     rules = [":--" if column in table.left_columns else "--:" for column in range(len(table.header))]
-    lines = [f"**{plain(table.title)}**", "", _line([plain(cell) for cell in table.header]), _line(rules)]
+    lines = [
+        f"**{escape_markdown(table.title)}**",
+        "",
+        _line([escape_markdown(cell) for cell in table.header]),
+        _line(rules),
+    ]
     for row in table.rows:
-        cells = [plain(cell) for cell in row.cells]
+        cells = [escape_markdown(cell) for cell in row.cells]
         if row.kind == "paper":
             cells = [f"*{cell}*" if cell else "" for cell in cells]
         elif row.kind == "reference":

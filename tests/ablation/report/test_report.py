@@ -17,7 +17,7 @@ from retinanet.ablation.report.tables import RESULT_HEADER, p_text, points, resu
 from retinanet.data.ground_truth import load_ground_truth
 from retinanet.display.document.blocks import Code, Listing, Paragraph, Table, TableRow
 from retinanet.display.document.html import render_html
-from retinanet.display.document.markdown import plain, render_markdown
+from retinanet.display.document.markdown import escape_markdown, render_markdown
 from retinanet.errors import DataError
 from retinanet.scoring.evaluation import coco_evaluation
 
@@ -222,7 +222,7 @@ def test_markdown_shows_text_as_it_is(tmp_path: Path) -> None:
     assert "| a\\|b | c |" in text
     assert "| *\\`x\\`* | *\\<i\\>* |" in text
     assert "````yaml\nkey: ```\n````" in text
-    assert plain("1 < 2") == "1 \\< 2"
+    assert escape_markdown("1 < 2") == "1 \\< 2"
 
 
 def test_html_marks_kinds_of_rows() -> None:

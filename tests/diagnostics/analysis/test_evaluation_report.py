@@ -12,8 +12,9 @@ from scenes_to_score import BOX, FAR, NEAR, ODD, Row, analysis_of, random_scene,
 
 from retinanet.diagnostics.analysis.findings import describe_findings
 from retinanet.diagnostics.analysis.report_files import remove_report, replaced_report
-from retinanet.diagnostics.analysis.thumbnails import FALSE, NOT_FOUND, RIGHT, draw_scored_image
+from retinanet.diagnostics.analysis.thumbnails import draw_verdicts
 from retinanet.diagnostics.evaluate import evaluate_files
+from retinanet.display.drawing import OBJECT_COLOR, RIGHT_COLOR, WRONG_COLOR
 from retinanet.errors import DataError
 from retinanet.scoring.evaluation import coco_evaluation
 
@@ -207,7 +208,7 @@ def test_a_thumbnail_shows_right_false_and_not_found_where_they_are(tmp_path: Pa
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(np.full((400, 800, 3), 120, np.uint8)).save(tmp_path / "1.jpg", exif=exif)
-    picture = draw_scored_image(tmp_path / "1.jpg", scored, 0, 0.5).astype(int)
+    picture = draw_verdicts(tmp_path / "1.jpg", scored, 0, 0.5).astype(int)
     height, width, _ = picture.shape
     assert (height, width) == (480, 240)
     scale = 0.6
@@ -217,15 +218,15 @@ def test_a_thumbnail_shows_right_false_and_not_found_where_they_are(tmp_path: Pa
         near = picture[round(y * scale), round(x * scale) - 2 : round(x * scale) + 3]
         return bool((np.abs(near - color).max(axis=1) < 10).any())
 
-    assert colored(110, 190, RIGHT)
-    assert colored(20, 650, FALSE)
-    assert colored(300, 650, NOT_FOUND)
-    assert not any(colored(300, 330, color) for color in (RIGHT, FALSE, NOT_FOUND))  # below the score
+    assert colored(110, 190, RIGHT_COLOR)
+    assert colored(20, 650, WRONG_COLOR)
+    assert colored(300, 650, OBJECT_COLOR)
+    assert not any(colored(300, 330, color) for color in (RIGHT_COLOR, WRONG_COLOR, OBJECT_COLOR))  # below the score
 
 
 def test_a_thumbnail_of_a_16_bit_image_is_not_white(tmp_path: Path) -> None:
     Image.fromarray(np.full((400, 400), 30000, np.uint16)).save(tmp_path / "1.png")
-    picture = draw_scored_image(tmp_path / "1.png", scored_of(truth_of([(1, 1, BOX)]), []), 0, 0.5)
+    picture = draw_verdicts(tmp_path / "1.png", scored_of(truth_of([(1, 1, BOX)]), []), 0, 0.5)
     assert picture.shape == (480, 480, 3)
     assert 110 < picture[20, 20, 0] < 124
 

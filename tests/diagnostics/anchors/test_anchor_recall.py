@@ -1,4 +1,4 @@
-"""Recall of anchors: hand-made counts, placing on canvases, clusters, suggestions and the command's words."""
+"""Recall of anchors: counts by hand, boxes on canvases, clusters, suggestions and the output of the command."""
 
 import json
 import shlex
@@ -9,25 +9,26 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from placed_boxes import SQUARES, placed_squares, random_placed
 
 from retinanet.build import build_anchor_spec, build_resize_rule
 from retinanet.config.load import load_config
 from retinanet.data.coco import ImageRecord, load_coco
 from retinanet.data.loader import eval_batches
 from retinanet.detection.anchors import AnchorSpec
-from retinanet.diagnostics.anchors.plot import draw_recall
 from retinanet.diagnostics.anchors.recall import (
     ALL,
     BY_LEVEL,
     BY_SIDE,
     BY_SIZE,
+    AnchorRecall,
     Group,
     PlacedBoxes,
     anchor_recall,
     best_anchors,
     place_boxes,
 )
-from retinanet.diagnostics.anchors.report import report_anchors, verdict
+from retinanet.diagnostics.anchors.report import describe_fit, draw_recall, report_anchors
 from retinanet.diagnostics.anchors.suggest import (
     as_arguments,
     climb,
@@ -41,23 +42,18 @@ from retinanet.diagnostics.anchors.suggest import (
 from retinanet.errors import ConfigError, DataError
 from retinanet.prepare.shapes import generate_shapes
 
-SQUARES = AnchorSpec((32.0, 64.0, 128.0, 256.0, 512.0), (1.0,), (1.0,), 0.5, "none", "stride")
+QUICKSTART = Path("configs/quickstart.yaml")
 
 
-def placed_squares(sides: list[float], centre: tuple[float, float] = (60.0, 60.0)) -> PlacedBoxes:
-    """Squares around a centre of P3, on a canvas of 512 x 512 for an image of that size."""
-    sides_N = np.array(sides)
-    x, y = centre
-    boxes_N4 = np.stack([x - sides_N / 2, y - sides_N / 2, x + sides_N / 2, y + sides_N / 2], axis=1)
-    zeros = np.zeros(len(sides), np.int64)
-    areas_N = (sides_N**2).astype(np.float32)
-    return PlacedBoxes(boxes_N4.astype(np.float32), areas_N, zeros, np.arange(len(sides)) + 7, zeros, ((512, 512),))
+def recall_of(placed: PlacedBoxes, worst: int = 5) -> AnchorRecall:
+    """The recall of SQUARES at the paper's thresholds."""
+    return anchor_recall(placed, SQUARES, positive_iou=0.5, negative_iou=0.4, worst=worst)
 
 
 def test_counts_by_hand() -> None:
     # (60, 60) is the centre of cell 7 of P3, so squares of side s have IoU (s / 32)^2 with its anchor.
     sides = [32.0, 23.0, 22.0, 20.0, 16.0, 4.0]
-    recall = anchor_recall(placed_squares(sides), SQUARES, positive_iou=0.5, negative_iou=0.4, worst=2)
+    recall = recall_of(placed_squares(sides), worst=2)
     np.testing.assert_allclose(recall.iou_N, (np.array(sides) / 32) ** 2, atol=1e-6)
     assert recall.overall[:3] == (ALL, "all boxes", 6)
     assert recall.overall[4:] == (2, 1, 3)
@@ -73,9 +69,7 @@ def test_counts_by_hand() -> None:
 
 def test_groups_of_a_kind_hold_every_box_once() -> None:
     rng = np.random.default_rng(1)
-    recall = anchor_recall(
-        placed_squares(rng.uniform(2, 400, 50).tolist()), SQUARES, positive_iou=0.5, negative_iou=0.4
-    )
+    recall = recall_of(placed_squares(rng.uniform(2, 400, 50).tolist()))
     for by in (BY_SIZE, BY_SIDE, BY_LEVEL):
         for field in ("boxes", "positive", "ignored", "missed"):
             place = Group._fields.index(field)
@@ -83,7 +77,7 @@ def test_groups_of_a_kind_hold_every_box_once() -> None:
 
 
 def test_no_boxes_are_all_zero() -> None:
-    recall = anchor_recall(placed_squares([]), SQUARES, positive_iou=0.5, negative_iou=0.4)
+    recall = recall_of(placed_squares([]))
     assert recall.overall.boxes == recall.overall.missed == 0
     assert np.isnan(recall.overall.mean_iou)
     assert recall.of(BY_SIDE) == ()
@@ -109,7 +103,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("size", [(320, 320), (199, 131)])
 def test_boxes_lie_where_the_loader_puts_them(tmp_path: Path, size: tuple[int, int], words: list[str]) -> None:
     generate_shapes(tmp_path / "data", train_images=1, val_images=5, size=size)
-    resize_rule = build_resize_rule(load_config("configs/quickstart.yaml", words))
+    resize_rule = build_resize_rule(load_config(QUICKSTART, words))
     dataset = load_coco(tmp_path / "data/annotations/val.json", tmp_path / "data/val")
     placed = place_boxes(dataset.images, resize_rule)
     batches = list(eval_batches(dataset, resize_rule, batch_size=1, rank=0, world_size=1, workers=0, pin=False))
@@ -129,7 +123,7 @@ def test_crowd_and_images_without_objects_are_left_out() -> None:
         ImageRecord(1, Path("a"), 50, 60, none, zero, box),
         ImageRecord(2, Path("b"), 50, 60, box, one, box),
     ]
-    resize_rule = build_resize_rule(load_config("configs/quickstart.yaml", []))
+    resize_rule = build_resize_rule(load_config(QUICKSTART, []))
     placed = place_boxes(images, resize_rule)
     assert placed.image_ids_N.tolist() == [2]
     assert placed.classes_N.tolist() == [1]
@@ -147,18 +141,9 @@ def test_clusters_find_what_is_there() -> None:
     assert shape_iou(np.array([[2.0, 4.0]]), np.array([[4.0, 2.0], [2.0, 4.0]])).tolist() == [[4 / 12, 1.0]]
 
 
-def random_placed(count: int, seed: int) -> PlacedBoxes:
-    rng = np.random.default_rng(seed)
-    sides_N2 = np.exp(rng.normal(np.log([18.0, 50.0]), 0.3, (count, 2)))
-    low_N2 = rng.uniform(0, 400, (count, 2))
-    zeros = np.zeros(count, np.int64)
-    boxes_N4 = np.concatenate([low_N2, low_N2 + sides_N2], axis=1).astype(np.float32)
-    return PlacedBoxes(boxes_N4, sides_N2.prod(axis=1).astype(np.float32), zeros, zeros, zeros, ((512, 512),))
-
-
 def test_suggestion_is_better_on_all_boxes_and_repeatable() -> None:
     placed = random_placed(500, 0)
-    now = anchor_recall(placed, SQUARES, positive_iou=0.5, negative_iou=0.4)
+    now = recall_of(placed)
     found = suggest_anchors(placed, SQUARES, now, 0)
     assert found is not None
     spec, recall = found
@@ -175,7 +160,7 @@ def test_suggestion_is_better_on_all_boxes_and_repeatable() -> None:
 
 def test_nothing_is_suggested_where_anchors_are_best_already() -> None:
     placed = placed_squares([32.0] * 20)
-    now = anchor_recall(placed, SQUARES, positive_iou=0.5, negative_iou=0.4)
+    now = recall_of(placed)
     assert now.overall.mean_iou == 1.0
     assert suggest_anchors(placed, SQUARES, now, 0) is None
 
@@ -197,18 +182,17 @@ def test_suggestion_loads_and_keeps_its_promise(
     scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     picture = tmp_path / "fit.png"
-    quickstart = Path("configs/quickstart.yaml")
-    report_anchors(load_config(quickstart, [f"data.root={scenes}"]), "quickstart", output=picture)
+    report_anchors(load_config(QUICKSTART, [f"data.root={scenes}"]), "quickstart", output=picture)
     text = capsys.readouterr().out
     assert Image.open(picture).size[0] > 1000
     (arguments,) = (line for line in text.splitlines() if line.startswith("'model.anchors.sizes=["))
-    config = load_config(quickstart, [f"data.root={scenes}", *shlex.split(arguments)])
+    config = load_config(QUICKSTART, [f"data.root={scenes}", *shlex.split(arguments)])
     spec = build_anchor_spec(config.model)
     assert as_arguments(spec) == arguments
-    assert spec != build_anchor_spec(load_config(quickstart, []).model)
+    assert spec != build_anchor_spec(load_config(QUICKSTART, []).model)
     pasted = tmp_path / "pasted.yaml"
     lines = text[text.index("  anchors:\n") :].split("\n\n")[0]
-    pasted.write_text(f"base: {quickstart.absolute()}\nmodel:\n{lines}\n", encoding="utf-8")
+    pasted.write_text(f"base: {QUICKSTART.absolute()}\nmodel:\n{lines}\n", encoding="utf-8")
     assert build_anchor_spec(load_config(pasted, []).model) == spec
     placed = place_boxes(
         load_coco(scenes / "annotations/train.json", scenes / "train").images, build_resize_rule(config)
@@ -219,39 +203,39 @@ def test_suggestion_loads_and_keeps_its_promise(
     assert recall.overall.mean_iou > float(promised.split("->")[0])
 
 
-def test_verdict_says_what_low_quality_does() -> None:
-    poor = anchor_recall(placed_squares([32.0, 16.0]), SQUARES, positive_iou=0.5, negative_iou=0.4)
-    assert "do not fit: 50.0 % of 2 boxes" in verdict(poor, low_quality=False)
-    assert "no anchor learns those" in verdict(poor, low_quality=False)
-    assert "all the same" in verdict(poor, low_quality=True)
-    good = anchor_recall(placed_squares([32.0, 32.0]), SQUARES, positive_iou=0.5, negative_iou=0.4)
-    assert verdict(good, low_quality=False).startswith("The anchors fit: 100.0 % of 2 boxes")
+def test_the_summary_says_what_low_quality_does() -> None:
+    poor = recall_of(placed_squares([32.0, 16.0]))
+    assert "do not fit: 50.0 % of 2 boxes" in describe_fit(poor, low_quality=False)
+    assert "no anchor is trained on those" in describe_fit(poor, low_quality=False)
+    assert "still assigns each of those its best anchor" in describe_fit(poor, low_quality=True)
+    good = recall_of(placed_squares([32.0, 32.0]))
+    assert describe_fit(good, low_quality=False).startswith("The anchors fit: 100.0 % of 2 boxes")
 
 
-def test_errors_are_told(scenes: Path, tmp_path: Path) -> None:
+def test_data_without_boxes_are_errors(scenes: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no folder"):
-        report_anchors(load_config("configs/quickstart.yaml", [f"data.root={tmp_path / 'nowhere'}"]), "lost")
+        report_anchors(load_config(QUICKSTART, [f"data.root={tmp_path / 'nowhere'}"]), "lost")
     empty = tmp_path / "empty"
     generate_shapes(empty, train_images=1, val_images=1)
     annotations = empty / "annotations/train.json"
     content = json.loads(annotations.read_text(encoding="utf-8"))
     annotations.write_text(json.dumps({**content, "annotations": []}), encoding="utf-8")
     with pytest.raises(DataError, match="nothing to fit anchors to"):
-        report_anchors(load_config("configs/quickstart.yaml", [f"data.root={empty}"]), "empty")
+        report_anchors(load_config(QUICKSTART, [f"data.root={empty}"]), "empty")
 
 
-@pytest.mark.parametrize(("name", "told"), [("x.foo", "must end in one of .png"), ("folder.png", "is a folder")])
+@pytest.mark.parametrize(("name", "message"), [("x.foo", "must end in one of .png"), ("folder.png", "is a folder")])
 def test_an_output_that_is_no_picture_is_refused_before_measuring(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, told: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, message: str
 ) -> None:
     (tmp_path / "folder.png").mkdir()
-    with pytest.raises(ConfigError, match=told):
-        report_anchors(load_config("configs/quickstart.yaml", []), "any", output=tmp_path / name)
+    with pytest.raises(ConfigError, match=message):
+        report_anchors(load_config(QUICKSTART, []), "any", output=tmp_path / name)
     assert capsys.readouterr().out == ""
 
 
 def test_picture_without_large_boxes(tmp_path: Path) -> None:
-    recall = anchor_recall(placed_squares([10.0]), SQUARES, positive_iou=0.5, negative_iou=0.4)
+    recall = recall_of(placed_squares([10.0]))
     assert draw_recall(tmp_path / "a.png", "one box", recall).stat().st_size > 10_000
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from placed_boxes import placed_boxes
 
 from retinanet.detection import boxes
 from retinanet.detection.anchors import AnchorSpec, pyramid_anchors
@@ -33,9 +34,7 @@ def random_boxes(count: int, canvases: tuple[tuple[int, int], ...], seed: int) -
     low_N2 = rng.uniform(-0.1, 1.0, (count, 2)) * extents_N2
     boxes_N4 = np.concatenate([low_N2, low_N2 + sides_N2], axis=1)
     boxes_N4[::3] = np.round(boxes_N4[::3]) + np.array([0, 0, 1, 1])
-    areas_N = (boxes_N4[:, 2:] - boxes_N4[:, :2]).prod(axis=1)
-    zeros = np.zeros(count, np.int64)
-    return PlacedBoxes(boxes_N4.astype(np.float32), areas_N.astype(np.float32), zeros, zeros, canvas_N, canvases)
+    return placed_boxes(boxes_N4, canvas_N, canvases)
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -58,8 +57,7 @@ def test_a_box_that_is_an_anchor() -> None:
     first_of_p4 = pyramid.level_sizes[0]
     cell = 7
     anchor = pyramid.boxes_A4[first_of_p4 + 9 * cell + 5 : first_of_p4 + 9 * cell + 6].numpy()
-    zero = np.zeros(1, np.int64)
-    best = best_anchors(PlacedBoxes(anchor, np.ones(1, np.float32), zero, zero, zero, ((96, 160),)), PAPER)
+    best = best_anchors(placed_boxes(anchor, canvases=((96, 160),)), PAPER)
     assert best.iou_N[0] == pytest.approx(1.0, abs=1e-6)
     assert (best.level_N[0], best.shape_N[0]) == (1, 5)
 

@@ -1,4 +1,4 @@
-"""Who carries the loss: curves by hand, samples against the training criterion, and the choice of losses."""
+"""Loss distributions: curves by hand, samples compared with the training criterion, and the choice of losses."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,12 +24,11 @@ from retinanet.detection.assign import assign_batch
 from retinanet.diagnostics.loss_distribution import samples as sampling
 from retinanet.diagnostics.loss_distribution.curves import (
     Breakdown,
-    cumulative_curve,
     cumulative_loss,
+    distribution_of,
     effective_number,
     half_fraction,
     part_of_easiest,
-    spread_of,
 )
 from retinanet.diagnostics.loss_distribution.draw import build_measure, draw_loss_distribution
 from retinanet.diagnostics.loss_distribution.losses import build_losses, default_losses, name_losses
@@ -38,7 +37,7 @@ from retinanet.diagnostics.loss_distribution.samples import LossSamples, Thinned
 from retinanet.errors import ConfigError, DataError, NumericalError
 from retinanet.evaluation.saved import load_detector
 from retinanet.losses.criterion import Divisor, criterion
-from retinanet.run import checkpoint as checkpoints
+from retinanet.run.checkpoint import load_checkpoint, save_checkpoint
 
 
 def test_a_curve_by_hand() -> None:
@@ -49,7 +48,7 @@ def test_a_curve_by_hand() -> None:
     )
     # The hardest of three carries 3/4 of the loss, so two thirds of it carry half.
     assert half_fraction(cumulative) == pytest.approx(2 / 9)
-    spread = spread_of(np.array([3.0, 0.0, 1.0]), cumulative)
+    spread = distribution_of(np.array([3.0, 0.0, 1.0])).spread
     assert spread.samples == 3
     assert spread.mean == pytest.approx(4 / 3)
     assert spread.hardest == pytest.approx((0.00225, 0.0225, 0.45))
@@ -58,14 +57,14 @@ def test_a_curve_by_hand() -> None:
 
 def test_a_curve_runs_from_nothing_to_everything_whatever_the_order_or_scale() -> None:
     losses = np.random.default_rng(0).exponential(size=5000).astype(np.float32) ** 3
-    curve = cumulative_curve(losses, points=300)
+    curve = distribution_of(losses, points=300).curve
     assert 250 <= len(curve.fraction_M) <= 300
     for values in curve:
         assert values[[0, -1]].tolist() == [0, 1]
     assert (np.diff(curve.fraction_M) > 0).all()
     slope = np.diff(curve.cumulative_M) / np.diff(curve.fraction_M)
     assert (np.diff(slope) > -1e-6).all(), "sorted by increasing loss, so it bends upwards"
-    again = cumulative_curve(np.random.default_rng(1).permutation(losses) * 512, points=300)
+    again = distribution_of(np.random.default_rng(1).permutation(losses) * 512, points=300).curve
     np.testing.assert_allclose(again.cumulative_M, curve.cumulative_M, atol=1e-12)
     hardest_ten = np.sort(losses)[-10:].sum(dtype=np.float64) / losses.sum(dtype=np.float64)
     assert 1 - np.interp(1 - 10 / 5000, *curve) == pytest.approx(hardest_ten, rel=0.02)
@@ -74,7 +73,7 @@ def test_a_curve_runs_from_nothing_to_everything_whatever_the_order_or_scale() -
 @pytest.mark.parametrize("count", [1, 2, 10, 1000])
 def test_equal_losses_are_a_straight_line(count: int) -> None:
     losses = np.full(count, 0.1, dtype=np.float32)
-    curve = cumulative_curve(losses)
+    curve = distribution_of(losses).curve
     np.testing.assert_allclose(curve.cumulative_M, curve.fraction_M, atol=1e-12)
     assert effective_number(losses) == pytest.approx(count)
     assert half_fraction(cumulative_loss(losses)) == pytest.approx(0.5)
@@ -87,7 +86,7 @@ def test_equal_losses_are_a_straight_line(count: int) -> None:
 )
 def test_losses_without_a_distribution_are_refused(losses: list[float], why: str) -> None:
     with pytest.raises(ValueError, match=why):
-        cumulative_curve(np.array(losses, dtype=np.float32))
+        distribution_of(np.array(losses, dtype=np.float32))
 
 
 def test_thinning_is_bounded_uniform_and_repeatable() -> None:
@@ -116,7 +115,8 @@ def test_object_sizes_are_those_of_the_stored_image() -> None:
 
 
 def test_the_picture_shows_the_commonest_classes() -> None:
-    whole = Breakdown("positives", "class", ("a", "b", "c", "d"), np.array([1, 5, 0, 5]), np.array([[1.0, 2, 4, 8]]))
+    whole = Breakdown.empty("positives", "class", ("a", "b", "c", "d"), losses=1)
+    whole.add(np.ones((1, 11), np.float32), np.repeat([0, 1, 3], [1, 5, 5]))
     assert commonest(whole, 3) == [1, 3, 0]
 
 
@@ -130,7 +130,7 @@ def test_losses_are_read_from_words_or_yaml() -> None:
     assert build_losses(["softmax_focal,alpha=[1, 2, 0.5]"]) == [SoftmaxFocalKeys(alpha=(1.0, 2.0, 0.5))]
 
 
-def test_all_losses_that_cannot_be_read_are_told_together() -> None:
+def test_all_losses_that_cannot_be_read_are_reported_together() -> None:
     with pytest.raises(ConfigError) as caught:
         build_losses(["focal,gama=2", "hinge", "focal,alpha=2", "focal", "kind=focal,gamma=[1"])
     message = str(caught.value)
@@ -254,10 +254,10 @@ def test_data_without_a_positive_anchor_is_refused(trained: Path, tmp_path: Path
         draw_loss_distribution(checkpoint, ["assign.positive_iou=1.0"], losses=[], output=tmp_path)
 
 
-def test_a_diverged_network_is_told(trained: Path, tmp_path: Path) -> None:
-    saved = checkpoints.load(trained / "checkpoints" / "best.pt")
+def test_a_diverged_network_is_an_error(trained: Path, tmp_path: Path) -> None:
+    saved = load_checkpoint(trained / "checkpoints" / "best.pt")
     weights = {name: torch.full_like(value, torch.nan) for name, value in saved.weights().items()}
-    checkpoints.save(tmp_path / "nan.pt", saved._replace(model=weights, average={}))
+    save_checkpoint(tmp_path / "nan.pt", saved._replace(model=weights, average={}))
     with pytest.raises(NumericalError, match=r"focal gamma 0, .* image ids \[\d.*diverged"):
         draw_loss_distribution(tmp_path / "nan.pt", [], losses=[], output=tmp_path / "out")
 
@@ -276,10 +276,10 @@ def test_a_softmax_head_gets_softmax_losses(softmax_checkpoint: Path) -> None:
     draw_loss_distribution(softmax_checkpoint, [], losses=[], most_images=2)
     rows = (softmax_checkpoint.parent.parent / "loss_distribution" / "curves.csv").read_text(encoding="utf-8")
     assert "softmax_focal gamma 0.5,negatives," in rows
-    with pytest.raises(ConfigError, match=r"softmax head has 4 outputs .* sigmoid loss focal gamma 2 \(wants 3\)"):
+    with pytest.raises(ConfigError, match=r"softmax head has 4 outputs .* sigmoid loss focal gamma 2 \(needs 3\)"):
         draw_loss_distribution(softmax_checkpoint, [], losses=["focal", "focal,gamma=1"])
 
 
 def test_a_sigmoid_head_refuses_softmax_losses(trained: Path) -> None:
-    with pytest.raises(ConfigError, match=r"sigmoid head has 3 .* softmax loss softmax_cross_entropy \(wants 4\)"):
+    with pytest.raises(ConfigError, match=r"sigmoid head has 3 .* softmax loss softmax_cross_entropy \(needs 4\)"):
         draw_loss_distribution(trained / "checkpoints" / "best.pt", [], losses=["focal", "softmax_cross_entropy"])

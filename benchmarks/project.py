@@ -1,4 +1,4 @@
-"""This project's detector with torchvision's rules, built and run through the functions that a run of ours uses."""
+"""This project's detector with torchvision's rules, built and run by the functions that a training run uses."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +19,7 @@ from retinanet.structures import Batch
 from retinanet.training import engine
 from retinanet.training.optim import build_plan
 from retinanet.training.state import TrainState, build_state
+from retinanet.training.step import StepParts, train_step
 
 ONE_PROCESS = Ranks(rank=0, local_rank=0, world_size=1)
 
@@ -29,7 +30,7 @@ Result = TypeVar("Result")
 
 
 def own_precisions(device: torch.device) -> tuple[Precision, ...]:
-    """What ours is timed in: float32, then bfloat16 where `device` computes in it."""
+    """The precisions that this project is timed in: float32, then bfloat16 if `device` computes in it."""
     return ("float32", "bfloat16") if computes_bfloat16(device) else ("float32",)
 
 
@@ -61,24 +62,36 @@ def build_config(backbone: str, precision: Precision, batch: int) -> Config:
 
 def build_training(
     backbone: str, precision: Precision, batch: int, classes: int, device: torch.device
-) -> tuple[TrainState, engine.StepParts]:
-    """A run's state and what its step needs, as `engine.train` makes them."""
-    config = build_config(backbone, precision, batch)
-    no_data = CocoDataset(Path(), Path(), (), (), dropped={}, clipped=0, notes=(), ground_truth={})
-    plan = build_plan(config.schedule, images=batch)
-    run = engine.Run(config, plan, no_data, no_data, RunFolder(Path()), device, ONE_PROCESS)
+) -> tuple[TrainState, StepParts]:
+    """A run's state and the fixed parts of its step, as `engine.train` makes them."""
     torch.manual_seed(0)
+    return build_training_of(build_config(backbone, precision, batch), classes, device)
+
+
+def build_training_of(config: Config, classes: int, device: torch.device) -> tuple[TrainState, StepParts]:
+    """The same for any config; no data set is read, and nothing is written."""
+    no_data = CocoDataset(Path(), Path(), (), (), dropped={}, clipped=0, notes=(), ground_truth={})
+    run = engine.Run(
+        config=config,
+        plan=build_plan(config.schedule, images=config.schedule.batch_size),
+        train_set=no_data,
+        val_set=no_data,
+        folder=RunFolder(Path()),
+        device=device,
+        resume_hint="",
+        ranks=ONE_PROCESS,
+    )
     return build_state(config, classes, device, ONE_PROCESS), engine.build_step_parts(run)
 
 
-def one_update(state: TrainState, parts: engine.StepParts) -> Callable[[Batch], float]:
-    """A training step on a batch; gives its loss."""
+def one_update(state: TrainState, parts: StepParts) -> Callable[[Batch], float]:
+    """A training step on a batch; returns its loss."""
     stop = StopRequest()
-    return lambda batch: engine.train_step(state, [batch], parts, stop)[0]["loss"]
+    return lambda batch: train_step(state, [batch], parts, stop).values["loss"]
 
 
 def as_in_a_run(step: Callable[[], Result]) -> Callable[[], Result]:
-    """`step` under the global settings that a run of ours has (build.seed_everything), and torch's own afterwards."""
+    """`step` under the global settings of a training run (build.seed_everything), and torch's own afterwards."""
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
     def within() -> Result:

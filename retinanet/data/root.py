@@ -1,0 +1,15 @@
+"""The folder of a data set. Imports no tensor library, so that a wrong path is reported at once."""
+
+from pathlib import Path
+
+from retinanet.errors import DataError
+
+
+def check_data_root(root: Path) -> None:
+    """Raise DataError where config `data.root` is not a folder."""
+    if not root.is_dir():
+        raise DataError(
+            f"data.root: no folder {root}; give your data set's folder with data.root=PATH (data/README.md describes "
+            f"its layout). The quickstart's data set is generated: retinanet data shapes --output {root} --train 2000 "
+            "--val 200 --size 256 256"
+        )

@@ -1,0 +1,31 @@
+"""The split of a data set that a config names."""
+
+from pathlib import Path
+from typing import Literal
+
+from retinanet.config.schema import DataKeys
+from retinanet.data.coco import CocoDataset, first_images, load_coco
+from retinanet.data.image_files import CheckImages
+from retinanet.data.root import check_data_root
+from retinanet.errors import DataError
+
+Split = Literal["train", "val"]
+
+
+def load_split(data: DataKeys, split: Split, check_images: CheckImages) -> CocoDataset:
+    """A split of the data set that a config's section `data` names, validated, with at most `data.limit` images.
+
+    check_images: as of `load_coco`; a config's own choice is `data.check_images`. Raises DataError, with the config key
+    to set, where the folder or the annotation file is missing; otherwise as `load_coco`.
+    """
+    root = Path(data.root)
+    annotations, images = (
+        (data.train_annotations, data.train_images) if split == "train" else (data.val_annotations, data.val_images)
+    )
+    check_data_root(root)
+    if not (root / annotations).is_file():
+        raise DataError(
+            f"data.{split}_annotations: no file {root / annotations}; give the folder of the data set with "
+            f"data.root=PATH and, if needed, the file within it with data.{split}_annotations=FILE."
+        )
+    return first_images(load_coco(root / annotations, root / images, check_images), data.limit)

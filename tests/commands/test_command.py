@@ -1,0 +1,149 @@
+"""`retinanet COMMAND`: one command line, from any folder, on any system."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from places import PROJECT
+
+from retinanet.__main__ import COMMANDS, command_main, main
+from retinanet.config.shipped import find_config, find_study, shipped_configs
+
+Command = Callable[..., tuple[int, str, str]]
+
+WITHOUT_TORCH = """
+import sys
+from retinanet.__main__ import main
+sys.argv = ["retinanet", *sys.argv[1:]]
+try:
+    main()
+finally:
+    assert not {"torch", "torchvision", "numpy"} & set(sys.modules), "a tensor library was imported"
+"""
+
+WITHOUT_POSIX = """
+import sys
+for name in ("fcntl", "resource", "termios", "pwd"):
+    sys.modules[name] = None  # as on Windows, where Python has no such modules
+from retinanet.__main__ import command_main
+run, data, out = sys.argv[1:4]
+truth, found = f"{data}/annotations/val.json", f"{run}/detections.json"
+keys = [f"data.root={data}", "schedule.iterations=1", f"output={run}"]
+command_main("train")([sys.argv[4], *keys], "retinanet train")
+last = f"{run}/checkpoints/last.pt"
+command_main("predict")([last, f"{data}/val", "--output", f"{out}/p"], "retinanet predict")
+files = ["--ground-truth", truth, "--output", f"{out}/e"]
+command_main("eval")([*files, "--detections", found, "--no-report"], "retinanet eval")
+command_main("compare")([found, found, "--ground-truth", truth, "--output", f"{out}/c"], "retinanet compare")
+command_main("export")([last, f"{out}/net.onnx", "--skip-check"], "retinanet export")
+"""
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """command("train", argument, ...) runs `retinanet train argument ...` within this process."""
+
+    def call(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["retinanet", *map(str, words)])
+        capsys.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+def run_python(program: str, *words: object, cwd: Path = PROJECT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", program, *map(str, words)],
+        cwd=cwd,
+        env={"PYTHONPATH": str(PROJECT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "HOME": str(cwd)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+def test_help_lists_every_command(command: Command) -> None:
+    for words in ([], ["--help"], ["-h"]):
+        code, out, err = command(*words)
+        assert (code, err) == (0, "")
+        assert re.findall(r"^  ([a-z-]+) ", out, flags=re.MULTILINE) == list(COMMANDS)
+        assert max(map(len, out.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself_under_its_own_name(command: Command, name: str) -> None:
+    code, out, err = command(name, "--help")
+    assert (code, err) == (0, "")
+    assert out.startswith(f"usage: retinanet {name} ")
+    assert "tools/" not in out
+
+
+def test_an_unknown_command_suggests_the_nearest(command: Command) -> None:
+    code, out, err = command("trian")
+    assert (code, out) == (2, "")
+    assert "there is no command 'trian'; did you mean train?" in err
+    with pytest.raises(ValueError, match="no command"):
+        command_main("trian")
+
+
+def test_the_version_is_the_packages(command: Command) -> None:
+    code, out, _ = command("--version")
+    assert code == 0
+    assert re.fullmatch(r"retinanet \d+\.\d+\.\d+\n", out)
+
+
+def test_shipped_configs_are_found_by_name_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    configs = PROJECT / "configs"
+    assert find_config("quickstart") == configs / "quickstart.yaml"
+    assert find_config("configs/quickstart.yaml") == configs / "quickstart.yaml"
+    assert find_config("recipes/paper") == find_config("paper") == configs / "recipes" / "paper.yaml"
+    assert find_study("quickstart") == configs / "ablations" / "quickstart.yaml"
+    assert find_study("ablations/paper_1a") == find_study("paper_1a") == configs / "ablations" / "paper_1a.yaml"
+    assert find_config("none") == Path("none")
+    (tmp_path / "quickstart").write_text("", encoding="utf-8")
+    assert find_config("quickstart") == Path("quickstart"), "a file that is there comes first"
+    assert {"quickstart", "ablations/quickstart", "coco/r50_600_1x"} <= set(shipped_configs())
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["train", "quickstart", "schedule.lerning_rate=1"], "schedule.lr"),
+        (["train", "quikstart"], "did you mean quickstart"),
+        (["ablate", "quickstart", "schedule.iterations=x"], "schedule.iterations"),
+        (["anchors", "quickstart", "model.anchors.size=[1]"], "model.anchors.sizes"),
+        (["eval", "best.pt", "eval.topk=-3"], "eval.topk"),
+        (["predict", "best.pt", "nowhere/*.jpg"], "nowhere/*.jpg"),
+        (["predict", "best.pt", ".", "evla.topk=3"], "eval"),
+        (["export", "best.pt", "a.onnx", "evla.topk=3"], "eval"),
+        (["convert", "detectron2", "a.pkl", "b.pt", "modle.head.depth=3"], "model"),
+        (["loss-distribution", "best.pt", "data.rot=x"], "data.root"),
+        (["config", "show", "quickstrat"], "quickstart"),
+    ],
+    ids=lambda value: " ".join(value[:1]) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_reported_before_a_tensor_library_is_imported(words: list[str], part: str, tmp_path: Path) -> None:
+    done = run_python(WITHOUT_TORCH, *words, cwd=tmp_path)
+    assert done.returncode in (2, 3), done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("error: ") >= 1
+    assert part in done.stderr
+
+
+@pytest.mark.slow
+def test_no_command_needs_modules_that_only_posix_has(tiny_yaml: Path, shapes: Path, tmp_path: Path) -> None:
+    done = run_python(WITHOUT_POSIX, tmp_path / "run", shapes, tmp_path / "out", tiny_yaml, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for name in ("p/detections.json", "e/eval.json", "c/compare.json", "net.onnx"):
+        assert (tmp_path / "out" / name).is_file(), name
