@@ -32,6 +32,7 @@ from retinanet.diagnostics.evaluate import evaluate_checkpoint
 from retinanet.errors import ConfigError, Interrupted, NumericalError, ResourceError, judge
 from retinanet.files import make_folder
 from retinanet.run.metrics import FILE_NAME, read_rows
+from retinanet.scoring.eval_file import read_eval_file
 from retinanet.training.engine import train
 
 RUNNER_VARIABLE = "RETINANET_ABLATION_RUNNER"
@@ -153,15 +154,14 @@ def measure_on_test(study: Study, folder: Path) -> dict[str, float]:
         evaluate_checkpoint(folder / "checkpoints" / "last.pt", overrides, test, report=False)
     if not ranks.is_main:
         return {}
-    content = json.loads((test / "eval.json").read_text(encoding="utf-8"))
-    return {name: float(value) for name, value in content["metrics"].items()}
+    return {name: float(value) for name, value in read_eval_file(test / "eval.json")["metrics"].items()}
 
 
 def _best_is_last(folder: Path) -> bool:
     """Whether eval.json, that of the best evaluation, is of the final weights."""
     evaluated = folder / "eval.json"
     last_step = read_rows(folder / FILE_NAME)[-1]["step"]
-    return evaluated.exists() and bool(json.loads(evaluated.read_text(encoding="utf-8"))["step"] == last_step)
+    return evaluated.exists() and bool(read_eval_file(evaluated)["step"] == last_step)
 
 
 def build_record(study: Study, cell: Cell, lr: float, outcome: Outcome) -> CellRecord:
