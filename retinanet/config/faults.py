@@ -175,6 +175,12 @@ def describe_value(value: Any) -> str:
     return "a section of keys" if isinstance(value, dict) else f"a Python {type(value).__name__}"
 
 
+def _speaks_of(description: str, parts: list[str]) -> bool:
+    """Whether a description has all parts of a key, up to a typing error, such as `lerning_rate`."""
+    used = re.findall(r"[a-z]+", description.lower())
+    return len("".join(parts)) > 3 and all(difflib.get_close_matches(part, used, n=1, cutoff=0.8) for part in parts)
+
+
 def suggest_key(path: KeyPath, tree: dict[str, Any]) -> str:
     """Ending of a message about an unknown key: the keys that may have been meant."""
     key = str(path[-1])
@@ -196,8 +202,11 @@ def suggest_key(path: KeyPath, tree: dict[str, Any]) -> str:
         meant = [leaf for leaf in leaves if leaf.rsplit(".", 1)[-1] in near_names]
         meant += difflib.get_close_matches(parent + key, leaves, n=1, cutoff=0.75)
     if not meant:
-        plain = key.replace("_", " ").lower()
-        meant = [leaf for leaf, description in leaves.items() if len(plain) > 3 and plain in description.lower()]
+        parts = key.lower().split("_")
+        initials = "".join(part[:1] for part in parts)
+        meant = [leaf for leaf, description in leaves.items() if _speaks_of(description, parts)]
+        # `lr` before other keys that mention the learning rate; then keys of the section that the user named.
+        meant.sort(key=lambda leaf: (leaf.rsplit(".", 1)[-1] != initials, not leaf.startswith(parent or " ")))
     if meant:
         return f"did you mean {' or '.join(list(dict.fromkeys(meant))[:3])}?"
     return f"the keys of {parent[:-1] or 'the top level'} are {', '.join(siblings)}"
