@@ -1,14 +1,14 @@
 """The actions of `retinanet ablate`: all cells, one cell, only the report, or only an estimate."""
 
 from retinanet import distributed
-from retinanet.ablation.cells import find_cell, list_cells, read_records
+from retinanet.ablation.cells import list_cells, read_records
 from retinanet.ablation.claims import held, take
 from retinanet.ablation.estimate import show_cells, show_estimate
 from retinanet.ablation.report.collect import all_warnings, collect
 from retinanet.ablation.run_cell import run_cell
 from retinanet.ablation.runner import CellsFailed, build_slots, run_cells
 from retinanet.ablation.study import Study
-from retinanet.ablation.study_folder import check_cells, make_data, prepare, study_file
+from retinanet.ablation.study_folder import check_cells, make_data, prepare_study, study_file
 from retinanet.errors import ConfigError
 
 
@@ -17,12 +17,12 @@ def run_all(
 ) -> None:
     """Run the unfinished cells, then write the report, even if cells failed.
 
-    Raises as `prepare` and `run_cells`; failed cells are named after the report is written.
+    Raises as `prepare_study` and `run_cells`; failed cells are named after the report is written.
     """
     if resume and overwrite:
         raise ConfigError("--resume and --overwrite exclude each other: give one of them.")
     slots = build_slots(study, jobs, gpus)
-    prepare(study, resume=resume, overwrite=overwrite)
+    prepare_study(study, resume=resume, overwrite=overwrite)
     show_warnings(study)
     try:
         run_cells(study, slots)
@@ -32,17 +32,10 @@ def run_all(
     report(study)
 
 
-def check_flags(runs_no_study: bool, for_a_study: bool) -> None:
-    """Raise ConfigError if a flag would be ignored."""
-    if runs_no_study and for_a_study:
-        raise ConfigError("--resume and --overwrite apply only to running a whole study: remove them here.")
-
-
 def run_one(study: Study, name_or_index: str) -> None:
     """Run one cell in this process, or in those of torchrun; creates the study's folder if it does not exist."""
-    find_cell(list_cells(study), name_or_index)
     if distributed.read_ranks().is_main:
-        prepare(study, resume=True, overwrite=False)
+        prepare_study(study, resume=True, overwrite=False)
     run_cell(study, name_or_index)
 
 

@@ -31,7 +31,7 @@ def log_path(folder: Path, cell: str) -> Path:
     return folder / "logs" / f"{cell}.log"
 
 
-def prepare(study: Study, *, resume: bool, overwrite: bool) -> None:
+def prepare_study(study: Study, *, resume: bool, overwrite: bool) -> None:
     """Make the study's folder, or continue in it, and write study.yaml.
 
     Raises ConfigError for a folder that holds a study unless resume or overwrite is given, and for cells in it that

@@ -18,10 +18,10 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
     )
     add_overrides(parser, "config keys to change in all arms, such as data.root=PATH")
     parser.add_argument("--resume", action="store_true", help="continue the study in its folder, keep finished cells")
-    parser.add_argument("--overwrite", action="store_true", help="delete the study in its folder and start anew")
+    parser.add_argument("--overwrite", action="store_true", help="delete the study in its folder and start again")
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--dry-run", action="store_true", help="list the cells and estimate their hours from a few steps")
-    only.add_argument("--report", action="store_true", help="only write the report of what is finished")
+    only.add_argument("--report", action="store_true", help="only write the report of the finished cells")
     only.add_argument("--cell", metavar="NAME", help="run this one cell, by name or number, in this process")
     parser.add_argument("--jobs", type=int, metavar="N", help="cells to run at a time (default: `jobs` of the study)")
     parser.add_argument(
@@ -32,14 +32,18 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
         help="such as 0,1,2: one cell at a time on each",
     )
     arguments = parser.parse_intermixed_args(words)
+    from retinanet.ablation.cells import find_cell, list_cells
     from retinanet.ablation.study import load_study
     from retinanet.config.shipped import find_study
+    from retinanet.errors import ConfigError
 
+    runs_no_study = arguments.report or arguments.dry_run or arguments.cell is not None
+    if runs_no_study and (arguments.resume or arguments.overwrite):
+        raise ConfigError("--resume and --overwrite apply only to running a whole study: remove them here.")
     study = load_study(find_study(arguments.study), arguments.overrides)
+    if arguments.cell is not None:
+        find_cell(list_cells(study), arguments.cell)  # A wrong name is reported before torch is imported.
     from retinanet.ablation import ablate
-
-    one = arguments.report or arguments.dry_run or arguments.cell is not None
-    ablate.check_flags(one, arguments.resume or arguments.overwrite)
 
     if arguments.report:
         ablate.report(study)

@@ -222,10 +222,10 @@ def _validation_errors(data: dict[str, Any], schema: type[BaseModel]) -> list[di
 
 
 def _as_written(raw: dict[str, Any], tree: dict[str, Any], data: Any) -> dict[str, Any]:
-    """The error at the path that the user wrote.
+    """The error with the path as the user wrote it.
 
-    pydantic leaves out `kind` where it is wrong, puts its value into the path where it is right, and reports a value
-    that may be of several types once for each, with the type in the path.
+    pydantic omits `kind` from the path if its value is wrong, adds that value to the path if it is right, and reports a
+    value that may have several types once for each, with the type in the path.
     """
     loc = tuple(raw["loc"])
     if raw["type"] == "union_tag_invalid":

@@ -1,9 +1,9 @@
 """Configs from YAML files, overrides and checkpoints, and back to text.
 
 Layers, lowest first: the schema's defaults, the chain of `base:` files, the file, the overrides. A later layer
-replaces values key by key; lists are replaced whole; naming one of `schedule.epochs` and `schedule.iterations`
-drops the other one from the layers below, and naming another kind of `loss.classification` drops the keys that
-were meant for the kind below, all but `weight`.
+replaces values key by key; lists are replaced as a whole. Setting one of `schedule.epochs` and `schedule.iterations`
+removes the other from the layers below, and setting another kind of `loss.classification` removes the keys of the kind
+below, except `weight`.
 """
 
 import stat
@@ -36,11 +36,11 @@ class _Layer(NamedTuple):
 
 
 class _Unread(NamedTuple):
-    """What is wrong with the text of files or overrides."""
+    """Errors in the text of files or overrides."""
 
     errors: list[LocatedError]
     partial: bool
-    """Some value could not be read, so what a section says as a whole is not known."""
+    """Some value could not be read, so sections as a whole cannot be checked."""
 
 
 def config_name(path: Path | str) -> str:
@@ -58,7 +58,7 @@ def load_config(
     """Config of a YAML file with its `base:` files, `values` as for `with_values`, and `key.path=value` overrides.
 
     Raises InvalidConfig naming every error with its file and line or override, ConfigError if there is no such file;
-    OSError when a file that is there cannot be read.
+    OSError when an existing file cannot be read.
     """
     path = Path(path)
     if file_type(path) != stat.S_IFREG:
@@ -134,7 +134,7 @@ def _checked(layers: list[_Layer], unread: _Unread, title: str) -> Config:
 
 
 def _read_chain(path: Path) -> tuple[list[_Layer], _Unread]:
-    """Layers of a file and the files it is based on, lowest first, with what is wrong with their YAML."""
+    """Layers of a file and the files it is based on, lowest first, with the errors of their YAML."""
     layers: list[_Layer] = []
     partial = False
     errors: list[LocatedError] = []
@@ -157,7 +157,7 @@ def _read_chain(path: Path) -> tuple[list[_Layer], _Unread]:
 
 
 def _base_error(base: object, seen: list[Path]) -> str:
-    """Why a `base:` value cannot be followed from the last of the seen files, or nothing."""
+    """Why a `base:` value cannot be followed from the last of the seen files, or an empty string."""
     if not isinstance(base, str):
         return f"expected the path of one YAML file, relative to this file; got {base!r}"
     path = seen[-1].parent / base
@@ -221,7 +221,7 @@ def _parse_value(text: str) -> strict_yaml.Parsed:
 
 
 def _stacked(below: _Layer, above: _Layer) -> tuple[_Layer, list[LocatedError]]:
-    """Two layers as one, and the error of milestones left behind in the other length's unit."""
+    """Two layers merged, and the error of milestones in the unit of the length that was replaced."""
     data = _without_other_kind(below.data, above.data)
     errors: list[LocatedError] = []
     lower, upper = data.get("schedule"), above.data.get("schedule")
@@ -242,7 +242,7 @@ def _stacked(below: _Layer, above: _Layer) -> tuple[_Layer, list[LocatedError]]:
 
 
 def _without_other_kind(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """The layer below without the keys of a class loss whose kind the layer above replaces."""
+    """The layer below without the keys of a class loss of another kind than the layer above sets."""
     losses = [layer.get("loss") for layer in (below, above)]
     sections = [loss.get("classification") if isinstance(loss, dict) else None for loss in losses]
     lower, upper = sections
@@ -266,7 +266,7 @@ def _later(below: dict[str, Origin], above: dict[str, Origin]) -> dict[str, Orig
 
 
 def _with_length(data: dict[str, Any]) -> dict[str, Any]:
-    """A schedule that says nothing of its length takes the default one, with its milestones."""
+    """A schedule without a length gets the default one, with its milestones."""
     schedule = data.get("schedule")
     if not isinstance(schedule, dict) or any(length in schedule for length in LENGTHS):
         return data
@@ -276,7 +276,7 @@ def _with_length(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_tuples(value: Any) -> Any:
-    """Lists as tuples, which is what the strict schema takes."""
+    """Lists as tuples, as the strict schema requires."""
     if isinstance(value, dict):
         return {key: _with_tuples(item) for key, item in value.items()}
     return tuple(map(_with_tuples, value)) if isinstance(value, list | tuple) else value

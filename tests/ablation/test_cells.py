@@ -25,7 +25,7 @@ from retinanet.ablation.claims import release, take
 from retinanet.ablation.report.collect import collect
 from retinanet.ablation.run_cell import training_seconds
 from retinanet.ablation.study import Study, load_study
-from retinanet.ablation.study_folder import prepare, study_file
+from retinanet.ablation.study_folder import prepare_study, study_file
 from retinanet.config.dump import dump_config
 from retinanet.errors import ConfigError, DataError, ResourceError
 
@@ -170,47 +170,47 @@ def test_results_are_collected_in_order(make: Make) -> None:
 
 def test_a_folder_is_taken_until_resume_or_overwrite(make: Make) -> None:
     study = make()
-    prepare(study, resume=False, overwrite=False)
+    prepare_study(study, resume=False, overwrite=False)
     with pytest.raises(ConfigError, match="--resume"):
-        prepare(study, resume=False, overwrite=False)
-    prepare(study, resume=True, overwrite=False)
+        prepare_study(study, resume=False, overwrite=False)
+    prepare_study(study, resume=True, overwrite=False)
     write_record(study.folder, record("FL-seed3", "done"))
     (study.folder / "mine.txt").write_text("kept", encoding="utf-8")
     claim = take(study.folder, "FL-seed3")
     with pytest.raises(ResourceError, match="FL-seed3: process"):
-        prepare(study, resume=False, overwrite=True)
+        prepare_study(study, resume=False, overwrite=True)
     assert claim is not None
     release(claim)
-    prepare(study, resume=False, overwrite=True)
+    prepare_study(study, resume=False, overwrite=True)
     assert read_record(study.folder, "FL-seed3") is None
     assert (study.folder / "mine.txt").exists()
 
 
 def test_a_study_may_grow_but_its_cells_may_not_change(make: Make) -> None:
     study = make()
-    prepare(study, resume=False, overwrite=False)
+    prepare_study(study, resume=False, overwrite=False)
     cell = list_cells(study)[0]
     folder = study.folder / "cells" / cell.name
     folder.mkdir()
     (folder / "config.yaml").write_text(dump_config(build_cell_config(cell, 0.01)), encoding="utf-8")
     arms = STUDY.replace("reference:", "  - {{name: more, overrides: {{loss.classification.gamma: 1.0}}}}\nreference:")
     grown = make("", text=arms)
-    prepare(grown, resume=True, overwrite=False)
+    prepare_study(grown, resume=True, overwrite=False)
     assert load_study(study_file(study.folder)) == grown
-    prepare(make("", "data.workers=1", "log.every=3", "device=auto"), resume=True, overwrite=False)
+    prepare_study(make("", "data.workers=1", "log.every=3", "device=auto"), resume=True, overwrite=False)
     with pytest.raises(ConfigError, match="2 errors") as raised:
-        prepare(make("", "schedule.lr=0.02", "data.flip=0.1"), resume=True, overwrite=False)
+        prepare_study(make("", "schedule.lr=0.02", "data.flip=0.1"), resume=True, overwrite=False)
     assert "cell FL-seed3: schedule.lr: was 0.01, now 0.02" in str(raised.value)
     write_record(study.folder, record(cell.name, "done", test=True)._replace(test_annotations="a", test_images="b"))
     with pytest.raises(ConfigError, match=r"cell FL-seed3: test: was a, b, now annotations/val\.json, val"):
-        prepare(study, resume=True, overwrite=False)
+        prepare_study(study, resume=True, overwrite=False)
 
 
 def test_missing_data_is_reported_at_once(make: Make, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"data\.root=PATH"):
-        prepare(make("", f"data.root={tmp_path}/none"), resume=False, overwrite=False)
+        prepare_study(make("", f"data.root={tmp_path}/none"), resume=False, overwrite=False)
     with pytest.raises(DataError, match="2 errors") as raised:
-        prepare(make("test: {{annotations: a.json, images: b}}\n"), resume=False, overwrite=False)
+        prepare_study(make("test: {{annotations: a.json, images: b}}\n"), resume=False, overwrite=False)
     assert "test.annotations: no file" in str(raised.value)
     assert not study_file(make().folder).exists()
 

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,15 +16,16 @@ import pytest
 from places import PROJECT
 
 from retinanet.ablation import ablate
+from retinanet.ablation import runner as runner_module
 from retinanet.ablation.cells import CellRecord, CellStatus, cell_folder, list_cells, read_record, write_record
 from retinanet.ablation.claims import claim_path, live_owner, release, take
 from retinanet.ablation.estimate import measure
 from retinanet.ablation.report.collect import collect
-from retinanet.ablation.run_cell import CellTaken, run_cell
+from retinanet.ablation.run_cell import RUNNER_VARIABLE, CellTaken, run_cell
 from retinanet.ablation.runner import CellsFailed, Runner, Slots, build_slots, run_cells
 from retinanet.ablation.runner_console import RunnerConsole
 from retinanet.ablation.study import Study, load_study
-from retinanet.ablation.study_folder import log_path, prepare
+from retinanet.ablation.study_folder import log_path, prepare_study, study_file
 from retinanet.errors import CheckpointError, ConfigError, Interrupted
 from retinanet.run.checkpoint import load_checkpoint
 
@@ -39,8 +41,8 @@ budget: {{iterations: {steps}}}
 test: {{annotations: annotations/train.json, images: train}}
 """
 STEPS = 16
-Start = Callable[..., subprocess.Popen[str]]
 Make = Callable[..., Study]
+Script = Callable[..., Study]
 
 
 @pytest.fixture
@@ -120,7 +122,7 @@ def test_a_diverging_cell_is_a_result(make: Make) -> None:
 
 def test_a_failing_cell_is_recorded_and_tried_again(make: Make, tmp_path: Path) -> None:
     study = make("", f"model.backbone.weights={tmp_path / 'none.pt'}")
-    prepare(study, resume=False, overwrite=False)
+    prepare_study(study, resume=False, overwrite=False)
     with pytest.raises(CheckpointError):
         run_cell(study, "FL-seed0")
     record = recorded(study, "FL-seed0")
@@ -133,7 +135,7 @@ def test_a_failing_cell_is_recorded_and_tried_again(make: Make, tmp_path: Path) 
 
 def test_a_claimed_cell_is_left_alone(make: Make) -> None:
     study = make()
-    prepare(study, resume=False, overwrite=False)
+    prepare_study(study, resume=False, overwrite=False)
     claim = take(study.folder, "FL-seed0")
     assert claim is not None
     with pytest.raises(CellTaken, match="is being run by process"):
@@ -144,7 +146,7 @@ def test_a_claimed_cell_is_left_alone(make: Make) -> None:
 def test_the_grid_rule_trains_no_cell_twice(make: Make) -> None:
     study = make("lr: {{rule: grid, values: [1.0e-4, 0.05, 1.0e+30]}}\n", "schedule.warmup=0", steps=3)
     study = study._replace(arms=study.arms[:1], seeds=(0, 1))
-    prepare(study, resume=False, overwrite=False)
+    prepare_study(study, resume=False, overwrite=False)
     with pytest.raises(ConfigError, match=r"FL-lr0\.0001-seed0, FL-lr0\.05-seed0, FL-lr1e30-seed0"):
         run_cell(study, "FL-seed1")
     for number in range(3):
@@ -176,7 +178,7 @@ def test_the_measured_step_writes_nothing_into_the_study(make: Make, tmp_path: P
 
 def test_a_process_killed_for_its_cell_is_recorded_for_it(make: Make) -> None:
     study = make()
-    prepare(study, resume=False, overwrite=False)
+    prepare_study(study, resume=False, overwrite=False)
     with RunnerConsole(2) as console:
         runner = Runner(study, Slots(1, ()), console)
         first, second = runner.cells
@@ -205,47 +207,73 @@ def test_slots_are_gpus_or_jobs(make: Make) -> None:
             build_slots(study, jobs, gpus)
 
 
-@pytest.mark.slow
-def test_a_failed_arm_does_not_stop_the_others(make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """In processes of their own, two at a time."""
-    path = make().folder.parent / "study.yaml"
-    arms = [
-        "  - {name: hot, overrides: {schedule.lr: 1.0e+9}}",
-        f"  - {{name: lost, overrides: {{model.backbone.weights: {tmp_path / 'none.pt'}}}}}",
-        "reference: hot",
-        "may_differ: [schedule.lr, model.backbone.weights]",
-    ]
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if "name:" not in line]
-    text = "\n".join(lines).replace("reference: FL", "\n".join(arms))
-    path.write_text(text.replace("iterations: 2", "iterations: 6"), encoding="utf-8")
-    study = load_study(path, [f"output={tmp_path / 'out'}", "schedule.warmup=0"])
-    prepare(study, resume=False, overwrite=False)
-    with pytest.raises(CellsFailed, match=r"lost-seed0: .*none\.pt"):
+@pytest.fixture
+def script(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Script:
+    """script(text, record, ...) makes a study whose cells' processes are a shell script, and runs it.
+
+    The script has the cell's name in $cell; `record` copies the given record of the cell into its folder.
+    """
+
+    def run(text: str, *records: CellRecord) -> Study:
+        study = make()
+        prepare_study(study, resume=False, overwrite=False)
+        for record in records:
+            write_record(tmp_path / "given", record)
+        cells, given = study.folder / "cells", tmp_path / "given" / "cells"
+        path = tmp_path / "python"
+        function = f'record() {{ mkdir -p "{cells}/$cell"; cp "{given}/$cell/cell.json" "{cells}/$cell/"; }}'
+        path.write_text(f"#!/bin/sh\ncell=$6\n{function}\n{text}\n", encoding="utf-8")
+        path.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(path))
+        monkeypatch.setattr(runner_module, "POLL_SECONDS", 0.02)
+        return study
+
+    return run
+
+
+def record_of(arm: str, status: CellStatus, message: str = "") -> CellRecord:
+    return CellRecord(cell=f"{arm}-seed0", arm=arm, seed=0, lr=0.01, status=status, message=message)
+
+
+def test_a_failed_arm_does_not_stop_the_others(script: Script, capsys: pytest.CaptureFixture[str]) -> None:
+    study = script(
+        'record; case $cell in CE-*) echo "no file none.pt" >&2; exit 4;; esac',
+        record_of("FL", CellStatus.DIVERGED, "step 2: the loss is nan"),
+        record_of("CE", CellStatus.FAILED, "no file none.pt"),
+    )
+    with pytest.raises(CellsFailed, match=r"CE-seed0: no file none\.pt"):
         run_cells(study, Slots(2, ()))
     states = {cell.record.arm: cell.record.status for cell in collect(study, study.folder).cells}
-    assert states == {"hot": "diverged", "lost": "failed"}
-    assert "step " in recorded(study, "hot-seed0").message
+    assert states == {"FL": "diverged", "CE": "failed"}
     out = capsys.readouterr().out
-    assert "start hot-seed0" in out
+    assert "start FL-seed0" in out
     assert "[1/2]" in out
-    assert "none.pt" in log_path(study.folder, "lost-seed0").read_text(encoding="utf-8")
+    assert log_path(study.folder, "CE-seed0").read_text(encoding="utf-8") == "no file none.pt\n"
 
 
-@pytest.fixture
-def start(tmp_path: Path, start_tool: Start) -> Iterator[Start]:
-    """start("--resume") starts a runner of the study in tmp_path."""
-    begun: list[subprocess.Popen[str]] = []
+def test_a_killed_process_fails_its_cell_and_a_taken_cell_is_tried_again(
+    script: Script, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = script(
+        'case $cell in CE-*) kill -9 $$;; esac; if ! [ -e "$0.$cell" ]; then touch "$0.$cell"; exit 8; fi; record',
+        record_of("FL", CellStatus.DONE),
+    )
+    with pytest.raises(CellsFailed, match=r"CE-seed0: its process ended with signal 9 \(out of memory\?\)"):
+        run_cells(study, Slots(1, ()))
+    assert recorded(study, "CE-seed0").status == "failed"
+    assert recorded(study, "FL-seed0").status == "done"
+    assert capsys.readouterr().out.count("start FL-seed0") == 2
 
-    def start(*arguments: str) -> subprocess.Popen[str]:
-        output = f"output={tmp_path / 'out'}"
-        begun.append(start_tool("ablate.py", tmp_path / "study.yaml", output, *arguments))
-        return begun[-1]
 
-    yield start
-    for process in begun:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+def test_a_signal_is_passed_on_and_awaited(script: Script, capsys: pytest.CaptureFixture[str]) -> None:
+    study = script('trap "echo saved; exit 143" TERM; touch "$0.started"; while :; do sleep 0.05; done')
+    started = study.folder.parent / "python.started"
+    with pytest.raises(Interrupted, match="--resume") as raised, sigterm_when(started.exists):
+        run_cells(study, Slots(1, ()))
+    assert raised.value.exit_code == 143
+    assert "stopping: 1 cells are saving" in capsys.readouterr().out
+    assert read_record(study.folder, "FL-seed0") is None
+    assert log_path(study.folder, "FL-seed0").read_text(encoding="utf-8") == "saved\n"
 
 
 def final_numbers(study: Study) -> list[tuple[str, bytes, bytes]]:
@@ -257,45 +285,58 @@ def final_numbers(study: Study) -> list[tuple[str, bytes, bytes]]:
     return found
 
 
+RUNNER_THAT_IS_KILLED = f"""
+import os, subprocess, sys
+process = subprocess.Popen(
+    [sys.executable, "-m", "retinanet", "ablate", sys.argv[1], "--cell", "0"],
+    env={{**os.environ, "{RUNNER_VARIABLE}": str(os.getpid())}},
+    start_new_session=True,
+)
+process.wait()
+"""
+
+
 @pytest.mark.slow
-def test_killed_and_shared_by_two_runners_the_numbers_are_the_same(make: Make, start: Start) -> None:
+def test_killed_and_shared_by_two_runners_the_numbers_are_the_same(make: Make) -> None:
     unbroken = make(steps=STEPS, output="unbroken")
     for number in "01":
         ablate.run_one(unbroken, number)
     study = make(steps=STEPS)
-    first = start("--jobs", "1")
+    prepare_study(study, resume=False, overwrite=False)
     last = cell_folder(study, list_cells(study)[0]) / "checkpoints" / "last.pt"
-    wait_for(last.exists)
-    os.kill(first.pid, signal.SIGKILL)
-    first.communicate()
+    command = [sys.executable, "-c", RUNNER_THAT_IS_KILLED, str(study_file(study.folder))]
+    with log_path(study.folder, "FL-seed0").open("ab") as log, subprocess.Popen(command, stdout=log) as runner:
+        wait_for(last.exists)
+        assert live_owner(study.folder, "FL-seed0") is not None
+        runner.kill()
     # The cell's process notices that its runner has ended, saves and stops.
     wait_for(lambda: live_owner(study.folder, "FL-seed0") is None)
     assert read_record(study.folder, "FL-seed0") is None
     step = load_checkpoint(last).progress.step
     assert 0 < step < STEPS
 
-    other = start("--resume")
-    prepare(study, resume=True, overwrite=False)
-    run_cells(study, Slots(1, ()))
-    out, err = other.communicate(timeout=120)
-    assert other.returncode == 0, err
+    with RunnerConsole(2) as console:
+        runners = [Runner(study, Slots(1, ()), console) for _ in range(2)]
+        runners[0].step()
+        wait_for(lambda: live_owner(study.folder, "FL-seed0") is not None)
+        wait_for(lambda: [one.step() for one in runners] == [False, False], seconds=120)
+    assert runners[1].elsewhere == {"FL-seed0"}
+    assert all(one.failed == {} for one in runners)
     assert final_numbers(study) == final_numbers(unbroken)
-    assert "report" in out
     for cell in list_cells(study):
-        log = log_path(study.folder, cell.name).read_text(encoding="utf-8")
-        assert log.count(f"{cell.name}: done") == 1, log
-        steps = [int(step) for step in re.findall(r"^step +(\d+)/", log, re.MULTILINE)]
+        text = log_path(study.folder, cell.name).read_text(encoding="utf-8")
+        assert text.count(f"{cell.name}: done") == 1, text
+        steps = [int(step) for step in re.findall(r"^step +(\d+)/", text, re.MULTILINE)]
         repeated = len(steps) - len(set(steps))
         assert repeated <= 2, "at most one save interval is trained again"
 
 
 @contextmanager
-def sigterm_after_a_save(study: Study) -> Iterator[None]:
-    """SIGTERM comes to this process once the first cell has saved."""
-    last = cell_folder(study, list_cells(study)[0]) / "checkpoints" / "last.pt"
+def sigterm_when(ready: Callable[[], object]) -> Iterator[None]:
+    """SIGTERM is sent to this process once it is ready."""
 
     def send() -> None:
-        wait_for(last.exists)
+        wait_for(ready)
         os.kill(os.getpid(), signal.SIGTERM)
 
     thread = threading.Thread(target=send)
@@ -306,23 +347,12 @@ def sigterm_after_a_save(study: Study) -> Iterator[None]:
         thread.join()
 
 
-def test_an_interrupted_cell_is_no_failed_one(make: Make) -> None:
+def test_an_interrupted_cell_has_not_failed(make: Make) -> None:
     study = make(steps=400)
-    prepare(study, resume=False, overwrite=False)
-    with pytest.raises(Interrupted), sigterm_after_a_save(study):
+    prepare_study(study, resume=False, overwrite=False)
+    last = cell_folder(study, list_cells(study)[0]) / "checkpoints" / "last.pt"
+    with pytest.raises(Interrupted), sigterm_when(last.exists):
         run_cell(study, "0")
     assert read_record(study.folder, "FL-seed0") is None
-    assert not claim_path(study.folder, "FL-seed0").exists()
-
-
-@pytest.mark.slow
-def test_a_signal_is_passed_on_and_what_runs_is_saved(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
-    study = make(steps=400)
-    prepare(study, resume=False, overwrite=False)
-    with pytest.raises(Interrupted, match="--resume") as raised, sigterm_after_a_save(study):
-        run_cells(study, Slots(1, ()))
-    assert raised.value.exit_code == 143
-    assert "stopping: 1 cells are saving" in capsys.readouterr().out
     assert live_owner(study.folder, "FL-seed0") is None
-    assert read_record(study.folder, "FL-seed0") is None
-    assert "Interrupted by SIGTERM" in log_path(study.folder, "FL-seed0").read_text(encoding="utf-8")
+    assert not claim_path(study.folder, "FL-seed0").exists()

@@ -82,6 +82,7 @@ def test_cells_one_by_one_as_a_cluster_runs_them(tool: Tool, study: Path, tmp_pa
         (["--report"], ["no study in"]),
         (["--cell", "nine"], ["--cell nine", "0 FL-seed0, 1 flat-seed0"]),
         (["--resume", "--overwrite"], ["exclude each other"]),
+        (["--report", "--resume"], ["apply only to running a whole study"]),
         (["--jobs", "0"], ["--jobs 0"]),
         (["--gpus", "0,0"], ["--gpus 0,0"]),
         (["schedule.rate=1"], ["override 'schedule.rate=1'", "schedule.rate"]),

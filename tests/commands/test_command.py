@@ -28,6 +28,7 @@ WITHOUT_POSIX = """
 import sys
 for name in ("fcntl", "resource", "termios", "pwd"):
     sys.modules[name] = None  # as on Windows, where Python has no such modules
+import retinanet.ablation.ablate, retinanet.ablation.report.report
 from retinanet.__main__ import command_main
 run, data, out = sys.argv[1:4]
 truth, found = f"{data}/annotations/val.json", f"{run}/detections.json"

@@ -91,6 +91,17 @@ def test_losses_split_and_images_are_chosen(tool: Tool, trained: Path, tmp_path:
     assert mined["negatives"]["effective"] <= 3 * 16 < plain["negatives"]["effective"]
 
 
+def test_the_formulas_need_no_checkpoint(tool: Tool, tmp_path: Path) -> None:
+    code, out, err = tool("loss_distribution.py", "--formulas", tmp_path / "formulas")
+    assert (code, err) == (0, "")
+    names = {path.name for path in (tmp_path / "formulas").iterdir()}
+    assert names == {"loss_figure_1.png", "loss_figures_5_6.png", "loss_figure_7.png", "loss_curves.csv"}
+    assert all(str(tmp_path / "formulas" / name) in out for name in names)
+    code, _, err = tool("loss_distribution.py")
+    assert code == 2
+    assert "give a checkpoint, or --formulas FOLDER" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [

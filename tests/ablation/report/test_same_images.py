@@ -1,4 +1,4 @@
-"""The grid of the same images by every arm: which detections are drawn, and which count as right."""
+"""The grid of the same images with every arm: the detections that are drawn, and those that count as right."""
 
 import json
 from pathlib import Path
@@ -48,7 +48,7 @@ def data(study: StudyResult) -> ReportData:
     return gather(study, resamples=10)
 
 
-def test_right_wrong_and_missed_are_told_apart(data: ReportData) -> None:
+def test_right_wrong_and_missed_are_distinguished(data: ReportData) -> None:
     grid = build_grid(data)
     row = grid.rows[0]
     assert row.threshold == 0.5
