@@ -1,4 +1,4 @@
-"""What differs between two configs, key by key; either may be a YAML file or a checkpoint."""
+"""The differences between two configs, key by key; each may be a YAML file or a checkpoint."""
 
 import json
 from collections.abc import Sequence
@@ -9,23 +9,25 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from retinanet.config import strict_yaml as yaml_strict
+from retinanet.config import strict_yaml
+from retinanet.config.flat import differing, flat
 from retinanet.config.load import config_to_dict, load_config, with_overrides
 from retinanet.config.schema import Config
+from retinanet.display.console import print_plain
 from retinanet.errors import ConfigError
 
 ABSENT = "-"
-"""Stands for the value of a key that the other loss or section does not have."""
+"""In place of the value of a key that a config does not have, such as one of another loss."""
 
 CHECKPOINTS = (".pt", ".pth")
 YAML_FILES = (".yaml", ".yml")
 
 STUDY_KEYS = {"arms", "grid"}
-"""Keys of a study (`retinanet ablate`) that no config has."""
+"""Top-level keys of a study (`retinanet ablate`) that a config does not have."""
 
 
-class Difference(NamedTuple):
-    """One key whose values are not the same."""
+class KeyDifference(NamedTuple):
+    """A key with different values, as YAML has them."""
 
     key: str
     """Dotted."""
@@ -36,7 +38,7 @@ class Difference(NamedTuple):
 def read_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """The config of a YAML file or, by its suffix, of a checkpoint, with `key=value` overrides.
 
-    Raises CheckpointError for a checkpoint that cannot be read, ConfigError for any other file that holds no config.
+    Raises CheckpointError for a checkpoint that cannot be read, ConfigError for any other file without a config.
     """
     if path.suffix in CHECKPOINTS:
         # Imported here: only a checkpoint needs torch.
@@ -46,44 +48,42 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         return with_overrides(stored, list(overrides)) if overrides else stored
     if path.is_file():
         if path.suffix not in YAML_FILES:
-            kinds = f"YAML files ({', '.join(YAML_FILES)}) and checkpoints ({', '.join(CHECKPOINTS)})"
-            raise ConfigError(f"{path}: no config can be read from this; only {kinds} hold one")
-        if yaml_strict.read(path).data.keys() & STUDY_KEYS:
+            kinds = f"a YAML file ({', '.join(YAML_FILES)}) or a checkpoint ({', '.join(CHECKPOINTS)})"
+            raise ConfigError(f"{path}: this file has no config; give {kinds}")
+        if strict_yaml.read(path).data.keys() & STUDY_KEYS:
             raise ConfigError(
                 f"{path} is a study of many configs, for `retinanet ablate {path}`; give a config instead, such "
-                "as the one that its `base:` names"
+                "as the study's `base:`"
             )
     return load_config(path, list(overrides))
 
 
-def differences(first: Config, second: Config) -> list[Difference]:
-    """Every key that differs, in the order of the schema; both configs resolved, defaults included."""
+def differences(first: Config, second: Config) -> list[KeyDifference]:
+    """Every key that differs between two resolved configs, in the order of the schema.
+
+    A key that only the second has, such as one of its loss, follows the first's keys of the same section.
+    """
     left, right = flat(config_to_dict(first)), flat(config_to_dict(second))
-    keys = list(left)
-    for key in right:
-        if key not in left:
-            section = key.rsplit(".", 1)[0]
-            keys.insert(max(place for place, other in enumerate(keys) if other.startswith(section)) + 1, key)
-    rows = (Difference(key, left.get(key, ABSENT), right.get(key, ABSENT)) for key in keys)
-    return [row for row in rows if row.first != row.second]
+    order = list(left)
+
+    def place(key: str) -> int:
+        section = key.rpartition(".")[0]
+        return order.index(key) if key in left else max(n for n, other in enumerate(order) if other.startswith(section))
+
+    keys = sorted(differing(left, right), key=place)
+    return [KeyDifference(key, _value_text(left, key), _value_text(right, key)) for key in keys]
 
 
-def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """Dotted keys and their values as text, numbers and lists as YAML has them."""
-    found: dict[str, str] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[prefix + key] = value if isinstance(value, str) else json.dumps(value)
-    return found
+def _value_text(values: dict[str, Any], key: str) -> str:
+    value = values.get(key, ABSENT)
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def print_differences(first: Path, second: Path, console: Console) -> None:
-    """A table of the keys that differ on a terminal; lines of key, value, value with tabs between them elsewhere."""
+    """Print the differing keys: a table in a terminal, else tab-separated lines of key, value and value."""
     rows = differences(read_config(first), read_config(second))
     if not rows:
-        console.print(f"{first} and {second} do not differ", markup=False, highlight=False, soft_wrap=True)
+        print_plain(console, f"{first} and {second} do not differ")
     elif console.is_terminal:
         table = Table("key", str(first), str(second), box=None, padding=(0, 2, 0, 0), pad_edge=False)
         for row in rows:
@@ -91,4 +91,4 @@ def print_differences(first: Path, second: Path, console: Console) -> None:
         console.print(table)
     else:
         for line in (("key", str(first), str(second)), *rows):
-            print("\t".join(line), file=console.file)  # a Console would put spaces for tabs
+            print("\t".join(line), file=console.file)  # a Console replaces tabs by spaces

@@ -1,4 +1,4 @@
-"""TODO: retinanet/diagnostics/evaluate.py."""
+"""Evaluating a detector on its val split, or a file of detections on ground truth, with a report."""
 
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from retinanet.diagnostics.analysis.report_files import TITLE, ReportHeader
 from retinanet.diagnostics.anchors.report import anchor_section
 from retinanet.display.progress import image_progress, steps
 from retinanet.errors import DataError
-from retinanet.evaluation.detector import AnyDetector, Detector
+from retinanet.evaluation.detector import precision_name
 from retinanet.evaluation.evaluate import evaluate_dataset
 from retinanet.evaluation.saved import LoadedDetector, check_covers, load_detector
 from retinanet.evaluation.splits import load_split
@@ -27,10 +27,11 @@ def evaluate_checkpoint(path: Path, overrides: list[str], output: Path | None, *
 
 
 def evaluate_loaded(saved: LoadedDetector, path: Path, output: Path | None, *, report: bool) -> None:
-    """COCO numbers and analyses of the detector from `path` on the val split of its config's data.
+    """COCO metrics and analyses of the detector from `path` on the val split of its config's data.
 
     Prints a table and writes eval.json, detections.json and, unless `report` is False, report.html and plots/ into
-    `output`, else into a folder of the run.
+    `output` (default: a folder in the run's). Raises DataError for data that are missing, invalid or have other
+    classes, ConfigError for an engine that is not installed, ResourceError where it cannot write.
     """
     ranks = distributed.read_ranks()
     check_engine(saved.config.eval.engine)
@@ -49,34 +50,24 @@ def evaluate_loaded(saved: LoadedDetector, path: Path, output: Path | None, *, r
             saved.detector, dataset, resize_rule, batches, ranks, on_batch, saved.config.eval.engine, saved.categories
         )
     distributed.stop()
-    if ranks.is_main:
-        write_json(folder / "detections.json", results)
-        precision = precision_name(saved.detector)
-        how = f"computed in {precision} on {saved.detector.device.type}"
-        print(f"{path}: {how}")
-        lines = [f"Detector: {path}, step {saved.step:,}, {how}.", f"Data: {dataset.annotation_file}."]
-        if left_out:
-            lines.append(f"Detections of {left_out} classes that the data do not have are left out.")
-            print(lines[-1])
-        subject = ReportHeader(f"{TITLE}{home.name or path.stem}", tuple(lines), dataset.image_folder)
-        write_evaluation_report(
-            folder,
-            subject,
-            evaluation,
-            dataset.ground_truth,
-            results,
-            {"step": saved.step, "precision": precision},
-            report=report,
-            extra=partial(anchor_section, saved.config, dataset),
-        )
-
-
-def precision_name(detector: AnyDetector) -> str:
-    """What the network is computed in: as "bfloat16"; an exported file has a precision of its own."""
-    return (
-        str(detector.precision).removeprefix("torch.")
-        if isinstance(detector, Detector)
-        else "the precision of the exported file"
+    if not ranks.is_main:
+        return
+    write_json(folder / "detections.json", results)
+    precision = precision_name(saved.detector)
+    how = f"computed in {precision} on {saved.detector.device.type}"
+    print(f"{path}: {how}")
+    lines = [f"Detector: {path}, step {saved.step:,}, {how}.", f"Data: {dataset.annotation_file}."]
+    if left_out:
+        lines.append(f"Detections of {left_out} classes that are not in the data are left out.")
+        print(lines[-1])
+    write_evaluation_report(
+        folder,
+        ReportHeader(f"{TITLE}{home.name or path.stem}", tuple(lines), dataset.image_folder),
+        evaluation,
+        step=saved.step,
+        precision=precision,
+        report=report,
+        extra=partial(anchor_section, saved.config, dataset),
     )
 
 
@@ -89,15 +80,17 @@ def evaluate_files(
     images: Path | None = None,
     report: bool = True,
 ) -> None:
-    """COCO numbers and analyses of a results file against an annotation file, both JSON, gzipped or not.
+    """COCO metrics and analyses of a results file on an annotation file, both JSON, gzipped or not.
 
-    images: the folder of the image files, for pictures of the best and the worst. Without `report`, eval.json and
-    the table only. Raises DataError for files that cannot be used; for images that cannot be drawn when all else is
-    written.
+    Prints a table and writes eval.json and, unless `report` is False, report.html and plots/ into `output` (default: a
+    folder in runs/). images: the folder of the image files, for pictures of the best and the worst images. Raises
+    DataError for files that cannot be used, and, once everything is written, for images that cannot be drawn.
     """
     check_engine(engine)
     if images is not None and not images.is_dir():
-        raise DataError(f"--images: no folder {images}; give the folder that the file names of {ground_truth} are in.")
+        raise DataError(
+            f"--images: no folder {images}; give the folder that the file names of {ground_truth} are relative to."
+        )
     folder = output or Path("runs") / f"eval-{detections.name.split('.')[0]}"
     with steps() as on_step:
         on_step(f"reading {ground_truth.name}")
@@ -107,21 +100,20 @@ def evaluate_files(
         on_step(f"reading {detections.name}")
         results = read_results(detections, truth)
         make_folder(folder)
-        on_step("computing COCO's numbers")
+        on_step("computing COCO metrics")
         evaluation = coco_evaluation(truth, results, engine)
     lines = (f"Detections: {detections}.", f"Ground truth: {ground_truth}.")
-    subject = ReportHeader(f"{TITLE}{detections.name.split('.')[0]}", lines, images)
-    write_evaluation_report(folder, subject, evaluation, truth, results, {}, report=report)
+    header = ReportHeader(f"{TITLE}{detections.name.split('.')[0]}", lines, images)
+    write_evaluation_report(folder, header, evaluation, step=None, precision=None, report=report)
 
 
 def check_image_folder(images: Path, ground_truth: dict[str, Any]) -> None:
-    """DataError where the folder has none of the images that the ground truth names."""
+    """Raise DataError where the folder contains none of the images that the ground truth names."""
     names = [str(row["file_name"]) for row in ground_truth["images"] if row.get("file_name")]
+    if not names:
+        raise DataError("--images: the ground truth has no file names, so no image can be drawn; leave --images out.")
     if not any((images / name).is_file() for name in names):
-        asked = (
-            f"none of the {len(names):,} images is in {images} (such as {names[0]})"
-            if names
-            else ("the ground truth names no files of its images, so there is nothing to draw")
+        raise DataError(
+            f"--images: none of the {len(names):,} images is in {images} (such as {names[0]}); give the folder that "
+            "the file names are relative to."
         )
-        mend = "give the folder that the file names are relative to" if names else "leave --images out"
-        raise DataError(f"--images: {asked}; {mend}.")

@@ -64,6 +64,6 @@ def legend_below(figure: Figure, axes: Axes, columns: int = 4) -> None:
 def save_figure(figure: Figure, path: Path) -> Path:
     """Write the figure as a PNG or JPEG, as the suffix says; returns the path. Raises as `drawing.save_picture`."""
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()  # type: ignore[no-untyped-call]  # Matplotlib's stubs leave these two untyped.
-    save_picture(path, np.array(canvas.buffer_rgba())[..., :3])  # type: ignore[no-untyped-call]
+    canvas.draw()
+    save_picture(path, np.array(canvas.buffer_rgba())[..., :3])
     return path

@@ -78,3 +78,12 @@ def build_detector(config: Config, model: nn.Module, device: torch.device) -> De
         channels_last=config.model.channels_last,
         pixels=build_pixel_rule(config),
     )
+
+
+def precision_name(detector: AnyDetector) -> str:
+    """The precision that the network computes in, such as "bfloat16"; an exported file has a precision of its own."""
+    return (
+        str(detector.precision).removeprefix("torch.")
+        if isinstance(detector, Detector)
+        else "the precision of the exported file"
+    )

@@ -18,6 +18,8 @@ from retinanet.data.transforms import ResizeRule
 from retinanet.distributed import Ranks, gather_rows
 from retinanet.evaluation.detector import AnyDetector
 from retinanet.files import write_json
+from retinanet.scoring.analysis.analyse import analyse
+from retinanet.scoring.eval_file import write_eval_file
 from retinanet.scoring.evaluation import Engine, Evaluation, coco_evaluation
 from retinanet.structures import Batch, Category, Detections
 
@@ -83,11 +85,17 @@ def evaluate_dataset(
 
 
 def write_evaluation(
-    eval_file: Path, detections_file: Path, evaluation: Evaluation, results: list[dict[str, Any]], step: int
+    eval_file: Path,
+    detections_file: Path,
+    evaluation: Evaluation,
+    results: list[dict[str, Any]],
+    *,
+    step: int,
+    precision: str,
 ) -> None:
-    """eval.json and detections.json of one evaluation."""
+    """Write eval.json (see `scoring.eval_file`) and detections.json of one evaluation."""
     write_json(detections_file, results)
-    write_json(eval_file, {"step": step, **evaluation.as_dict()})
+    write_eval_file(eval_file, analyse(evaluation), step=step, precision=precision)
 
 
 def results_on(dataset: CocoDataset, results: list[dict[str, Any]]) -> list[dict[str, Any]]:

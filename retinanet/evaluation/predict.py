@@ -19,8 +19,9 @@ from retinanet.errors import ConfigError, DataError, list_errors
 from retinanet.evaluation.detector import AnyDetector
 from retinanet.evaluation.evaluate import result_rows, to_results
 from retinanet.evaluation.saved import LoadedDetector
-from retinanet.files import make_folder, read_json, write_json
+from retinanet.files import make_folder, write_json
 from retinanet.run.pictures import draw_results
+from retinanet.scoring.eval_file import read_eval_file
 from retinanet.structures import Batch, Category
 
 
@@ -136,19 +137,19 @@ def detected(
 
 
 def best_thresholds(path: Path, categories: tuple[Category, ...], source: Path) -> dict[int, float]:
-    """Category id -> the score with the best F1 that retinanet eval found, of classes that had objects to measure it.
+    """Category id -> the score with the best F1 in an eval.json, of the classes for which one was measured.
 
-    DataError where the file holds none, or classes that the detector `source` does not know.
+    path: of a training or of `retinanet eval`. Raises DataError where the file has no thresholds, or has classes that
+    the detector `source` does not know.
     """
-    content = read_json(path)
+    content = read_eval_file(path)
     try:
-        by_class = content["thresholds"]["by_class"]  # type: ignore[index]
-        found = {(row["id"], row["name"]): row["score"] for row in by_class}
+        found = {(row["id"], row["name"]): row["score"] for row in content["thresholds"]["by_class"]}
         scores = {key[0]: float(score) for key, score in found.items() if score is not None}
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"--thresholds: {path} holds no thresholds of each class; give an eval.json that this version of "
-            "retinanet eval wrote."
+            "`retinanet train` or `retinanet eval` wrote."
         ) from error
     unknown = found.keys() - {(category.id, category.name) for category in categories}
     if unknown:

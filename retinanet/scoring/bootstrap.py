@@ -1,18 +1,19 @@
 """The bootstrap over images: AP of resampled data sets, from matches and without matching again.
 
-A resample draws as many images as there are, with replacement; all sets of detections get the same resamples, so
-that differences between them are paired. An image drawn m times counts as m images of their own with the same
-objects and detections, standing next to each other in the order of image ids. What follows equals pycocotools on
-such a data set in every tie too: between images and between copies the order is that of the image ids; detections of
-one image, class and score keep their order within each copy, for which they are listed copy by copy (`_list_copies`)
-where true and false positives are among them, as only there the order matters.
+A resample draws as many images as the data set has, with replacement; all sets of detections get the same resamples,
+so differences between them are paired. An image drawn m times counts as m separate images with the same objects and
+detections, adjacent in the order of image ids. The result equals pycocotools on such a data set, ties included:
+images and copies are ordered by image id; detections of one image, class and score keep their order within each copy.
+They are listed copy by copy (`_list_copies`) only where both true and false positives are among them, since the order
+matters nowhere else.
 
 Why true positives suffice: interpolated precision is a maximum over the detections ahead, precision falls at a false
-positive and rises through the copies of a true positive, so it is taken at the last copy of some true positive. One
-of an image that was not drawn repeats the hits of the one before at no higher precision, which changes no maximum.
+positive and rises through the copies of a true positive, so the maximum is at the last copy of some true positive. A
+true positive of an image that was not drawn repeats the hits of the one before it at no higher precision, which does
+not change the maximum.
 
 Legend: as in `retinanet.scoring.matches`, and R resamples, B resamples of a block, S detections that count at an
-area, P true positives, E detections that count at other thresholds but not at this one, M metrics (AP_NAMES).
+area, P true positives, E detections that count at other thresholds but not at the current one, M metrics (AP_NAMES).
 """
 
 from collections.abc import Sequence
@@ -36,7 +37,7 @@ from retinanet.scoring.matches import (
 )
 
 BLOCK = 1 << 19
-"""Detections x resamples worked on at once: a few MB, so that a block stays in the cache."""
+"""Detections x resamples per block: a few MB, so that a block stays in the CPU's cache."""
 
 EVERY_COPY = -1
 
@@ -49,7 +50,7 @@ class _Rows(NamedTuple):
 
     image_D: Ints
     copy_D: Ints
-    """(D,) EVERY_COPY, or the only copy of the image (0, 1, ...) that this row stands for."""
+    """(D,) EVERY_COPY, or the one copy of the image (0, 1, ...) that this row represents."""
     outcome_ATD: NDArray[np.uint8]
 
 
@@ -59,15 +60,15 @@ class _Curve(NamedTuple):
     hits_P: NDArray[np.intp]
     """Rows of the true positives."""
     counted_P: NDArray[np.intp]
-    """Their places among the rows that count at this area."""
+    """Their indices among the rows that count at this area."""
     ignored_E: NDArray[np.intp]
     """Rows that count at this area but not at this threshold."""
     ignored_before_P: NDArray[np.intp]
-    """How many of these stand above each true positive."""
+    """Number of rows of ignored_E above each true positive."""
 
 
 def draw_multiplicities(images: int, resamples: int, seed: int) -> Ints:
-    """(R, I) int32: how often each image is drawn; every row sums to I. The same arguments give the same draws.
+    """(R, I) int32: number of times each image is drawn; every row sums to I. The same arguments give the same draws.
 
     Raises ConfigError for no images or no resamples.
     """
@@ -81,7 +82,7 @@ def draw_multiplicities(images: int, resamples: int, seed: int) -> Ints:
 def resample(sets: Sequence[Matches], resamples: int = 1000, seed: int = 0) -> Floats:
     """(sets, R, M) AP_NAMES of each set of detections (arm and seed) on the same resamples; -1 as in pycocotools.
 
-    Raises DataError where the sets are not over the same images and classes.
+    Raises DataError where the sets do not have the same images and classes.
     """
     if not sets:
         return np.zeros((0, resamples, len(AP_NAMES)))
@@ -114,7 +115,7 @@ def weighted_metrics(matches: Matches, multiplicity_RI: Ints) -> Floats:
 
 
 def _class_metrics(found: ClassMatches, multiplicity_RI: Ints) -> Floats:
-    """(R, M) of one class; NaN where the resample has no object that counts."""
+    """(R, M) AP_NAMES of one class; NaN where the resample has no object that counts."""
     metrics_RM = np.full((len(multiplicity_RI), len(AP_NAMES)), np.nan)
     if found.objects_AN.size == 0:
         return metrics_RM
@@ -133,8 +134,8 @@ def _class_metrics(found: ClassMatches, multiplicity_RI: Ints) -> Floats:
     return metrics_RM
 
 
-def _list_copies(found: ClassMatches, most: int) -> _Rows:
-    """The rows, with each tie of one image that holds both true and false positives listed copy by copy."""
+def _list_copies(found: ClassMatches, most_copies: int) -> _Rows:
+    """The rows; ties within an image that include both true and false positives are listed copy by copy."""
     count = len(found.score_D)
     if count == 0:
         return _Rows(found.image_D, found.image_D, found.outcome_ATD)
@@ -145,7 +146,7 @@ def _list_copies(found: ClassMatches, most: int) -> _Rows:
     misses_tie = np.logical_or.reduceat(found.outcome_ATD == FALSE_POSITIVE, of_tie, axis=2)
     mixed_tie: NDArray[np.bool_] = np.any(hits_tie & misses_tie, axis=(0, 1))
     mixed_D = mixed_tie[tie_D]
-    times_D = np.where(mixed_D, max(1, most), 1)
+    times_D = np.where(mixed_D, max(1, most_copies), 1)
     row = np.repeat(np.arange(count), times_D)
     first = np.repeat(np.cumsum(times_D) - times_D, times_D)
     copy = np.where(mixed_D[row], np.arange(len(row)) - first, EVERY_COPY).astype(np.int32)
@@ -155,7 +156,7 @@ def _list_copies(found: ClassMatches, most: int) -> _Rows:
 
 
 def _row_weights(rows: _Rows, multiplicity_BI: Ints) -> Ints:
-    """(B, D) int32: how many detections of the resampled data set each row stands for."""
+    """(B, D) int32: number of detections of the resampled data set that each row represents."""
     weight_BD = np.take(multiplicity_BI, rows.image_D, axis=1)
     single = np.flatnonzero(rows.copy_D != EVERY_COPY)
     if len(single):
@@ -171,7 +172,14 @@ def _area_curves(outcome_TD: NDArray[np.uint8]) -> tuple[NDArray[np.intp], list[
         counted_P = np.flatnonzero(outcome_S == TRUE_POSITIVE)
         ignored = np.flatnonzero(outcome_S == IGNORED)
         before_P = np.searchsorted(ignored, counted_P)
-        curves.append(_Curve(counted_S[counted_P], counted_P, counted_S[ignored], before_P))
+        curves.append(
+            _Curve(
+                hits_P=counted_S[counted_P],
+                counted_P=counted_P,
+                ignored_E=counted_S[ignored],
+                ignored_before_P=before_P,
+            )
+        )
     return counted_S, curves
 
 
@@ -202,8 +210,9 @@ def _interpolated_ap(hits_BP: Ints, counted_BP: Ints, objects_B: Floats) -> Floa
     precision_BP = hits_BP / (counted_BP + np.spacing(1))
     best_ahead_BP = np.maximum.accumulate(precision_BP[:, ::-1], axis=1)[:, ::-1]
     recall_BP = hits_BP / np.maximum(objects_B, 1.0)[:, None]
-    # RECALLS[q] is q / 100 but for rounding: a guess at most one too high, then the very comparison of pycocotools.
+    # RECALLS[q] is q / 100 up to rounding: an estimate at most one too high, then pycocotools' own comparison.
     last_reached_BP = (recall_BP * (len(RECALLS) - 1) + 1e-9).astype(np.int32)
     last_reached_BP -= np.take(RECALLS, last_reached_BP) > recall_BP
     newly_reached_BP = np.diff(last_reached_BP, axis=1, prepend=np.int32(-1))
-    return np.einsum("bp,bp->b", best_ahead_BP, newly_reached_BP) / len(RECALLS)
+    total_B: Floats = np.einsum("bp,bp->b", best_ahead_BP, newly_reached_BP)
+    return total_B / len(RECALLS)

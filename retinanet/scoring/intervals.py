@@ -1,4 +1,4 @@
-"""Intervals and p-values from bootstrap samples, and p-values of many comparisons. Pure functions."""
+"""Intervals and p-values from bootstrap samples, and the correction of p-values for multiple comparisons."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ Floats = NDArray[np.float64]
 
 
 def percentile_interval(samples_R: Floats, level: float = 0.95) -> tuple[float, float]:
-    """The central `level` of the samples, NaN left out: quantiles (1 - level) / 2 and (1 + level) / 2, interpolated."""
+    """Central `level` of the samples, ignoring NaN: quantiles (1 - level) / 2 and (1 + level) / 2, interpolated."""
     known = samples_R[~np.isnan(samples_R)]
     if len(known) == 0:
         return float("nan"), float("nan")
@@ -20,10 +20,10 @@ def percentile_interval(samples_R: Floats, level: float = 0.95) -> tuple[float, 
 
 
 def bootstrap_p_value(samples_R: Floats) -> float:
-    """Two-sided p-value of "no difference" from bootstrap samples of the difference, NaN left out.
+    """Two-sided p-value of "no difference" from bootstrap samples of the difference, ignoring NaN.
 
     p = min(1, 2 (1 + min(#{d <= 0}, #{d >= 0})) / (R + 1)). The 1 counts the data set itself among the resamples: p
-    is never 0, its least value is 2 / (R + 1), and samples that are all 0 give 1. NaN without samples.
+    is never 0, its minimum is 2 / (R + 1), and samples that are all 0 give 1. NaN without samples.
     """
     known = samples_R[~np.isnan(samples_R)]
     if len(known) == 0:
@@ -33,21 +33,22 @@ def bootstrap_p_value(samples_R: Floats) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction (1979), in the order given: p_(i) becomes max over j <= i of (n - j + 1) p_(j), at
-    most 1. NaN stays NaN and does not count towards n.
+    """Holm's step-down correction (1979), in the order given.
+
+    p_(i) becomes the maximum over j <= i of (n - j + 1) p_(j), at most 1. NaN stays NaN and does not count towards n.
     """
     corrected = [float("nan")] * len(p_values)
-    rising = sorted((p, i) for i, p in enumerate(p_values) if not np.isnan(p))
-    least = 0.0
-    for place, (p, i) in enumerate(rising):
-        least = max(least, min(1.0, (len(rising) - place) * p))
-        corrected[i] = least
+    ascending = sorted((p, i) for i, p in enumerate(p_values) if not np.isnan(p))
+    largest_so_far = 0.0
+    for place, (p, i) in enumerate(ascending):
+        largest_so_far = max(largest_so_far, min(1.0, (len(ascending) - place) * p))
+        corrected[i] = largest_so_far
     return corrected
 
 
 def fewest_resamples(comparisons: int) -> int:
-    """Resamples below which no comparison of a family this large can reach 5 % after Holm, however clear it is.
+    """Minimum number of resamples with which a comparison in a family of this size can reach 5 % after Holm.
 
-    From the least p-value: comparisons x 2 / (R + 1) < 0.05; 1000 suffice for 25.
+    From the minimum p-value: comparisons x 2 / (R + 1) < 0.05; 1000 suffice for 25.
     """
     return round(2 * comparisons / SIGNIFICANCE)

@@ -1,4 +1,4 @@
-"""Which detections hit and which miss, as pycocotools finds, kept as small arrays.
+"""Which detections are true and which false positives, as pycocotools decides, in compact arrays.
 
 AP of any multiset of images follows from these arrays without matching again (`retinanet.scoring.bootstrap`).
 
@@ -12,20 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retinanet.errors import ConfigError, DataError, list_errors
-from retinanet.scoring.columns import Found, Truth, found_columns, truth_columns
+from retinanet.scoring.columns import DETECTIONS, DetectionColumns, TruthColumns, detection_columns, truth_columns
 from retinanet.scoring.evaluation import METRIC_NAMES
-from retinanet.scoring.matching import FREE, Pairs, greedy_matches, overlapping_pairs
+from retinanet.scoring.matching import FREE, BoxPairs, greedy_matches, overlapping_pairs
 
 AREAS = ("all", "small", "medium", "large")
 AREA_RANGES = ((0.0, 1e5**2), (0.0, 32.0**2), (32.0**2, 96.0**2), (96.0**2, 1e5**2))
-"""Least and most square pixels of each area, both belonging to it."""
+"""Minimum and maximum square pixels of each area, both inclusive."""
 IOUS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
-DETECTIONS = 100
-"""Best detections of an image and class that count."""
 
 AP_NAMES = METRIC_NAMES[:6]
-"""AP, AP50, AP75, APs, APm, APl: the last axis of every array of metrics in this package."""
+"""AP, AP50, AP75, APs, APm, APl: the last axis of every array of AP metrics."""
 
 AP_CELLS: tuple[tuple[int, slice], ...] = (
     (0, slice(0, 10)),
@@ -46,29 +44,29 @@ class ClassMatches(NamedTuple):
     category_id: int
     image_D: NDArray[np.int32]
     """(D,) index into Matches.image_ids_I. D is in pycocotools' order: best score first, ties by image id, and
-    within an image as in the results; at most 100 detections an image."""
+    within an image as in the results; at most DETECTIONS an image."""
     score_D: NDArray[np.float64]
     outcome_ATD: NDArray[np.uint8]
     """(4, 10, D) FALSE_POSITIVE, TRUE_POSITIVE, or IGNORED (matched to a crowd or to an object of another size, or
     unmatched and itself of another size)."""
     object_image_N: NDArray[np.int32]
-    """(N,) index into Matches.image_ids_I, rising."""
+    """(N,) index into Matches.image_ids_I, ascending."""
     objects_AN: NDArray[np.int32]
-    """(4, N) objects of the image that count at each area: neither crowd nor of another size."""
+    """(4, N) number of objects of the image that count at each area: neither crowd nor of another size."""
     detection_D: NDArray[np.int32]
-    """(D,) row of the results."""
+    """(D,) row in the results."""
     matched_TD: NDArray[np.int32]
-    """(10, D) row of the ground truth's annotations that the detection is matched to with all sizes counting, a crowd
-    region too; -1 where to none."""
+    """(10, D) row in the ground truth's annotations, a crowd region included, that the detection is matched to at area
+    "all"; -1 for none."""
 
 
 class Matches(NamedTuple):
     """One set of detections against one ground truth."""
 
     image_ids_I: NDArray[np.int64]
-    """(I,) rising."""
+    """(I,) ascending."""
     classes: tuple[ClassMatches, ...]
-    """By rising category id, those without objects or detections too."""
+    """By ascending category id, including those without objects or detections."""
 
 
 class ScoreSamples(NamedTuple):
@@ -79,16 +77,21 @@ class ScoreSamples(NamedTuple):
 
 
 def match_detections(ground_truth: dict[str, Any], results: list[dict[str, Any]] | None) -> Matches:
-    """Pycocotools' matching of a set of detections.
+    """`match_columns` of a validated COCO dict and validated COCO results; neither is changed.
 
-    ground_truth: a validated COCO dict; results: validated COCO results. Neither is changed.
-    None stands for the detections of a run that diverged and is the same as an empty list: no detections, so AP is 0
-    wherever there is something to find. A run that diverged has no model that could be evaluated; leaving it out
-    instead would reward an arm for failing on its hard seeds.
-    Raises DataError where boxes are so large or small that an overlap is not a number.
+    None stands for the detections of a run that diverged and equals an empty list: no detections, so AP is 0 wherever
+    there is something to find. Such a run has no model to evaluate; leaving it out instead would reward an arm for
+    failing on its hard seeds.
     """
     truth = truth_columns(ground_truth)
-    found = found_columns(truth, results or [])
+    return match_columns(truth, detection_columns(truth, results or []))
+
+
+def match_columns(truth: TruthColumns, found: DetectionColumns) -> Matches:
+    """Pycocotools' matching of a set of detections.
+
+    Raises DataError where boxes are so large or small that an IoU is not a number.
+    """
     # Class by class, image by image, best first, ties as in the results.
     order = np.lexsort((-found.score_D, found.image_D, found.class_D))
     order = order[_rank_in_image(found.class_D[order], found.image_D[order]) < DETECTIONS]
@@ -100,8 +103,8 @@ def match_detections(ground_truth: dict[str, Any], results: list[dict[str, Any]]
             int(category_id),
             truth,
             found,
-            by_image[object_ends[k] : object_ends[k + 1]],
-            order[ends[k] : ends[k + 1]],
+            row_N=by_image[object_ends[k] : object_ends[k + 1]],
+            row_D=order[ends[k] : ends[k + 1]],
         )
         for k, category_id in enumerate(truth.category_ids_K)
     )
@@ -109,24 +112,24 @@ def match_detections(ground_truth: dict[str, Any], results: list[dict[str, Any]]
 
 
 def _rank_in_image(class_D: NDArray[np.int64], image_D: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(D,) place among the detections of the same class and image, which stand together."""
+    """(D,) index among the detections of the same class and image, which are contiguous."""
     starts = np.flatnonzero((np.diff(class_D, prepend=-1) != 0) | (np.diff(image_D, prepend=-1) != 0))
     lengths = np.diff(starts, append=len(class_D))
     return np.arange(len(class_D)) - np.repeat(starts, lengths)
 
 
 def _match_class(
-    category_id: int, truth: Truth, found: Found, row_N: NDArray[np.intp], row_D: NDArray[np.intp]
+    category_id: int, truth: TruthColumns, found: DetectionColumns, row_N: NDArray[np.intp], row_D: NDArray[np.intp]
 ) -> ClassMatches:
-    """From the rows of one class, annotations image by image, detections too and best first."""
+    """One class from its rows: annotations grouped by image, detections too and best first within each."""
     image_N, crowd_N, image_D = truth.image_N[row_N], truth.crowd_N[row_N], found.image_D[row_D]
     boxes_D4 = found.boxes_D4[row_D]
     area_N = truth.area_N[row_N]
     with np.errstate(over="ignore", under="ignore"):
         area_D = boxes_D4[:, 2] * boxes_D4[:, 3]
-    least_A1, most_A1 = np.array(AREA_RANGES).T[:, :, None]
-    ignored_AN = crowd_N | (area_N < least_A1) | (area_N > most_A1)
-    other_size_AD = (area_D < least_A1) | (area_D > most_A1)
+    lower_A1, upper_A1 = np.array(AREA_RANGES).T[:, :, None]
+    ignored_AN = crowd_N | (area_N < lower_A1) | (area_N > upper_A1)
+    other_size_AD = (area_D < lower_A1) | (area_D > upper_A1)
     pairs = overlapping_pairs(image_D, boxes_D4, image_N, truth.boxes_N4[row_N], crowd_N, IOUS[0])
     _check_overlaps(pairs, truth, found, row_N, row_D)
     matched_ATD = greedy_matches(pairs, image_D, crowd_N, ignored_AN, IOUS)
@@ -141,35 +144,40 @@ def _match_class(
     objects_AN = np.stack([np.bincount(place_N[~ignored_N], minlength=len(images)) for ignored_N in ignored_AN])
     with_objects = objects_AN.any(axis=0)
     best_first_D = np.argsort(-found.score_D[row_D], kind="stable")
-    # FREE is -1 and so reads the last entry.
+    # FREE is -1 and so indexes the last entry.
     row_or_free = np.append(row_N, FREE).astype(np.int32)
     return ClassMatches(
-        category_id,
-        image_D[best_first_D].astype(np.int32),
-        found.score_D[row_D][best_first_D],
-        outcome_ATD[:, :, best_first_D],
-        images[with_objects].astype(np.int32),
-        objects_AN[:, with_objects].astype(np.int32),
-        row_D[best_first_D].astype(np.int32),
-        row_or_free[matched_ATD[0][:, best_first_D]],
+        category_id=category_id,
+        image_D=image_D[best_first_D].astype(np.int32),
+        score_D=found.score_D[row_D][best_first_D],
+        outcome_ATD=outcome_ATD[:, :, best_first_D],
+        object_image_N=images[with_objects].astype(np.int32),
+        objects_AN=objects_AN[:, with_objects].astype(np.int32),
+        detection_D=row_D[best_first_D].astype(np.int32),
+        matched_TD=row_or_free[matched_ATD[0][:, best_first_D]],
     )
 
 
-def _check_overlaps(pairs: Pairs, truth: Truth, found: Found, row_N: NDArray[np.intp], row_D: NDArray[np.intp]) -> None:
-    """DataError where an overlap is not a number; rows as in `_match_class`."""
+def _check_overlaps(
+    pairs: BoxPairs, truth: TruthColumns, found: DetectionColumns, row_N: NDArray[np.intp], row_D: NDArray[np.intp]
+) -> None:
+    """Raise DataError where an IoU is not a number; rows as in `_match_class`."""
     bad = np.flatnonzero(np.isnan(pairs.iou_P))
     if len(bad):
-        rows = zip(row_D[pairs.detection_P[bad]], row_N[pairs.annotation_P[bad]], strict=True)
+        rows = zip(row_D[pairs.first_P[bad]], row_N[pairs.second_P[bad]], strict=True)
         errors = [
-            f"detection {d} (counted from 0) with bbox {found.boxes_D4[d].tolist()} and annotation {n} with bbox "
+            f"detection {d} (from 0) with bbox {found.boxes_D4[d].tolist()} and annotation {n} with bbox "
             f"{truth.boxes_N4[n].tolist()}, image_id {truth.image_ids_I[found.image_D[d]]}"
             for d, n in rows
         ]
-        raise DataError(list_errors("boxes too large or too small for their overlap to be a number; mend them", errors))
+        raise DataError(list_errors("boxes too large or too small for their IoU to be a number; correct them", errors))
 
 
 def precision_at_recalls(matches: Matches, area: str = "all") -> NDArray[np.float64]:
-    """(T, Q, K) interpolated precision, to the last bit pycocotools' `eval["precision"]`; -1 for absent classes."""
+    """(T, Q, K) interpolated precision, -1 for a class without objects.
+
+    Equal to pycocotools' `eval["precision"]` to the last bit.
+    """
     a = AREAS.index(area)
     precision_TQK = np.full((len(IOUS), len(RECALLS), len(matches.classes)), -1.0)
     for k, found in enumerate(matches.classes):
@@ -189,7 +197,7 @@ def precision_at_recalls(matches: Matches, area: str = "all") -> NDArray[np.floa
 
 
 def average_precisions(matches: Matches) -> dict[str, float]:
-    """AP_NAMES of the data set as it is, equal to `coco_evaluation`'s to the last bit; -1 where nothing to measure."""
+    """AP_NAMES of the data set as it is, bit for bit `coco_evaluation`'s; -1 where there is nothing to measure."""
     of_area = [precision_at_recalls(matches, area) for area in AREAS]
     values = [of_area[a][thresholds] for a, thresholds in AP_CELLS]
     known = [value[value > -1] for value in values]
@@ -207,7 +215,7 @@ def precision_recall_curve(matches: Matches, iou: float = 0.5) -> NDArray[np.flo
 
 
 def hit_and_miss_scores(matches: Matches, iou: float = 0.5) -> ScoreSamples:
-    """Scores of true and of false positives, all classes and sizes; ignored detections are in neither.
+    """Scores of true and of false positives, all classes and sizes; ignored detections are left out.
 
     Raises ConfigError unless iou is one of IOUS.
     """
@@ -230,7 +238,7 @@ def _threshold(iou: float) -> int:
 def interpolated_precision(hit_D: NDArray[np.bool_], objects: int) -> NDArray[np.float64]:
     """(Q,) the best precision at each of COCO's 101 recalls or beyond; 0 where the recall is not reached.
 
-    objects: how many there are to find, at least 1.
+    objects: number of objects to find, at least 1.
     """
     hits_D = np.cumsum(hit_D, dtype=np.float64)
     precision_D = hits_D / (np.arange(1, len(hit_D) + 1) + np.spacing(1))
@@ -240,5 +248,5 @@ def interpolated_precision(hit_D: NDArray[np.bool_], objects: int) -> NDArray[np
 
 
 def average_precision(hit_D: NDArray[np.bool_], objects: int) -> float:
-    """AP at one IoU threshold, as COCO takes it: the mean of `interpolated_precision`."""
+    """AP at one IoU threshold, as COCO defines it: the mean of `interpolated_precision`."""
     return float(interpolated_precision(hit_D, objects).mean())

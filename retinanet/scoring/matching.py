@@ -1,8 +1,8 @@
 """pycocotools' greedy matching of one class, over all images at once.
 
-pycocotools goes through the detections of an image best first; each takes, of the objects that are still free, the
-one it overlaps most, an ignored one only where no other is left. Images do not touch each other, so that round r does
-the r-th detection of every image together. Detections that reach no object at the lowest threshold stay out.
+pycocotools processes the detections of an image best first; each takes, of the objects that are still free, the one
+it overlaps most, an ignored one only where no other is left. Images are independent, so round r processes the r-th
+detection of every image at once. Detections that reach no object at the lowest threshold take no part.
 
 Legend: D detections, N annotations, P pairs of a detection and an annotation of its image, S detections of a round,
 A areas, T IoU thresholds, 4 [x, y, width, height].
@@ -19,25 +19,26 @@ Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
 FREE = -1
-"""In place of an annotation: matched to none."""
+"""Index of the annotation of a detection that is matched to none."""
 
 
-class Pairs(NamedTuple):
-    """Detections and annotations that overlap."""
+class BoxPairs(NamedTuple):
+    """Pairs of a box of one set and a box of another set in the same image."""
 
-    detection_P: Indices
-    """(P,) rising."""
-    annotation_P: Indices
+    first_P: Indices
+    """(P,) rows of the first set (detections), ascending."""
+    second_P: Indices
+    """(P,) rows of the second set (annotations)."""
     iou_P: Floats
 
 
 def overlapping_pairs(
-    image_D: Indices, boxes_D4: Floats, image_N: Indices, boxes_N4: Floats, crowd_N: Bools, least: float
-) -> Pairs:
-    """Pairs within an image with an IoU of at least `least`, or one that is not a number.
+    image_D: Indices, boxes_D4: Floats, image_N: Indices, boxes_N4: Floats, crowd_N: Bools, min_iou: float
+) -> BoxPairs:
+    """Pairs within an image with an IoU of at least `min_iou`, or one that is not a number.
 
-    image_N rises. The arithmetic is that of pycocotools' `mask.iou`, operation by operation: with a crowd region the
-    overlap is divided by the detection's area.
+    image_N is ascending. The arithmetic is that of pycocotools' `mask.iou`, operation by operation: with a crowd
+    region the intersection is divided by the detection's area.
     """
     first_D, last_D = np.searchsorted(image_N, image_D, "left"), np.searchsorted(image_N, image_D, "right")
     count_D = last_D - first_D
@@ -52,26 +53,26 @@ def overlapping_pairs(
         area_P = d_P4[2] * d_P4[3]
         union_P = np.where(crowd_N[annotation_P], area_P, area_P + n_P4[2] * n_P4[3] - shared_P)
         iou_P = np.where((width_P <= 0) | (height_P <= 0), 0.0, shared_P / union_P)
-    kept = ~(iou_P < least)
-    return Pairs(detection_P[kept], annotation_P[kept], iou_P[kept])
+    kept = ~(iou_P < min_iou)
+    return BoxPairs(detection_P[kept], annotation_P[kept], iou_P[kept])
 
 
 def greedy_matches(
-    pairs: Pairs, image_D: Indices, crowd_N: Bools, ignored_AN: Bools, thresholds: Floats
+    pairs: BoxPairs, image_D: Indices, crowd_N: Bools, ignored_AN: Bools, thresholds: Floats
 ) -> NDArray[np.int32]:
-    """(A, T, D) the annotation that each detection is matched to, or FREE.
+    """(A, T, D) index of the annotation that each detection is matched to, or FREE.
 
-    image_D rises, and within an image detections stand best first. ignored_AN: crowd regions, and what is of another
-    size than the area. A crowd region may be matched any number of times.
+    image_D is ascending, and detections of an image are sorted best first. ignored_AN: crowd regions, and annotations
+    of another size than the area. A crowd region may be matched any number of times.
     """
     matched_ATD = np.full((len(ignored_AN), len(thresholds), len(image_D)), FREE, dtype=np.int32)
     if len(pairs.iou_P) == 0:
         return matched_ATD
-    round_P = _rounds(pairs.detection_P, image_D)
+    round_P = _rounds(pairs.first_P, image_D)
     for ignored_N, matched_TD in zip(ignored_AN, matched_ATD, strict=True):
-        keys = (-pairs.annotation_P, -pairs.iou_P, ignored_N[pairs.annotation_P], pairs.detection_P, round_P)
+        keys = (-pairs.second_P, -pairs.iou_P, ignored_N[pairs.second_P], pairs.first_P, round_P)
         order = np.lexsort(keys)
-        preferred = Pairs(pairs.detection_P[order], pairs.annotation_P[order], pairs.iou_P[order])
+        preferred = BoxPairs(pairs.first_P[order], pairs.second_P[order], pairs.iou_P[order])
         ends = np.searchsorted(round_P[order], np.arange(round_P.max() + 2))
         taken_TN = np.zeros((len(thresholds), len(crowd_N)), dtype=bool)
         for begin, end in pairwise(ends):
@@ -89,7 +90,7 @@ def greedy_matches(
 
 
 def _rounds(detection_P: Indices, image_D: Indices) -> Indices:
-    """(P,) how many detections of the same image with pairs stand before that of each pair."""
+    """(P,) number of detections with pairs that precede each pair's detection in its image."""
     with_pairs, nth_P = np.unique(detection_P, return_inverse=True)
     image = image_D[with_pairs]
     round_of: Indices = np.arange(len(with_pairs)) - np.searchsorted(image, image, "left")

@@ -26,7 +26,7 @@ from retinanet.config.dump import dump_config
 from retinanet.config.schema import Config
 from retinanet.data.coco import CocoDataset, summary
 from retinanet.distributed import Ranks
-from retinanet.evaluation.detector import build_detector
+from retinanet.evaluation.detector import build_detector, precision_name
 from retinanet.evaluation.evaluate import evaluate_dataset, write_evaluation
 from retinanet.files import write_text
 from retinanet.run.checkpoint import load_checkpoint, save_checkpoint
@@ -161,8 +161,9 @@ def evaluate_step(run: Run, state: TrainState, log: RunLog, stop: StopRequest) -
     def check_stop(_images: int) -> None:
         stop.raise_if_asked(run.describe_saved(progress.step))
 
+    detector = build_detector(config, state.weights(), run.device)
     evaluation, results = evaluate_dataset(
-        build_detector(config, state.weights(), run.device),
+        detector,
         run.val_set,
         build_resize_rule(config),
         batches=(config.eval.batch_size, config.data.workers),
@@ -179,7 +180,8 @@ def evaluate_step(run: Run, state: TrainState, log: RunLog, stop: StopRequest) -
         return
     if improved:
         save_checkpoint(run.folder.best, snapshot(state, config, run.train_set.categories, inference_only=True))
-        write_evaluation(run.folder.eval, run.folder.detections, evaluation, results, progress.step)
+        files = run.folder.eval, run.folder.detections
+        write_evaluation(*files, evaluation, results, step=progress.step, precision=precision_name(detector))
     options = PictureOptions(config.log.pictures, config.eval.shown_score)
     draw_evaluation(run.folder, run.val_set, results, options, log, progress.step)
 

@@ -1,4 +1,4 @@
-"""Two configs side by side: YAML files, checkpoints, and `retinanet config`."""
+"""Differences between two configs, from YAML files, checkpoints and `retinanet config`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 from retinanet.config.load import config_to_dict, load_config, with_overrides
 from retinanet.config.schema import Config
-from retinanet.diagnostics.config_diff import Difference, differences, read_config
+from retinanet.diagnostics.config_diff import KeyDifference, differences, read_config
 from retinanet.errors import CheckpointError
 
 Tool = Callable[..., tuple[int, str, str]]
@@ -18,27 +18,33 @@ def test_equal_configs_have_no_differences() -> None:
 
 
 def test_differing_keys_come_in_the_order_of_the_schema_with_both_values() -> None:
-    told = ["seed=3", "data.canvas=[64, 96]", "model.head.channels=8", "schedule.lr=0.1", "assign.low_quality=true"]
-    assert differences(Config(), with_overrides(Config(), told)) == [
-        Difference("model.head.channels", "null", "8"),
-        Difference("assign.low_quality", "false", "true"),
-        Difference("data.canvas", "null", "[64, 96]"),
-        Difference("schedule.lr", "0.01", "0.1"),
-        Difference("seed", "0", "3"),
+    overrides = [
+        "seed=3",
+        "data.canvas=[64, 96]",
+        "model.head.channels=8",
+        "schedule.lr=0.1",
+        "assign.low_quality=true",
+    ]
+    assert differences(Config(), with_overrides(Config(), overrides)) == [
+        KeyDifference("model.head.channels", "null", "8"),
+        KeyDifference("assign.low_quality", "false", "true"),
+        KeyDifference("data.canvas", "null", "[64, 96]"),
+        KeyDifference("schedule.lr", "0.01", "0.1"),
+        KeyDifference("seed", "0", "3"),
     ]
 
 
-def test_keys_of_one_kind_of_loss_stand_beside_a_dash() -> None:
+def test_keys_of_one_kind_of_loss_have_a_dash_in_the_other_column() -> None:
     other = with_overrides(Config(), ["loss.classification.kind=ghm", "loss.normaliser=rank_positives"])
     found = differences(Config(), other)
-    assert found[0] == Difference("loss.classification.kind", "focal", "ghm")
+    assert found[0] == KeyDifference("loss.classification.kind", "focal", "ghm")
     assert set(found[1:-1]) == {
-        Difference("loss.classification.alpha", "0.25", "-"),
-        Difference("loss.classification.gamma", "2.0", "-"),
-        Difference("loss.classification.bins", "-", "30"),
+        KeyDifference("loss.classification.alpha", "0.25", "-"),
+        KeyDifference("loss.classification.gamma", "2.0", "-"),
+        KeyDifference("loss.classification.bins", "-", "30"),
     }
     assert found[-1].key == "loss.normaliser"
-    assert differences(other, Config())[0] == Difference("loss.classification.kind", "ghm", "focal")
+    assert differences(other, Config())[0] == KeyDifference("loss.classification.kind", "ghm", "focal")
 
 
 def test_a_checkpoint_gives_the_config_it_was_trained_with(trained: Path) -> None:
@@ -54,9 +60,7 @@ def test_overrides_change_either_kind(trained: Path) -> None:
         assert [row.key for row in differences(read_config(trained / name), changed)] == ["seed"]
 
 
-def test_diff_of_a_file_and_a_checkpoint_in_lines_that_a_script_can_cut(
-    tool: Tool, tiny_yaml: Path, trained: Path
-) -> None:
+def test_diff_of_a_file_and_a_checkpoint_in_tab_separated_lines(tool: Tool, tiny_yaml: Path, trained: Path) -> None:
     checkpoint = trained / "checkpoints/last.pt"
     code, out, err = tool("config.py", "diff", tiny_yaml, checkpoint)
     assert (code, err) == (0, "")
@@ -83,17 +87,17 @@ def test_show_prints_a_config_that_loads_back(tool: Tool, trained: Path, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "code", "told"),
+    ("first", "second", "code", "message"),
     [
         ("gone.yaml", "gone.pt", 2, "there is no config"),
         ("tiny", "gone.pt", 4, "no such checkpoint"),
-        ("tiny", "q.onnx", 2, "only YAML files (.yaml, .yml) and checkpoints (.pt, .pth) hold one"),
+        ("tiny", "q.onnx", 2, "this file has no config; give a YAML file (.yaml, .yml) or a checkpoint (.pt, .pth)"),
         ("tiny", "study.yaml", 2, "study.yaml is a study of many configs, for `retinanet ablate "),
         ("tiny", "wrong.yaml", 2, "wrong.yaml:1: modle: unknown key; did you mean model?"),
     ],
 )
-def test_what_cannot_be_read_is_told_in_one_message(
-    tool: Tool, tiny_yaml: Path, tmp_path: Path, first: str, second: str, code: int, told: str
+def test_what_cannot_be_read_is_one_message(
+    tool: Tool, tiny_yaml: Path, tmp_path: Path, first: str, second: str, code: int, message: str
 ) -> None:
     (tmp_path / "wrong.yaml").write_text("modle: {}\n", encoding="utf-8")
     (tmp_path / "q.onnx").write_bytes(bytes(range(256)))
@@ -101,5 +105,5 @@ def test_what_cannot_be_read_is_told_in_one_message(
     paths = [tiny_yaml if name == "tiny" else tmp_path / name for name in (first, second)]
     found, out, err = tool("config.py", "diff", *paths)
     assert (found, out) == (code, "")
-    assert told in err
+    assert message in err
     assert "Traceback" not in err

@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 
 import torch
+from scenes_to_score import random_scene
 
 from retinanet.data.validate import EXACT
 from retinanet.evaluation.evaluate import result_rows, to_results, write_evaluation
-from retinanet.scoring.evaluation import METRIC_NAMES, Evaluation
+from retinanet.scoring.eval_file import read_eval_file
+from retinanet.scoring.evaluation import METRIC_NAMES, coco_evaluation
 from retinanet.structures import Category, Detections
 
 
@@ -27,14 +29,15 @@ def test_rows_become_results_in_the_order_of_their_images() -> None:
 
 
 def test_files_hold_every_digit(tmp_path: Path) -> None:
+    truth, results = random_scene(1)
+    evaluation = coco_evaluation(truth, results)
     metrics = {name: 1 / (n + 3) for n, name in enumerate(METRIC_NAMES)}
-    evaluation = Evaluation(metrics, [{"id": 1, "name": "a", "AP": 1 / 7}], "pycocotools 2.0.11")
-    results = [{"image_id": 7, "category_id": 90, "bbox": [1.0, 2.0, 10.5, 20.25], "score": 0.75}]
-    write_evaluation(tmp_path / "eval.json", tmp_path / "detections.json", evaluation, results, step=5)
-    assert json.loads((tmp_path / "eval.json").read_text()) == {
-        "step": 5,
-        "metrics": metrics,
-        "engine": "pycocotools 2.0.11",
-        "per_class": [{"id": 1, "name": "a", "AP": 1 / 7}],
-    }
+    row = evaluation.per_class[0]._replace(ap=1 / 7)
+    evaluation = evaluation._replace(metrics=metrics, per_class=(row, *evaluation.per_class[1:]))
+    files = tmp_path / "eval.json", tmp_path / "detections.json"
+    write_evaluation(*files, evaluation, results, step=5, precision="bfloat16")
+    content = read_eval_file(files[0])
+    assert (content["step"], content["precision"], content["metrics"]) == (5, "bfloat16", metrics)
+    assert content["engine"] == evaluation.engine
+    assert content["per_class"][0] == row.as_dict()
     assert json.loads((tmp_path / "detections.json").read_text()) == results

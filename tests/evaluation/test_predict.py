@@ -194,6 +194,21 @@ def test_each_class_is_shown_from_its_own_threshold(
     assert (tmp_path / "all" / first).read_bytes() != (tmp_path / "some" / first).read_bytes()
 
 
+def test_the_eval_json_of_a_training_has_thresholds(
+    trained: Path, shapes: Path, tmp_path: Path, tool: Callable[..., tuple[int, str, str]]
+) -> None:
+    best, eval_file = trained / "checkpoints" / "best.pt", trained / "eval.json"
+    code, _, err = tool("predict.py", best, shapes / "val", "--thresholds", eval_file, "--output", tmp_path / "out")
+    assert code == 0, err
+    classes = json.loads(eval_file.read_text(encoding="utf-8"))["thresholds"]["by_class"]
+    chosen = {row["id"]: row["score"] for row in classes if row["score"] is not None}
+    assert chosen, "the run must have found something"
+    rows = json.loads((tmp_path / "out/detections.json").read_text(encoding="utf-8"))
+    for row in rows:
+        assert row["shown"] == (row["score"] >= chosen.get(row["category_id"], 0.3))
+    assert any(row["shown"] for row in rows)
+
+
 def test_class_without_a_threshold_is_shown_from_shown_score(trained: Path, shapes: Path, tmp_path: Path) -> None:
     names = [c["name"] for c in json.loads((shapes / "annotations/val.json").read_text())["categories"]]
     given = eval_json(tmp_path / "eval.json", [None, 1.0, 1.0], names)
@@ -207,8 +222,12 @@ def test_thresholds_of_another_file_are_refused(trained: Path, shapes: Path, tmp
     best, one = trained / "checkpoints" / "best.pt", [str(shapes / "val")]
     (tmp_path / "old.json").write_text('{"metrics": {}}', encoding="utf-8")
     (tmp_path / "list.json").write_text("[]", encoding="utf-8")
-    for name in ("old.json", "list.json"):
-        with pytest.raises(DataError, match=rf"--thresholds: .*{name} holds no thresholds of each class"):
+    messages = {
+        "old.json": r"--thresholds: .*old\.json holds no thresholds of each class",
+        "list.json": r"list\.json: this is not an eval\.json",
+    }
+    for name, message in messages.items():
+        with pytest.raises(DataError, match=message):
             predict(best, one, [], tmp_path / "out", tmp_path / name)
     given = eval_json(tmp_path / "eval.json", [0.1, 0.2, 0.3], ["disc", "cat", "triangle"])
     with pytest.raises(DataError, match=r"eval.json has classes that .*best.pt does not know: 2 cat\."):

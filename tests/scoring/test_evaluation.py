@@ -1,13 +1,12 @@
 """The twelve numbers on hand-made cases and real pairs, AP by class, whatever computes them."""
 
-import json
 from typing import Any
 
+import numpy as np
 import pytest
-from places import PAIRS
+from real_pairs import needs_pairs, read_pair
+from scenes_to_score import random_scene
 
-from retinanet.data.ground_truth import load_ground_truth
-from retinanet.data.results import read_results
 from retinanet.scoring.evaluation import METRIC_NAMES, Engine, coco_evaluation
 
 
@@ -42,7 +41,7 @@ def perfect(truth: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.mark.skipif(not PAIRS.is_dir(), reason="the pairs of ../shared/data/eval_pairs are not here")
+@needs_pairs
 @pytest.mark.parametrize(
     ("engine", "name"),
     [
@@ -53,16 +52,15 @@ def perfect(truth: dict[str, Any]) -> list[dict[str, Any]]:
     ],
 )
 def test_real_pairs_give_pycocotools_numbers_to_the_last_digit(name: str, engine: Engine) -> None:
-    pair = json.loads((PAIRS / "expected_stats.json").read_text(encoding="utf-8"))[name]
-    truth = load_ground_truth(PAIRS / pair["gt"])
-    evaluation = coco_evaluation(truth, read_results(PAIRS / pair["detections"], truth), engine)
+    truth, results, stats = read_pair(name)
+    evaluation = coco_evaluation(truth, results, engine)
     assert list(evaluation.metrics) == list(METRIC_NAMES)
-    assert list(evaluation.metrics.values()) == pair["stats"]
+    assert list(evaluation.metrics.values()) == stats
     for key in ("AP", "AP50", "AP75"):
-        known = [row[key] for row in evaluation.per_class if row[key] >= 0]
+        known = [row.as_dict()[key] for row in evaluation.per_class if row.as_dict()[key] >= 0]
         assert sum(known) / len(known) == pytest.approx(evaluation.metrics[key], rel=1e-9)
     objects = [a for a in truth["annotations"] if not a["iscrowd"]]
-    assert sum(row["instances"] for row in evaluation.per_class) == len(objects)
+    assert sum(row.objects for row in evaluation.per_class) == len(objects)
 
 
 def test_perfect_detections_score_one(engine: Engine) -> None:
@@ -72,7 +70,7 @@ def test_perfect_detections_score_one(engine: Engine) -> None:
     for name in ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100"):
         assert evaluation.metrics[name] == pytest.approx(1.0, abs=1e-12), name
     assert evaluation.metrics["AR1"] == pytest.approx(0.75)
-    assert [(row["name"], round(row["AP"], 9), row["instances"]) for row in evaluation.per_class] == [
+    assert [(row.name, round(row.ap, 9), row.objects) for row in evaluation.per_class] == [
         ("cat", 1.0, 2),
         ("dog", 1.0, 1),
         ("emu", -1.0, 0),
@@ -107,4 +105,25 @@ def test_no_detections_and_no_objects_are_numbers_too(objects: bool, engine: Eng
         truth["annotations"] = []
     evaluation = coco_evaluation(truth, [], engine)
     assert evaluation.metrics["AP"] == (0.0 if objects else -1.0)
-    assert [row["AP"] for row in evaluation.per_class] == ([0.0, 0.0, -1.0] if objects else [-1.0] * 3)
+    assert [row.ap for row in evaluation.per_class] == ([0.0, 0.0, -1.0] if objects else [-1.0] * 3)
+
+
+def test_class_rows_have_coco_s_ap_and_counts(engine: Engine) -> None:
+    truth, results = random_scene(2)
+    evaluation = coco_evaluation(truth, results, engine)
+    rows = evaluation.per_class
+    assert [(row.id, row.name) for row in rows] == [(row["id"], row["name"]) for row in truth["categories"]]
+    for row in rows:
+        plain = [a for a in truth["annotations"] if a["category_id"] == row.id and not a["iscrowd"]]
+        assert (row.objects, row.images) == (len(plain), len({a["image_id"] for a in plain}))
+        assert row.detections == sum(result["category_id"] == row.id for result in results)
+    for name in METRIC_NAMES[:6]:
+        known = [row.as_dict()[name] for row in rows if row.as_dict()[name] > -1]
+        assert np.mean(known) == pytest.approx(evaluation.metrics[name])
+
+
+def test_of_each_class_at_most_100_detections_of_an_image_are_counted(engine: Engine) -> None:
+    truth = ground_truth()
+    rows = perfect(truth)
+    evaluation = coco_evaluation(truth, [rows[0]] * 103 + [rows[1], rows[2]], engine)
+    assert [row.detections for row in evaluation.per_class] == [100, 1, 0]

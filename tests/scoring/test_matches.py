@@ -1,16 +1,13 @@
-"""The matches say what pycocotools says, to the last bit, and hold what reports need."""
+"""The matches give pycocotools' numbers to the last bit, and what reports need."""
 
 import copy
-import json
 from typing import Any
 
 import numpy as np
 import pytest
-from places import PAIRS
 from pycocotools.cocoeval import Params
+from real_pairs import needs_pairs, read_pair
 
-from retinanet.data.ground_truth import load_ground_truth
-from retinanet.data.results import read_results
 from retinanet.errors import ConfigError
 from retinanet.scoring.evaluation import coco_evaluation
 from retinanet.scoring.matches import (
@@ -99,7 +96,7 @@ def test_average_precisions_are_coco_evaluation_s_to_the_last_bit(results: list[
     assert (truth, results) == before
 
 
-def test_a_diverged_run_has_no_average_precision_but_where_there_is_nothing_to_find() -> None:
+def test_a_diverged_run_has_ap_0_wherever_there_are_objects() -> None:
     truth = ground_truth()
     truth["annotations"] = truth["annotations"][:2]
     values = average_precisions(match_detections(truth, None))
@@ -110,14 +107,13 @@ def test_a_diverged_run_has_no_average_precision_but_where_there_is_nothing_to_f
     assert precision_recall_curve(matches).tolist() == [-1.0] * 101
 
 
-@pytest.mark.skipif(not PAIRS.is_dir(), reason="the pairs of ../shared/data/eval_pairs are not here")
+@needs_pairs
 @pytest.mark.parametrize("name", ["cocoapi_val2014_100_fake", "coco_val_subset_fastestdet", "voc2007_yolov2"])
 def test_real_pairs_give_pycocotools_numbers_to_the_last_bit(name: str) -> None:
-    pair = json.loads((PAIRS / "expected_stats.json").read_text(encoding="utf-8"))[name]
-    truth = load_ground_truth(PAIRS / pair["gt"])
-    matches = match_detections(truth, read_results(PAIRS / pair["detections"], truth))
-    assert list(average_precisions(matches).values()) == pair["stats"][:6]
-    assert precision_recall_curve(matches, 0.75).mean() == pytest.approx(pair["stats"][2], rel=1e-12)
+    truth, results, stats = read_pair(name)
+    matches = match_detections(truth, results)
+    assert list(average_precisions(matches).values()) == stats[:6]
+    assert precision_recall_curve(matches, 0.75).mean() == pytest.approx(stats[2], rel=1e-12)
 
 
 def test_precision_recall_curve_is_the_mean_over_classes_with_objects() -> None:

@@ -11,9 +11,9 @@ from random_sets import random_set
 from real_pairs import every_pair, needs_pairs, read_pair
 
 from retinanet.errors import DataError
+from retinanet.scoring.columns import DETECTIONS
 from retinanet.scoring.matches import (
     AREA_RANGES,
-    DETECTIONS,
     FALSE_POSITIVE,
     IGNORED,
     TRUE_POSITIVE,
@@ -59,14 +59,14 @@ def pycocotools_matches(truth: dict[str, Any], results: Rows) -> tuple[list[int]
         counts = {i: per_area for i, per_area in counts.items() if any(per_area)}
         classes.append(
             ClassMatches(
-                int(category_id),
-                np.array([row[1] for row in detections]),
-                np.array([row[0] for row in detections], dtype=float),
-                np.array([row[3] for row in detections]).reshape(-1, 4, 10).transpose(1, 2, 0),
-                np.array(list(counts)),
-                np.array(list(counts.values())).reshape(-1, 4).T,
-                np.array([row[2] for row in detections]),
-                np.array([row[4] for row in detections]).reshape(-1, 10).T,
+                category_id=int(category_id),
+                image_D=np.array([row[1] for row in detections]),
+                score_D=np.array([row[0] for row in detections], dtype=float),
+                outcome_ATD=np.array([row[3] for row in detections]).reshape(-1, 4, 10).transpose(1, 2, 0),
+                object_image_N=np.array(list(counts)),
+                objects_AN=np.array(list(counts.values())).reshape(-1, 4).T,
+                detection_D=np.array([row[2] for row in detections]),
+                matched_TD=np.array([row[4] for row in detections]).reshape(-1, 10).T,
             )
         )
     return [int(image_id) for image_id in evaluation.params.imgIds], classes
@@ -115,7 +115,7 @@ def of_one_image(boxes: list[list[float]], crowd: tuple[int, ...] = ()) -> dict[
 
 
 def detections(*boxes: list[float]) -> Rows:
-    """Of falling scores."""
+    """Detections with descending scores."""
     return [{"image_id": 8, "category_id": 5, "bbox": box, "score": 0.9 - 0.1 * n} for n, box in enumerate(boxes)]
 
 
@@ -144,7 +144,7 @@ def test_rows_lead_back_to_results_and_annotations() -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-200, 1e160])
-def test_overlaps_that_are_no_numbers_are_a_error_that_names_the_boxes(scale: float) -> None:
+def test_ious_that_are_not_numbers_are_an_error_that_names_the_boxes(scale: float) -> None:
     truth, results = of_one_image([[0, 0, scale, scale]]), detections([1, 1, 2, 2], [0, 0, scale, scale])
     with pytest.raises(DataError, match=r"1 error.*\n.*detection 1 .*annotation 0 .*image_id 8"):
         match_detections(truth, results)

@@ -1,4 +1,4 @@
-"""The report's plots of how much is found: precision over recall, AP by class, by size and by crowding.
+"""The report's plots of what is found: precision over recall, AP by class, by size and by crowding.
 
 Legend: K classes, Q recalls. AP is in points from 0 to 100.
 """
@@ -11,20 +11,21 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from retinanet.diagnostics.analysis.classes import ClassRow, PrecisionCurves
-from retinanet.diagnostics.analysis.crowding import CrowdingGroup, OverlapGroup
-from retinanet.diagnostics.analysis.sizes import SizeGroup
 from retinanet.display.figures import COLORS, FONT, INK, MUTED, legend_below, new_figure, save_figure, shortened, tidy
+from retinanet.scoring.analysis.crowding import CrowdingGroup, OverlapGroup
+from retinanet.scoring.analysis.curves import PrecisionCurves
+from retinanet.scoring.analysis.sizes import SizeGroup
+from retinanet.scoring.evaluation import ClassScores
 from retinanet.scoring.matches import RECALLS
 
 WIDTH = 9.0
 NAMED_CLASSES = 6
-"""So many classes have a colour and a name of their own in plots of lines; of more, each is a thin grey line."""
+"""Maximum number of classes with a colour and a name of their own in line plots; more are thin grey lines."""
 ONE_COLUMN = 30
-"""Classes that a plot of bars holds in one column."""
+"""Maximum number of classes in one column of a bar plot."""
 
 
-def draw_precision_recall(path: Path, curves: Sequence[PrecisionCurves], names: Sequence[str]) -> Path:
+def draw_class_precision_recall(path: Path, curves: Sequence[PrecisionCurves], names: Sequence[str]) -> Path:
     """Interpolated precision over recall at IoU 0.5 and 0.75: every class, and the mean over classes."""
     figure = new_figure(WIDTH, 4.4)
     panels = figure.subplots(1, len(curves), sharey=True)
@@ -32,7 +33,7 @@ def draw_precision_recall(path: Path, curves: Sequence[PrecisionCurves], names: 
         present = np.flatnonzero(curve.class_QK[0] > -1)
         draw_class_lines(axes, [(RECALLS, curve.class_QK[:, k], names[k]) for k in present.tolist()])
         if curve.mean_Q is None:
-            say_nothing(axes, "no objects to find")
+            write_in_empty_panel(axes, "no objects to find")
         elif len(present) > 1:
             label = f"mean of {len(present)} classes"
             axes.plot(RECALLS, curve.mean_Q, color=INK, linewidth=2.6, label=label, zorder=4)
@@ -43,7 +44,7 @@ def draw_precision_recall(path: Path, curves: Sequence[PrecisionCurves], names: 
 
 
 def draw_class_lines(axes: Axes, lines: Sequence[tuple[np.ndarray, np.ndarray, str]]) -> None:
-    """Lines (x, y, name) of classes: coloured and named while they are few, thin and grey when many."""
+    """Lines (x, y, name) of classes: coloured and named up to NAMED_CLASSES, else thin and grey."""
     if len(lines) <= NAMED_CLASSES:
         for color, (x, y, name) in zip(COLORS, lines):
             axes.plot(x, y, color=color, linewidth=1.5, label=shortened(name))
@@ -52,7 +53,7 @@ def draw_class_lines(axes: Axes, lines: Sequence[tuple[np.ndarray, np.ndarray, s
     axes.add_collection(LineCollection(segments, colors="#8fa3b5", linewidths=0.7, alpha=0.7, label="each class"))
 
 
-def draw_class_ap(path: Path, rows: Sequence[ClassRow]) -> Path:
+def draw_class_ap(path: Path, rows: Sequence[ClassScores]) -> Path:
     """AP of each class as a bar and AP50 as a dot, best first; classes without objects are left out."""
     shown = sorted((row for row in rows if row.ap > -1), key=lambda row: -row.ap)
     columns = 1 if len(shown) <= ONE_COLUMN else 2
@@ -69,7 +70,7 @@ def draw_class_ap(path: Path, rows: Sequence[ClassRow]) -> Path:
         tidy(axes, "AP and AP50, points", "", "class (objects)" if column == 0 else "")
         axes.grid(axis="y", visible=False)
     if not shown:
-        say_nothing(panels[0], "no objects to find")
+        write_in_empty_panel(panels[0], "no objects to find")
     legend_below(figure, panels[0], 2)
     return save_figure(figure, path)
 
@@ -95,8 +96,8 @@ def draw_sizes_and_crowding(
     tidy(middle, "objects in the image; images", "", "by objects in the image")
     places = np.arange(len(overlaps))
     shares = [(g.found / g.objects, g.found_from / g.objects) if g.objects else (0, 0) for g in overlaps]
-    right.bar(places, [share for share, _ in shares], width=0.66, color="#b9cfdf", label="recall from any score")
-    threshold_label = "recall from the best threshold"
+    right.bar(places, [share for share, _ in shares], width=0.66, color="#b9cfdf", label="recall at any score")
+    threshold_label = "recall at the best threshold"
     right.bar(places, [share for _, share in shares], width=0.4, color=COLORS[2], label=threshold_label)
     right.set_xticks(places, [f"{g.name.replace(' to ', '–')}\n{g.objects:,}" for g in overlaps])
     right.set_ylim(0, 1)
@@ -110,7 +111,7 @@ def draw_sizes_and_crowding(
     return save_figure(figure, path)
 
 
-def say_nothing(axes: Axes, why: str) -> None:
-    """Write in the middle of an empty panel why it is empty."""
+def write_in_empty_panel(axes: Axes, why: str) -> None:
+    """Write the reason why a panel is empty into its middle."""
     axes.text(0.5, 0.5, why, ha="center", va="center", color=MUTED, fontsize=FONT, transform=axes.transAxes)
     axes.yaxis.set_major_locator(MaxNLocator(5))

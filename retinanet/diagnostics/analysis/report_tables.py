@@ -4,42 +4,36 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from retinanet.diagnostics.analysis.analyse import Analysis
-from retinanet.diagnostics.analysis.columns import Scored
-from retinanet.diagnostics.analysis.confusion import most_confused
 from retinanet.display.document.blocks import Table, TableRow
+from retinanet.display.numbers import NOTHING, points
+from retinanet.scoring.analysis.analyse import Analysis
+from retinanet.scoring.analysis.confusion import most_confused
 
-NOTHING = "–"
 LONG = 30
-"""Rows from which a table is folded."""
+"""Maximum number of rows of a table that is not folded."""
 MEANINGS = {
     "AP": "mean over IoU 0.50 to 0.95",
     "AP50": "IoU 0.50",
     "AP75": "IoU 0.75",
-    "APs": "objects under 32² pixels",
+    "APs": "objects smaller than 32² pixels",
     "APm": "32² to 96²",
     "APl": "over 96²",
-    "AR1": "1 detection an image",
-    "AR10": "10 detections an image",
-    "AR100": "100 detections an image",
-    "ARs": "objects under 32² pixels",
+    "AR1": "1 detection per image",
+    "AR10": "10 detections per image",
+    "AR100": "100 detections per image",
+    "ARs": "objects smaller than 32² pixels",
     "ARm": "32² to 96²",
     "ARl": "over 96²",
 }
 
 
-def points(value: float) -> str:
-    """A number from 0 to 1 as points; a dash for COCO's -1."""
-    return NOTHING if value < 0 else f"{100 * value:.1f}"
-
-
-def number(value: float | None, places: int = 3) -> str:
-    """A number, or a dash for one that is not known."""
-    return NOTHING if value is None or math.isnan(value) else f"{value:.{places}f}"
+def three_decimals(value: float | None) -> str:
+    """A number with three decimals; a dash for None and NaN."""
+    return NOTHING if value is None or math.isnan(value) else f"{value:.3f}"
 
 
 def metrics_table(metrics: Mapping[str, float]) -> Table:
-    """COCO's twelve numbers in two columns."""
+    """COCO's twelve metrics in two columns."""
     names = list(metrics)
     half = -(-len(names) // 2)
     rows = [
@@ -47,18 +41,18 @@ def metrics_table(metrics: Mapping[str, float]) -> Table:
         for pair in zip(names[:half], names[half:])
     ]
     return Table(
-        "COCO's twelve numbers, points",
+        "COCO's twelve metrics, points",
         ("precision", "points", "measured at", "recall", "points", "measured at"),
         tuple(rows),
         (0, 2, 3, 5),
     )
 
 
-def class_table(analysis: Analysis, scored: Scored) -> Table:
-    """Every class with its number, AP, counts, calibration and best threshold."""
+def class_scores_table(analysis: Analysis) -> Table:
+    """Number, AP, counts, best threshold and calibration of every class."""
     rows = []
     calibrated = analysis.calibration.by_class if analysis.calibration else ()
-    for k, (name, row) in enumerate(zip(scored.names(), analysis.classes)):
+    for k, (name, row) in enumerate(zip(analysis.scored.names(), analysis.evaluation.per_class)):
         best = analysis.thresholds.by_class[k]
         rows.append(
             TableRow(
@@ -67,8 +61,8 @@ def class_table(analysis: Analysis, scored: Scored) -> Table:
                     str(k + 1),
                     *(points(ap) for ap in (row.ap, row.ap50, row.ap75, row.ap_small, row.ap_medium, row.ap_large)),
                     *(f"{count:,}" for count in (row.objects, row.images, row.detections)),
-                    *(number(value) for value in best),
-                    number(calibrated[k].ece) if calibrated else NOTHING,
+                    *(three_decimals(value) for value in best),
+                    three_decimals(calibrated[k].ece) if calibrated else NOTHING,
                 )
             )
         )
@@ -79,39 +73,39 @@ def class_table(analysis: Analysis, scored: Scored) -> Table:
     return Table(f"All {len(rows)} classes", header, tuple(rows), (0,), folded=len(rows) > LONG)
 
 
-def errors_table(analysis: Analysis, scored: Scored) -> Table:
-    """How many errors of each kind every class has."""
+def errors_table(analysis: Analysis) -> Table:
+    """Number of errors of each type in every class."""
     kinds = [cost.kind for cost in analysis.errors.main]
     counts = analysis.errors.counts_TK.T.tolist()
     order = sorted(range(len(counts)), key=lambda k: -sum(counts[k]))
-    names = scored.names()
+    names = analysis.scored.names()
     rows = [TableRow((names[k], *(f"{count:,}" for count in counts[k]))) for k in order]
-    return Table("Errors of each kind by class, most first", ("class", *kinds), tuple(rows), (0,), folded=True)
+    return Table("Errors of each type by class, most first", ("class", *kinds), tuple(rows), (0,), folded=True)
 
 
-def confused_table(analysis: Analysis, scored: Scored, most: int = 15) -> Table | None:
-    """The pairs of classes most often confused; None where none is."""
-    names = scored.names()
+def confused_table(analysis: Analysis, most: int = 15) -> Table | None:
+    """The pairs of classes that are confused most often; None where none are."""
+    names = analysis.scored.names()
     rows = [
         TableRow((names[pair.true_class], names[pair.found_class], f"{pair.objects:,}", f"{pair.share:.1%}"))
         for pair in most_confused(analysis.confusion, most)
     ]
     if not rows:
         return None
-    header = ("is", "detected as", "objects", "of that class")
+    header = ("true class", "detected as", "objects", "share of the class")
     return Table("Most confused pairs of classes", header, tuple(rows), (0, 1))
 
 
-def images_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Images of a list, by file name."""
+def ranked_images_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Images in the given order, as `Analysis.image_row` returns them."""
     cells = [
         TableRow(
             (
                 str(row["file_name"]),
                 str(row["image_id"]),
                 *(f"{row[key]:,}" for key in ("right", "false", "not_found")),
-                number(row["f1"]),
-                number(row["LRP"]),
+                three_decimals(row["f1"]),
+                three_decimals(row["LRP"]),
             )
         )
         for row in rows

@@ -1,4 +1,4 @@
-"""Small pictures of images with what was found, what was not, and what is not there."""
+"""Small pictures of images with right and false detections and objects that were not found."""
 
 from pathlib import Path
 
@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from retinanet.diagnostics.analysis.columns import Scored
 from retinanet.display.drawing import (
     OBJECT_COLOR,
     RIGHT_COLOR,
@@ -18,19 +17,20 @@ from retinanet.display.drawing import (
     draw_boxes,
 )
 from retinanet.errors import DataError
+from retinanet.scoring.analysis.scored import Scored
 from retinanet.scoring.matches import FALSE_POSITIVE, TRUE_POSITIVE
 
 SIDE = 480
-"""Pixels of the longer side."""
+"""Longer side in pixels."""
 MATCHED_COLOR: Color = (255, 255, 255)
 STYLE = BoxStyle(enlarge=1)
-LEGEND = "light blue: right, dashed orange: false, yellow: not found, thin white: where a found object is"
+LEGEND = "light blue: right, dashed orange: false, yellow: not found, thin white: the object of a right detection"
 
 
 def draw_verdicts(file: Path, scored: Scored, place: int, score: float) -> Picture:
-    """The image at `place` with its objects and the detections that score at least `score`.
+    """(H, W, 3) uint8: the image at index `place` with its objects and the detections that score at least `score`.
 
-    Raises DataError where the file is missing or not a whole image.
+    Raises DataError where the file is missing or not a complete image.
     """
     objects, found, names = scored.objects, scored.found, scored.names()
     picture, factor = _load(file)
@@ -51,7 +51,7 @@ def draw_verdicts(file: Path, scored: Scored, place: int, score: float) -> Pictu
 
 
 def draw_objects(file: Path, scored: Scored, place: int) -> Picture:
-    """The image at `place` with its objects (no crowd), drawn as large as by `draw_verdicts`; raises as that."""
+    """The image at index `place` with its objects, without crowd, in the size of `draw_verdicts`; raises as that."""
     picture, factor = _load(file)
     chosen, names = _objects_of(scored, place), scored.names()
     boxes_N4 = _corners(scored.objects.boxes_N4[chosen] * factor)
@@ -70,7 +70,7 @@ def _corners(boxes_N4: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _load(file: Path) -> tuple[Picture, float]:
-    """The image upright and small, and the factor by which it was shrunk or enlarged."""
+    """The image upright and with its longer side SIDE, and the factor by which it was resized."""
     upright, width = _load_jpeg(file) if file.suffix.lower() in (".jpg", ".jpeg") else _load_any(file)
     scale = SIDE / max(upright.size)
     small = upright.resize([max(1, round(side * scale)) for side in upright.size], Image.Resampling.BILINEAR)
@@ -78,7 +78,7 @@ def _load(file: Path) -> tuple[Picture, float]:
 
 
 def _load_jpeg(file: Path) -> tuple[Image.Image, int]:
-    """The image at a fraction of its size, which takes a fraction of the time, and its width at its own size."""
+    """The image decoded at a fraction of its size, which is faster, and its width at full size."""
     try:
         with Image.open(file) as opened:
             turned = opened.getexif().get(0x0112, 1) >= 5
@@ -86,14 +86,14 @@ def _load_jpeg(file: Path) -> tuple[Image.Image, int]:
             opened.draft("RGB", (2 * SIDE, 2 * SIDE))
             return ImageOps.exif_transpose(opened).convert("RGB"), width
     except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
-        raise DataError(f"{file}: not a whole image ({error})") from error
+        raise DataError(f"{file}: not a complete image ({error})") from error
     except OSError as error:
         raise DataError(f"{file}: {error.strerror or error}") from error
 
 
 def _load_any(file: Path) -> tuple[Image.Image, int]:
-    """As `_load_jpeg` for every format, at its own size."""
-    # Imported here: torch, which images in JPEG do without.
+    """As `_load_jpeg` for every format, at full size."""
+    # Imported here: it needs torch, which JPEG images do not.
     from retinanet.data.images import decode_image
 
     pixels = decode_image(file)

@@ -1,11 +1,11 @@
-"""How two detectors differ on the same images, with what other images would make of it: the paired bootstrap.
+"""How two detectors differ on the same images, and how uncertain that is over images: the paired bootstrap.
 
-Both detectors see the same resamples, so that what makes an image easy or hard for both cancels. The interval speaks
-of these two trained detectors on images like these; that another training of either would do the same, it cannot say.
+Both detectors are measured on the same resamples, so what makes an image easy or hard for both cancels. The interval is
+about these two trained detectors on images like these; it does not include the variation between trainings.
 
-A bootstrap knows nothing of images that it never saw: of a class with objects in one image, every resample says the
-same. So no p-value here is below what an exact test of as many images could reach, and under FEWEST_IMAGES no interval
-is given.
+A bootstrap cannot know about images that it never saw: for a class with objects in one image, all resamples agree. So
+no p-value is smaller than an exact test on the same number of images could give, and below FEWEST_IMAGES there is no
+interval.
 
 Legend: I images, R resamples, K classes, M metrics (METRIC_NAMES).
 """
@@ -30,73 +30,73 @@ SIZE_RECALLS = ("ARs", "ARm", "ARl")
 DEFAULT_RESAMPLES = 1000
 
 FEWEST_IMAGES = 6
-"""Images with objects from which a difference can be judged: were all n in one detector's favour, the exact test that
-swaps the two image by image could still not say less than p = 2^(1 - n), which is under 0.05 from 6 on."""
+"""Minimum number of images with objects for a verdict: if all n favour one detector, the exact test that swaps the two
+image by image gives p = 2^(1 - n), which is below 0.05 for n >= 6."""
 
 FEWEST_RESAMPLES = fewest_resamples(1)
-"""Below this even the one question over all classes cannot reach 5 %."""
+"""Minimum: with fewer, even the single comparison over all classes cannot reach 5 %."""
 
 DIFFERENT, SAME, NOT_MEASURED = "distinguishable", "not distinguishable", "not measured"
 TOO_FEW = "too few images"
 NO_VERDICT = ""
-"""A number that is shown beside the question, not asked."""
+"""Of metrics that are only shown and not tested."""
 
 Floats = NDArray[np.float64]
 
 
-class Difference(NamedTuple):
-    """The second detector against the first in one metric; numbers are NaN where nothing could be measured."""
+class MetricDifference(NamedTuple):
+    """The second detector compared with the first in one metric; NaN where nothing can be measured."""
 
     name: str
-    """A metric, or a class (of which it is the AP)."""
+    """A metric; or a class, whose AP is compared."""
     first: float
     second: float
     difference: float
     """Second minus first."""
     low: float
     high: float
-    """95 % percentile interval of the difference, of this comparison alone; NaN for TOO_FEW."""
+    """With `low`, the 95 % percentile interval of the difference, of this comparison alone; NaN for TOO_FEW."""
     p: float
     """Two-sided, of this comparison alone."""
     p_holm: float
-    """Corrected for the others of its family; NaN outside families."""
+    """Corrected for the other comparisons of its family; NaN outside families."""
     verdict: str
-    """DIFFERENT or SAME by p_holm, or by p for the main metric; TOO_FEW, NOT_MEASURED; NO_VERDICT for what is only
-    shown."""
+    """DIFFERENT or SAME by p_holm, or by p for the main metric; TOO_FEW, NOT_MEASURED; NO_VERDICT where only shown."""
     images: int
     """Images with objects that count."""
 
 
-class Comparison(NamedTuple):
+class DetectorComparison(NamedTuple):
     """Two detectors on one data set."""
 
     images: int
     resamples: int
-    overall: tuple[Difference, ...]
-    """OVERALL; the main metric first and alone with a verdict."""
-    sizes: tuple[Difference, ...]
-    """SIZES, one family, then SIZE_RECALLS, only shown."""
-    classes: tuple[Difference, ...]
-    """AP of each class, by rising category id, one family."""
+    overall: tuple[MetricDifference, ...]
+    """OVERALL; the main metric is first and the only one with a verdict."""
+    sizes: tuple[MetricDifference, ...]
+    """SIZES, one family, then SIZE_RECALLS, which are only shown."""
+    classes: tuple[MetricDifference, ...]
+    """AP of each class by ascending category id, one family."""
     objects_K: tuple[int, ...]
     """Objects of each class, without crowd."""
     resampled_RM: Floats
-    """(R, M) the differences over all classes on the resamples; NaN where nothing to measure."""
+    """(R, M) differences over all classes on the resamples; NaN where there is nothing to measure."""
 
     @property
-    def main(self) -> Difference:
+    def main(self) -> MetricDifference:
+        """The difference in MAIN_METRIC over all classes."""
         return self.overall[0]
 
 
-def compare(
+def compare_detectors(
     first: Matches, second: Matches, class_names: Sequence[str], resamples: int | None = None, seed: int = 0
-) -> Comparison:
-    """Second against first, over all classes, by size and by class.
+) -> DetectorComparison:
+    """Second minus first, over all classes, by size and by class.
 
-    first, second: `match_detections` against one ground truth; class_names: (K,). resamples None takes
-    DEFAULT_RESAMPLES, and more where Holm's correction over many classes needs them to reach 5 %. The same arguments
-    give the same numbers. Raises DataError where the two are not of the same images and classes or there is no image,
-    ConfigError for fewer than FEWEST_RESAMPLES.
+    first, second: matches against one ground truth; class_names: (K,). resamples None means DEFAULT_RESAMPLES, or more
+    where Holm's correction over many classes needs them to reach 5 %. The same arguments give the same numbers. Raises
+    DataError where the two do not have the same images and classes or there is no image, ConfigError for fewer than
+    FEWEST_RESAMPLES.
     """
     if resamples is not None:
         check_resamples(resamples)
@@ -114,7 +114,7 @@ def compare(
     first_RKM, second_RKM = class_metrics(first, multiplicity_RI), class_metrics(second, multiplicity_RI)
     first_RM, second_RM = mean_over_classes(first_RKM), mean_over_classes(second_RKM)
 
-    def of_metrics(names: Sequence[str]) -> list[Difference]:
+    def of_metrics(names: Sequence[str]) -> list[MetricDifference]:
         places = [METRIC_NAMES.index(name) for name in names]
         return [difference_of(METRIC_NAMES[m], seen_MK[m, -1], first_RM[:, m], second_RM[:, m]) for m in places]
 
@@ -123,7 +123,7 @@ def compare(
         difference_of(name, seen_MK[ap, k], first_RKM[:, k, ap], second_RKM[:, k, ap])
         for k, name in enumerate(class_names)
     ]
-    return Comparison(
+    return DetectorComparison(
         images=images,
         resamples=resamples,
         overall=(main._replace(verdict=judged(main, main.p)), *others),
@@ -135,16 +135,16 @@ def compare(
 
 
 def check_resamples(resamples: int) -> None:
-    """ConfigError for fewer than FEWEST_RESAMPLES."""
+    """Raise ConfigError for fewer than FEWEST_RESAMPLES."""
     if resamples < FEWEST_RESAMPLES:
         raise ConfigError(
-            f"--resamples: wants at least {FEWEST_RESAMPLES}, got {resamples}: with fewer, no difference, however "
-            f"clear, can reach p < {SIGNIFICANCE:g}; leave the option out for {DEFAULT_RESAMPLES} or more"
+            f"--resamples: must be at least {FEWEST_RESAMPLES}, got {resamples}: with fewer, no difference can reach "
+            f"p < {SIGNIFICANCE:g}, however clear it is; leave the option out for {DEFAULT_RESAMPLES} or more"
         )
 
 
 def images_with_objects(matches: Matches) -> NDArray[np.int64]:
-    """(M, K + 1) images with objects that count for each metric: of each class, and last of any."""
+    """(M, K + 1) number of images with objects that count for each metric: of each class, and last of any class."""
     areas = [area for area, _ in (*AP_CELLS, *AR_CELLS)]
     seen = np.zeros((len(AREAS), len(matches.classes) + 1), dtype=np.int64)
     for a in range(len(AREAS)):
@@ -154,28 +154,39 @@ def images_with_objects(matches: Matches) -> NDArray[np.int64]:
     return seen[areas]
 
 
-def difference_of(name: str, images: int, first_R: Floats, second_R: Floats) -> Difference:
-    """Without a verdict; row 0 of both is the data set as it is, the others are its resamples."""
+def difference_of(name: str, images: int, first_R: Floats, second_R: Floats) -> MetricDifference:
+    """The difference without a verdict. Row 0 of both arrays is the data set itself, the others are its resamples."""
     difference_R = second_R - first_R
     judged_by = difference_R[1:] if images >= FEWEST_IMAGES else np.full(1, np.nan)
-    p = max(bootstrap_p_value(judged_by), least_p(images)) if images >= FEWEST_IMAGES else float("nan")
-    ends = (float(first_R[0]), float(second_R[0]), float(difference_R[0]))
-    return Difference(name, *ends, *percentile_interval(judged_by), p, float("nan"), NO_VERDICT, int(images))
+    p = max(bootstrap_p_value(judged_by), minimum_p(images)) if images >= FEWEST_IMAGES else float("nan")
+    low, high = percentile_interval(judged_by)
+    return MetricDifference(
+        name=name,
+        first=float(first_R[0]),
+        second=float(second_R[0]),
+        difference=float(difference_R[0]),
+        low=low,
+        high=high,
+        p=p,
+        p_holm=float("nan"),
+        verdict=NO_VERDICT,
+        images=int(images),
+    )
 
 
-def least_p(images: int) -> float:
-    """What the exact test that swaps the detectors image by image says where all images favour one of them."""
+def minimum_p(images: int) -> float:
+    """p-value of the exact test that swaps the detectors image by image, if all images favour one of them."""
     return 2.0 ** (1 - images)
 
 
-def as_family(differences: Sequence[Difference]) -> list[Difference]:
-    """With Holm's correction over all of them, and the verdict that follows."""
+def as_family(differences: Sequence[MetricDifference]) -> list[MetricDifference]:
+    """The differences with p-values after Holm's correction over all of them, and the verdicts that follow."""
     corrected = holm([found.p for found in differences])
     return [found._replace(p_holm=p, verdict=judged(found, p)) for found, p in zip(differences, corrected, strict=True)]
 
 
-def judged(found: Difference, p: float) -> str:
-    """The verdict on a difference by its p-value; one whose interval lies wholly on the other side of 0 is SAME."""
+def judged(found: MetricDifference, p: float) -> str:
+    """The verdict on a difference by its p-value; SAME if its interval reaches 0 or lies beyond it."""
     if np.isnan(found.difference):
         return NOT_MEASURED
     if found.images < FEWEST_IMAGES:
@@ -185,7 +196,7 @@ def judged(found: Difference, p: float) -> str:
 
 
 def check_same_truth(first: Matches, second: Matches) -> None:
-    """DataError unless both were matched against the same images and classes."""
+    """Raise DataError unless both were matched against the same images and classes."""
     same_images = np.array_equal(first.image_ids_I, second.image_ids_I)
     classes = [[found.category_id for found in matches.classes] for matches in (first, second)]
     if not same_images or classes[0] != classes[1]:

@@ -1,4 +1,4 @@
-"""Plots of a comparison: every difference with its interval, the resampled differences, and the classes.
+"""Plots of a comparison: all differences with intervals, the resampled differences, and the classes.
 
 Differences are in points from 0 to 100.
 """
@@ -15,8 +15,8 @@ from retinanet.diagnostics.compare.differences import (
     MAIN_METRIC,
     NOT_MEASURED,
     TOO_FEW,
-    Comparison,
-    Difference,
+    DetectorComparison,
+    MetricDifference,
 )
 from retinanet.display.figures import COLORS, FONT, INK, MUTED, new_figure, save_figure, shortened, tidy
 from retinanet.scoring.evaluation import METRIC_NAMES
@@ -25,8 +25,8 @@ MOST_CLASSES = 40
 BETTER_COLOR, WORSE_COLOR = COLORS[0], COLORS[1]
 
 
-def draw_differences(path: Path, comparison: Comparison) -> Path:
-    """All metrics with intervals, and the resampled differences of the main one; returns the path."""
+def draw_differences(path: Path, comparison: DetectorComparison) -> Path:
+    """All metrics with intervals, and the resampled differences of the main metric; returns the path."""
     figure = new_figure(10.0, 4.4)
     left, right = figure.subplots(1, 2, width_ratios=(5, 4))
     draw_intervals(left, (*comparison.overall, *comparison.sizes))
@@ -46,10 +46,10 @@ def draw_differences(path: Path, comparison: Comparison) -> Path:
     return save_figure(figure, path)
 
 
-def draw_classes(path: Path, classes: Sequence[Difference]) -> Path:
-    """AP of the classes that differ most, in the order of the difference; returns the path."""
+def draw_classes(path: Path, classes: Sequence[MetricDifference]) -> Path:
+    """AP of the classes that differ most, sorted by difference; returns the path."""
     judged = [found for found in classes if found.verdict != TOO_FEW]
-    shown = largest(judged, MOST_CLASSES)
+    shown = largest_differences(judged, MOST_CLASSES)
     figure = new_figure(8.0, 1.3 + 0.26 * max(len(shown), 1))
     axes = figure.subplots()
     draw_intervals(axes, shown)
@@ -58,30 +58,30 @@ def draw_classes(path: Path, classes: Sequence[Difference]) -> Path:
     return save_figure(figure, path)
 
 
-def largest(differences: Sequence[Difference], most: int) -> list[Difference]:
-    """The `most` largest differences that were measured, most in B's favour first."""
+def largest_differences(differences: Sequence[MetricDifference], most: int) -> list[MetricDifference]:
+    """The `most` largest measured differences in either direction, most in B's favour first."""
     measured = [found for found in differences if found.verdict != NOT_MEASURED]
     kept = sorted(measured, key=lambda found: -abs(found.difference))[:most]
     return sorted(kept, key=lambda found: -found.difference)
 
 
-def draw_intervals(axes: Axes, differences: Sequence[Difference]) -> None:
-    """A line a difference, first at the top; a filled mark is distinguishable, or has no verdict to be given."""
+def draw_intervals(axes: Axes, differences: Sequence[MetricDifference]) -> None:
+    """One line per difference, from top to bottom; filled marks are distinguishable, bars have no verdict."""
     for place, found in enumerate(differences):
         if math.isnan(found.low):
             axes.text(0, place, found.verdict or NOT_MEASURED, va="center", ha="center", fontsize=FONT - 2, color=MUTED)
             continue
         color = BETTER_COLOR if found.difference > 0 else WORSE_COLOR if found.difference < 0 else MUTED
-        asked = found.verdict != ""
+        tested = found.verdict != ""
         face = color if found.verdict == DIFFERENT else "white"
-        axes.plot([100 * found.low, 100 * found.high], [place, place], color=color, linewidth=2.4 if asked else 1.2)
+        axes.plot([100 * found.low, 100 * found.high], [place, place], color=color, linewidth=2.4 if tested else 1.2)
         axes.plot(
             100 * found.difference,
             place,
-            marker="o" if asked else "|",
+            marker="o" if tested else "|",
             color=color,
             markerfacecolor=face,
-            markersize=7 if asked else 9,
+            markersize=7 if tested else 9,
         )
     axes.axvline(0, color=INK, linewidth=1)
     axes.set_yticks(range(len(differences)), [shortened(found.name, 26) for found in differences])

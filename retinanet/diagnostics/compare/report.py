@@ -12,55 +12,56 @@ from rich.console import Console
 
 from retinanet.data.ground_truth import load_ground_truth
 from retinanet.data.results import read_results
-from retinanet.diagnostics.analysis.columns import to_columns
 from retinanet.diagnostics.analysis.thumbnails import LEGEND
 from retinanet.diagnostics.compare.differences import (
     MAIN_METRIC,
     NOT_MEASURED,
     TOO_FEW,
-    Comparison,
-    Difference,
+    DetectorComparison,
+    MetricDifference,
     check_resamples,
-    compare,
+    compare_detectors,
 )
 from retinanet.diagnostics.compare.images import (
     ImageDifference,
-    Used,
+    ThresholdedDetector,
+    at_best_threshold,
     draw_side_by_side,
     find_files,
     image_differences,
     most_different,
-    use_best_score,
 )
-from retinanet.diagnostics.compare.plots import draw_classes, draw_differences, largest
+from retinanet.diagnostics.compare.plots import draw_classes, draw_differences, largest_differences
 from retinanet.diagnostics.compare.tables import (
     READING,
     class_findings,
     classes_table,
-    images_table,
+    describe_scope,
+    describe_verdict,
+    difference_text,
+    image_differences_table,
     overall_table,
-    scope,
-    signed,
     sizes_table,
-    verdict,
 )
+from retinanet.display.console import print_plain
 from retinanet.display.document.blocks import Block, Heading, Listing, Paragraph, Picture, Table
 from retinanet.display.document.html import render_html
 from retinanet.files import CsvValue, make_folder, write_csv, write_json, write_text
+from retinanet.scoring.analysis.scored import score_detections
+from retinanet.scoring.columns import detection_columns, truth_columns
 from retinanet.scoring.evaluation import METRIC_NAMES
-from retinanet.scoring.matches import match_detections
 
 PICTURES_EACH_WAY = 4
 ROWS_EACH_WAY = 10
 TERMINAL_CLASSES = 20
 OFF_CENTRE = 0.5
-"""Standard deviations of the resampled differences by which their mean may miss the difference itself."""
+"""Maximum distance of the resampled differences' mean from the difference, in their standard deviations."""
 COVERED = 0.9
-"""Share of the other's images with detections below which a detector may not have been run on all."""
+"""Minimum ratio of the numbers of images with detections; below it, one detector may not have been run on all."""
 
 
 class Inputs(NamedTuple):
-    """What was compared."""
+    """The files to compare."""
 
     first: Path
     second: Path
@@ -72,9 +73,9 @@ def compare_files(
 ) -> None:
     """Print the comparison of two COCO results files and write it into `output` (default: a folder in runs/).
 
-    images: folder of the ground truth's file names; with it the images that differ most are drawn. Raises DataError
-    for files that cannot be used, ConfigError for too few resamples, ResourceError where it cannot write. Files of the
-    same detections are only said to be that.
+    images: folder of the ground truth's file names; with it the images that differ most are drawn. For files
+    with the same detections, only that is reported. Raises DataError for files that cannot be used, ConfigError for too
+    few resamples, ResourceError where it cannot write.
     """
     if resamples is not None:
         check_resamples(resamples)
@@ -86,67 +87,68 @@ def compare_files(
         report_identical(console, inputs, len(results[0]), folder)
         return
     with console.status("comparing"):
-        matched = [match_detections(truth, found) for found in results]
-        detectors = [
-            use_best_score(letter, to_columns(truth, found, matches))
-            for letter, found, matches in zip("AB", results, matched, strict=True)
-        ]
-        comparison = compare(matched[0], matched[1], detectors[0].scored.names(), resamples)
-    pair = (detectors[0], detectors[1])
+        objects = truth_columns(truth)
+        first, second = (score_detections(objects, detection_columns(objects, found)) for found in results)
+        pair = (at_best_threshold("A", first), at_best_threshold("B", second))
+        comparison = compare_detectors(first.matches, second.matches, first.names(), resamples)
     rows = image_differences(*pair)
     shown = most_different(rows, PICTURES_EACH_WAY)
     files = find_files(shown, truth, images) if images is not None else []
     make_folder(folder)
     notes = [*remarks(pair, results), *off_centre(comparison)]
-    write_numbers(folder, inputs, comparison, rows, pair, notes)
+    write_comparison_files(folder, inputs, comparison, rows, pair, notes)
     blocks = [
         *summary_blocks(inputs, comparison, notes),
         *number_blocks(folder, comparison),
         *image_blocks(folder, rows, [(row, file) for row, file in zip(shown, files)], pair),
     ]
     write_text(folder / "report.html", render_html(title_of(inputs), blocks))
-    show(console, inputs, comparison, notes, folder)
+    print_comparison(console, inputs, comparison, notes, folder)
 
 
 def report_identical(console: Console, inputs: Inputs, detections: int, folder: Path) -> None:
-    """Say that both files hold the same detections, on the terminal, in compare.json and in report.html."""
-    what = f"Both files hold the same detections, {detections:,} each" if detections else "Neither file has a detection"
-    told = f"{what}: every difference is 0, and there is nothing to compare."
+    """Report in the terminal, compare.json and report.html that both files have the same detections."""
+    what = f"Both files have the same detections, {detections:,} each" if detections else "Neither file has a detection"
+    text = f"{what}: every difference is 0, and there is nothing to compare."
     make_folder(folder)
     named = {"A": str(inputs.first), "B": str(inputs.second), "ground_truth": str(inputs.ground_truth)}
-    write_json(folder / "compare.json", {**named, "verdict": told}, indent=1)
+    write_json(folder / "compare.json", {**named, "verdict": text}, indent=1)
     compared = (f"A is {inputs.first}.", f"B is {inputs.second}.")
-    write_text(folder / "report.html", render_html(title_of(inputs), [Paragraph(told), Listing(compared)]))
-    say(console, f"A  {inputs.first}\nB  {inputs.second}\n\n{told}\n\nwritten to {folder}/")
+    write_text(folder / "report.html", render_html(title_of(inputs), [Paragraph(text), Listing(compared)]))
+    print_plain(console, f"A  {inputs.first}\nB  {inputs.second}\n\n{text}\n\nwritten to {folder}/")
 
 
 def title_of(inputs: Inputs) -> str:
+    """Title of the report."""
     first, second = labels(inputs)
     return f"{second} against {first}"
 
 
 def labels(inputs: Inputs) -> tuple[str, str]:
-    """Short names of both files: what stands before the first dot, or with equal names their folder's."""
+    """Short names of both files: up to the first dot, or of their folders where these are equal."""
     first, second = (path.name.split(".")[0] for path in inputs[:2])
     if first == second:
         first, second = (path.absolute().parent.name or path.name for path in inputs[:2])
     return first, second
 
 
-def remarks(detectors: tuple[Used, Used], results: Sequence[Sequence[dict[str, Any]]]) -> list[str]:
-    """What a reader should know of the two files, a sentence each."""
+def remarks(
+    detectors: tuple[ThresholdedDetector, ThresholdedDetector], results: Sequence[Sequence[dict[str, Any]]]
+) -> list[str]:
+    """Warnings about the two files, one sentence each."""
     notes = [f"{detector.name} has no detections." for detector, found in zip(detectors, results) if not found]
+    images = len(detectors[0].scored.objects.image_ids_I)
     covered = [len({row["image_id"] for row in found}) for found in results]
     if min(covered) < COVERED * max(covered):
         notes.append(
             f"A has detections on {covered[0]:,} images and B on {covered[1]:,}: make sure that both were run on all "
-            f"{len(detectors[0].scored.image_names):,}, since an image without detections counts as nothing found."
+            f"{images:,}, since no object counts as found in an image without detections."
         )
     return notes
 
 
-def off_centre(comparison: Comparison) -> list[str]:
-    """A sentence where the resamples centre elsewhere than the data set, so that their interval is a rough one."""
+def off_centre(comparison: DetectorComparison) -> list[str]:
+    """A warning where the resamples' mean is far from the difference itself, so that their interval is inaccurate."""
     samples = comparison.resampled_RM[:, METRIC_NAMES.index(MAIN_METRIC)]
     samples = samples[~np.isnan(samples)]
     if comparison.main.verdict in (TOO_FEW, NOT_MEASURED) or len(samples) < 2:
@@ -154,40 +156,47 @@ def off_centre(comparison: Comparison) -> list[str]:
     shift = float(samples.mean()) - comparison.main.difference
     if abs(shift) <= OFF_CENTRE * float(samples.std()):
         return []
+    difference = comparison.main.difference
     return [
-        f"The resampled differences centre on {signed(comparison.main.difference + shift)} points of {MAIN_METRIC}, "
-        f"not on {signed(comparison.main.difference)}: classes with few images fall out of many resamples. Take the "
-        "interval as a rough one, and compare on more images."
+        f"The resampled differences have mean {difference_text(difference + shift)} points of {MAIN_METRIC}, not "
+        f"{difference_text(difference)}: classes with few images are absent from many resamples. Treat the interval as "
+        "approximate, and compare on more images."
     ]
 
 
-def summary_blocks(inputs: Inputs, comparison: Comparison, notes: Sequence[str]) -> list[Block]:
+def summary_blocks(inputs: Inputs, comparison: DetectorComparison, notes: Sequence[str]) -> list[Block]:
+    """The verdict, what it is about, and warnings."""
     compared = (
         f"A is {inputs.first}.",
         f"B is {inputs.second}.",
         f"Measured on {comparison.images:,} images with {sum(comparison.objects_K):,} objects of "
         f"{len(comparison.classes)} classes ({inputs.ground_truth}). Metrics are in points from 0 to 100.",
     )
-    blocks: list[Block] = [Paragraph(verdict(comparison)), Paragraph(scope(comparison)), Listing(compared)]
-    return [*blocks, Heading("To keep in mind", 3), Listing(tuple(notes))] if notes else blocks
+    blocks: list[Block] = [
+        Paragraph(describe_verdict(comparison)),
+        Paragraph(describe_scope(comparison)),
+        Listing(compared),
+    ]
+    return [*blocks, Heading("Notes", 3), Listing(tuple(notes))] if notes else blocks
 
 
-def number_blocks(folder: Path, comparison: Comparison) -> list[Block]:
+def number_blocks(folder: Path, comparison: DetectorComparison) -> list[Block]:
+    """Plots and tables of the differences over all classes, by size and by class."""
     judged, rare = split_rare(comparison)
-    differing = [*largest(judged, len(judged)), *largest(rare, len(rare))]
+    differing = [*largest_differences(judged, len(judged)), *largest_differences(rare, len(rare))]
     blocks: list[Block] = [
         Heading("Differences"),
         Picture(
             draw_differences(folder / "differences.png", comparison),
             "Every metric's difference with its interval, and a histogram of the resampled differences of AP",
-            "Left: B minus A with its 95 % interval; where it crosses the line, the sign is open. Right: the same "
-            "difference of AP on each resample; grey is the interval, the solid line the images as they are.",
+            "Left: B minus A with its 95 % interval; where it crosses the line, the sign is uncertain. Right: the "
+            "difference of AP on each resample; grey is the interval, the solid line the data set itself.",
         ),
         overall_table(comparison),
         sizes_table(comparison),
         Paragraph(
-            f"Paired bootstrap: {comparison.resamples:,} times as many images are drawn with replacement, the same "
-            "for both detectors, and every metric is computed anew; the interval is the middle 95 % of the "
+            f"Paired bootstrap: {comparison.resamples:,} resamples of the images, drawn with replacement and the same "
+            "for both detectors, on each of which every metric is recomputed; the interval is the central 95 % of the "
             f"differences, p is two-sided. {READING}",
             quiet=True,
         ),
@@ -208,20 +217,23 @@ def number_blocks(folder: Path, comparison: Comparison) -> list[Block]:
 
 
 def image_blocks(
-    folder: Path, rows: list[ImageDifference], shown: list[tuple[ImageDifference, Path]], pair: tuple[Used, Used]
+    folder: Path,
+    rows: list[ImageDifference],
+    shown: list[tuple[ImageDifference, Path]],
+    pair: tuple[ThresholdedDetector, ThresholdedDetector],
 ) -> list[Block]:
-    """The images on which the two differ most, drawn where there are files."""
+    """The images on which the two differ most, as pictures where there are files."""
     table_rows = most_different(rows, ROWS_EACH_WAY)
     blocks: list[Block] = [
         Heading("Images on which they differ most"),
         Paragraph(
-            f"Counted at IoU 0.5, each detector from the score of its best F1 on: A from {pair[0].errors.score:.2f}, B "
-            f"from {pair[1].errors.score:.2f}. They are chosen for their difference, so they are not typical."
+            f"Counted at IoU 0.5, each detector at the score threshold with its best F1: A {pair[0].errors.score:.2f}, "
+            f"B {pair[1].errors.score:.2f}. These images are chosen for their difference, so they are not typical."
         ),
     ]
     if not table_rows:
-        return [*blocks, Paragraph("Both make equally many errors on every image.")]
-    blocks.append(images_table(table_rows))
+        return [*blocks, Paragraph("Both make the same number of errors on every image.")]
+    blocks.append(image_differences_table(table_rows))
     if shown:
         make_folder(folder / "images")
         blocks.append(Paragraph(f"Detections: {LEGEND}.", quiet=True))
@@ -233,12 +245,12 @@ def image_blocks(
     return blocks
 
 
-def write_numbers(
+def write_comparison_files(
     folder: Path,
     inputs: Inputs,
-    comparison: Comparison,
+    comparison: DetectorComparison,
     rows: Sequence[ImageDifference],
-    pair: tuple[Used, Used],
+    pair: tuple[ThresholdedDetector, ThresholdedDetector],
     notes: Sequence[str],
 ) -> None:
     """compare.json and the CSV files behind the plots; metrics from 0 to 1."""
@@ -249,13 +261,13 @@ def write_numbers(
         "ground_truth": str(inputs.ground_truth),
         "images": comparison.images,
         "resamples": comparison.resamples,
-        "verdict": verdict(comparison),
-        "scope": scope(comparison),
+        "verdict": describe_verdict(comparison),
+        "scope": describe_scope(comparison),
         "notes": list(notes),
         "scores": {used.name: used.errors.score for used in pair},
-        "overall": [plain(found) for found in comparison.overall],
-        "sizes": [plain(found) for found in comparison.sizes],
-        "classes": [{**plain(found), "objects": counts[found.name]} for found in comparison.classes],
+        "overall": [difference_as_dict(found) for found in comparison.overall],
+        "sizes": [difference_as_dict(found) for found in comparison.sizes],
+        "classes": [{**difference_as_dict(found), "objects": counts[found.name]} for found in comparison.classes],
     }
     write_json(folder / "compare.json", content, indent=1)
     header = ("name", "A", "B", "difference", "low", "high", "p", "p_holm", "verdict", "images_with_objects")
@@ -268,7 +280,7 @@ def write_numbers(
     write_csv(folder / "images.csv", ("image_id", "file_name", *names, "errors_fewer_in_B"), image_rows)
 
 
-def plain(found: Difference) -> dict[str, Any]:
+def difference_as_dict(found: MetricDifference) -> dict[str, Any]:
     """A difference as plain data; null for NaN and for no verdict."""
     renamed = {"first": "A", "second": "B", "images": "images_with_objects"}
     return {
@@ -277,31 +289,33 @@ def plain(found: Difference) -> dict[str, Any]:
     }
 
 
-def show(console: Console, inputs: Inputs, comparison: Comparison, notes: Sequence[str], folder: Path) -> None:
-    """The comparison on the terminal."""
-    say(console, f"A  {inputs.first}\nB  {inputs.second}")
+def print_comparison(
+    console: Console, inputs: Inputs, comparison: DetectorComparison, notes: Sequence[str], folder: Path
+) -> None:
+    """Print the comparison."""
+    print_plain(console, f"A  {inputs.first}\nB  {inputs.second}")
     console.print(terminal_table(overall_table(comparison)))
     console.print(terminal_table(sizes_table(comparison), leave_out=("p",)))
-    say(console, f"\n{READING}")
-    classes = largest(split_rare(comparison)[0], TERMINAL_CLASSES)
+    print_plain(console, f"\n{READING}")
+    classes = largest_differences(split_rare(comparison)[0], TERMINAL_CLASSES)
     if classes:
         console.print(terminal_table(classes_table(comparison, classes), leave_out=("p", "verdict", "objects")))
     if left := len(comparison.classes) - len(classes):
-        say(console, f"{left} more classes in report.html and classes.csv: they differ less or have too few images")
-    say(console, "")
-    for text in (verdict(comparison), *class_findings(comparison), scope(comparison), *notes):
-        say(console, text)
-    say(console, f"\nwritten to {folder}/")
+        print_plain(console, f"{left} more classes in report.html and classes.csv differ less or have too few images")
+    print_plain(console, "")
+    for text in (describe_verdict(comparison), *class_findings(comparison), describe_scope(comparison), *notes):
+        print_plain(console, text)
+    print_plain(console, f"\nwritten to {folder}/")
 
 
-def split_rare(comparison: Comparison) -> tuple[list[Difference], list[Difference]]:
-    """The classes that can be judged, and those with too few images."""
+def split_rare(comparison: DetectorComparison) -> tuple[list[MetricDifference], list[MetricDifference]]:
+    """The classes with a verdict, and those with too few images."""
     judged = [found for found in comparison.classes if found.verdict not in (TOO_FEW, NOT_MEASURED)]
     return judged, [found for found in comparison.classes if found.verdict == TOO_FEW]
 
 
 def terminal_table(table: Table, leave_out: Sequence[str] = ()) -> rich.table.Table:
-    """A document's table for the terminal, without the columns of these headings."""
+    """A document's table for the terminal, without the columns with these headings."""
     shown = rich.table.Table(box=None, padding=(0, 1), pad_edge=False, title=f"\n{table.title}", title_justify="left")
     kept = [column for column, heading in enumerate(table.header) if heading not in leave_out]
     for column in kept:
@@ -310,8 +324,3 @@ def terminal_table(table: Table, leave_out: Sequence[str] = ()) -> rich.table.Ta
     for row in table.rows:
         shown.add_row(*(rich.text.Text(row.cells[column]) for column in kept))
     return shown
-
-
-def say(console: Console, text: str) -> None:
-    """Text as it is: no markup, no colours."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,9 +1,9 @@
 """AP and AR of every class on resampled images, from matches and without matching again.
 
-AP is `retinanet.scoring.bootstrap`'s. AR needs no order of the detections beyond each image's own: it is the share of
-the objects that are found, averaged over IoU thresholds, so that it follows from counts by image.
+AP comes from `retinanet.scoring.bootstrap`. AR does not depend on the order of detections across images: it is the
+share of objects that are found, averaged over IoU thresholds, and so follows from counts per image.
 
-Legend: as in `retinanet.scoring.matches`, and R resamples, M metrics (METRIC_NAMES), H detections of an image.
+Legend: as in `retinanet.scoring.matches`, and R resamples, M metrics (METRIC_NAMES).
 """
 
 import numpy as np
@@ -14,16 +14,16 @@ from retinanet.scoring.evaluation import METRIC_NAMES
 from retinanet.scoring.matches import AP_NAMES, IOUS, TRUE_POSITIVE, ClassMatches, Matches
 
 AR_CELLS: tuple[tuple[int, int], ...] = ((0, 1), (0, 10), (0, 100), (1, 100), (2, 100), (3, 100))
-"""Area, and detections of an image and class that count, of AR1, AR10, AR100, ARs, ARm, ARl."""
+"""Area, and maximum detections of an image and class, of AR1, AR10, AR100, ARs, ARm, ARl."""
 
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float64]
 
 
 def class_metrics(matches: Matches, multiplicity_RI: Ints) -> Floats:
-    """(R, K, M) METRIC_NAMES of each class, image i counted multiplicity[r, i] times; NaN where nothing to measure.
+    """(R, K, M) METRIC_NAMES of each class with image i counted multiplicity[r, i] times; NaN without objects.
 
-    Equal to pycocotools' on the resampled data set. multiplicity_RI: as `draw_multiplicities` gives.
+    Equal to pycocotools' on the resampled data set. multiplicity_RI: as of `draw_multiplicities`.
     """
     metrics_RKM = np.full((len(multiplicity_RI), len(matches.classes), len(METRIC_NAMES)), np.nan)
     for k, found in enumerate(matches.classes):
@@ -38,16 +38,16 @@ def class_recalls(found: ClassMatches, multiplicity_RI: Ints) -> Floats:
     rank_D = rank_in_image(found.image_D)
     weight_RI = multiplicity_RI.astype(np.float64)
     recall_R6 = np.full((len(weight_RI), len(AR_CELLS)), np.nan)
-    for m, (area, most) in enumerate(AR_CELLS):
+    for m, (area, limit) in enumerate(AR_CELLS):
         objects_R = weight_RI[:, found.object_image_N] @ found.objects_AN[area].astype(np.float64)
-        hits_D = (found.outcome_ATD[area] == TRUE_POSITIVE).sum(axis=0) * (rank_D < most)
+        hits_D = (found.outcome_ATD[area] == TRUE_POSITIVE).sum(axis=0) * (rank_D < limit)
         hits_I = np.bincount(found.image_D, hits_D, minlength=weight_RI.shape[1])
         np.divide(weight_RI @ hits_I, len(IOUS) * objects_R, out=recall_R6[:, m], where=objects_R > 0)
     return recall_R6
 
 
 def rank_in_image(image_D: Ints) -> NDArray[np.intp]:
-    """(D,) how many detections of the same image stand before each; D is best first."""
+    """(D,) number of detections of the same image that precede each; D is best first."""
     order = np.argsort(image_D, kind="stable")
     sorted_D = image_D[order]
     rank_D = np.empty(len(image_D), dtype=np.intp)
@@ -56,8 +56,10 @@ def rank_in_image(image_D: Ints) -> NDArray[np.intp]:
 
 
 def mean_over_classes(metrics_RKM: Floats) -> Floats:
-    """(R, M) the mean over the classes that have objects; NaN where none has."""
+    """(R, M) mean over the classes that have objects; NaN where none has."""
     known_RKM = ~np.isnan(metrics_RKM)
     total_RM = np.where(known_RKM, metrics_RKM, 0.0).sum(axis=1)
     classes_RM = known_RKM.sum(axis=1)
-    return np.divide(total_RM, classes_RM, out=np.full(total_RM.shape, np.nan), where=classes_RM > 0)
+    mean_RM = np.full(total_RM.shape, np.nan)
+    np.divide(total_RM, classes_RM, out=mean_RM, where=classes_RM > 0)
+    return mean_RM

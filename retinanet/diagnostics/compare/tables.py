@@ -1,4 +1,4 @@
-"""The words and tables of a comparison, for the terminal and the report alike. AP is in points from 0 to 100."""
+"""Sentences and tables of a comparison, for the terminal and the report. AP is in points from 0 to 100."""
 
 import math
 from collections.abc import Sequence
@@ -10,99 +10,96 @@ from retinanet.diagnostics.compare.differences import (
     NO_VERDICT,
     NOT_MEASURED,
     TOO_FEW,
-    Comparison,
-    Difference,
-    least_p,
+    DetectorComparison,
+    MetricDifference,
+    minimum_p,
 )
 from retinanet.diagnostics.compare.images import ImageDifference
 from retinanet.display.document.blocks import Table, TableRow
+from retinanet.display.numbers import NOTHING, p_text, points, signed_points
 from retinanet.scoring.intervals import SIGNIFICANCE, fewest_resamples
 
-NOTHING = "–"
 READING = (
-    "AP over all classes is the one question asked. APs, APm and APl are one family for Holm's correction, all classes "
+    "The main comparison is AP over all classes. APs, APm and APl are one family for Holm's correction, the classes "
     "are another; the other metrics are shown without a verdict, whatever their interval."
 )
-"""How the tables are to be read."""
+"""How to read the tables."""
 HEADER = ("A", "B", "B − A", "95 % interval")
 
 
-def points(value: float) -> str:
-    """A metric from 0 to 1 as points; a dash for NaN."""
-    return NOTHING if math.isnan(value) else f"{100 * value:.1f}"
+def difference_text(difference: float) -> str:
+    """A difference of metrics as points with its sign and two decimals."""
+    return signed_points(difference, decimals=2)
 
 
-def signed(value: float) -> str:
-    """A difference of metrics as points with its sign."""
-    return NOTHING if math.isnan(value) else f"{100 * value:+.2f}".replace("-", "−")
+def interval_text(found: MetricDifference) -> str:
+    """The interval as "−0.20 to +1.30"."""
+    return NOTHING if math.isnan(found.low) else f"{difference_text(found.low)} to {difference_text(found.high)}"
 
 
-def p_text(p: float) -> str:
-    """A p-value to three decimals; what is less is said to be less."""
-    return NOTHING if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+def p_value_text(p: float) -> str:
+    """A p-value as "p = 0.012" or "p < 0.001"."""
+    text = p_text(p)
+    return f"p {text.replace('<', '< ')}" if text.startswith("<") else f"p = {text}"
 
 
-def interval(found: Difference) -> str:
-    """The interval as "−0.2 to +1.3"."""
-    return NOTHING if math.isnan(found.low) else f"{signed(found.low)} to {signed(found.high)}"
-
-
-def verdict(comparison: Comparison) -> str:
-    """What may be said of the two in the main metric, in a sentence or two."""
+def describe_verdict(comparison: DetectorComparison) -> str:
+    """The conclusion about the two detectors in the main metric, in a sentence or two."""
     main = comparison.main
     if main.verdict == NOT_MEASURED:
         return "Nothing can be measured: the ground truth has no objects (apart from crowd regions)."
+    difference = difference_text(main.difference)
     if main.verdict == TOO_FEW:
         return (
-            f"Too few images: only {main.images} have objects, and no test can tell two detectors apart on fewer than "
-            f"{FEWEST_IMAGES}. B − A is {signed(main.difference)} points of {MAIN_METRIC} on them."
+            f"Too few images: only {main.images} have objects, and no test can distinguish two detectors on fewer than "
+            f"{FEWEST_IMAGES}. B − A is {difference} points of {MAIN_METRIC} on them."
         )
-    numbers = f"B − A is {signed(main.difference)} points, 95 % interval {interval(main)}, p {p_text(main.p)}"
+    numbers = f"B − A is {difference} points, 95 % interval {interval_text(main)}, {p_value_text(main.p)}"
     if main.verdict == DIFFERENT:
         word = "better" if main.difference > 0 else "worse"
         return f"Distinguishable: B is {word} than A in {MAIN_METRIC} ({numbers})."
     return f"Not distinguishable in {MAIN_METRIC} ({numbers}): {why_undecided(main)}."
 
 
-def why_undecided(found: Difference) -> str:
-    """What follows of a difference that is not distinguishable, as its interval and p have it."""
+def why_undecided(found: MetricDifference) -> str:
+    """Why a difference is not distinguishable, according to its interval and p-value."""
     if found.low == found.difference == found.high == 0:
-        return "hardly a resample of the images differs from 0"
+        return "almost all resamples of the images give a difference of 0"
     if not found.low <= found.difference <= found.high:
-        return "the resamples disagree with the images as they are, so neither can be said to be ahead"
+        return "the resamples disagree with the data set itself, so neither can be said to be better"
     if found.low > 0 or found.high < 0:
         return (
-            f"a borderline case, since the interval leaves out 0 but p is not below {SIGNIFICANCE:g}; more --resamples "
-            "make both more exact, and more images decide"
+            f"a borderline case, since the interval excludes 0 but p is not below {SIGNIFICANCE:g}; more --resamples "
+            "make both more precise, and more images would decide"
         )
     if found.low < 0 < found.high:
-        return "with other images, either could be ahead"
-    return "with other images, they could be level"
+        return "on other images, either could be better"
+    return "on other images, they could be equal"
 
 
-def scope(comparison: Comparison) -> str:
-    """What the verdict speaks of, and what it does not."""
+def describe_scope(comparison: DetectorComparison) -> str:
+    """What the verdict is about, and what it is not about."""
     return (
-        f"This speaks of these two trained detectors on images like these {comparison.images:,}. How another training "
-        "of either would do, with another seed, it does not say; compare several trainings of each for that."
+        f"This applies to these two trained detectors on images like these {comparison.images:,}. It does not cover "
+        "the variation between trainings with different seeds; compare several trainings of each for that."
     )
 
 
-def class_findings(comparison: Comparison) -> list[str]:
-    """Which classes are distinguishable, a sentence for each direction."""
+def class_findings(comparison: DetectorComparison) -> list[str]:
+    """The distinguishable classes, one sentence per direction, or why there are none."""
     compared = [found for found in comparison.classes if found.verdict not in (NOT_MEASURED, TOO_FEW)]
     rare = sum(found.verdict == TOO_FEW for found in comparison.classes)
     sentences = []
     if rare:
         sentences.append(
             f"{rare} of {len(comparison.classes)} classes have objects in fewer than {FEWEST_IMAGES} images, too few "
-            f"to judge; each still weighs as much in {MAIN_METRIC} as any other class."
+            f"for a verdict; in {MAIN_METRIC}, each still has the same weight as any other class."
         )
     if not compared:
         return sentences
     for word, sign in (("better", 1), ("worse", -1)):
         names = [
-            f"{found.name} ({signed(found.difference)})"
+            f"{found.name} ({difference_text(found.difference)})"
             for found in sorted(compared, key=lambda found: -abs(found.difference))
             if found.verdict == DIFFERENT and sign * found.difference > 0
         ]
@@ -114,35 +111,37 @@ def class_findings(comparison: Comparison) -> list[str]:
     return sentences
 
 
-def why_no_class(compared: Sequence[Difference], resamples: int) -> str:
-    """That no class is distinguishable, or that none could have been, and what it would take."""
+def why_no_class(compared: Sequence[MetricDifference], resamples: int) -> str:
+    """That no class is distinguishable, or that none could be, and what would be needed."""
     needed = fewest_resamples(len(compared))
     if resamples < needed:
         return (
             f"With {resamples:,} resamples no class of {len(compared)} can reach p {SIGNIFICANCE:g} after Holm's "
-            f"correction, however clear it is: use --resamples {needed} or more."
+            f"correction, however large its difference: use --resamples {needed} or more."
         )
     most = max(found.images for found in compared)
-    if len(compared) * least_p(most) >= SIGNIFICANCE:
+    if len(compared) * minimum_p(most) >= SIGNIFICANCE:
         return (
             f"No class of {len(compared)} has objects in enough images to reach p {SIGNIFICANCE:g} after Holm's "
-            f"correction, however clear it is: the most are {most} images."
+            f"correction, however large its difference: the maximum is {most} images."
         )
     return f"No single class of {len(compared)} is distinguishable after Holm's correction."
 
 
-def overall_table(comparison: Comparison) -> Table:
+def overall_table(comparison: DetectorComparison) -> Table:
+    """The metrics over all sizes."""
     rows = [_row(found, (p_text(found.p), found.verdict)) for found in comparison.overall]
     return Table("All classes", ("metric", *HEADER, "p", "verdict"), tuple(rows), (0, 6))
 
 
-def sizes_table(comparison: Comparison) -> Table:
+def sizes_table(comparison: DetectorComparison) -> Table:
+    """AP and AR by object size."""
     rows = [_row(found, (p_text(found.p), p_text(found.p_holm), found.verdict)) for found in comparison.sizes]
     return Table("By object size", ("metric", *HEADER, "p", "p (Holm)", "verdict"), tuple(rows), (0, 7))
 
 
-def classes_table(comparison: Comparison, chosen: Sequence[Difference]) -> Table:
-    """AP of the chosen classes."""
+def classes_table(comparison: DetectorComparison, chosen: Sequence[MetricDifference]) -> Table:
+    """AP of the chosen classes, in the given order."""
     objects = dict(zip((found.name for found in comparison.classes), comparison.objects_K, strict=True))
     rows = []
     for found in chosen:
@@ -152,7 +151,7 @@ def classes_table(comparison: Comparison, chosen: Sequence[Difference]) -> Table
     return Table("AP by class", header, tuple(rows), (0, 7))
 
 
-def images_table(rows: Sequence[ImageDifference]) -> Table:
+def image_differences_table(rows: Sequence[ImageDifference]) -> Table:
     """Images with the counts of both detectors."""
     cells = [
         TableRow((row.name, *map(str, (*row.first, *row.second)), f"{row.gain:+d}".replace("-", "−"))) for row in rows
@@ -162,6 +161,6 @@ def images_table(rows: Sequence[ImageDifference]) -> Table:
     return Table("Images on which they differ most", header, tuple(cells))
 
 
-def _row(found: Difference, last: tuple[str, ...]) -> TableRow:
-    numbers = (points(found.first), points(found.second), signed(found.difference), interval(found))
+def _row(found: MetricDifference, last: tuple[str, ...]) -> TableRow:
+    numbers = (points(found.first), points(found.second), difference_text(found.difference), interval_text(found))
     return TableRow((found.name, *numbers, *(cell or NO_VERDICT for cell in last)))

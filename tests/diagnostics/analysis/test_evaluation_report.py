@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from scenes_to_score import random_scene, results_of, scored_of, truth_of
-from test_analyses import BOX, FAR, NEAR, ODD
+from scenes_to_score import BOX, FAR, NEAR, ODD, Row, analysis_of, random_scene, results_of, scored_of, truth_of
 
-from retinanet.diagnostics.analysis.analyse import analyse
-from retinanet.diagnostics.analysis.findings import findings
+from retinanet.diagnostics.analysis.findings import describe_findings
+from retinanet.diagnostics.analysis.report_files import remove_report, replaced_report
 from retinanet.diagnostics.analysis.thumbnails import draw_verdicts
 from retinanet.diagnostics.evaluate import evaluate_files
 from retinanet.display.drawing import OBJECT_COLOR, RIGHT_COLOR, WRONG_COLOR
@@ -24,7 +23,7 @@ PLOTS = {
 }  # fmt: skip
 
 
-def on_disk(folder: Path, truth: dict, results: list) -> tuple[Path, Path]:
+def on_disk(folder: Path, truth: Row, results: list[Row]) -> tuple[Path, Path]:
     folder.mkdir(exist_ok=True)
     for name, content in (("truth", truth), ("found", results)):
         (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
@@ -47,8 +46,9 @@ def test_everything_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert content["metrics"] == expected.metrics
     assert content["engine"] == expected.engine
     for row, coco in zip(content["per_class"], expected.per_class, strict=True):
-        assert row.items() >= coco.items()
+        assert row == coco.as_dict()
     assert content["thresholds"]["overall"]["score"] > 0
+    assert (content["step"], content["precision"]) == (None, None)
     plots = tmp_path / "out/plots"
     assert {path.stem for path in plots.glob("*.png")} == {path.stem for path in plots.glob("*.csv")} == PLOTS
     shown = len(content["images"]["worst"]), len(content["images"]["best"])
@@ -74,7 +74,7 @@ def test_csv_files_hold_what_was_drawn(tmp_path: Path) -> None:
         with (tmp_path / "out/plots" / f"{name}.csv").open(encoding="utf-8", newline="") as file:
             return list(csv.DictReader(file))
 
-    analysis = analyse(scored_of(truth, results))
+    analysis = analysis_of(truth, results)
     mean = [
         float(r["precision"]) for r in rows("precision_recall") if r["class"] == "mean of classes" and r["iou"] == "0.5"
     ]
@@ -103,11 +103,36 @@ def test_an_older_report_goes_but_nothing_else(tmp_path: Path, capsys: pytest.Ca
     (out / "plots/mine.png").write_text("", encoding="utf-8")
     evaluate_files(*files, out, report=False)
     assert sorted(path.name for path in out.rglob("*")) == ["eval.json", "mine.png", "plots"]
-    assert "older report there is removed" in capsys.readouterr().out.replace("\n", "")
+    assert "older report there was removed" in capsys.readouterr().out.replace("\n", "")
     (out / "report.html").write_text("<title>Comparison</title>", encoding="utf-8")
     (out / "plots/errors.png").write_text("", encoding="utf-8")
     evaluate_files(*files, out, report=False)
     assert {path.name for path in out.rglob("*.*")} == {"eval.json", "mine.png", "report.html", "errors.png"}
+
+
+def test_a_report_that_fails_leaves_the_older_one(tmp_path: Path) -> None:
+    evaluate_files(*on_disk(tmp_path / "in", *random_scene(3)), tmp_path / "out")
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*")}
+
+    def fail() -> None:
+        with replaced_report(tmp_path / "out") as part:
+            (part / "plots/errors.png").write_text("half", encoding="utf-8")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*")} == before
+
+
+def test_only_files_within_plots_are_removed(tmp_path: Path) -> None:
+    """Even if the list of the report's files names others."""
+    out = tmp_path / "out"
+    (out / "plots").mkdir(parents=True)
+    (out / "plots/.written").write_text("../../mine.txt\nnone.png\n", encoding="utf-8")
+    (tmp_path / "mine.txt").write_text("", encoding="utf-8")
+    assert remove_report(out)
+    assert not remove_report(out)
+    assert (tmp_path / "mine.txt").exists()
 
 
 @pytest.mark.parametrize("name", ODD)
@@ -131,7 +156,7 @@ def test_names_that_look_like_markup_stay_text(tmp_path: Path) -> None:
     assert '<img src="http' not in page
 
 
-def test_images_that_cannot_be_drawn_are_told_when_all_is_written(tmp_path: Path) -> None:
+def test_images_that_cannot_be_drawn_are_reported_once_all_is_written(tmp_path: Path) -> None:
     truth = truth_of([(1, 1, BOX), (2, 1, BOX), (3, 1, BOX), (4, 1, BOX)], images=4)
     truth["images"][2]["file_name"] = "../3.jpg"
     images = photographs(tmp_path / "images", 1)
@@ -140,19 +165,22 @@ def test_images_that_cannot_be_drawn_are_told_when_all_is_written(tmp_path: Path
     with pytest.raises(DataError) as error:
         evaluate_files(*on_disk(tmp_path / "in", truth, results), tmp_path / "out", images=images)
     text = str(error.value)
-    assert all(part in text for part in ("2.jpg: not a whole image", "../3.jpg: leads out", "4.jpg: No such file"))
+    assert all(
+        part in text
+        for part in ("2.jpg: not a complete image", "../3.jpg: outside the image folder", "4.jpg: No such file")
+    )
     assert "1.jpg" not in text
     assert (tmp_path / "out/plots/best_01.jpg").is_file()
     assert (tmp_path / "out/report.html").read_text(encoding="utf-8").count("../3.jpg") == 1
 
 
-def test_a_missing_image_folder_is_told_at_once(tmp_path: Path) -> None:
+def test_a_missing_image_folder_is_reported_at_once(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="--images: no folder"):
         evaluate_files(*on_disk(tmp_path / "in", *random_scene(1)), tmp_path / "out", images=tmp_path / "none")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_with_none_of_the_images_is_told_once_and_at_once(tmp_path: Path) -> None:
+def test_a_folder_with_none_of_the_images_is_reported_once_and_at_once(tmp_path: Path) -> None:
     truth, results = random_scene(1)
     files = on_disk(tmp_path / "in", truth, results)
     with pytest.raises(DataError, match=r"^--images: none of the 12 images is in .*such as 1\.jpg") as error:
@@ -167,7 +195,7 @@ def test_images_without_file_names_cannot_be_drawn(tmp_path: Path) -> None:
     truth, results = random_scene(1)
     for row in truth["images"]:
         del row["file_name"]
-    with pytest.raises(DataError, match="--images: the ground truth names no files"):
+    with pytest.raises(DataError, match="--images: the ground truth has no file names"):
         evaluate_files(*on_disk(tmp_path / "in", truth, results), tmp_path / "out", images=tmp_path / "in")
 
 
@@ -186,7 +214,7 @@ def test_a_thumbnail_shows_right_false_and_not_found_where_they_are(tmp_path: Pa
     scale = 0.6
 
     def colored(x: float, y: float, color: tuple[int, int, int]) -> bool:
-        """Whether the left edge of a box at (x, y) is drawn so."""
+        """Whether the left edge of a box at (x, y) has this colour."""
         near = picture[round(y * scale), round(x * scale) - 2 : round(x * scale) + 3]
         return bool((np.abs(near - color).max(axis=1) < 10).any())
 
@@ -196,36 +224,45 @@ def test_a_thumbnail_shows_right_false_and_not_found_where_they_are(tmp_path: Pa
     assert not any(colored(300, 330, color) for color in (RIGHT_COLOR, WRONG_COLOR, OBJECT_COLOR))  # below the score
 
 
-def test_a_thumbnail_of_a_16_bit_image_is_no_white_square(tmp_path: Path) -> None:
+def test_a_thumbnail_of_a_16_bit_image_is_not_white(tmp_path: Path) -> None:
     Image.fromarray(np.full((400, 400), 30000, np.uint16)).save(tmp_path / "1.png")
     picture = draw_verdicts(tmp_path / "1.png", scored_of(truth_of([(1, 1, BOX)]), []), 0, 0.5)
     assert picture.shape == (480, 480, 3)
     assert 110 < picture[20, 20, 0] < 124
 
 
-def test_findings_say_what_there_is() -> None:
-    def told(truth: dict, results: list) -> str:
-        scored = scored_of(truth, results)
-        return " ".join(findings(analyse(scored), scored))
+def test_findings_describe_what_there_is() -> None:
+    def text_of(truth: Row, results: list[Row]) -> str:
+        return " ".join(describe_findings(analysis_of(truth, results)))
 
-    whole = told(*random_scene(1))
-    assert all(part in whole for part in ("AP50", "Best F1", "calibration", "By size", "Lowest AP", "detected as"))
+    whole = text_of(*random_scene(1))
+    assert all(
+        part in whole
+        for part in (
+            "AP50 lost to each type of error (count): ",
+            "Best F1",
+            "calibration",
+            "By size",
+            "Lowest AP",
+            "detected as",
+        )
+    )
     truth, results = random_scene(1)
-    part = told(truth, [row for row in results if row["image_id"] <= 2])
+    part = text_of(truth, [row for row in results if row["image_id"] <= 2])
     with_objects = {row["image_id"] for row in truth["annotations"] if not row["iscrowd"]}
-    assert f"10 of 12 images have no detection, of which {len(with_objects - {1, 2})} with objects. Was all" in part
-    assert "no detection" not in told(truth_of([(1, 1, BOX)], images=1), results_of([(1, 1, BOX, 0.9)]))
-    one = told(truth_of([(1, 1, BOX), (3, 1, BOX)]), results_of([(1, 1, BOX, 0.9), (3, 1, FAR, 0.9)]))
-    assert "1 of 3 images has no detection, of which 0 with objects." in one
-    assert "Was all" not in one
-    calibrated = told(
+    assert f"10 of 12 images have no detections, {len(with_objects - {1, 2})} of them with objects. Was the" in part
+    assert "no detection" not in text_of(truth_of([(1, 1, BOX)], images=1), results_of([(1, 1, BOX, 0.9)]))
+    one = text_of(truth_of([(1, 1, BOX), (3, 1, BOX)]), results_of([(1, 1, BOX, 0.9), (3, 1, FAR, 0.9)]))
+    assert "1 of 3 images has no detections, 0 of them with objects." in one
+    assert "Was the" not in one
+    calibrated = text_of(
         truth_of([(1, 1, BOX), (1, 1, FAR)]),
         results_of([(1, 1, BOX, 0.9), (1, 1, FAR, 0.7), *((2, 1, BOX, 0.06) for _ in range(8))]),
     )
-    assert "(80% score below 0.1); from score 0.700 on, scores are 0.200 too low" in calibrated
-    assert "mean 0.800, right 1.000." in calibrated
-    assert told(*ODD["no detections"]) == "There are no detections."
-    assert "nothing to find" in told(*ODD["no objects"])
-    assert "No detection is right" in told(*ODD["all wrong"])
-    assert "no probabilities" in told(*ODD["scores beyond 0..1"])
-    assert "No error costs" in told(*ODD["one class, one image"])
+    expected = "above score 0.700 the detector is under-confident: mean score 0.800, precision 1.000."
+    assert f"(80% score below 0.1); {expected}" in calibrated
+    assert text_of(*ODD["no detections"]) == "There are no detections."
+    assert "nothing to find" in text_of(*ODD["no objects"])
+    assert "No detection is a true positive" in text_of(*ODD["all wrong"])
+    assert "not probabilities" in text_of(*ODD["scores beyond 0..1"])
+    assert "No AP50 is lost" in text_of(*ODD["one class, one image"])

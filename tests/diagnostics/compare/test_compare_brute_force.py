@@ -1,8 +1,7 @@
 """Resampled AP and AR, and the interval of a difference, against pycocotools on data sets with duplicated images.
 
-The slow test is the check on real detectors, 200 resamples of two detectors: a minute on 40 images, and with
-COMPARE_IMAGES=300 python -m pytest -s -m slow tests/compare/test_compare_brute_force.py
-some minutes on so many.
+The slow test checks real detectors, two of them on 200 resamples: a minute on 40 images, and some minutes with
+COMPARE_IMAGES=300 python -m pytest -s -m slow tests/diagnostics/compare/test_compare_brute_force.py
 """
 
 import os
@@ -10,12 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from places import PAIRS
+from real_pairs import needs_pairs, read_pair
 from resampled_by_hand import Rows, metrics_by_hand
 
-from retinanet.data.ground_truth import load_ground_truth
-from retinanet.data.results import read_results
-from retinanet.diagnostics.compare.differences import compare
+from retinanet.diagnostics.compare.differences import compare_detectors
 from retinanet.diagnostics.compare.samples import class_metrics, mean_over_classes
 from retinanet.scoring.bootstrap import draw_multiplicities
 from retinanet.scoring.evaluation import METRIC_NAMES, coco_evaluation
@@ -24,7 +21,7 @@ from retinanet.scoring.matches import match_detections
 
 IMAGES = int(os.environ.get("COMPARE_IMAGES", "40"))
 QUANTILE_ERROR = 2.7
-"""Standard error of the 2.5 % quantile of n normal samples in units of deviation / sqrt(n)."""
+"""Standard error of the 2.5 % quantile of n normal samples, in units of deviation / sqrt(n)."""
 
 
 def perturbed(results: Rows, jitter: float, seed: int) -> Rows:
@@ -70,17 +67,17 @@ def small_set(seed: int) -> tuple[dict[str, Any], Rows]:
 def test_resampled_metrics_equal_pycocotools(seed: int) -> None:
     truth, results = small_set(seed)
     multiplicity_RI = draw_multiplicities(12, 30, seed)
-    ours_RM = mean_over_classes(class_metrics(match_detections(truth, results), multiplicity_RI))
+    given_RM = mean_over_classes(class_metrics(match_detections(truth, results), multiplicity_RI))
     by_hand_RM = metrics_by_hand(truth, results, multiplicity_RI)
-    np.testing.assert_allclose(ours_RM, by_hand_RM, atol=1e-9, rtol=0)
-    # Ten detections of an image and class are not all of them, so that AR10 is a test.
+    np.testing.assert_allclose(given_RM, by_hand_RM, atol=1e-9, rtol=0)
+    # Some images have more than ten detections of a class, so AR10 is tested.
     assert (by_hand_RM[:, METRIC_NAMES.index("AR10")] <= by_hand_RM[:, METRIC_NAMES.index("AR100")]).all()
 
 
 def test_each_class_equals_a_ground_truth_of_that_class_alone() -> None:
     truth, results = small_set(4)
     multiplicity_RI = draw_multiplicities(12, 10, 0)
-    ours_RKM = class_metrics(match_detections(truth, results), multiplicity_RI)
+    given_RKM = class_metrics(match_detections(truth, results), multiplicity_RI)
     for k, category in enumerate(truth["categories"]):
         alone = {
             **truth,
@@ -88,7 +85,7 @@ def test_each_class_equals_a_ground_truth_of_that_class_alone() -> None:
             "annotations": [row for row in truth["annotations"] if row["category_id"] == category["id"]],
         }
         found = [row for row in results if row["category_id"] == category["id"]]
-        np.testing.assert_allclose(ours_RKM[:, k], metrics_by_hand(alone, found, multiplicity_RI), atol=1e-9, rtol=0)
+        np.testing.assert_allclose(given_RKM[:, k], metrics_by_hand(alone, found, multiplicity_RI), atol=1e-9, rtol=0)
 
 
 def test_two_hundred_resamples_of_a_small_set_give_the_same_interval() -> None:
@@ -97,7 +94,7 @@ def test_two_hundred_resamples_of_a_small_set_give_the_same_interval() -> None:
     multiplicity_RI = draw_multiplicities(12, 200, 3)
     by_hand_RM = metrics_by_hand(truth, second, multiplicity_RI) - metrics_by_hand(truth, first, multiplicity_RI)
     matches = [match_detections(truth, found) for found in (first, second)]
-    found = compare(*matches, ["2", "3", "9"], resamples=200, seed=3)
+    found = compare_detectors(*matches, ["2", "3", "9"], resamples=200, seed=3)
     np.testing.assert_allclose(found.resampled_RM, by_hand_RM, atol=1e-9, rtol=0)
     interval = percentile_interval(by_hand_RM[:, 0])
     assert (found.main.low, found.main.high) == pytest.approx(interval, abs=1e-9)
@@ -109,12 +106,11 @@ def test_two_hundred_resamples_of_a_small_set_give_the_same_interval() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not PAIRS.is_dir(), reason="needs the eval_pairs data, which is not part of the project")
+@needs_pairs
 def test_real_detectors_against_two_hundred_resamples_by_hand() -> None:
     """YOLOv2 on the first images of VOC2007 test, and the same detector perturbed."""
-    truth = load_ground_truth(PAIRS / "voc2007_test_gt.json.gz")
+    truth, results, _ = read_pair("voc2007_yolov2")
     kept = {row["id"] for row in sorted(truth["images"], key=lambda row: row["id"])[:IMAGES]}
-    results = read_results(PAIRS / "voc2007_test_yolov2.json.gz", truth)
     for section, key in (("images", "id"), ("annotations", "image_id")):
         truth[section] = [row for row in truth[section] if row[key] in kept]
     first = [row for row in results if row["image_id"] in kept]
@@ -123,15 +119,15 @@ def test_real_detectors_against_two_hundred_resamples_by_hand() -> None:
     matches = [match_detections(truth, found) for found in (first, second)]
     multiplicity_RI = draw_multiplicities(IMAGES, 200, 11)
     by_hand_RM = metrics_by_hand(truth, second, multiplicity_RI) - metrics_by_hand(truth, first, multiplicity_RI)
-    same_draws = compare(*matches, names, resamples=200, seed=11)
+    same_draws = compare_detectors(*matches, names, resamples=200, seed=11)
     worst = float(np.nanmax(np.abs(same_draws.resampled_RM - by_hand_RM)))
-    other_draws = compare(*matches, names, resamples=1000, seed=0)
+    other_draws = compare_detectors(*matches, names, resamples=1000, seed=0)
     deviation = float(by_hand_RM[:, 0].std())
     by_hand = percentile_interval(by_hand_RM[:, 0])
     error = QUANTILE_ERROR * deviation * np.sqrt(1 / 200 + 1 / 1000)
-    ours = (other_draws.main.low, other_draws.main.high)
+    given = (other_draws.main.low, other_draws.main.high)
     print(
-        f"largest difference on the same draws {worst:.2e}; AP interval by hand {by_hand}, ours {ours}, se {error:.2e}"
+        f"largest difference on the same draws {worst:.2e}; AP interval by hand {by_hand}, here {given}, se {error:.2e}"
     )
     assert worst < 1e-9
-    assert ours == pytest.approx(by_hand, abs=4 * error)
+    assert given == pytest.approx(by_hand, abs=4 * error)

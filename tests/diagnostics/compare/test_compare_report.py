@@ -1,4 +1,4 @@
-"""Verdicts, what is said of few images and few resamples, images that differ, and the files of a comparison."""
+"""Verdicts, few images and few resamples, images that differ, and the files of a comparison."""
 
 import csv
 import json
@@ -9,25 +9,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scenes_to_score import scored_of
 
-from retinanet.diagnostics.analysis.columns import to_columns
 from retinanet.diagnostics.compare.differences import (
     DIFFERENT,
     FEWEST_IMAGES,
     NOT_MEASURED,
     SAME,
     TOO_FEW,
-    Comparison,
-    Difference,
-    compare,
+    DetectorComparison,
+    MetricDifference,
+    compare_detectors,
     difference_of,
     judged,
 )
-from retinanet.diagnostics.compare.images import image_differences, most_different, use_best_score
-from retinanet.diagnostics.compare.plots import largest
+from retinanet.diagnostics.compare.images import at_best_threshold, image_differences, most_different
+from retinanet.diagnostics.compare.plots import largest_differences
 from retinanet.diagnostics.compare.report import Inputs, compare_files, labels
 from retinanet.diagnostics.compare.samples import rank_in_image
-from retinanet.diagnostics.compare.tables import class_findings, scope, verdict, why_undecided
+from retinanet.diagnostics.compare.tables import class_findings, describe_scope, describe_verdict, why_undecided
 from retinanet.errors import ConfigError, DataError
 from retinanet.prepare.shapes import generate_shapes
 from retinanet.scoring.intervals import holm
@@ -69,9 +69,9 @@ def found_of(truth: dict[str, Any], share: float, seed: int) -> Rows:
     return rows
 
 
-def compared(truth: dict[str, Any], first: Rows, second: Rows, resamples: int | None = 200) -> Comparison:
+def compared(truth: dict[str, Any], first: Rows, second: Rows, resamples: int | None = 200) -> DetectorComparison:
     names = [row["name"] for row in truth["categories"]]
-    return compare(match_detections(truth, first), match_detections(truth, second), names, resamples)
+    return compare_detectors(match_detections(truth, first), match_detections(truth, second), names, resamples)
 
 
 def test_a_better_a_worse_and_an_equal_detector() -> None:
@@ -80,16 +80,16 @@ def test_a_better_a_worse_and_an_equal_detector() -> None:
     better = compared(truth, poor, good)
     assert better.main.verdict == DIFFERENT
     assert better.main.difference > better.main.low > 0.2
-    assert verdict(better).startswith("Distinguishable: B is better than A in AP (B − A is +")
+    assert describe_verdict(better).startswith("Distinguishable: B is better than A in AP (B − A is +")
     worse = compared(truth, good, poor)
     assert worse.main.difference == pytest.approx(-better.main.difference)
     assert (worse.main.low, worse.main.high) == pytest.approx((-better.main.high, -better.main.low))
-    assert "B is worse than A" in verdict(worse)
+    assert "B is worse than A" in describe_verdict(worse)
     equal = compared(truth, poor, alike)
     assert equal.main.verdict == SAME
     assert equal.main.low < 0 < equal.main.high
-    assert verdict(equal).startswith("Not distinguishable in AP")
-    assert "with another seed, it does not say" in scope(equal)
+    assert describe_verdict(equal).startswith("Not distinguishable in AP")
+    assert "does not cover the variation between trainings" in describe_scope(equal)
 
 
 def test_the_same_detections_are_not_distinguishable() -> None:
@@ -129,10 +129,10 @@ def test_few_images_give_no_verdict_and_no_interval() -> None:
     tiny = truth_of(3)
     few = compared(tiny, nothing, [{**row, "score": 1.0} for row in tiny["annotations"]])
     assert few.main.verdict == TOO_FEW
-    assert verdict(few).startswith("Too few images: only 3 have objects")
+    assert describe_verdict(few).startswith("Too few images: only 3 have objects")
 
 
-def test_p_is_not_below_what_an_exact_test_could_say() -> None:
+def test_p_is_not_smaller_than_an_exact_test_could_give() -> None:
     truth = truth_of(6)
     found = compared(truth, [], [{**row, "score": 1.0} for row in truth["annotations"]], resamples=5000)
     assert found.main.p == 2.0**-5
@@ -143,11 +143,11 @@ def test_no_objects_is_not_measured() -> None:
     truth = {**truth_of(8), "annotations": []}
     found = compared(truth, [], [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 5, 5], "score": 0.5}])
     assert found.main.verdict == NOT_MEASURED
-    assert verdict(found).startswith("Nothing can be measured")
-    assert largest(found.classes, 5) == []
+    assert describe_verdict(found).startswith("Nothing can be measured")
+    assert largest_differences(found.classes, 5) == []
 
 
-def test_resamples_grow_with_the_classes_and_too_few_are_said() -> None:
+def test_resamples_grow_with_the_classes_and_too_few_are_reported() -> None:
     truth = truth_of(8, classes=30)
     rows = found_of(truth, 0.5, 1)
     assert compared(truth, rows, rows, None).resamples == 1200
@@ -156,16 +156,16 @@ def test_resamples_grow_with_the_classes_and_too_few_are_said() -> None:
     ]
 
 
-def test_classes_that_could_not_be_distinguishable_are_said_to_be_that() -> None:
+def test_classes_that_could_not_be_distinguishable_are_reported() -> None:
     # 13 classes over 2^7 are above p 0.05, one over 2^7 is not.
-    for classes, told in ((13, "has objects in enough images"), (1, "No single class of 1 is distinguishable")):
+    for classes, expected in ((13, "has objects in enough images"), (1, "No single class of 1 is distinguishable")):
         truth = truth_of(8, classes=classes)
         rows = found_of(truth, 0.5, 1)
         (sentence,) = class_findings(compared(truth, rows, list(rows), 600))
-        assert told in sentence
+        assert expected in sentence
 
 
-def sample(difference: float, resampled: list[float]) -> Difference:
+def sample(difference: float, resampled: list[float]) -> MetricDifference:
     """A difference over 50 images with these resamples, judged by its own p-value."""
     first_R = np.zeros(1 + len(resampled))
     found = difference_of("AP", 50, first_R, np.array([difference, *resampled]))
@@ -173,25 +173,30 @@ def sample(difference: float, resampled: list[float]) -> Difference:
 
 
 @pytest.mark.parametrize(
-    ("difference", "resampled", "told"),
+    ("difference", "resampled", "text"),
     [
         (0.1, [0.1] * 40, "better"),
         (-0.1, [-0.1] * 40, "worse"),
         (0.1, [0.1] * 39, "borderline"),
-        (0.1, [0.1] * 90 + [-0.1] * 10, "either could be ahead"),
-        (0.1, [0.1] * 90 + [0.0] * 10, "could be level"),
+        (0.1, [0.1] * 90 + [-0.1] * 10, "either could be better"),
+        (0.1, [0.1] * 90 + [0.0] * 10, "could be equal"),
         (0.1, [-0.1] * 100, "disagree"),
         (0.0, [0.1] * 100, "disagree"),
-        (0.0, [0.0] * 100, "hardly a resample"),
+        (0.0, [0.0] * 100, "almost all resamples"),
     ],
 )
-def test_the_sentence_agrees_with_interval_and_p(difference: float, resampled: list[float], told: str) -> None:
+def test_the_sentence_agrees_with_interval_and_p(difference: float, resampled: list[float], text: str) -> None:
     found = sample(difference, resampled)
-    assert told in (
-        verdict(Comparison(50, len(resampled), (found,), (), (), (), np.zeros((1, 1))))
-        if found.verdict == DIFFERENT
-        else why_undecided(found)
+    comparison = DetectorComparison(
+        images=50,
+        resamples=len(resampled),
+        overall=(found,),
+        sizes=(),
+        classes=(),
+        objects_K=(),
+        resampled_RM=np.zeros((1, 1)),
     )
+    assert text in (describe_verdict(comparison) if found.verdict == DIFFERENT else why_undecided(found))
 
 
 def test_random_verdicts_agree_with_their_intervals() -> None:
@@ -209,9 +214,9 @@ def test_random_verdicts_agree_with_their_intervals() -> None:
 def test_different_truths_are_refused() -> None:
     matches = [match_detections(truth_of(images, classes), []) for images, classes in ((3, 1), (4, 1), (3, 2))]
     with pytest.raises(DataError, match="different images"):
-        compare(matches[0], matches[1], ["class 1"])
+        compare_detectors(matches[0], matches[1], ["class 1"])
     with pytest.raises(DataError, match="different classes"):
-        compare(matches[0], matches[2], ["class 1"])
+        compare_detectors(matches[0], matches[2], ["class 1"])
     with pytest.raises(DataError, match="no images"):
         compared(truth_of(0), [], [])
 
@@ -226,11 +231,7 @@ def test_images_by_errors_fewer() -> None:
     wrong = {"image_id": 4, "category_id": 1, "bbox": [400.0, 400.0, 9.0, 9.0], "score": 0.95}
     first = [row for row in exact if row["image_id"] != 1]
     second = [row for row in exact if (row["image_id"], row["bbox"][0]) != (2, 0.0)] + [wrong]
-    used = [
-        use_best_score(name, to_columns(truth, rows, match_detections(truth, rows)))
-        for name, rows in (("A", first), ("B", second))
-    ]
-    rows = image_differences(*used)
+    rows = image_differences(*(at_best_threshold("A", scored_of(truth, found)) for found in (first, second)))
     assert [(row.image_id, row.first, row.second, row.gain) for row in rows] == [
         (1, (0, 0, 2), (2, 0, 0), 2),
         (3, (2, 0, 0), (2, 0, 0), 0),
@@ -293,7 +294,7 @@ def test_remarks_on_odd_files(files: Path, tmp_path: Path, capsys: pytest.Captur
     assert "Neither file has a detection: every difference is 0" in capsys.readouterr().out
 
 
-def test_the_same_detections_are_said_to_be_that_and_nothing_else(
+def test_of_the_same_detections_only_that_is_reported(
     files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     copy = tmp_path / "copy.json"
@@ -302,8 +303,8 @@ def test_the_same_detections_are_said_to_be_that_and_nothing_else(
     printed = capsys.readouterr().out
     page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
     for text in (printed, page):
-        assert "Both files hold the same detections" in text
-        assert "either could be ahead" not in text
+        assert "Both files have the same detections" in text
+        assert "either could be better" not in text
         assert "95 %" not in text
     assert "same detections" in json.loads((tmp_path / "out/compare.json").read_text(encoding="utf-8"))["verdict"]
 
@@ -312,7 +313,7 @@ def test_errors_are_one_message(files: Path, tmp_path: Path) -> None:
     truth = files / "data/annotations/val.json"
     good = files / "a.json"
     for few in (-1, 0, 5, 39):
-        with pytest.raises(ConfigError, match="--resamples: wants at least 40"):
+        with pytest.raises(ConfigError, match="--resamples: must be at least 40"):
             compare_files(Inputs(good, good, truth), output=tmp_path, resamples=few)
     strange = tmp_path / "strange.json"
     strange.write_text('[{"image_id": 77777, "category_id": 1, "bbox": [0, 0, 1, 1], "score": 1}]', encoding="utf-8")

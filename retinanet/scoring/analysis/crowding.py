@@ -1,45 +1,46 @@
-"""AP by how many objects an image holds, and recall by how much an object overlaps its neighbours.
+"""AP by the number of objects in an image, and recall by the overlap of an object with its neighbours.
 
 Legend: I images, N annotations.
 """
 
 import itertools
+import math
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retinanet.diagnostics.analysis.columns import Scored
-from retinanet.diagnostics.analysis.overlaps import nearest, pairs_within_images
+from retinanet.scoring.analysis.overlaps import best_overlaps, pairs_within_images
+from retinanet.scoring.analysis.scored import Scored
 from retinanet.scoring.matches import TRUE_POSITIVE, Matches, precision_at_recalls
 
-COUNTS = ((1, 1), (2, 4), (5, 9), (10, None))
-"""Least and most objects (without crowd) of an image in each group; None: no limit."""
+COUNTS = ((1, 1), (2, 4), (5, 9), (10, math.inf))
+"""Minimum and maximum objects (without crowd) of an image in each group."""
 OVERLAPS = (0.0, 0.1, 0.3, 0.5, 1.0)
-"""Edges of groups of objects by their largest IoU with another object of any class; a group holds its upper edge, and
-the first group is IoU 0."""
+"""Edges of groups of objects by their largest IoU with another object of any class; a group includes its upper edge,
+and the first group is IoU 0."""
 
 
 class CrowdingGroup(NamedTuple):
-    """The images with so many objects."""
+    """The images with a number of objects in one range."""
 
     name: str
     images: int
     objects: int
     ap: float
-    """COCO's AP of these images alone; -1 without objects."""
+    """COCO's AP on these images alone; -1 without objects."""
     ap50: float
 
 
 class OverlapGroup(NamedTuple):
-    """The objects that overlap a neighbour so much."""
+    """The objects whose largest IoU with a neighbour is in one range."""
 
     name: str
     objects: int
     found: int
-    """Those that any detection found at IoU 0.5."""
+    """Objects found at IoU 0.5 by a detection of any score."""
     found_from: int
-    """Those that a detection found which scores at least the threshold given."""
+    """Objects found at IoU 0.5 by a detection at or above the threshold."""
 
 
 def by_crowding(scored: Scored) -> tuple[CrowdingGroup, ...]:
@@ -47,18 +48,26 @@ def by_crowding(scored: Scored) -> tuple[CrowdingGroup, ...]:
     images_N = scored.objects.image_N[~scored.objects.crowd_N]
     objects_I = np.bincount(images_N, minlength=len(scored.objects.image_ids_I))
     groups = []
-    for least, most in COUNTS:
-        chosen_I = (objects_I >= least) & (objects_I <= (objects_I.max(initial=least) if most is None else most))
-        name = f"{least}" if most == least else f"{least} to {most}" if most else f"{least} or more"
+    for lowest, highest in COUNTS:
+        chosen_I = (objects_I >= lowest) & (objects_I <= highest)
+        end = "" if highest == lowest else " or more" if math.isinf(highest) else f" to {highest}"
         precision_TQK = precision_at_recalls(of_images(scored.matches, chosen_I))
         values = [part[part > -1] for part in (precision_TQK, precision_TQK[0])]
         ap, ap50 = (float(part.mean()) if part.size else -1.0 for part in values)
-        groups.append(CrowdingGroup(name, int(chosen_I.sum()), int(objects_I[chosen_I].sum()), ap, ap50))
+        groups.append(
+            CrowdingGroup(
+                name=f"{lowest}{end}",
+                images=int(chosen_I.sum()),
+                objects=int(objects_I[chosen_I].sum()),
+                ap=ap,
+                ap50=ap50,
+            )
+        )
     return tuple(groups)
 
 
 def of_images(matches: Matches, chosen_I: NDArray[np.bool_]) -> Matches:
-    """The matches of some images alone; images keep their places."""
+    """The matches of some images alone; images keep their indices."""
     classes = []
     for found in matches.classes:
         kept_D, kept_N = chosen_I[found.image_D], chosen_I[found.object_image_N]
@@ -77,12 +86,12 @@ def of_images(matches: Matches, chosen_I: NDArray[np.bool_]) -> Matches:
 
 
 def by_overlap(scored: Scored, score: float) -> tuple[OverlapGroup, ...]:
-    """Recall at IoU 0.5 of objects by their largest IoU with another object, from any score and from `score` on."""
+    """Recall at IoU 0.5 by an object's largest IoU with another object, at any score and at or above `score`."""
     objects, found = scored.objects, scored.found
     plain = np.flatnonzero(~objects.crowd_N)
     images, boxes = objects.image_N[plain], objects.boxes_N4[plain]
     pairs = pairs_within_images(images, boxes, images, boxes)
-    overlap = nearest(pairs, pairs.first_P != pairs.second_P, len(plain)).iou_M
+    overlap = best_overlaps(pairs, pairs.first_P != pairs.second_P, len(plain)).iou_M
     hit_N, shown_N = np.zeros(len(objects.image_N), dtype=bool), np.zeros(len(objects.image_N), dtype=bool)
     right_D = found.outcome_D == TRUE_POSITIVE
     hit_N[found.object_D[right_D]] = True
@@ -91,7 +100,10 @@ def by_overlap(scored: Scored, score: float) -> tuple[OverlapGroup, ...]:
     group = np.searchsorted(OVERLAPS, overlap, side="left")
     return tuple(
         OverlapGroup(
-            name, int((group == g).sum()), int(hit_N[plain][group == g].sum()), int(shown_N[plain][group == g].sum())
+            name=name,
+            objects=int((group == g).sum()),
+            found=int(hit_N[plain][group == g].sum()),
+            found_from=int(shown_N[plain][group == g].sum()),
         )
         for g, name in enumerate(names)
     )

@@ -1,4 +1,4 @@
-"""The slow way that the bootstrap must agree with: build each resampled data set and run pycocotools on it."""
+"""The slow reference of the bootstrap: build each resampled data set and run pycocotools on it."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ Rows = list[dict[str, Any]]
 
 
 def duplicated(truth: dict[str, Any], results: Rows, multiplicity_I: np.ndarray) -> tuple[dict[str, Any], Rows]:
-    """Image i of the rising ids drawn multiplicity[i] times, each time as an image of its own with a new id."""
+    """The i-th image by ascending id multiplicity[i] times, each time as a separate image with a new id."""
     images, annotations, found = [], [], []
     for place, image_id in enumerate(sorted(row["id"] for row in truth["images"])):
         for _ in range(int(multiplicity_I[place])):
@@ -24,7 +24,7 @@ def duplicated(truth: dict[str, Any], results: Rows, multiplicity_I: np.ndarray)
 
 
 def metrics_by_hand(truth: dict[str, Any], results: Rows, multiplicity_RI: np.ndarray) -> np.ndarray:
-    """(R, M) METRIC_NAMES by pycocotools on each resampled data set; NaN where it says -1."""
+    """(R, M) METRIC_NAMES by pycocotools on each resampled data set; NaN in place of -1."""
     rows = []
     for multiplicity_I in multiplicity_RI:
         found = coco_evaluation(*duplicated(truth, results, multiplicity_I), "pycocotools").metrics

@@ -1,11 +1,11 @@
-"""Which class is taken for which, at IoU 0.5 and from one score on.
+"""The confusion matrix: which class is detected as which, at IoU 0.5 and at or above one score.
 
-Every detection that scores enough is paired with at most one object and the reverse: first the hits, as COCO pairs
-them within a class, then what is left with what is left, of any class, largest IoU first, down to 0.5. So the
-diagonal holds exactly the true positives of that score, and an object counts as right even where a detection of another
-class overlaps it more. A detection without a partner stands under background, though it may lie on an object that has
-been found already (a duplicate, or a second class for it); an object without one stands there too. Crowd regions and
-detections in them do not count.
+Every detection at or above the score is paired with at most one object and vice versa: first the true positives, as
+COCO matches them within a class, then the remaining detections with the remaining objects of any class, largest IoU
+first, down to 0.5. So the diagonal holds exactly the true positives at that score, and an object counts as right even
+where a detection of another class overlaps it more. A detection without a partner counts as background, although it
+may lie on an object that is already paired (a duplicate, or a second class for it); so does an object without one.
+Crowd regions and detections in them do not count.
 
 Legend: K classes, D detections, P pairs.
 """
@@ -15,20 +15,18 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from retinanet.diagnostics.analysis.columns import Scored
-from retinanet.diagnostics.analysis.overlaps import pairs_within_images
+from retinanet.scoring.analysis.overlaps import pairs_within_images
+from retinanet.scoring.analysis.scored import HIT_IOU, Scored
 from retinanet.scoring.matches import FALSE_POSITIVE, TRUE_POSITIVE
-
-IOU = 0.5
 
 
 class Confusion(NamedTuple):
-    """Counts of pairs."""
+    """Counts of pairs of an object and a detection."""
 
     score: float
-    """Detections that score at least this are in it."""
+    """Detections that score at least this are counted."""
     counts: NDArray[np.int64]
-    """(K + 1, K + 1) by true class and by detected class; the last row and column are background."""
+    """(K + 1, K + 1) by true class (row) and detected class (column); the last row and column are background."""
 
 
 class ConfusedPair(NamedTuple):
@@ -38,13 +36,13 @@ class ConfusedPair(NamedTuple):
     found_class: int
     objects: int
     share: float
-    """Of all objects of the true class."""
+    """Fraction of all objects of the true class."""
 
 
 def confusion_matrix(scored: Scored, score: float) -> Confusion:
     """Pair detections that score at least `score` with objects and count the pairs by class."""
     found, objects = scored.found, scored.objects
-    classes = len(scored.categories)
+    classes = len(scored.objects.category_ids_K)
     counts = np.zeros((classes + 1, classes + 1), dtype=np.int64)
     shown_D = found.score_D >= score
     hits = np.flatnonzero(shown_D & (found.outcome_D == TRUE_POSITIVE))
@@ -55,7 +53,7 @@ def confusion_matrix(scored: Scored, score: float) -> Confusion:
     pairs = pairs_within_images(
         found.image_D[left], found.boxes_D4[left], objects.image_N[free], objects.boxes_N4[free]
     )
-    near = np.flatnonzero(pairs.iou_P >= IOU)
+    near = np.flatnonzero(pairs.iou_P >= HIT_IOU)
     paired = np.zeros(len(left), dtype=bool)
     taken = np.zeros(len(free), dtype=bool)
     for pair in near[np.argsort(-pairs.iou_P[near], kind="stable")].tolist():
@@ -69,14 +67,14 @@ def confusion_matrix(scored: Scored, score: float) -> Confusion:
 
 
 def most_confused(confusion: Confusion, most: int) -> list[ConfusedPair]:
-    """Pairs of two different classes, commonest first; background is not among them."""
+    """The `most` most frequent pairs of two different classes, most frequent first; without background."""
     between = confusion.counts[:-1, :-1].copy()
     np.fill_diagonal(between, 0)
     objects = confusion.counts[:-1].sum(axis=1)
     order = np.argsort(-between, axis=None, kind="stable")[:most]
     places = [divmod(int(place), len(between)) for place in order] if len(between) else []
     return [
-        ConfusedPair(a, b, int(between[a, b]), float(between[a, b] / objects[a]))
+        ConfusedPair(true_class=a, found_class=b, objects=int(between[a, b]), share=float(between[a, b] / objects[a]))
         for a, b in places
         if between[a, b] > 0
     ]

@@ -1,13 +1,20 @@
-"""Ground truth and detections made up for the analyses: hand-made ones, and random ones with all that can occur."""
+"""Synthetic ground truth and detections: by hand, random with all that can occur, and odd ones."""
 
 from typing import Any
 
 import numpy as np
 
-from retinanet.diagnostics.analysis.columns import Scored, to_columns
-from retinanet.scoring.matches import match_detections
+from retinanet.scoring.analysis.analyse import Analysis, analyse
+from retinanet.scoring.analysis.scored import Scored, score_detections
+from retinanet.scoring.columns import detection_columns, truth_columns
+from retinanet.scoring.evaluation import coco_evaluation
 
 Row = dict[str, Any]
+
+BOX = [100.0, 100.0, 100.0, 100.0]
+NEAR = [110.0, 100.0, 100.0, 100.0]  # IoU 9/11 with BOX
+HALF_OFF = [150.0, 100.0, 100.0, 100.0]  # IoU 1/3 with BOX
+FAR = [300.0, 300.0, 50.0, 50.0]
 
 
 def truth_of(objects: list[tuple[int, int, list[float]]], images: int = 3, classes: int = 3, crowd: int = 0) -> Row:
@@ -35,7 +42,14 @@ def results_of(detections: list[tuple[int, int, list[float], float]]) -> list[Ro
 
 
 def scored_of(truth: Row, results: list[Row]) -> Scored:
-    return to_columns(truth, results, match_detections(truth, results))
+    """The detections matched to the ground truth."""
+    columns = truth_columns(truth)
+    return score_detections(columns, detection_columns(columns, results))
+
+
+def analysis_of(truth: Row, results: list[Row]) -> Analysis:
+    """All analyses of the detections."""
+    return analyse(coco_evaluation(truth, results))
 
 
 def random_scene(seed: int, images: int = 12, classes: int = 4) -> tuple[Row, list[Row]]:
@@ -70,3 +84,14 @@ def overlap(one: list[float], other: list[float]) -> float:
     if width <= 0 or height <= 0:
         return 0.0
     return width * height / (one[2] * one[3] + other[2] * other[3] - width * height)
+
+
+ODD: dict[str, tuple[Row, list[Row]]] = {
+    "nothing at all": (truth_of([], images=1, classes=1), []),
+    "no detections": (truth_of([(1, 1, BOX)]), []),
+    "no objects": (truth_of([]), results_of([(1, 1, BOX, 0.5), (1, 2, FAR, 0.25)])),
+    "one class, one image": (truth_of([(1, 1, BOX)], images=1, classes=1), results_of([(1, 1, BOX, 0.5)])),
+    "crowd alone": (truth_of([(1, 1, BOX)], crowd=1), results_of([(1, 1, BOX, 0.5)])),
+    "all wrong": (truth_of([(1, 1, BOX)]), results_of([(1, 1, FAR, 0.5)])),
+    "scores beyond 0..1": (truth_of([(1, 1, BOX)]), results_of([(1, 1, BOX, 7.5), (1, 2, FAR, -3.0)])),
+}

@@ -2,15 +2,14 @@
 
 from pathlib import Path
 
-from retinanet.diagnostics.analysis.analyse import Analysis
-from retinanet.diagnostics.analysis.columns import Scored
 from retinanet.files import CsvValue, write_csv
+from retinanet.scoring.analysis.analyse import Analysis
 from retinanet.scoring.matches import RECALLS
 
 
-def write_numbers(analysis: Analysis, scored: Scored, folder: Path) -> None:
-    """One CSV file a plot into `folder`, which exists; named as the plots. All numbers are from 0 to 1."""
-    names = scored.names()
+def write_plot_data(analysis: Analysis, folder: Path) -> None:
+    """Write one CSV file per plot, with the plot's name, into the existing `folder`. All numbers are in 0..1."""
+    names = analysis.scored.names()
     precision: list[list[CsvValue]] = []
     for curve in analysis.curves:
         columns = [("mean of classes", curve.mean_Q)] if curve.mean_Q is not None else []
@@ -19,7 +18,7 @@ def write_numbers(analysis: Analysis, scored: Scored, folder: Path) -> None:
             precision += [[curve.iou, name, recall, value] for recall, value in zip(RECALLS.tolist(), values.tolist())]
     write_csv(folder / "precision_recall.csv", ("iou", "class", "recall", "precision"), precision)
     class_header = ("id", "class", "AP", "AP50", "AP75", "APs", "APm", "APl", "objects", "images", "detections")
-    write_csv(folder / "class_ap.csv", class_header, analysis.classes)
+    write_csv(folder / "class_ap.csv", class_header, analysis.evaluation.per_class)
     groups: list[list[CsvValue]] = [
         ["side, pixels", g.name, "", g.objects, g.ap, g.ap50, "", ""] for g in analysis.sizes
     ]
@@ -33,27 +32,13 @@ def write_numbers(analysis: Analysis, scored: Scored, folder: Path) -> None:
     matrix = [[label, *row] for label, row in zip(labels, analysis.confusion.counts.tolist())]
     write_csv(folder / "confusion.csv", ("true class", *labels), matrix)
     if analysis.calibration is not None:
-        write_csv(folder / "calibration.csv", _CALIBRATION_HEADER, _calibration_rows(analysis, names))
-    write_csv(
-        folder / "thresholds.csv", ("class", "threshold", "precision", "recall", "f1"), _threshold_rows(analysis, names)
-    )
-
-
-_CALIBRATION_HEADER = ("class", "score from", "score to", "detections", "mean score", "right")
-
-
-def _calibration_rows(analysis: Analysis, names: list[str]) -> list[list[CsvValue]]:
-    if analysis.calibration is None:
-        return []
-    rows: list[list[CsvValue]] = []
-    for name, found in [("all", analysis.calibration.overall), *zip(names, analysis.calibration.by_class)]:
-        parts = (found.edges[:-1], found.edges[1:], found.count_B, found.score_B, found.right_B)
-        rows += [[name, *values] for values in zip(*(part.tolist() for part in parts))]
-    return rows
-
-
-def _threshold_rows(analysis: Analysis, names: list[str]) -> list[list[CsvValue]]:
-    rows: list[list[CsvValue]] = []
-    for name, curve in [("all", analysis.thresholds.curve), *zip(names, analysis.thresholds.class_curves)]:
-        rows += [[name, *values] for values in zip(*(part.tolist() for part in curve))]
-    return rows
+        bins: list[list[CsvValue]] = []
+        for name, found in [("all", analysis.calibration.overall), *zip(names, analysis.calibration.by_class)]:
+            parts = (found.edges[:-1], found.edges[1:], found.count_B, found.score_B, found.right_B)
+            bins += [[name, *values] for values in zip(*(part.tolist() for part in parts))]
+        bin_header = ("class", "score from", "score to", "detections", "mean score", "right")
+        write_csv(folder / "calibration.csv", bin_header, bins)
+    sweep: list[list[CsvValue]] = []
+    for name, curve_over_scores in [("all", analysis.thresholds.curve), *zip(names, analysis.thresholds.class_curves)]:
+        sweep += [[name, *values] for values in zip(*(part.tolist() for part in curve_over_scores))]
+    write_csv(folder / "thresholds.csv", ("class", "threshold", "precision", "recall", "f1"), sweep)

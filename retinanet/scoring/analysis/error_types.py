@@ -1,14 +1,14 @@
-"""What kinds of error a detector makes, and the AP50 that each costs: TIDE (Bolya et al. 2020, arXiv 2008.08115).
+"""Types of error and the AP50 lost to each: TIDE (Bolya et al. 2020, arXiv 2008.08115).
 
-A detection that is false at IoU 0.5 has one kind, the first that fits (section 2.2 and the authors' own order):
-localisation (overlaps an object of its class by 0.1 to 0.5), classification (overlaps an object of another class by
-0.5), duplicate (overlaps an object of its class by 0.5 that a better detection has), background (overlaps nothing by
-more than 0.1), both (the rest: badly placed and of the wrong class). An object that nothing found and that no
-localisation or classification error would give is missed.
-The cost is AP50 with that kind put right, alone, minus AP50: a localisation or classification error turns into a hit
-if its object is free, the best one for each object, and the others go; duplicates, background and both go; missed
-objects are not counted. Not as in the authors' program: detections in a crowd are no errors, and a class all of whose
-objects are missed counts as AP 1 when those are put right, where theirs says 0.
+A false positive at IoU 0.5 has one type, the first that applies (section 2.2, in the order of the authors' code):
+localisation (IoU 0.1 to 0.5 with an object of its class), classification (IoU of at least 0.5 with an object of another
+class), duplicate (IoU of at least 0.5 with an object of its class that a better detection is matched to), background
+(IoU of at most 0.1 with every object), both (the rest: poorly localised and of the wrong class). An object is missed if
+no detection found it and no localisation or classification error would when corrected.
+The AP50 lost to a type is AP50 with this type alone corrected, minus AP50. The best localisation or classification
+error of each free object becomes a true positive, and the others are removed; duplicate, background and both errors are
+removed; missed objects are not counted. Differences from the authors' code: detections in a crowd are not errors, and
+a class all of whose objects are missed has AP 1 when that is corrected, where the authors' code gives 0.
 
 Legend: D detections best first, N annotations, K classes, P pairs of the two.
 """
@@ -18,11 +18,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from retinanet.diagnostics.analysis.columns import NO_OBJECT, Scored
-from retinanet.diagnostics.analysis.overlaps import nearest, pairs_within_images
+from retinanet.scoring.analysis.overlaps import best_overlaps, pairs_within_images
+from retinanet.scoring.analysis.scored import HIT_IOU, NO_OBJECT, Scored
 from retinanet.scoring.matches import FALSE_POSITIVE, IGNORED, TRUE_POSITIVE, average_precision
 
-HIT_IOU = 0.5
 BACKGROUND_IOU = 0.1
 
 KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
@@ -31,53 +30,53 @@ NO_ERROR = -1
 
 
 class Errors(NamedTuple):
-    """The kind of every detection and object."""
+    """The type of error of every detection and object."""
 
     kind_D: NDArray[np.int64]
-    """Place in KINDS, never MISSED; NO_ERROR for hits and what is in a crowd."""
+    """Index into KINDS, never MISSED; NO_ERROR for true positives and detections in a crowd."""
     target_D: NDArray[np.int64]
-    """Row of the object that a classification or localisation error is about, else NO_OBJECT."""
+    """Row of the object that a classification or localisation error overlaps most, else NO_OBJECT."""
     winner_D: NDArray[np.bool_]
-    """The best classification or localisation error of an object that nothing found."""
+    """The best classification or localisation error of an object that no detection found."""
     unfound_N: NDArray[np.bool_]
-    """Objects that no detection found: false negatives. Crowd regions are no objects."""
+    """Objects that no detection found: false negatives, without crowd regions."""
     missed_N: NDArray[np.bool_]
-    """Those of them that no winner would find."""
+    """Objects of unfound_N without a winner."""
 
 
-class Cost(NamedTuple):
-    """One kind of error."""
+class ErrorCost(NamedTuple):
+    """One type of error."""
 
     kind: str
     errors: int
-    """How many."""
+    """Count."""
     ap50: float
-    """AP50 that would be gained, in 0..1."""
+    """AP50 that correcting them would gain, in 0..1."""
 
 
 class ErrorReport(NamedTuple):
-    """Costs of all kinds; AP50 -1 where there is no object."""
+    """All types; AP50 is -1 where there is no object."""
 
     ap50: float
-    main: tuple[Cost, ...]
-    """By KINDS."""
-    special: tuple[Cost, ...]
-    """false positives (all scored below every hit), false negatives (all counted as found)."""
+    main: tuple[ErrorCost, ...]
+    """In the order of KINDS."""
+    special: tuple[ErrorCost, ...]
+    """False positives (corrected: all scored below every true positive), false negatives (all counted as found)."""
     counts_TK: NDArray[np.int64]
-    """(6, K) errors of each kind by class: that of the detection; of the object where missed."""
+    """(6, K) errors of each type by class of the detection, or of the object where missed."""
 
 
-def find_errors(scored: Scored) -> Errors:
-    """The kind of every false detection and of every object that was not found."""
+def classify_errors(scored: Scored) -> Errors:
+    """The type of every false positive and of every object that was not found."""
     found, objects = scored.found, scored.objects
     plain = np.flatnonzero(~objects.crowd_N)
     pairs = pairs_within_images(found.image_D, found.boxes_D4, objects.image_N[plain], objects.boxes_N4[plain])
     same_P = found.class_D[pairs.first_P] == objects.class_N[plain][pairs.second_P]
     count = len(found.score_D)
-    own, other = nearest(pairs, same_P, count), nearest(pairs, ~same_P, count)
+    own, other = best_overlaps(pairs, same_P, count), best_overlaps(pairs, ~same_P, count)
     false_D = found.outcome_D == FALSE_POSITIVE
-    badly_placed_D = (own.iou_M >= BACKGROUND_IOU) & (own.iou_M < HIT_IOU)
-    cases = [badly_placed_D, other.iou_M >= HIT_IOU, own.iou_M >= HIT_IOU, other.iou_M <= BACKGROUND_IOU]
+    poorly_placed_D = (own.iou_M >= BACKGROUND_IOU) & (own.iou_M < HIT_IOU)
+    cases = [poorly_placed_D, other.iou_M >= HIT_IOU, own.iou_M >= HIT_IOU, other.iou_M <= BACKGROUND_IOU]
     kind_D = np.where(false_D, np.select(cases, [LOCALISATION, CLASSIFICATION, DUPLICATE, BACKGROUND], BOTH), NO_ERROR)
 
     nearest_D = np.where(kind_D == LOCALISATION, own.second_M, other.second_M)
@@ -94,12 +93,12 @@ def find_errors(scored: Scored) -> Errors:
     winner_D[candidates[first]] = True
     missed_N = unfound_N.copy()
     missed_N[won] = False
-    return Errors(kind_D, target_D, winner_D, unfound_N, missed_N)
+    return Errors(kind_D=kind_D, target_D=target_D, winner_D=winner_D, unfound_N=unfound_N, missed_N=missed_N)
 
 
 def report_errors(scored: Scored, errors: Errors) -> ErrorReport:
-    """Counts of each kind and what AP50 would gain without it."""
-    found, objects_K = scored.found, scored.counts_K()
+    """Count of each type and the AP50 that correcting it would gain."""
+    found, objects_K = scored.found, scored.objects.objects_K()
     class_N = scored.objects.class_N
     kept_D = found.outcome_D != IGNORED
     hit_D = found.outcome_D == TRUE_POSITIVE
@@ -123,15 +122,15 @@ def report_errors(scored: Scored, errors: Errors) -> ErrorReport:
         [np.bincount(found.class_D[errors.kind_D == kind], minlength=len(objects_K)) for kind in range(5)]
     )
     counts_TK = np.concatenate([counts_TK, per_class(errors.missed_N)[None]])
-    # Hits first is what false positives scored 0 come to; their precision beyond the last hit reaches no recall.
+    # False positives scored 0 rank below every true positive, where their precision affects no recall: leave them out.
     without_false = mean_ap(found.class_D, hit_D, hit_D, objects_K, objects_K)
     without_unfound = mean_ap(found.class_D, hit_D, kept_D, objects_K - per_class(errors.unfound_N), objects_K)
     special = (
-        Cost("false positives", int((kept_D & ~hit_D).sum()), without_false - ap50),
-        Cost("false negatives", int(errors.unfound_N.sum()), without_unfound - ap50),
+        ErrorCost("false positives", int((kept_D & ~hit_D).sum()), without_false - ap50),
+        ErrorCost("false negatives", int(errors.unfound_N.sum()), without_unfound - ap50),
     )
-    main = tuple(Cost(name, int(counts_TK[kind].sum()), gain(kind)) for kind, name in enumerate(KINDS))
-    return ErrorReport(ap50, main, special, counts_TK)
+    main = tuple(ErrorCost(name, int(counts_TK[kind].sum()), gain(kind)) for kind, name in enumerate(KINDS))
+    return ErrorReport(ap50=ap50, main=main, special=special, counts_TK=counts_TK)
 
 
 def mean_ap(
@@ -141,7 +140,7 @@ def mean_ap(
     to_find_K: NDArray[np.int64],
     objects_K: NDArray[np.int64],
 ) -> float:
-    """Mean AP over the classes that have objects; 1 for one in which nothing is left to find; -1 without any class."""
+    """Mean AP over the classes with objects, AP 1 for a class with none left to find; -1 without such a class."""
     chosen = np.flatnonzero(kept_D)
     chosen = chosen[np.argsort(class_D[chosen], kind="stable")]
     ends = np.searchsorted(class_D[chosen], np.arange(len(objects_K) + 1))

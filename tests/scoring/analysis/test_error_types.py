@@ -1,13 +1,11 @@
-"""TIDE's kinds of error and what each costs."""
+"""TIDE's types of error and the AP50 lost to each."""
 
 import numpy as np
 import pytest
-from places import PAIRS
-from scenes_to_score import random_scene, results_of, scored_of, truth_of
+from real_pairs import needs_pairs, read_pair
+from scenes_to_score import BOX, FAR, HALF_OFF, NEAR, random_scene, results_of, scored_of, truth_of
 
-from retinanet.data.ground_truth import load_ground_truth
-from retinanet.data.results import read_results
-from retinanet.diagnostics.analysis.error_types import (
+from retinanet.scoring.analysis.error_types import (
     BACKGROUND,
     BOTH,
     CLASSIFICATION,
@@ -15,20 +13,15 @@ from retinanet.diagnostics.analysis.error_types import (
     KINDS,
     LOCALISATION,
     NO_ERROR,
-    find_errors,
+    classify_errors,
     report_errors,
 )
 from retinanet.scoring.evaluation import coco_evaluation
 
-BOX = [100.0, 100.0, 100.0, 100.0]
-HALF_OFF = [150.0, 100.0, 100.0, 100.0]  # IoU 1/3 with BOX
-NEAR = [110.0, 100.0, 100.0, 100.0]  # IoU 9/11 with BOX
-FAR = [300.0, 300.0, 50.0, 50.0]
-
 
 def costs(objects: list, detections: list, classes: int = 2) -> dict[str, tuple[int, float]]:
     scored = scored_of(truth_of(objects, images=3, classes=classes), results_of(detections))
-    report = report_errors(scored, find_errors(scored))
+    report = report_errors(scored, classify_errors(scored))
     return {cost.kind: (cost.errors, cost.ap50) for cost in (*report.main, *report.special)}
 
 
@@ -43,22 +36,22 @@ def costs(objects: list, detections: list, classes: int = 2) -> dict[str, tuple[
         ((1, 2, HALF_OFF, 0.5), BOTH),
     ],
 )
-def test_every_kind_of_false_detection(detection: tuple, kind: int) -> None:
-    """Beside a better detection that has the object."""
+def test_every_type_of_false_positive(detection: tuple, kind: int) -> None:
+    """Next to a better detection that has the object."""
     scored = scored_of(truth_of([(1, 1, BOX)]), results_of([(1, 1, BOX, 0.9), detection]))
-    errors = find_errors(scored)
+    errors = classify_errors(scored)
     assert errors.kind_D.tolist() == [NO_ERROR, kind]
     assert not errors.winner_D.any()
     assert not errors.missed_N.any()
 
 
-def test_a_detection_of_the_right_class_badly_placed_is_so_first_even_on_top_of_another_class() -> None:
+def test_poor_localisation_comes_before_classification_even_on_top_of_another_class() -> None:
     scored = scored_of(truth_of([(1, 1, BOX), (1, 2, HALF_OFF)]), results_of([(1, 1, HALF_OFF, 0.9)]))
-    assert find_errors(scored).kind_D.tolist() == [LOCALISATION]
+    assert classify_errors(scored).kind_D.tolist() == [LOCALISATION]
 
 
-def test_localisation_costs_what_the_object_is_worth() -> None:
-    """One class, two objects, one found badly: AP50 rises from 51/101 to 1. The other kinds cost nothing."""
+def test_localisation_costs_what_its_object_is_worth() -> None:
+    """One class, two objects, one poorly localised: AP50 rises from 51/101 to 1. The other kinds cost nothing."""
     found = costs([(1, 1, BOX), (2, 1, BOX)], [(1, 1, BOX, 0.9), (2, 1, HALF_OFF, 0.8)])
     assert found["localisation"] == (1, pytest.approx(1 - 51 / 101))
     assert found["missed"] == (0, 0)
@@ -67,8 +60,8 @@ def test_localisation_costs_what_the_object_is_worth() -> None:
     assert found["false negatives"] == (1, pytest.approx(1 - 51 / 101))
 
 
-def test_of_two_bad_placings_of_one_object_the_better_becomes_its_hit_and_the_other_goes() -> None:
-    """Without the second's going, precision at full recall would stay 1 too: a false one in front shows it."""
+def test_of_two_poor_localisations_the_better_becomes_a_true_positive_and_the_other_is_removed() -> None:
+    """Both are counted, and the background detection stays what it is."""
     boxes = [(1, 1, HALF_OFF, 0.9), (1, 1, [50.0, 100.0, 100.0, 100.0], 0.8), (1, 1, FAR, 0.7)]
     found = costs([(1, 1, BOX)], boxes)
     assert found["localisation"] == (2, pytest.approx(1))
@@ -76,7 +69,7 @@ def test_of_two_bad_placings_of_one_object_the_better_becomes_its_hit_and_the_ot
 
 
 def test_a_classification_error_moves_to_the_class_of_its_object() -> None:
-    """Class 1's object is found as class 2, in front of class 2's own: putting it right helps both classes."""
+    """Class 1's object is found as class 2, in front of class 2's own: correcting it helps both classes."""
     objects = [(1, 1, BOX), (2, 2, BOX)]
     found = costs(objects, [(1, 2, NEAR, 0.9), (2, 2, BOX, 0.8)])
     # Before: class 1 has AP 0, class 2 has 1/2. After: both 1.
@@ -99,15 +92,15 @@ def test_a_missed_object_costs_its_recall() -> None:
     assert found["missed"] == (1, pytest.approx(50 / 101))
 
 
-def test_a_class_of_which_all_is_missed_counts_as_whole_when_put_right() -> None:
+def test_a_class_all_of_whose_objects_are_missed_has_ap_1_when_corrected() -> None:
     found = costs([(1, 1, BOX), (2, 2, BOX)], [(1, 1, BOX, 0.9)])
     assert found["missed"] == (1, pytest.approx(0.5))
     assert found["false negatives"] == (1, pytest.approx(0.5))
 
 
-def test_what_lies_in_a_crowd_is_no_error_and_a_crowd_is_never_missed() -> None:
+def test_detections_in_a_crowd_are_not_errors_and_a_crowd_is_never_missed() -> None:
     scored = scored_of(truth_of([(1, 1, [0.0, 0.0, 300.0, 300.0])], crowd=1), results_of([(1, 1, BOX, 0.9)]))
-    errors = find_errors(scored)
+    errors = classify_errors(scored)
     assert errors.kind_D.tolist() == [NO_ERROR]
     assert not errors.missed_N.any()
     assert report_errors(scored, errors).ap50 == -1
@@ -117,7 +110,7 @@ def test_what_lies_in_a_crowd_is_no_error_and_a_crowd_is_never_missed() -> None:
 def test_on_random_scenes_the_sums_agree_and_ap50_is_coco_s(seed: int) -> None:
     truth, results = random_scene(seed)
     scored = scored_of(truth, results)
-    errors = find_errors(scored)
+    errors = classify_errors(scored)
     report = report_errors(scored, errors)
     assert report.ap50 == pytest.approx(coco_evaluation(truth, results).metrics["AP50"], rel=1e-12)
     assert sum(cost.errors for cost in report.main[:5]) == report.special[0].errors
@@ -128,34 +121,34 @@ def test_on_random_scenes_the_sums_agree_and_ap50_is_coco_s(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_putting_right_equals_scoring_detections_that_were_put_right(seed: int) -> None:
+def test_corrections_equal_scoring_corrected_detections(seed: int) -> None:
     """Oracle: change the files and let coco_evaluation score them."""
     truth, results = random_scene(seed)
     scored = scored_of(truth, results)
-    errors = find_errors(scored)
+    errors = classify_errors(scored)
     cost = {cost.kind: cost.ap50 for cost in report_errors(scored, errors).main}
     base = coco_evaluation(truth, results).metrics["AP50"]
     for kind, name in enumerate(KINDS[:5]):
-        mended = list(results)
+        fixed = list(results)
         gone = set()
         for d in np.flatnonzero(errors.kind_D == kind):
             row = int(scored.found.row_D[d])
             if errors.winner_D[d]:
                 target = truth["annotations"][errors.target_D[d]]
-                mended[row] = {**results[row], "bbox": target["bbox"], "category_id": target["category_id"]}
+                fixed[row] = {**results[row], "bbox": target["bbox"], "category_id": target["category_id"]}
             else:
                 gone.add(row)
-        # A mended box sits on its object with IoU 1, and so takes it only from detections that did not have it.
-        kept = [row for n, row in enumerate(mended) if n not in gone]
+        # A corrected box has IoU 1 with its object, and so takes it only from detections that did not have it.
+        kept = [row for n, row in enumerate(fixed) if n not in gone]
         expected = coco_evaluation(truth, kept).metrics["AP50"] - base
         assert cost[name] == pytest.approx(expected, abs=0.02), name
     fewer = {**truth, "annotations": [a for a, gone in zip(truth["annotations"], errors.missed_N) if not gone]}
     assert cost["missed"] == pytest.approx(coco_evaluation(fewer, results).metrics["AP50"] - base, abs=1e-12)
 
 
-@pytest.mark.skipif(not PAIRS.is_dir(), reason="the pairs of ../shared/data/eval_pairs are not here")
-def test_a_real_detector_has_the_errors_that_the_authors_own_program_finds() -> None:
-    """tidecv 1.0.1 on the same detections. It breaks ties of scores otherwise, so costs differ by thousandths."""
+@needs_pairs
+def test_a_real_detector_has_the_errors_that_the_authors_code_finds() -> None:
+    """tidecv 1.0.1 on the same detections. It breaks ties of scores differently, so costs differ by thousandths."""
     expected = {
         "classification": (2824, 2.6602),
         "localisation": (22305, 9.5508),
@@ -166,9 +159,9 @@ def test_a_real_detector_has_the_errors_that_the_authors_own_program_finds() -> 
         "false positives": (89586, 11.8663),
         "false negatives": (3484, 17.5441),
     }
-    truth = load_ground_truth(PAIRS / "voc2007_test_gt.json.gz")
-    scored = scored_of(truth, read_results(PAIRS / "voc2007_test_yolov2.json.gz", truth))
-    report = report_errors(scored, find_errors(scored))
+    truth, results, _ = read_pair("voc2007_yolov2")
+    scored = scored_of(truth, results)
+    report = report_errors(scored, classify_errors(scored))
     assert 100 * report.ap50 == pytest.approx(65.8069, abs=1e-4)
     given = {cost.kind: (cost.errors, 100 * cost.ap50) for cost in (*report.main, *report.special)}
     assert {kind: errors for kind, (errors, _) in given.items()} == {

@@ -5,30 +5,39 @@ import io
 import itertools
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 from pycocotools.cocoeval import COCOeval
-from scenes_to_score import overlap, random_scene, results_of, scored_of, truth_of
+from scenes_to_score import (
+    BOX,
+    FAR,
+    NEAR,
+    ODD,
+    analysis_of,
+    overlap,
+    random_scene,
+    results_of,
+    scored_of,
+    truth_of,
+)
 
-from retinanet.diagnostics.analysis.analyse import analyse, as_dict
-from retinanet.diagnostics.analysis.calibration import measure_calibration, reliability
-from retinanet.diagnostics.analysis.classes import by_class, precision_curves
-from retinanet.diagnostics.analysis.confusion import confusion_matrix, most_confused
-from retinanet.diagnostics.analysis.crowding import by_crowding, by_overlap
-from retinanet.diagnostics.analysis.overlaps import nearest, pairs_within_images
-from retinanet.diagnostics.analysis.sizes import SIDES, by_size
-from retinanet.diagnostics.analysis.worst_images import best, measure_images, worst
+from retinanet.errors import DataError
+from retinanet.scoring.analysis.calibration import measure_calibration, reliability
+from retinanet.scoring.analysis.confusion import confusion_matrix, most_confused
+from retinanet.scoring.analysis.crowding import by_crowding, by_overlap
+from retinanet.scoring.analysis.curves import precision_curves
+from retinanet.scoring.analysis.overlaps import best_overlaps, pairs_within_images
+from retinanet.scoring.analysis.sizes import SIDES, by_size
+from retinanet.scoring.analysis.worst_images import best_images, measure_images, worst_images
+from retinanet.scoring.eval_file import eval_content, read_eval_file, write_eval_file
 from retinanet.scoring.evaluation import coco_evaluation
 from retinanet.scoring.matches import IGNORED, TRUE_POSITIVE
 from retinanet.scoring.reference import index_coco
 
-BOX = [100.0, 100.0, 100.0, 100.0]
-NEAR = [110.0, 100.0, 100.0, 100.0]  # IoU 9/11 with BOX
-FAR = [300.0, 300.0, 50.0, 50.0]
 
-
-def test_pairs_and_nearest_against_every_pair() -> None:
+def test_pairs_and_best_overlaps_against_every_pair() -> None:
     truth, results = random_scene(1)
     scored = scored_of(truth, results)
     objects, found = scored.objects, scored.found
@@ -43,33 +52,17 @@ def test_pairs_and_nearest_against_every_pair() -> None:
     given = dict(zip(zip(pairs.first_P.tolist(), pairs.second_P.tolist()), pairs.iou_P.tolist()))
     assert given == pytest.approx(expected, rel=1e-12)
     allowed = np.arange(len(pairs.iou_P)) % 3 > 0
-    close = nearest(pairs, allowed, len(found.image_D))
+    close = best_overlaps(pairs, allowed, len(found.image_D))
     kept = [(a, b, iou) for a, b, iou, use in zip(pairs.first_P, pairs.second_P, pairs.iou_P, allowed) if use]
     for d in range(len(found.image_D)):
         mine = [(iou, -b) for a, b, iou in kept if a == d]
         assert (close.iou_M[d], close.second_M[d]) == ((max(mine)[0], -max(mine)[1]) if mine else (0.0, -1))
 
 
-def test_class_rows_are_coco_s_numbers_and_counts() -> None:
-    truth, results = random_scene(2)
-    rows = by_class(scored_of(truth, results))
-    for row, expected in zip(rows, coco_evaluation(truth, results).per_class, strict=True):
-        numbers = (row.id, row.name, row.ap, row.ap50, row.ap75, row.objects)
-        assert numbers == tuple(
-            pytest.approx(expected[key]) for key in ("id", "name", "AP", "AP50", "AP75", "instances")
-        )
-        plain = [a for a in truth["annotations"] if a["category_id"] == row.id and not a["iscrowd"]]
-        assert row.images == len({a["image_id"] for a in plain})
-        assert row.detections == sum(result["category_id"] == row.id for result in results)
-    sizes = coco_evaluation(truth, results).metrics
-    present = [row.ap_small for row in rows if row.ap_small > -1]
-    assert np.mean(present) == pytest.approx(sizes["APs"])
-
-
 def test_precision_curves_have_the_ap_of_their_threshold_as_mean() -> None:
     truth, results = random_scene(3)
     metrics = coco_evaluation(truth, results).metrics
-    loose, strict = precision_curves(scored_of(truth, results))
+    loose, strict = precision_curves(scored_of(truth, results).matches)
     assert (loose.iou, strict.iou) == (0.5, 0.75)
     assert loose.mean_Q.mean() == pytest.approx(metrics["AP50"])
     assert strict.mean_Q.mean() == pytest.approx(metrics["AP75"])
@@ -131,10 +124,10 @@ def test_recall_by_overlap_with_a_neighbour() -> None:
 def test_confusion_of_a_hand_made_case() -> None:
     objects = [(1, 1, BOX), (2, 1, BOX), (2, 2, FAR), (3, 2, BOX)]
     detections = [
-        (1, 1, NEAR, 0.6),  # right, though the class 2 beside it scores more and lies better
-        (1, 2, BOX, 0.9),  # so this finds nothing free
-        (2, 2, BOX, 0.8),  # class 1 taken for class 2
-        (3, 2, BOX, 0.2),  # below the score
+        (1, 1, NEAR, 0.6),  # right, although the detection of class 2 scores more and overlaps more
+        (1, 2, BOX, 0.9),  # so this has no free object
+        (2, 2, BOX, 0.8),  # class 1 detected as class 2
+        (3, 2, BOX, 0.2),  # below the threshold
     ]
     confusion = confusion_matrix(scored_of(truth_of(objects), results_of(detections)), 0.5)
     expected = [[1, 1, 0, 0], [0, 0, 0, 2], [0, 0, 0, 0], [0, 1, 0, 0]]
@@ -150,7 +143,7 @@ def test_confusion_keeps_count(seed: int) -> None:
     counts = confusion_matrix(scored, 0.4).counts
     shown = (scored.found.score_D >= 0.4) & (scored.found.outcome_D != IGNORED)
     hits = shown & (scored.found.outcome_D == TRUE_POSITIVE)
-    assert counts[:-1].sum(axis=1).tolist() == scored.counts_K().tolist()
+    assert counts[:-1].sum(axis=1).tolist() == scored.objects.objects_K().tolist()
     assert counts[:, :-1].sum(axis=0).tolist() == np.bincount(scored.found.class_D[shown], minlength=4).tolist()
     assert np.diag(counts)[:-1].tolist() == np.bincount(scored.found.class_D[hits], minlength=4).tolist()
     assert counts[-1, -1] == 0
@@ -165,7 +158,7 @@ def test_calibration_of_a_hand_made_case() -> None:
     assert math.isnan(reliability(np.zeros(0), np.zeros(0, dtype=bool)).ece)
 
 
-def test_calibration_against_loops_and_not_of_scores_that_are_no_probabilities() -> None:
+def test_calibration_against_loops_and_none_of_scores_that_are_not_probabilities() -> None:
     truth, results = random_scene(8)
     scored = scored_of(truth, results)
     found = measure_calibration(scored, 0.4)
@@ -197,25 +190,38 @@ def test_images_from_worst_to_best() -> None:
     assert images.f1_I[:3].tolist() == [1, 0, 0.8]
     assert images.lrp_I[2] == pytest.approx(((1 - 9 / 11) / 0.5 + 1) / 3)
     assert math.isnan(images.f1_I[3])
-    assert worst(images, 9) == [1, 4, 2]  # two misses before one
-    assert best(images, 9) == [0, 2]
-
-
-EMPTY = truth_of([], images=1, classes=1)
-ODD = {
-    "nothing at all": (EMPTY, []),
-    "no detections": (truth_of([(1, 1, BOX)]), []),
-    "no objects": (truth_of([]), results_of([(1, 1, BOX, 0.5), (1, 2, FAR, 0.25)])),
-    "one class, one image": (truth_of([(1, 1, BOX)], images=1, classes=1), results_of([(1, 1, BOX, 0.5)])),
-    "crowd alone": (truth_of([(1, 1, BOX)], crowd=1), results_of([(1, 1, BOX, 0.5)])),
-    "all wrong": (truth_of([(1, 1, BOX)]), results_of([(1, 1, FAR, 0.5)])),
-    "scores beyond 0..1": (truth_of([(1, 1, BOX)]), results_of([(1, 1, BOX, 7.5), (1, 2, FAR, -3.0)])),
-}
+    assert worst_images(images, 9) == [1, 4, 2]  # two misses before one
+    assert best_images(images, 9) == [0, 2]
 
 
 @pytest.mark.parametrize("name", ODD)
 def test_odd_inputs_are_analysed_and_are_plain_data(name: str) -> None:
-    scored = scored_of(*ODD[name])
-    found = as_dict(analyse(scored), scored)
+    truth, results = ODD[name]
+    found = eval_content(analysis_of(truth, results), step=None, precision=None)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
-    assert len(found["thresholds"]["by_class"]) == len(scored.categories)
+    assert len(found["thresholds"]["by_class"]) == len(truth["categories"])
+
+
+def test_eval_json_has_its_schema_first_and_is_read_back(tmp_path: Path) -> None:
+    analysis, path = analysis_of(*random_scene(1)), tmp_path / "eval.json"
+    content = write_eval_file(path, analysis, step=7, precision="bfloat16")
+    assert read_eval_file(path) == content == eval_content(analysis, step=7, precision="bfloat16")
+    assert path.read_text(encoding="utf-8").startswith('{\n "schema": 1,\n "step": 7,\n "precision": "bfloat16",\n')
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "this is not an eval.json"),
+        ('{"schema": 2, "metrics": {}}', "schema 2 of eval.json is unknown to this version, which reads 1"),
+    ],
+)
+def test_other_files_and_newer_schemas_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "eval.json").write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=rf"eval\.json: {message}"):
+        read_eval_file(tmp_path / "eval.json")
+
+
+def test_files_from_before_there_were_schemas_are_read(tmp_path: Path) -> None:
+    (tmp_path / "eval.json").write_text('{"step": 5, "metrics": {"AP": 0.25}}', encoding="utf-8")
+    assert read_eval_file(tmp_path / "eval.json")["metrics"] == {"AP": 0.25}
