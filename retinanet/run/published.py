@@ -42,7 +42,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         if isinstance(error, ConfigError):
             raise
         raise CheckpointError(f"{path}: an entry of its header is missing or of the wrong type ({error!r}).") from error
-    return Checkpoint(config=config, categories=categories, progress=Progress(step), model=tensors)
+    return Checkpoint(config=config, categories=categories, progress=Progress(step=step), model=tensors)
 
 
 def write_inference_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
