@@ -33,7 +33,7 @@ def main() -> None:
     elif not words or words[0] in ("-h", "--help"):
         print(usage())
     else:
-        print(f"{usage()}\n\nerror: there is no command {words[0]!r}{nearest(words[0])}", file=sys.stderr)
+        print(f"{usage()}\n\nerror: there is no command {words[0]!r}{suggestion(words[0])}", file=sys.stderr)
         raise SystemExit(2)
 
 
@@ -90,7 +90,7 @@ def usage() -> str:
     )
 
 
-def nearest(word: str) -> str:
+def suggestion(word: str) -> str:
     """Ending of a message: the command that is spelled most like the word, or nothing."""
     import difflib
 

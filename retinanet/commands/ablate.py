@@ -9,7 +9,8 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Parse the arguments, resolve the study, run or report it."""
     parser = new_parser(
         prog,
-        "Train and compare the arms of a study, and write its report. A cell is one training: an arm with a seed.",
+        "Train and compare the arms of a study, and write its report.\n"
+        "A cell is one training: an arm with a learning rate and a seed.",
         "Examples: retinanet ablate ablations/quickstart --dry-run\n"
         "          retinanet ablate configs/ablations/bccd.yaml data.root=PATH --resume --jobs 2",
     )

@@ -14,13 +14,14 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
         "in float32 on the CPU. Then run both on the val split of its config, and write AP, differences and latency\n"
         "to OUTPUT.json. `retinanet predict` and `retinanet eval` accept the file like a checkpoint.",
         "Example: retinanet export runs/quickstart/checkpoints/best.pt quickstart.onnx --nms\n"
-        "Needs `pip install 'retinanet[export]'`. A .pt2 is a program: load only those you trust.",
+        "Needs the extra `export`: in a checkout, pip install -e '.[export]'.\n"
+        "A .pt2 file is a program: load only those you trust.",
     )
     add = parser.add_argument
     add("checkpoint", type=Path, help="such as runs/NAME/checkpoints/best.pt")
     add("output", type=Path, help="NAME.onnx, or NAME.pt2 for torch.export")
     add_overrides(parser)
-    add("--format", choices=("onnx", "pt2", "aoti"), dest="kind", help="default: by suffix; aoti: this CPU's code")
+    add("--format", choices=("onnx", "pt2", "aoti"), dest="kind", help="default: by suffix; aoti: this CPU only")
     add("--nms", action="store_true", help="ONNX: include the NMS, with the thresholds of config section eval")
     add("--int8", action="store_true", help="ONNX: 8-bit integers; needs --calibrate")
     add("--calibrate", action="append", default=[], metavar="INPUT", help="image, folder or pattern to calibrate on")
@@ -28,8 +29,8 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
     add("--skip-check", action="store_false", dest="check", help="only write the file; needs no data")
     add("--limit", type=positive_int, metavar="N", help="check on the first N images of the val split")
     add("--latency-runs", type=natural_int, default=50, metavar="N", help="calls to time (default: 50; 0 for none)")
-    add("--batch-sizes", type=positive_int, nargs="+", default=[1], metavar="N", help="sizes to time (default: 1)")
-    add("--threads", type=positive_int, nargs="+", default=[], metavar="N", help="numbers to time (default: torch's)")
+    add("--batch-sizes", type=positive_int, nargs="+", default=[1], metavar="N", help="to time (default: 1)")
+    add("--threads", type=positive_int, nargs="+", default=[], metavar="N", help="to time (default: torch's number)")
     add("--overwrite", action="store_true", help="replace OUTPUT if it exists")
     given = vars(parser.parse_intermixed_args(words))
     paths = given.pop("checkpoint"), given.pop("output"), given.pop("overrides")

@@ -43,6 +43,7 @@ def test_help_names_every_way_to_run(tool: Tool) -> None:
         assert option in out
 
 
+@pytest.mark.slow
 def test_a_dry_run_lists_cells_warnings_and_hours_and_writes_nothing(
     tool: Tool, study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -55,6 +56,7 @@ def test_a_dry_run_lists_cells_warnings_and_hours_and_writes_nothing(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_cells_one_by_one_as_a_cluster_runs_them(tool: Tool, study: Path, tmp_path: Path) -> None:
     for number in "01":
         code, out, err = tool("ablate.py", study, "--cell", number)

@@ -120,7 +120,7 @@ def test_shipped_configs_are_found_by_name_from_any_folder(tmp_path: Path, monke
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        (["train", "quickstart", "schedule.lerning_rate=1"], "schedule.lr"),
+        (["train", "quickstart", "schedule.learning_rate=1"], "schedule.lr"),
         (["train", "quikstart"], "did you mean quickstart"),
         (["ablate", "quickstart", "schedule.iterations=x"], "schedule.iterations"),
         (["anchors", "quickstart", "model.anchors.size=[1]"], "model.anchors.sizes"),

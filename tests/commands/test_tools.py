@@ -214,6 +214,7 @@ def test_a_loss_that_explodes_is_5(tool: Tool, tiny_yaml: Path, tmp_path: Path) 
     told_once(tool("train.py", tiny_yaml, *told), 5, "step 2: ", "not finite", "schedule.lr")
 
 
+@pytest.mark.slow
 def test_a_folder_in_use_or_in_a_files_place_is_6(
     tool: Tool,
     tiny_yaml: Path,
