@@ -78,7 +78,6 @@ def build_training_of(config: Config, classes: int, device: torch.device) -> tup
         val_set=no_data,
         folder=RunFolder(Path()),
         device=device,
-        resume_hint="",
         ranks=ONE_PROCESS,
     )
     return build_state(config, classes, device, ONE_PROCESS), engine.build_step_parts(run)

@@ -84,7 +84,8 @@ def usage() -> str:
             "commands:",
             *lines,
             "",
-            "`retinanet COMMAND --help` explains a command; `retinanet train quickstart` is a first run.",
+            "`retinanet COMMAND --help` explains a command; `retinanet --version` prints the version.",
+            "A first run: `retinanet data shapes --train 2000 --size 256 256`, then `retinanet train quickstart`.",
         ]
     )
 

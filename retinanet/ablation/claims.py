@@ -1,116 +1,124 @@
-"""Who is running a cell: a file in a folder that machines may share, with a heartbeat.
+"""Which process works on a cell of a study, on one or more machines that share its folder.
 
-A claim is a file made with O_EXCL that holds host, process and a token of its own. Its modification time is the
-heartbeat. Taking, taking over and giving back happen under a POSIX lock on one file of the folder; where a file
-system keeps no such lock between machines, the owner still notices at its next heartbeat that its claim is gone.
+A claim is a lock on claims/NAME.lock, which the operating system releases when the process ends, however it ends.
+claims/NAME.json names the owner. The lock decides between processes of one machine, and between machines if their
+shared file system has locks. Where it has none, the modification time of NAME.json, which its owner renews, shows that
+an owner on another machine is alive.
 """
 
-import contextlib
-import fcntl
 import json
 import os
+import platform
 import secrets
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from filelock import FileLock, Timeout
+
 HEARTBEAT_SECONDS = 20.0
 STALE_SECONDS = 150.0
+"""Age of its last heartbeat from which an owner on another machine counts as dead."""
 POLL_SECONDS = 1.0
-"""How soon a process notices that whoever started it is gone."""
+"""Seconds within which a process notices that its runner has ended."""
 
 
 class Owner(NamedTuple):
-    """Who holds a claim."""
+    """The process that holds, or held, a claim."""
 
     host: str
     pid: int
     token: str
+    """Differs between any two claims."""
     age: float
-    """Seconds since the last heartbeat, by the file system's own clock."""
+    """Seconds since the last heartbeat, by the file system's clock."""
 
-    def is_stale(self) -> bool:
-        """Whether the owner cannot be at work any more."""
-        gone = self.host == os.uname().nodename and not _is_alive(self.pid)
-        return gone or self.age > STALE_SECONDS
+    def is_alive_elsewhere(self) -> bool:
+        """Whether it is a process of another machine with a recent heartbeat."""
+        return self.host != platform.node() and self.age <= STALE_SECONDS
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
 
 
 class Claim(NamedTuple):
-    """A claim that is ours."""
+    """A claim that this process holds."""
 
     path: Path
+    """The owner's file."""
     token: str
+    lock: FileLock
     notice: str
-    """Who it was taken over from, if from anybody."""
+    """The dead owner that it replaces; empty if there was none."""
 
 
 def claim_path(folder: Path, name: str) -> Path:
+    """The owner's file of a claim in a study's folder."""
     return folder / "claims" / f"{name}.json"
 
 
 def owner_of(folder: Path, name: str) -> Owner | None:
-    """Who holds the claim `name`, stale or not; None for nobody."""
+    """The owner of the claim `name`, alive or dead; None if nobody claims it."""
     path = claim_path(folder, name)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
         age = _file_clock(path.parent) - path.stat().st_mtime
-        return Owner(str(content["host"]), int(content["pid"]), str(content["token"]), age)
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return Owner(host=str(content["host"]), pid=int(content["pid"]), token=str(content["token"]), age=age)
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError):
-        # Torn by a crash between making and filling it: nobody's, once it is old.
-        return _unreadable_owner(path)
+        # The owner died between creating the file and writing it, or is about to write it.
+        return Owner(host="an unknown host", pid=0, token="", age=age)
 
 
 def live_owner(folder: Path, name: str) -> Owner | None:
-    """Who is at work under the claim `name`; None for nobody."""
+    """The owner that is working under the claim `name`; None if there is none."""
     owner = owner_of(folder, name)
-    return None if owner is None or owner.is_stale() else owner
+    if owner is None or owner.is_alive_elsewhere():
+        return owner
+    lock = _lock_of(folder, name)
+    try:
+        lock.acquire()
+    except Timeout:
+        return owner
+    lock.release()
+    return None
 
 
 def take(folder: Path, name: str) -> Claim | None:
-    """Claim `name`, taking over a stale claim; None where somebody is at work under it."""
+    """Claim `name`, also if its owner is dead; None if another process is working under it."""
     path = claim_path(folder, name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path.parent):
-        owner = owner_of(folder, name)
-        notice = ""
-        if owner is not None:
-            if not owner.is_stale():
-                return None
-            notice = f"{name}: taking over from {owner}, last heard of {owner.age:.0f} s ago"
-            path.rename(path.with_suffix(f".{secrets.token_hex(4)}.stale"))
-        token = secrets.token_hex(8)
-        try:
-            file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-        except FileExistsError:
-            return None
-        with os.fdopen(file, "w", encoding="utf-8") as stream:
-            json.dump({"host": os.uname().nodename, "pid": os.getpid(), "token": token}, stream)
-        for old in path.parent.glob(f"{path.stem}.*.stale"):
-            old.unlink(missing_ok=True)
-    return Claim(path, token, notice)
+    lock = _lock_of(folder, name)
+    try:
+        # `live_owner` of another process may hold the lock for a moment.
+        lock.acquire(timeout=0.5, poll_interval=0.02)
+    except Timeout:
+        return None
+    before, token = owner_of(folder, name), secrets.token_hex(8)
+    if (before is not None and before.is_alive_elsewhere()) or not _write_owner(path, token):
+        lock.release()
+        return None
+    notice = "" if before is None else f"{name}: replaces {before}, last seen {before.age:.0f} s ago"
+    return Claim(path=path, token=token, lock=lock, notice=notice)
 
 
 def release(claim: Claim) -> None:
-    """Give a claim back; nothing happens where it is no longer ours."""
-    with contextlib.suppress(FileNotFoundError), _locked(claim.path.parent):
-        if _is_ours(claim):
-            claim.path.unlink(missing_ok=True)
+    """Give up a claim; another process's claim to the same name stays."""
+    if _is_held(claim):
+        claim.path.unlink(missing_ok=True)
+    claim.lock.release()
 
 
 @contextmanager
-def kept(claim: Claim, runner_pid: int | None = None) -> Iterator[None]:
-    """Within this context a thread keeps the claim's heartbeat; the claim is given back at the end.
+def held(claim: Claim, runner_pid: int | None = None) -> Iterator[None]:
+    """Renew the claim's heartbeat within this context, in a thread, and release the claim at its end.
 
-    Where the claim has become another's, or the process `runner_pid` that started this one is gone, the process
-    sends itself SIGTERM, upon which training saves and stops.
+    If another machine has claimed the name, or the process `runner_pid` that started this one has ended, the process
+    sends itself SIGTERM, at which training saves and stops.
     """
     ended = threading.Event()
 
@@ -118,17 +126,14 @@ def kept(claim: Claim, runner_pid: int | None = None) -> Iterator[None]:
         since = HEARTBEAT_SECONDS
         while not ended.wait(POLL_SECONDS):
             since += POLL_SECONDS
-            if runner_pid is not None and os.getppid() != runner_pid:
+            lost = since >= HEARTBEAT_SECONDS and not _is_held(claim)
+            if lost or (runner_pid is not None and os.getppid() != runner_pid):
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
-            if since < HEARTBEAT_SECONDS:
-                continue
-            since = 0.0
-            if not _is_ours(claim):
-                os.kill(os.getpid(), signal.SIGTERM)
-                return
-            with contextlib.suppress(OSError):
-                os.utime(claim.path)
+            if since >= HEARTBEAT_SECONDS:
+                since = 0.0
+                with suppress(OSError):
+                    os.utime(claim.path)
 
     thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
     thread.start()
@@ -140,46 +145,33 @@ def kept(claim: Claim, runner_pid: int | None = None) -> Iterator[None]:
         release(claim)
 
 
-def _is_ours(claim: Claim) -> bool:
+def _lock_of(folder: Path, name: str) -> FileLock:
+    return FileLock(claim_path(folder, name).with_suffix(".lock"), timeout=0)
+
+
+def _write_owner(path: Path, token: str) -> bool:
+    """Name this process as the owner. False if another machine, whose file system has no locks, did so first."""
+    path.unlink(missing_ok=True)
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            json.dump({"host": platform.node(), "pid": os.getpid(), "token": token}, file)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _is_held(claim: Claim) -> bool:
     try:
         return bool(json.loads(claim.path.read_text(encoding="utf-8"))["token"] == claim.token)
     except FileNotFoundError:
         return False
     except (OSError, ValueError, KeyError, TypeError):
-        # The drive hiccups: the claim is not known to be another's.
+        # The drive does not respond: it is not known that another process has claimed the name.
         return True
-
-
-def _unreadable_owner(path: Path) -> Owner | None:
-    try:
-        return Owner("an unknown host", 0, "", _file_clock(path.parent) - path.stat().st_mtime)
-    except FileNotFoundError:
-        return None
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _file_clock(folder: Path) -> float:
-    """Now, as the folder's file system has it, which need not be this machine's clock."""
-    mark = folder / f".clock-{os.uname().nodename}-{os.getpid()}-{threading.get_ident()}"
+    """The present time by the clock of the folder's file system, which may differ from this machine's."""
+    mark = folder / ".clock"
     mark.touch()
-    try:
-        return mark.stat().st_mtime
-    finally:
-        mark.unlink(missing_ok=True)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the one lock of a folder of claims."""
-    with (folder / ".lock").open("a", encoding="utf-8") as file:
-        fcntl.lockf(file, fcntl.LOCK_EX)
-        yield
+    return mark.stat().st_mtime

@@ -1,4 +1,4 @@
-"""`--dry-run`: what a study would run, and for how long, from a few steps that are really trained."""
+"""`--dry-run`: the cells of a study, and an estimate of their duration from a few steps that are actually trained."""
 
 import contextlib
 import io
@@ -22,18 +22,18 @@ from retinanet.training.engine import train
 from retinanet.training.optim import build_plan
 
 STEPS, WARM_STEPS = 12, 4
-"""Steps that are trained, and how many of them, the slower first ones, do not count."""
+"""Steps that are trained, and the number of slower first ones that are not counted."""
 IMAGES = 32
 """Validation images that are evaluated."""
 
 
 class Pace(NamedTuple):
-    """What was measured on this machine."""
+    """Speed measured on this machine."""
 
     step: float
-    """Seconds of a training step, waiting for data included."""
+    """Seconds per training step, including waiting for data."""
     image: float
-    """Seconds to evaluate an image."""
+    """Seconds per evaluated image."""
 
 
 class Estimate(NamedTuple):
@@ -45,6 +45,7 @@ class Estimate(NamedTuple):
     steps: int
 
     def total(self) -> float:
+        """Seconds of training and evaluation."""
         return self.training + self.evaluation
 
 
@@ -59,13 +60,13 @@ def measure(study: Study, folder: Path) -> Pace:
     data = arm.config.data
     images = min(IMAGES, count_images(Path(data.root, data.val_annotations), data.limit))
     step = arm.config.schedule.batch_size / statistics.median(speeds[WARM_STEPS:])
-    return Pace(step, evaluation["clock"]["seconds"] / images)
+    return Pace(step=step, image=evaluation["clock"]["seconds"] / images)
 
 
 def build_short_config(config: Config, seed: int) -> Config:
     """The config with STEPS steps, one evaluation of at most IMAGES images, and every step in the log."""
     schedule, data = config.schedule, config.data
-    # Enough training images for every batch to be another, as in the real run.
+    # Enough training images for every batch to differ, as in the real run.
     limit = min(data.limit or math.inf, max(IMAGES, STEPS * schedule.batch_size))
     factor = schedule.batch_size / schedule.reference_batch
     short = {"iterations": max(1, round(STEPS * factor)), "epochs": None, "milestones": (), "early_stop": None}
@@ -91,9 +92,9 @@ def estimate(study: Study, pace: Pace) -> Estimate:
     steps = build_plan(schedule, train_images).total_steps
     every = config.eval.every * (train_images / schedule.batch_size if config.eval.unit == "epochs" else 1.0)
     evaluations = math.ceil(steps / every) if every > 0 else 1
-    # Where test is val, the last evaluation of training serves.
+    # If test is val, the last evaluation of training is used.
     evaluated = evaluations * val_images + test_images * (study.test != (data.val_annotations, data.val_images))
-    return Estimate(steps * pace.step, evaluated * pace.image, steps)
+    return Estimate(training=steps * pace.step, evaluation=evaluated * pace.image, steps=steps)
 
 
 def count_images(annotations: Path, limit: int | None) -> int:
@@ -102,11 +103,11 @@ def count_images(annotations: Path, limit: int | None) -> int:
     try:
         return min(len(content["images"]), limit or len(content["images"]))
     except (TypeError, KeyError) as error:
-        raise DataError(f"{annotations}: has no list `images`, so it is no COCO file.") from error
+        raise DataError(f"{annotations}: has no list `images`, so it is not a COCO file; check the path.") from error
 
 
 def show_cells(study: Study, records: dict[str, CellRecord]) -> None:
-    """The cells in order, with how far each is, and what each arm changes."""
+    """Print the cells in order with their status, and the settings that each arm changes."""
     console = Console()
     table = Table(title=study.title, title_justify="left")
     for column in ("cell", "name", "arm", "lr", "seed", "state"):
@@ -123,7 +124,7 @@ def show_cells(study: Study, records: dict[str, CellRecord]) -> None:
 
 
 def show_estimate(study: Study, records: dict[str, CellRecord], slots: int) -> None:
-    """Hours of what is not finished yet, from a measurement that takes about a minute."""
+    """Print the hours that the unfinished cells will take, from a measurement of about a minute."""
     left = sum(not is_finished(study, cell, records) for cell in list_cells(study))
     if left == 0:
         print("every cell is finished")
@@ -135,10 +136,10 @@ def show_estimate(study: Study, records: dict[str, CellRecord], slots: int) -> N
     hours = rounds * one.total() / 3600
     length = f"{hours:.2f} hours" if hours > 0.2 else f"{60 * hours:.1f} min"
     print(
-        f"measured on arm {study.reference}: {pace.step:.3f} s a step (median of {STEPS - WARM_STEPS} after "
-        f"{WARM_STEPS}), {pace.image:.3f} s an evaluated image\n"
+        f"measured on arm {study.reference}: {pace.step:.3f} s per step (median of {STEPS - WARM_STEPS} after "
+        f"{WARM_STEPS}), {pace.image:.3f} s per evaluated image\n"
         f"one cell: {one.steps} steps {one.training / 60:.1f} min + evaluation {one.evaluation / 60:.1f} min\n"
         f"{left} cells to run, {slots} at a time: about {length}\n"
-        "contains: steps with data loading, and all evaluations; not: starting processes (some seconds a cell), "
-        "saving, slower steps of other arms or of several cells beside each other"
+        "included: steps with data loading, all evaluations; not included: starting processes (some seconds per cell), "
+        "saving, slower steps of other arms or of several cells at a time"
     )

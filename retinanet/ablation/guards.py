@@ -1,44 +1,26 @@
-"""What makes a comparison unfair, or easy to misread: differences between arms, and warnings for the reader."""
+"""Checks of a comparison: differences between arms that make it unfair, and warnings against misreading it."""
 
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from retinanet.config.flat import differing
 from retinanet.config.load import config_to_dict
 from retinanet.config.schema import Config
 
 FEW_SEEDS = 3
 HIGH_PRIOR = 0.1
-ABSENT = "(absent)"
 
 
 class Splits(NamedTuple):
-    """Annotation files that numbers come from."""
+    """Annotation files on which numbers are measured."""
 
     selection: Path
     test: Path
 
     def overlap(self) -> bool:
+        """Whether both are the same file."""
         return self.selection.resolve() == self.test.resolve()
-
-
-def flat(config: Config) -> dict[str, Any]:
-    """Dotted key -> value of every key of a config."""
-    return dict(_flat(config_to_dict(config), ""))
-
-
-def _flat(section: dict[str, Any], prefix: str) -> list[tuple[str, Any]]:
-    rows: list[tuple[str, Any]] = []
-    for key, value in section.items():
-        rows += _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, value)]
-    return rows
-
-
-def differing_keys(first: Config, second: Config) -> list[str]:
-    """Dotted keys that two configs give different values, or that only one has."""
-    one, other = flat(first), flat(second)
-    keys = list(dict.fromkeys([*one, *other]))
-    return [key for key in keys if one.get(key, ABSENT) != other.get(key, ABSENT)]
 
 
 def is_under(key: str, prefixes: tuple[str, ...]) -> bool:
@@ -47,14 +29,15 @@ def is_under(key: str, prefixes: tuple[str, ...]) -> bool:
 
 
 def unfair_differences(reference: Config, arm: Config, may_differ: tuple[str, ...]) -> list[str]:
-    """Keys in which an arm differs from the reference without the study saying so."""
-    return [key for key in differing_keys(reference, arm) if not is_under(key, may_differ)]
+    """Dotted keys in which an arm differs from the reference and that are not under `may_differ`."""
+    keys = differing(config_to_dict(reference), config_to_dict(arm))
+    return [key for key in keys if not is_under(key, may_differ)]
 
 
 def study_warnings(
     arms: dict[str, Config], seeds: tuple[int, ...], lr_values: tuple[float, ...], splits: Splits
 ) -> tuple[str, ...]:
-    """What a reader of this study must know, in sentences.
+    """Warnings for readers of this study, one sentence each.
 
     arms: name -> config; lr_values: the grid, empty under the rule `same`; splits: selection and test annotations.
     """
@@ -62,31 +45,33 @@ def study_warnings(
     for name, config in arms.items():
         warnings += [f"arm {name}: {text}" for text in _arm_warnings(config)]
     if len(seeds) < FEW_SEEDS:
-        warnings.append(f"{len(seeds)} seed{'s' * (len(seeds) > 1)}: spread over seeds is hardly known; use 3 or more")
+        warnings.append(
+            f"{len(seeds)} seed{'s' * (len(seeds) > 1)}: the spread over seeds is poorly known; use 3 or more"
+        )
     if splits.overlap() and not lr_values:
         warnings.append(
             f"the test split is the config's own val split ({splits.test.name}): no training and no choice of this "
-            "study looks at it, but the base's settings may have been tuned on it"
+            "study uses it, but the base's settings may have been tuned on it"
         )
     warnings += _milestone_warnings(next(iter(arms.values())))
     return tuple(warnings)
 
 
 def _arm_warnings(config: Config) -> list[str]:
-    loss = flat(config)
-    kind, alpha = loss["loss.classification.kind"], loss.get("loss.classification.alpha")
-    gamma = loss.get("loss.classification.gamma") if kind == "focal" else 0.0
+    loss = config_to_dict(config)["loss"]["classification"]
+    kind, alpha = loss["kind"], loss.get("alpha")
+    gamma = loss.get("gamma") if kind == "focal" else 0.0
     warnings = []
     if kind in ("focal", "balanced_cross_entropy") and gamma == 0 and isinstance(alpha, float) and alpha == 0.25:
         warnings.append(
             f"{'gamma 0 with ' * (kind == 'focal')}alpha 0.25 is not plain cross entropy but the paper's 10.8 AP row "
-            "(Table 1a): it weighs the many negatives three times as much as positives. The paper's fair baseline is "
+            "(Table 1a): it weights the many negatives three times as much as positives. The paper's fair baseline is "
             "alpha 0.75"
         )
     if config.model.head.prior >= HIGH_PRIOR:
         warnings.append(
-            f"model.head.prior is {config.model.head.prior:g}, so the prior of section 4.1 (0.01) is as good as off: "
-            "early steps are swamped by negatives, and cross entropy is expected to diverge"
+            f"model.head.prior is {config.model.head.prior:g}, so the prior of section 4.1 (0.01) is all but disabled: "
+            "negatives dominate early steps, and cross entropy is expected to diverge"
         )
     return warnings
 

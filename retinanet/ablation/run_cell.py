@@ -1,7 +1,8 @@
-"""One cell in this process: train, or go on training, then measure the final weights on the test split."""
+"""One cell in this process: start or continue its training, then measure the final weights on the test split."""
 
 import json
 import os
+import platform
 import shutil
 from pathlib import Path
 from types import TracebackType
@@ -11,12 +12,9 @@ import torch
 
 from retinanet import distributed
 from retinanet.ablation.cells import (
-    DIVERGED,
-    DONE,
-    FAILED,
-    TUNED,
     Cell,
     CellRecord,
+    CellStatus,
     build_cell_config,
     cell_folder,
     find_cell,
@@ -28,7 +26,7 @@ from retinanet.ablation.cells import (
     record_path,
     write_record,
 )
-from retinanet.ablation.claims import Claim, kept, owner_of, take
+from retinanet.ablation.claims import Claim, held, owner_of, take
 from retinanet.ablation.study import Study
 from retinanet.diagnostics.evaluate import evaluate_checkpoint
 from retinanet.errors import ConfigError, Interrupted, NumericalError, ResourceError, judge
@@ -38,7 +36,7 @@ from retinanet.scoring.eval_file import read_eval_file
 from retinanet.training.engine import train
 
 RUNNER_VARIABLE = "RETINANET_ABLATION_RUNNER"
-"""Environment variable with the process id of the runner, which a cell does not outlive."""
+"""Environment variable with the process id of the runner; the cell stops when that process ends."""
 
 
 class CellTaken(ResourceError):
@@ -48,11 +46,11 @@ class CellTaken(ResourceError):
 
 
 def run_cell(study: Study, name_or_index: str) -> None:
-    """Train and measure one cell unless it is finished; its record says how it ended.
+    """Train and measure one cell unless it is finished, and record the outcome.
 
     The folder must have been prepared. Under torchrun every rank calls this. A loss that is no longer finite is a
-    result (`diverged`) and raises nothing. Raises ConfigError for a cell whose learning rate is not chosen yet,
-    CellTaken for one that another process is running, and whatever training raises, after recording it.
+    result (`diverged`) and raises nothing. Raises ConfigError for a cell whose learning rate is not selected yet,
+    CellTaken for one that another process is running, and the errors of training, after recording them.
     """
     cells = list_cells(study)
     cell = find_cell(cells, name_or_index)
@@ -62,28 +60,30 @@ def run_cell(study: Study, name_or_index: str) -> None:
         return
     lr = lr_of(study, cell, records)
     if lr is None:
-        waited = [other.name for other in cells if other.tuning and other.arm.name == cell.arm.name]
-        raise ConfigError(f"--cell {cell.name}: run the cells that choose its learning rate first: {', '.join(waited)}")
+        tuning = [other.name for other in cells if other.tuning and other.arm.name == cell.arm.name]
+        raise ConfigError(f"--cell {cell.name}: first run the cells that select its learning rate: {', '.join(tuning)}")
     if not distributed.read_ranks().is_main:
         train_and_measure(study, cell, lr)
         return
     claim = take(study.folder, cell.name)
     if claim is None:
-        raise CellTaken(f"cell {cell.name} is being run by {owner_of(study.folder, cell.name)}; let it finish.")
+        raise CellTaken(
+            f"cell {cell.name} is being run by {owner_of(study.folder, cell.name)}; wait until it has finished."
+        )
     run_claimed(study, cell, lr, claim)
 
 
 def run_claimed(study: Study, cell: Cell, lr: float, claim: Claim) -> None:
-    """`train_and_measure` and its record, under a claim."""
+    """`train_and_measure` under a claim, with its record."""
     if claim.notice:
         print(claim.notice, flush=True)
     runner = os.environ.get(RUNNER_VARIABLE)
-    with kept(claim, int(runner) if runner else None):
+    with held(claim, int(runner) if runner else None):
         earlier = read_record(study.folder, cell.name)
-        if earlier is not None and earlier.status in (DONE, DIVERGED):
+        if earlier is not None and earlier.status in (CellStatus.DONE, CellStatus.DIVERGED):
             return
-        if earlier is not None and earlier.status == FAILED:
-            # Whatever becomes of this attempt, the old message is no longer true.
+        if earlier is not None and earlier.status == CellStatus.FAILED:
+            # The old message no longer holds, however this attempt ends.
             record_path(study.folder, cell.name).unlink()
         with _Recorder(study, cell, lr):
             outcome = train_and_measure(study, cell, lr)
@@ -95,13 +95,13 @@ def run_claimed(study: Study, cell: Cell, lr: float, claim: Claim) -> None:
 class Outcome(NamedTuple):
     """How a cell ended."""
 
-    status: str
+    status: CellStatus
     message: str = ""
     test_metrics: dict[str, float] = {}  # noqa: RUF012 - a NamedTuple's default, never changed
 
 
 class _Recorder:
-    """Writes a failed cell's record when an error leaves the block; an interruption is none."""
+    """Writes the record of a failed cell if an error leaves the block; interruptions are not recorded."""
 
     def __init__(self, study: Study, cell: Cell, lr: float) -> None:
         self.study, self.cell, self.lr = study, cell, lr
@@ -115,30 +115,32 @@ class _Recorder:
         if error is None or isinstance(error, Interrupted | KeyboardInterrupt | SystemExit | GeneratorExit):
             return
         verdict = judge(error)
-        message = f"{type(error).__name__}: {error}" if verdict.ours else verdict.message.removeprefix("error: ")
-        write_record(self.study.folder, build_record(self.study, self.cell, self.lr, Outcome(FAILED, message)))
+        message = f"{type(error).__name__}: {error}" if verdict.is_bug else verdict.message.removeprefix("error: ")
+        write_record(
+            self.study.folder, build_record(self.study, self.cell, self.lr, Outcome(CellStatus.FAILED, message))
+        )
 
 
 def train_and_measure(study: Study, cell: Cell, lr: float) -> Outcome:
-    """Train to the end and measure on test; a tuning cell is measured by the run after the one that trained it."""
+    """Train to the end and measure on test; a tuning cell that is selected is measured by a second call."""
     folder = cell_folder(study, cell)
     record = read_record(study.folder, cell.name)
-    if record is None or record.status != TUNED:
+    if record is None or record.status != CellStatus.TUNED:
         started = (folder / "config.yaml").exists() or (folder / "checkpoints" / "last.pt").exists()
         try:
             train(build_cell_config(cell, lr), folder, resume=started)
         except NumericalError as error:
             distributed.stop()
-            return Outcome(DIVERGED, str(error))
+            return Outcome(CellStatus.DIVERGED, str(error))
         if cell.tuning:
-            return Outcome(TUNED)
-    return Outcome(DONE, test_metrics=measure_on_test(study, folder))
+            return Outcome(CellStatus.TUNED)
+    return Outcome(CellStatus.DONE, test_metrics=measure_on_test(study, folder))
 
 
 def measure_on_test(study: Study, folder: Path) -> dict[str, float]:
-    """COCO numbers of the final weights (checkpoints/last.pt; its moving average where there is one) on test.
+    """COCO metrics (0..1) of the final weights (checkpoints/last.pt; its moving average if there is one) on test.
 
-    Writes test/eval.json and test/detections.json. Returns nothing on other ranks than the main one.
+    Writes test/eval.json and test/detections.json. Returns an empty dict on ranks other than the main one.
     """
     test, data, ranks = folder / "test", study.base.data, distributed.read_ranks()
     if ranks.world_size == 1 and study.test == (data.val_annotations, data.val_images) and _best_is_last(folder):
@@ -156,14 +158,14 @@ def measure_on_test(study: Study, folder: Path) -> dict[str, float]:
 
 
 def _best_is_last(folder: Path) -> bool:
-    """Whether eval.json, which is the best evaluation's, is that of the final weights."""
+    """Whether eval.json, that of the best evaluation, is of the final weights."""
     evaluated = folder / "eval.json"
     last_step = read_rows(folder / FILE_NAME)[-1]["step"]
     return evaluated.exists() and bool(read_eval_file(evaluated)["step"] == last_step)
 
 
 def build_record(study: Study, cell: Cell, lr: float, outcome: Outcome) -> CellRecord:
-    """The outcome with what metrics.jsonl and this machine say of the cell."""
+    """The outcome with the cell's numbers from metrics.jsonl and a description of this machine."""
     metrics = cell_folder(study, cell) / FILE_NAME
     rows = read_rows(metrics) if metrics.exists() else []
     evaluations = [row for row in rows if row["kind"] == "eval"]
@@ -184,14 +186,14 @@ def build_record(study: Study, cell: Cell, lr: float, outcome: Outcome) -> CellR
         test_metrics=outcome.test_metrics,
         test_annotations=study.test[0],
         test_images=study.test[1],
-        host=os.uname().nodename,
+        host=platform.node(),
         device=torch.cuda.get_device_name() if cuda else "cpu",
         torch=str(torch.__version__),
     )
 
 
 def training_seconds(rows: list[dict[str, Any]], batch_size: int) -> float:
-    """Time that the steps of metrics.jsonl's training rows took, each row standing for those since the one before."""
+    """Time of the training steps from metrics.jsonl's rows, each of which stands for the steps since the one before."""
     seconds, before = 0.0, 0
     for row in rows:
         speed = row["clock"].get("images_per_second")

@@ -1,4 +1,4 @@
-"""What a person sees of a running study: a line for each cell that starts and ends, and how far the others are."""
+"""Console output of a running study: a line for each cell that starts or ends, and the progress of the others."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -13,43 +13,46 @@ from retinanet.display.console import format_ap, format_seconds
 from retinanet.display.progress import LiveLines
 
 LINE_SECONDS = 60.0
-"""Least time between progress lines where standard output is no terminal."""
+"""Minimum time between progress lines if standard output is no terminal."""
 TAIL_BYTES = 8192
+"""Part of metrics.jsonl that is read for its last row."""
 
 
 class CellProgress(NamedTuple):
-    """How far a running cell is."""
+    """Progress of a running cell."""
 
     name: str
-    step: int
-    total: int
-    seconds_left: float | None
+    step: int = 0
+    """0: no step is logged yet."""
+    total: int = 0
+    seconds_left: float | None = None
 
 
 def read_progress(name: str, metrics: Path, total_at: Callable[[int, float], int]) -> CellProgress:
-    """The last training row of a metrics.jsonl, without reading the whole file.
+    """Progress from the last training row of a metrics.jsonl, without reading the whole file.
 
-    total_at: (step, epoch) of a row -> steps in all.
+    total_at: (step, epoch) of a row -> total number of steps.
     """
     try:
         with metrics.open("rb") as file:
             file.seek(max(0, metrics.stat().st_size - TAIL_BYTES))
             lines = file.read().split(b"\n")
     except FileNotFoundError:
-        return CellProgress(name, 0, 0, None)
+        return CellProgress(name)
     for line in reversed(lines):
         try:
             row = json.loads(line)
         except ValueError:
             continue
         if isinstance(row, dict) and row.get("kind") == "train":
-            step = int(row["step"])
-            return CellProgress(name, step, total_at(step, float(row["epoch"])), row["clock"].get("seconds_left"))
-    return CellProgress(name, 0, 0, None)
+            step, seconds_left = int(row["step"]), row["clock"].get("seconds_left")
+            total = total_at(step, float(row["epoch"]))
+            return CellProgress(name=name, step=step, total=total, seconds_left=seconds_left)
+    return CellProgress(name)
 
 
 class RunnerConsole:
-    """Lines on standard output, with a live part below them on a terminal. A context manager."""
+    """Lines on standard output, with live lines below them on a terminal. A context manager."""
 
     def __init__(self, cells: int) -> None:
         self._cells = cells
@@ -62,11 +65,11 @@ class RunnerConsole:
         self._lines.close(erase=True)
 
     def say(self, text: str) -> None:
-        """Leave a line."""
+        """Print a permanent line."""
         self._lines.say(text)
 
     def ended(self, record: CellRecord, finished: int, wall: float) -> None:
-        """A line for a cell that has ended."""
+        """Print a line for a cell that has ended."""
         if record.test_metrics:
             what = f"AP {format_ap(record.test_metrics.get('AP'))}  AP50 {format_ap(record.test_metrics.get('AP50'))}"
         elif record.val_metrics:
@@ -77,7 +80,7 @@ class RunnerConsole:
         self.say(f"{count} {record.cell:<32} {record.status:<8} {what}  {format_seconds(wall)}")
 
     def progress(self, running: Sequence[CellProgress], finished: int, seconds_left: float | None) -> None:
-        """How far everything is; on no terminal at most once in LINE_SECONDS."""
+        """Show the progress of the study; if there is no terminal, at most once in LINE_SECONDS."""
         left = f"{finished}/{self._cells} cells finished, about {format_seconds(seconds_left)} left"
         cells = [
             f"{cell.name}: step {cell.step}/{cell.total}, {format_seconds(cell.seconds_left)} left"

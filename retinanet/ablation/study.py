@@ -6,15 +6,20 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from retinanet.ablation.guards import Splits, flat, is_under, unfair_differences
-from retinanet.ablation.study_file import Places, ShapesKeys, SplitKeys, StudyKeys, leaves, near_or_all, read_study_file
+from retinanet.ablation.guards import Splits, is_under, unfair_differences
+from retinanet.ablation.study_file import ShapesKeys, SplitKeys, StudyKeys, read_study_file
 from retinanet.config.dump import dump_config
-from retinanet.config.load import config_name, load_config, with_overrides
+from retinanet.config.faults import suggest_name
+from retinanet.config.flat import flat, leaves
+from retinanet.config.load import config_name, config_to_dict, load_config, with_values
+from retinanet.config.origins import InvalidConfig, LocatedError, Origin, located, nearest_origin, raise_located
 from retinanet.config.schema import Config
-from retinanet.errors import ConfigError, list_errors
+from retinanet.errors import ConfigError
 
 NOT_FOR_ARMS = ("seed", "output", "schedule.iterations", "schedule.epochs")
 """Keys that the study itself sets, the same for all arms."""
+
+Origins = dict[str, Origin]
 
 
 class Arm(NamedTuple):
@@ -31,7 +36,7 @@ class Arm(NamedTuple):
 
 
 class Study(NamedTuple):
-    """Everything that a study file says, resolved."""
+    """Everything in a study file, resolved."""
 
     title: str
     note: str
@@ -50,11 +55,12 @@ class Study(NamedTuple):
     """The data to generate in data.root; None: the data is the user's."""
 
     def splits(self) -> Splits:
+        """The annotation files of both splits."""
         data = self.base.data
         return Splits(Path(data.root) / data.val_annotations, Path(data.root) / self.test[0])
 
 
-class _ArmText(NamedTuple):
+class _WrittenArm(NamedTuple):
     """An arm as written, before its config is resolved."""
 
     name: str
@@ -64,27 +70,31 @@ class _ArmText(NamedTuple):
     path: str
     """Dotted path of the arm in the study file."""
 
+    def section(self) -> str:
+        """Dotted path of its overrides."""
+        return "grid" if self.path == "grid" else f"{self.path}.overrides"
+
 
 def load_study(path: Path, overrides: list[str] | None = None) -> Study:
     """The study of a file; `key=value` words in `overrides` change the base, `output=` the study's folder.
 
-    Raises ConfigError naming every error with its file and line; OSError where the file cannot be read.
+    Raises ConfigError naming every error with its file and line; OSError if the file cannot be read.
     """
     if not path.is_file():
         raise ConfigError(f"there is no study {path}; the studies that ship are in configs/ablations/")
-    keys, places, errors = read_study_file(path)
+    title = f"cannot use the study {path}"
+    keys, origins, errors = read_study_file(path)
     if keys is None:
-        raise ConfigError(list_errors(f"cannot use the study {path}", errors))
+        raise InvalidConfig(title, errors)
     words = overrides or []
     outputs = [word.partition("=")[2].strip() for word in words if word.partition("=")[0].strip() == "output"]
     words = [word for word in words if word.partition("=")[0].strip() != "output"]
-    base, errors = _resolve_base(keys, places, words)
+    base, errors = _resolve_base(path, keys, origins, words)
     if base is None:
-        raise ConfigError(list_errors(f"cannot use the study {path}", errors))
-    written = _arm_texts(keys)
-    arms, wrong = _resolve_arms(written, base, places)
-    errors += wrong + _name_errors(keys, written, places) + _seed_errors(keys, base, places)
-    values = tuple(sorted(set(keys.lr.values)))
+        raise InvalidConfig(title, errors)
+    written = _written_arms(keys)
+    arms, wrong = _resolve_arms(written, base, origins)
+    errors += wrong + _name_errors(keys, written, origins) + _selection_errors(keys, base, origins)
     study = Study(
         title=keys.title or config_name(path),
         note=keys.note,
@@ -92,7 +102,7 @@ def load_study(path: Path, overrides: list[str] | None = None) -> Study:
         base=base,
         arms=tuple(arms),
         seeds=tuple(keys.seeds),
-        lr_values=values,
+        lr_values=tuple(sorted(set(keys.lr.values))),
         test=_test_split(keys.test, base),
         may_differ=tuple(keys.may_differ),
         jobs=keys.jobs,
@@ -100,9 +110,8 @@ def load_study(path: Path, overrides: list[str] | None = None) -> Study:
         shapes=keys.shapes,
     )
     if not wrong:
-        errors += _fairness_errors(study, written, places)
-    if errors:
-        raise ConfigError(list_errors(f"cannot use the study {path}", list(dict.fromkeys(errors))))
+        errors += _fairness_errors(study, written, origins)
+    raise_located(errors, title)
     return study
 
 
@@ -144,62 +153,61 @@ def override_lines(overrides: tuple[tuple[str, Any], ...]) -> tuple[str, ...]:
 
 
 def _flow(value: Any) -> str:
-    """A value in JSON, which the strict YAML reader takes."""
+    """A value in JSON, which the strict YAML reader accepts."""
     return json.dumps(value, ensure_ascii=False)
 
 
-def _word(key: str, value: Any) -> str:
-    return f"{key}={_flow(value)}"
-
-
-def _resolve_base(keys: StudyKeys, places: Places, words: list[str]) -> tuple[Config | None, list[str]]:
-    """The config that all arms start from, or its errors."""
-    written = leaves(keys.overrides)
-    errors = _twice(written, "overrides", places)
+def _resolve_base(
+    file: Path, keys: StudyKeys, origins: Origins, words: list[str]
+) -> tuple[Config | None, list[LocatedError]]:
+    """The config that all arms start from (None if it has errors of its own), and the errors."""
+    written = list(leaves(keys.overrides))
+    errors = _repeated_keys(written, "overrides", origins)
     for word in words:
         if word.partition("=")[0].strip() in ("seed", "seeds"):
-            errors.append(f"override {word!r}: the study sets the seeds; change `seeds` in {places.source}")
+            override = Origin(f"override {word!r}")
+            errors.append(located(override, f"the study sets the seeds; change `seeds` in {file}"))
     words = [word for word in words if word.partition("=")[0].strip() not in ("seed", "seeds")]
-    for key in ("seed", "output"):
+    for key, instead in (("seed", "seeds"), ("output", "output, at the top of the study")):
         if any(name == key for name, _ in written):
-            instead = "seeds" if key == "seed" else "output, at the top of the study"
-            errors.append(f"{places.of(f'overrides.{key}')}: overrides.{key}: the study sets it; use {instead}")
-    budget = [] if keys.budget is None else [(k, v) for k, v in keys.budget.model_dump().items() if v is not None]
-    where = {_word(key, value): places.of(f"overrides.{key}") for key, value in written}
-    where |= {_word(f"schedule.{key}", value): places.of(f"budget.{key}") for key, value in budget}
+            place = nearest_origin(f"overrides.{key}", origins)
+            errors.append(located(place, f"overrides.{key}: the study sets it; use {instead}"))
+    budget = {} if keys.budget is None else keys.budget.model_dump(exclude_none=True)
+    values = dict(written) | {f"schedule.{key}": value for key, value in budget.items()}
+    places = {key: nearest_origin(f"overrides.{key}", origins) for key, _ in written}
+    places |= {f"schedule.{key}": nearest_origin(f"budget.{key}", origins) for key in budget}
     try:
         if keys.base is None:
-            return with_overrides(Config(), [*where, *words]), errors
-        path = places.source.parent / keys.base
+            return with_values(Config(), values, origins=places, overrides=words), errors
+        path = file.parent / keys.base
         if not path.is_file():
-            return None, [*errors, f"{places.of('base')}: base: there is no config {path}"]
-        return load_config(path, [*where, *words]), errors
-    except ConfigError as error:
-        return None, errors + _lines_of(error, where)
+            errors.append(located(nearest_origin("base", origins), f"base: there is no config {path}"))
+            return None, errors
+        return load_config(path, words, values=values, origins=places), errors
+    except InvalidConfig as error:
+        return None, errors + error.errors
 
 
-def _lines_of(error: ConfigError, where: dict[str, str], prefix: str = "") -> list[str]:
-    """Errors of a config, one each, with `override 'key=value'` replaced by the line of the study."""
-    text = str(error)
-    for word, place in where.items():
-        text = text.replace(f"override {word!r}: ", f"{place}: {prefix}")
-    lines = [line.removeprefix("  - ") for line in text.splitlines()]
-    return lines[1:] or lines
-
-
-def _arm_texts(keys: StudyKeys) -> list[_ArmText]:
+def _written_arms(keys: StudyKeys) -> list[_WrittenArm]:
     """The arms as written, or those that a grid spans."""
     if keys.arms:
         return [
-            _ArmText(arm.name, leaves(arm.overrides), {str(k): v for k, v in arm.paper.items()}, arm.note, f"arms.{i}")
-            for i, arm in enumerate(keys.arms)
+            _WrittenArm(
+                name=arm.name,
+                overrides=list(leaves(arm.overrides)),
+                paper={str(name): value for name, value in arm.paper.items()},
+                note=arm.note,
+                path=f"arms.{index}",
+            )
+            for index, arm in enumerate(keys.arms)
         ]
     arms = []
     for index, values in enumerate(itertools.product(*keys.grid.values())):
         overrides = list(zip(keys.grid, values, strict=True))
         name = ", ".join(f"{key.rpartition('.')[2]} {_plain(value)}" for key, value in overrides)
         paper = keys.paper[index] if index < len(keys.paper) else None
-        arms.append(_ArmText(name, overrides, {} if paper is None else {"AP": paper}, "", "grid"))
+        paper_numbers = {} if paper is None else {"AP": paper}
+        arms.append(_WrittenArm(name=name, overrides=overrides, paper=paper_numbers, note="", path="grid"))
     return arms
 
 
@@ -207,79 +215,84 @@ def _plain(value: Any) -> str:
     return value if isinstance(value, str) else _flow(value)
 
 
-def _resolve_arms(written: list[_ArmText], base: Config, places: Places) -> tuple[list[Arm], list[str]]:
+def _resolve_arms(written: list[_WrittenArm], base: Config, origins: Origins) -> tuple[list[Arm], list[LocatedError]]:
     arms: list[Arm] = []
-    errors: list[str] = []
+    errors: list[LocatedError] = []
     for arm in written:
-        section = "grid" if arm.path == "grid" else f"{arm.path}.overrides"
-        errors += _twice(arm.overrides, section, places)
-        where = {_word(key, value): places.of(f"{section}.{key}") for key, value in arm.overrides}
+        errors += _repeated_keys(arm.overrides, arm.section(), origins)
+        places = {key: nearest_origin(f"{arm.section()}.{key}", origins) for key, _ in arm.overrides}
         try:
-            config = with_overrides(base, list(where))
-        except ConfigError as error:
-            errors += _lines_of(error, where, f"arm {arm.name}: ")
+            config = with_values(base, dict(arm.overrides), origins=places)
+        except InvalidConfig as error:
+            errors += [located(one.origin, f"arm {arm.name}: {one.message}") for one in error.errors]
             continue
-        arms.append(Arm(arm.name, slug_of(arm.name), config, tuple(arm.overrides), arm.paper, arm.note))
+        arms.append(
+            Arm(
+                name=arm.name,
+                slug=slug_of(arm.name),
+                config=config,
+                overrides=tuple(arm.overrides),
+                paper=arm.paper,
+                note=arm.note,
+            )
+        )
     return arms, errors
 
 
-def _twice(overrides: list[tuple[str, Any]], section: str, places: Places) -> list[str]:
+def _repeated_keys(overrides: list[tuple[str, Any]], section: str, origins: Origins) -> list[LocatedError]:
     names = [key for key, _ in overrides]
     return [
-        f"{places.of(f'{section}.{key}')}: {section}.{key}: given twice, nested and with dots: keep one"
+        located(
+            nearest_origin(f"{section}.{key}", origins),
+            f"{section}.{key}: given twice, nested and with dots: keep one",
+        )
         for key in dict.fromkeys(names)
         if names.count(key) > 1
     ]
 
 
-def _name_errors(keys: StudyKeys, written: list[_ArmText], places: Places) -> list[str]:
+def _name_errors(keys: StudyKeys, written: list[_WrittenArm], origins: Origins) -> list[LocatedError]:
+    """Arms that would share their files, a reference that is no arm, and a paper's numbers that do not fit a grid."""
     errors = []
     names: dict[str, str] = {}
     for arm in written:
         slug = slug_of(arm.name).lower()
         if slug in names:
-            errors.append(
-                f"{places.of(arm.path + '.name')}: arm {arm.name}: "
-                + (
-                    "the name is given twice"
-                    if arm.name == names[slug]
-                    else f"its files would be those of arm {names[slug]}"
-                )
-                + "; give it another one"
-            )
+            first = names[slug]
+            why = "the name is given twice" if arm.name == first else f"its files would be those of arm {first}"
+            place = nearest_origin(f"{arm.path}.name", origins)
+            errors.append(located(place, f"arm {arm.name}: {why}; give it another name"))
         names.setdefault(slug, arm.name)
     known = [arm.name for arm in written]
     if keys.reference not in known:
-        place = places.of("reference")
-        errors.append(f"{place}: reference: no arm {keys.reference!r}; {near_or_all(keys.reference, known)}")
+        message = f"reference: no arm {keys.reference!r}; {suggest_name(keys.reference, known)}"
+        errors.append(located(nearest_origin("reference", origins), message))
     if keys.grid and keys.paper and len(keys.paper) != len(written):
-        place = places.of("paper")
-        errors.append(f"{place}: paper: the grid has {len(written)} combinations, got {len(keys.paper)} values")
+        message = f"paper: the grid has {len(written)} combinations, got {len(keys.paper)} values"
+        errors.append(located(nearest_origin("paper", origins), message))
     return errors
 
 
-def _seed_errors(keys: StudyKeys, base: Config, places: Places) -> list[str]:
-    """Keys that would give arms another length, or choose on the test split."""
+def _selection_errors(keys: StudyKeys, base: Config, origins: Origins) -> list[LocatedError]:
+    """Keys that would give arms different lengths, or select on the test split."""
     errors = []
     if base.schedule.early_stop is not None:
-        errors.append(
-            f"{places.of('overrides.schedule.early_stop')}: schedule.early_stop is {base.schedule.early_stop}: arms "
-            "would get different numbers of steps; set `schedule.early_stop: null` under overrides"
+        message = (
+            f"schedule.early_stop is {base.schedule.early_stop}: arms would get different numbers of steps; set "
+            "`schedule.early_stop: null` under overrides"
         )
+        errors.append(located(nearest_origin("overrides.schedule.early_stop", origins), message))
     if keys.lr.rule == "grid":
+        root, selection = Path(base.data.root), base.data.val_annotations
         if keys.test is None:
-            errors.append(
-                f"{places.of('lr')}: lr: rule grid chooses on data.val_annotations, so it needs a `test` split with "
-                "other images: give test: {annotations: ..., images: ...}"
+            message = (
+                "lr: rule grid selects on data.val_annotations, so it needs a `test` split with other images: give "
+                "test: {annotations: ..., images: ...}"
             )
-        elif (
-            Path(base.data.root, base.data.val_annotations).resolve()
-            == Path(base.data.root, keys.test.annotations).resolve()
-        ):
-            errors.append(
-                f"{places.of('test.annotations')}: test.annotations: is data.val_annotations, on which rule grid "
-                "chooses; give another file"
-            )
+            errors.append(located(nearest_origin("lr", origins), message))
+        elif (root / selection).resolve() == (root / keys.test.annotations).resolve():
+            message = "test.annotations: is data.val_annotations, on which rule grid selects; give another file"
+            errors.append(located(nearest_origin("test.annotations", origins), message))
     return errors
 
 
@@ -289,31 +302,30 @@ def _test_split(test: SplitKeys | None, base: Config) -> tuple[str, str]:
     return test.annotations, test.images
 
 
-def _fairness_errors(study: Study, written: list[_ArmText], places: Places) -> list[str]:
-    """Arms that differ in what the study does not name."""
-    paths = {arm.name: arm.path for arm in written}
+def _fairness_errors(study: Study, written: list[_WrittenArm], origins: Origins) -> list[LocatedError]:
+    """Arms that differ in settings that the study does not name."""
+    arms = {arm.name: arm for arm in written}
     fixed = (*NOT_FOR_ARMS, "schedule.lr") if study.lr_values else NOT_FOR_ARMS
     errors = []
     for arm in study.arms:
-        section = "grid" if paths[arm.name] == "grid" else f"{paths[arm.name]}.overrides"
         for key, _ in arm.overrides:
             if key in fixed:
                 instead = "lr" if key == "schedule.lr" else "seeds" if key == "seed" else "budget"
-                place = places.of(f"{section}.{key}")
-                errors.append(f"{place}: arm {arm.name}: {key} is the same for all arms; see `{instead}` of the study")
-    everything = [key for arm in study.arms for key in flat(arm.config)]
+                place = nearest_origin(f"{arms[arm.name].section()}.{key}", origins)
+                message = f"arm {arm.name}: {key} is the same for all arms; see `{instead}` of the study"
+                errors.append(located(place, message))
+    everything = sorted({key for arm in study.arms for key in flat(config_to_dict(arm.config))})
     for index, prefix in enumerate(study.may_differ):
         if not any(is_under(key, (prefix,)) for key in everything):
-            place = places.of(f"may_differ.{index}")
-            errors.append(
-                f"{place}: may_differ: no config key {prefix}; {near_or_all(prefix, sorted(set(everything)))}"
-            )
+            message = f"may_differ: no config key {prefix}; {suggest_name(prefix, everything)}"
+            errors.append(located(nearest_origin(f"may_differ.{index}", origins), message))
     references = [arm.config for arm in study.arms if arm.name == study.reference]
     for arm in study.arms if references else ():
         keys = [key for key in unfair_differences(references[0], arm.config, study.may_differ) if key not in fixed]
         if keys:
-            errors.append(
-                f"{places.of(paths[arm.name])}: arm {arm.name} differs from {study.reference} in {', '.join(keys)}: "
-                "name what the study is about under may_differ, or set it for all arms"
+            message = (
+                f"arm {arm.name} differs from {study.reference} in {', '.join(keys)}: name what the study is about "
+                "under may_differ, or set it for all arms"
             )
+            errors.append(located(nearest_origin(arms[arm.name].path, origins), message))
     return errors

@@ -1,6 +1,7 @@
-"""The folder of a study: what lies where, when it counts as taken, and whether what is in it fits the study.
+"""The folder of a study: its layout, when it counts as taken, and whether its contents fit the study.
 
-study.yaml (the resolved study), cells/NAME/ (run folder, cell.json, test/), claims/, logs/, report.md, report.html.
+study.yaml (the resolved study), cells/NAME/ (run folder, cell.json, test/), claims/, logs/, report/, report.md,
+report.html.
 """
 
 import shutil
@@ -8,16 +9,16 @@ from pathlib import Path
 
 from retinanet.ablation.cells import build_cell_config, cell_folder, list_cells, lr_of, read_records
 from retinanet.ablation.claims import live_owner
-from retinanet.ablation.guards import flat
 from retinanet.ablation.study import Study, study_text
-from retinanet.config.load import load_config
+from retinanet.config.load import config_to_dict, load_config
 from retinanet.data.root import check_data_root
 from retinanet.errors import ConfigError, DataError, ResourceError, list_errors
 from retinanet.files import make_folder, write_text
 from retinanet.prepare.shapes import generate_shapes
-from retinanet.training.state import FREE_TO_CHANGE
+from retinanet.training.state import config_differences
 
-OURS = ("cells", "claims", "logs", "report", "study.yaml", "report.md", "report.html")
+STUDY_CONTENTS = ("cells", "claims", "logs", "report", "study.yaml", "report.md", "report.html")
+"""Everything that a study writes into its folder."""
 
 
 def study_file(folder: Path) -> Path:
@@ -33,8 +34,8 @@ def log_path(folder: Path, cell: str) -> Path:
 def prepare(study: Study, *, resume: bool, overwrite: bool) -> None:
     """Make the study's folder, or continue in it, and write study.yaml.
 
-    Raises ConfigError for a folder with a study in it unless resume or overwrite is told, and for cells in it that
-    were trained with another config; ResourceError where it is in use or cannot be written; DataError without data.
+    Raises ConfigError for a folder that holds a study unless resume or overwrite is given, and for cells in it that
+    were trained with another config; ResourceError if it is in use or cannot be written; DataError if data is missing.
     """
     make_data(study)
     folder = study.folder
@@ -56,7 +57,7 @@ def prepare(study: Study, *, resume: bool, overwrite: bool) -> None:
 
 
 def make_data(study: Study) -> None:
-    """Generate the study's data where it says how and it is not there, and check that all files are there."""
+    """Generate the study's data set if the study describes one that does not exist, and check that all files exist."""
     shapes = study.shapes
     if shapes is not None:
         root = Path(study.base.data.root)
@@ -70,11 +71,11 @@ def make_data(study: Study) -> None:
             size=(shapes.size[0], shapes.size[1]),
             seed=shapes.seed,
         )
-    check_data(study)
+    check_study_data(study)
 
 
-def check_data(study: Study) -> None:
-    """DataError where the study's files are not there. What is in them is checked by each cell."""
+def check_study_data(study: Study) -> None:
+    """Raise DataError if files of the study's data set are missing. Each cell checks their contents."""
     data = study.base.data
     root = Path(data.root)
     check_data_root(root)
@@ -87,11 +88,11 @@ def check_data(study: Study) -> None:
     if not (root / study.test[1]).is_dir():
         errors.append(f"test.images: no folder {root / study.test[1]}")
     if errors:
-        raise DataError(list_errors("the study's data is not there", errors))
+        raise DataError(list_errors("files of the study's data set are missing", errors))
 
 
 def check_cells(study: Study) -> None:
-    """ConfigError naming every cell in the folder that was trained, or measured, in another way than the study says."""
+    """Raise ConfigError naming every cell in the folder that was trained or measured with other settings."""
     cells = list_cells(study)
     records = read_records(study.folder, [cell.name for cell in cells])
     errors = []
@@ -99,30 +100,28 @@ def check_cells(study: Study) -> None:
         saved = cell_folder(study, cell) / "config.yaml"
         lr = lr_of(study, cell, records)
         if saved.exists() and lr is not None:
-            was, now = flat(load_config(saved, [])), flat(build_cell_config(cell, lr))
-            keys = [key for key in dict.fromkeys([*was, *now]) if was.get(key, "-") != now.get(key, "-")]
-            errors += [
-                f"cell {cell.name}: {key}: was {was.get(key, '-')!r}, now {now.get(key, '-')!r}"
-                for key in keys
-                if not key.startswith(FREE_TO_CHANGE)
-            ]
+            configs = load_config(saved, []), build_cell_config(cell, lr)
+            errors += [f"cell {cell.name}: {line}" for line in config_differences(*map(config_to_dict, configs))]
         record = records.get(cell.name)
         if record is not None and record.test_metrics and (record.test_annotations, record.test_images) != study.test:
             was_test = f"{record.test_annotations}, {record.test_images}"
             errors.append(f"cell {cell.name}: test: was {was_test}, now {', '.join(study.test)}")
     if errors:
-        title = f"{study.folder} holds another study; use another output=PATH, delete it with --overwrite, or put back"
+        title = (
+            f"{study.folder} holds a study with other settings; use another output=PATH, delete it with --overwrite, "
+            "or restore these"
+        )
         raise ConfigError(list_errors(title, errors))
 
 
 def clear(study: Study) -> None:
-    """Delete what a study of ours wrote and nothing else. ResourceError while a cell is running."""
+    """Delete what a study wrote and nothing else. Raises ResourceError while a cell is running."""
     folder = study.folder
     claims = sorted((folder / "claims").glob("*.json"))
     busy = [f"{path.stem}: {owner}" for path in claims if (owner := live_owner(folder, path.stem)) is not None]
     if busy:
-        raise ResourceError(list_errors(f"output: {folder} is in use; stop these first", busy))
-    for name in OURS:
+        raise ResourceError(list_errors(f"output: {folder} is in use; stop these processes first", busy))
+    for name in STUDY_CONTENTS:
         path = folder / name
         if path.is_dir():
             shutil.rmtree(path)

@@ -3,22 +3,22 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from retinanet.commands.arguments import new_parser
+from retinanet.commands.arguments import add_overrides, new_parser
 
 
 def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Parse the arguments, resolve the config, report."""
     parser = new_parser(
         prog,
-        "The best IoU that any anchor of a config has with each box of its data, by size and level, and sizes, scales\n"
-        "and aspect ratios that fit better.",
+        "Measure how well a config's anchors fit the boxes of its data (the best IoU of each box with any anchor, by\n"
+        "size and level), and suggest sizes, scales and aspect ratios that fit better.",
         "Examples: retinanet anchors quickstart\n"
         "          retinanet anchors configs/bccd.yaml data.root=PATH --split val --output anchors.png",
     )
-    parser.add_argument("config", help="a YAML file, the name of a config that ships, or a checkpoint")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="config keys to change, as data.root=PATH")
+    parser.add_argument("config", help="a YAML file, a name from `retinanet config list`, or a checkpoint")
+    add_overrides(parser)
     parser.add_argument("--split", choices=("train", "val"), default="train", help="boxes to use (default: train)")
-    parser.add_argument("--output", type=Path, metavar="PNG", help="draw the fit into this file too")
+    parser.add_argument("--output", type=Path, metavar="PNG", help="also draw the fit into this file")
     arguments = parser.parse_intermixed_args(words)
     from retinanet.config.shipped import find_config
     from retinanet.diagnostics.config_diff import read_config

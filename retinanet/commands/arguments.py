@@ -18,6 +18,13 @@ def new_parser(prog: str | None, description: str, epilog: str) -> argparse.Argu
     )
 
 
+def add_overrides(
+    parser: argparse.ArgumentParser, meaning: str = "config keys to change, such as data.root=PATH"
+) -> None:
+    """Let the command line end in `key.path=value` words, as `overrides`."""
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help=meaning)
+
+
 def split_overrides(items: list[str]) -> tuple[list[str], list[str]]:
     """`(overrides, others)`: the `key.path=value` words and the rest, each in order.
 

@@ -18,11 +18,16 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
     )
     parser.add_argument("first", type=Path, metavar="A", help="COCO results, .json or .json.gz")
     parser.add_argument("second", type=Path, metavar="B", help="COCO results, .json or .json.gz")
-    parser.add_argument("--ground-truth", type=Path, required=True, help="COCO annotations, .json or .json.gz")
-    parser.add_argument("--images", type=Path, metavar="FOLDER", help="draw the images that differ most from here")
+    parser.add_argument(
+        "--ground-truth", type=Path, required=True, metavar="JSON", help="COCO annotations, .json or .json.gz"
+    )
+    parser.add_argument("--images", type=Path, metavar="FOLDER", help="images, to draw those that differ most")
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder for the results (default: in runs/)")
     parser.add_argument(
-        "--resamples", type=int, metavar="N", help="at least 40 (default: 1000, more for over 25 classes)"
+        "--resamples",
+        type=int,
+        metavar="N",
+        help="bootstrap samples, at least 40 (default: 1000; more over 25 classes)",
     )
     arguments = parser.parse_args(words)
     from retinanet.diagnostics.compare.report import Inputs, compare_files

@@ -9,8 +9,8 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Parse the arguments; show, list or compare configs."""
     parser = new_parser(
         prog,
-        "List the configs that ship, show a config with every key, or the keys in which two configs differ.\n"
-        "A config is a YAML file, the name of one that ships, or a checkpoint, which holds its own.",
+        "List the configs that ship, show a config with every key, or compare two configs.\n"
+        "A config is a YAML file, a name from `retinanet config list`, or a checkpoint, which contains its config.",
         "Examples: retinanet config list\n"
         "          retinanet config diff recipes/paper recipes/detectron2\n"
         "          retinanet config diff quickstart runs/quickstart/checkpoints/best.pt\n"
@@ -18,7 +18,7 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="list|show|diff")
     commands.add_parser("list", help="print the names of the configs and studies that ship", allow_abbrev=False)
-    show = commands.add_parser("show", help="print every key with its meaning", allow_abbrev=False)
+    show = commands.add_parser("show", help="print every key with its value and meaning", allow_abbrev=False)
     show.add_argument("config", help="YAML file, name or checkpoint")
     diff = commands.add_parser("diff", help="print the keys that differ, with both values", allow_abbrev=False)
     diff.add_argument("first", metavar="A", help="YAML file, name or checkpoint")

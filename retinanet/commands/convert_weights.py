@@ -3,17 +3,17 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from retinanet.commands.arguments import new_parser, split_overrides
+from retinanet.commands.arguments import add_overrides, new_parser, split_overrides
 
 CONVERSIONS = {
     "torchvision_v1": "torchvision's retinanet_resnet50_fpn",
     "torchvision_v2": "torchvision's retinanet_resnet50_fpn_v2",
-    "detectron2": "a .pkl of its model zoo, or a .pth of its training",
-    "mmdetection": "a .pth of its model zoo or training",
+    "detectron2": "a .pkl from its model zoo, or a .pth from its training",
+    "mmdetection": "a .pth from its model zoo or training",
     "msra_resnet": "MSRA's ResNet (R-50.pkl) of Detectron or detectron2, for model.backbone.weights",
     "ours": "a checkpoint of this project as .safetensors for publishing, or back as .pt",
-    "to_torchvision_v1": "a checkpoint of this project as a state dict of torchvision's",
-    "to_torchvision_v2": "the same for its second version",
+    "to_torchvision_v1": "a checkpoint of this project as a state dict for torchvision's model",
+    "to_torchvision_v2": "the same for retinanet_resnet50_fpn_v2",
 }
 
 
@@ -22,20 +22,27 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
     known = "\n".join(f"  {name:18} {meaning}" for name, meaning in CONVERSIONS.items())
     parser = new_parser(
         prog,
-        f"Convert weights of a RetinaNet or a backbone, every tensor or none.\n\nconversions:\n{known}",
+        "Convert weights of a RetinaNet or a backbone; nothing is written unless every tensor fits.\n\n"
+        f"conversions:\n{known}",
         "Examples: retinanet convert torchvision_v1 retinanet_coco.pth retinanet.pt\n"
         "          retinanet convert to_torchvision_v1 runs/NAME/checkpoints/best.pt OUT.pth",
     )
     parser.add_argument("conversion", choices=list(CONVERSIONS), metavar="CONVERSION", help="one of those above")
-    parser.add_argument("input", type=Path, metavar="IN", help="file of weights; any may also be .safetensors")
+    parser.add_argument("input", type=Path, metavar="IN", help="file of weights; .safetensors is accepted for all")
     parser.add_argument("output", type=Path, metavar="OUT", help="file to write; .safetensors for publishing")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="config keys that its recipe does not tell")
-    parser.add_argument("--classes", type=Path, metavar="FILE", help="JSON list of names, or a COCO annotation file")
-    parser.add_argument(
-        "--coco-only", action="store_true", help="of torchvision's 91 outputs keep those of COCO's 80 categories"
+    add_overrides(
+        parser, "config keys in which the network differs from the recipe, such as model.anchors.sizes=[16,...]"
     )
-    parser.add_argument("--norm-eps", type=float, help="eps of its batch norms (default: 1e-5, or as published)")
-    parser.add_argument("--overwrite", action="store_true", help="replace OUT where it exists")
+    parser.add_argument(
+        "--classes", type=Path, metavar="FILE", help="class names: a JSON list or a COCO annotation file"
+    )
+    parser.add_argument(
+        "--coco-only", action="store_true", help="keep only the outputs of COCO's 80 categories among torchvision's 91"
+    )
+    parser.add_argument(
+        "--norm-eps", type=float, metavar="EPS", help="eps of the batch norms (default: 1e-5, or as published)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     arguments = parser.parse_intermixed_args(words)
     overrides, stray = split_overrides(arguments.overrides)
     from retinanet.config.load import check_overrides

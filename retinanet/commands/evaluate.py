@@ -4,28 +4,35 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from retinanet.commands.arguments import new_parser
+from retinanet.commands.arguments import add_overrides, new_parser
 
 
 def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Parse the arguments, evaluate a detector or files."""
     parser = new_parser(
         prog,
-        "COCO numbers of a checkpoint on its val split, or of a results file against ground truth.\n"
-        "Writes eval.json (numbers, thresholds, types of error ...), report.html and plots/.",
+        "The twelve COCO numbers of a checkpoint on its val split, or of a results file against ground truth.\n"
+        "Writes eval.json (numbers, best thresholds, types of error ...), report.html and plots/.",
         "Examples: retinanet eval runs/quickstart/checkpoints/best.pt data.root=data/shapes\n"
         "          retinanet eval --ground-truth GT.json --detections DT.json.gz --images FOLDER",
     )
     parser.add_argument(
-        "checkpoint", nargs="?", type=Path, help="such as runs/NAME/checkpoints/best.pt, or an exported file"
+        "checkpoint",
+        nargs="?",
+        type=Path,
+        help="such as runs/NAME/checkpoints/best.pt, or a file from `retinanet export`",
     )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="config keys to change, as data.root=PATH")
-    parser.add_argument("--ground-truth", type=Path, help="COCO annotations, .json or .json.gz")
-    parser.add_argument("--detections", type=Path, help="COCO results, .json or .json.gz")
-    parser.add_argument("--images", type=Path, help="folder of the images, to draw the best and the worst of them")
+    add_overrides(parser)
+    parser.add_argument("--ground-truth", type=Path, metavar="JSON", help="COCO annotations, .json or .json.gz")
+    parser.add_argument("--detections", type=Path, metavar="JSON", help="COCO results, .json or .json.gz")
+    parser.add_argument("--images", type=Path, metavar="FOLDER", help="images, to draw the best and the worst of them")
     engines = ("auto", "pycocotools", "fast")
-    parser.add_argument("--engine", choices=engines, help="library that computes the numbers of files (default: auto)")
-    parser.add_argument("--output", type=Path, help="folder for all files (default: in the run's folder, or runs/)")
+    parser.add_argument(
+        "--engine", choices=engines, help="library for the numbers of files (default: auto, the fast one)"
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="folder for the results (default: in the run folder, or runs/)"
+    )
     parser.add_argument("--no-report", action="store_true", help="write eval.json only, no report.html and plots/")
     arguments = parser.parse_intermixed_args(words)
     conflict = find_conflict(arguments)

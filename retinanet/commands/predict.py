@@ -10,20 +10,29 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Parse the arguments, find the images, load the detector, predict."""
     parser = new_parser(
         prog,
-        "Run a checkpoint, or a file that `retinanet export` wrote, on images, folders of images or glob patterns:\n"
-        "pictures with boxes, and COCO-style results. A .pt2 file is a program: load only those you trust.",
+        "Run a checkpoint, or a file from `retinanet export`, on images, folders of images or glob patterns.\n"
+        "Writes pictures with boxes, and COCO-style results in detections.json.\n"
+        "A .pt2 file is a program: load only those you trust.",
         "Example: retinanet predict runs/quickstart/checkpoints/best.pt photos/ eval.shown_score=0.5",
     )
     parser.add_argument(
         "checkpoint", type=Path, help="such as runs/NAME/checkpoints/best.pt, NAME.safetensors, NAME.onnx or NAME.pt2"
     )
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="image, folder, pattern, or a key=value")
-    parser.add_argument("--output", type=Path, default=Path("predictions"), help="folder for the results")
+    parser.add_argument(
+        "inputs", nargs="+", metavar="INPUT", help="image, folder or glob pattern; key=value changes a config key"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("predictions"),
+        metavar="DIR",
+        help="folder for the results (default: %(default)s)",
+    )
     parser.add_argument(
         "--thresholds",
         type=Path,
         metavar="EVAL_JSON",
-        help="eval.json of a run or of `retinanet eval`; draw and count only from its best threshold of each class",
+        help="draw and count only detections that reach the best threshold of their class, from `retinanet eval`",
     )
     arguments = parser.parse_intermixed_args(words)
     overrides, inputs = split_overrides(arguments.inputs)

@@ -5,22 +5,26 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from retinanet.commands.arguments import new_parser
+from retinanet.commands.arguments import add_overrides, new_parser
 
 
 def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Parse the arguments, resolve the config, train."""
     parser = new_parser(
         prog,
-        "Train the RetinaNet that a YAML config describes.",
+        "Train the RetinaNet that a YAML config describes. Checkpoints, metrics, pictures and the evaluation\n"
+        "are written to the run folder: config key `output`, or runs/NAME.",
         "Examples: retinanet train quickstart\n"
-        "          retinanet train configs/bccd.yaml data.root=PATH schedule.lr=0.005 output=runs/slow",
+        "          retinanet train configs/bccd.yaml data.root=PATH schedule.lr=0.005 output=runs/slow\n"
+        "          torchrun --nproc-per-node 8 -m retinanet train coco/r50_600_1x precision=auto",
     )
-    parser.add_argument("config", help="a config: a YAML file, or the name of one that ships, such as quickstart")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="config keys to change, as data.root=PATH")
-    parser.add_argument("--resume", action="store_true", help="continue the run in the output folder, if there is one")
-    parser.add_argument("--overwrite", action="store_true", help="delete the run in the output folder and start anew")
-    parser.add_argument("--print-config", action="store_true", help="print the resolved config and stop")
+    parser.add_argument("config", help="a YAML file, or a name from `retinanet config list`, such as quickstart")
+    add_overrides(parser)
+    parser.add_argument("--resume", action="store_true", help="continue the run in the run folder, if there is one")
+    parser.add_argument("--overwrite", action="store_true", help="delete the run in the run folder and start anew")
+    parser.add_argument(
+        "--print-config", action="store_true", help="print every config key with its value and meaning, and stop"
+    )
     arguments = parser.parse_intermixed_args(words)
     from retinanet.config.dump import dump_config
     from retinanet.config.load import config_name, load_config

@@ -1,21 +1,33 @@
-"""What the schema wants, in plain words: turns pydantic's errors into messages a user can act on."""
+"""Errors of plain data against a schema, a config's or a study's, as messages that a user can act on.
+
+pydantic finds the errors; the messages name the key, what it takes, what was given, and what was probably meant.
+"""
 
 import copy
 import difflib
 import re
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from retinanet.config.schema import Config
 from retinanet.config.strict_yaml import scalar
+
+KeyPath = tuple[str | int, ...]
+"""Keys, and indices of lists, from the top."""
 
 
 class WrongKey(NamedTuple):
-    """One error of the data under a key."""
+    """An error of the value under a key, or of the key."""
 
-    path: tuple[str | int, ...]
-    """Keys, and indices of lists, from the top; the key to look up for the place."""
+    path: KeyPath
+    message: str
+    """Begins with the dotted key."""
+
+
+class MissingKey(NamedTuple):
+    """A key without a default that is not given."""
+
+    path: KeyPath
     message: str
     """Begins with the dotted key."""
 
@@ -23,47 +35,58 @@ class WrongKey(NamedTuple):
 class WrongSection(NamedTuple):
     """Keys of one section that contradict each other."""
 
-    path: tuple[str | int, ...]
+    path: KeyPath
     message: str
 
 
-Error = WrongKey | WrongSection
+SchemaError = WrongKey | MissingKey | WrongSection
 
 
-def find_errors(data: dict[str, Any]) -> list[Error]:
-    """Every error of the data (lists as tuples) against the schema; empty when `Config` takes it.
+def schema_errors(data: dict[str, Any], schema: type[BaseModel]) -> list[SchemaError]:
+    """Every error of the data against the schema; empty if the schema accepts it.
 
-    A section's own rule is only checked by pydantic once all its keys are right; so the data is checked again
-    without its wrong keys, and a rule that speaks of none of those keys is reported as well.
+    data: lists as the schema takes them, as tuples for a strict schema of tuples. pydantic checks a section's own rule
+    only if all its keys are right. So the data is checked again without its wrong keys, and a rule that mentions none
+    of those keys is reported as well.
     """
-    tree = schema_tree(data)
-    first = _raw_errors(data, tree)
-    if not first:
+    raw = _validation_errors(data, schema)
+    if not raw:
         return []
-    wrong = {_keys(raw["loc"]) for raw in first if raw["type"] != "value_error"}
-    errors: list[Error] = list(dict.fromkeys(_error(raw, tree) for raw in first))
+    tree = schema_tree(schema, data)
+    first = [_as_written(one, tree, data) for one in raw]
+    errors = list(dict.fromkeys(_worded(one, tree) for one in first))
+    wrong = {_up_to_list(error.path) for error in errors if isinstance(error, WrongKey)}
     if not wrong:
         return errors
-    for raw in _raw_errors(_without(data, wrong), tree):
-        section = _keys(raw["loc"])
-        error = _error(raw, tree)
-        gone = {str(path[-1]) for path in wrong if path[:-1] == section}
-        if error not in errors and not gone & words(error.message):
+    rest = _without(data, wrong)
+    for one in _validation_errors(rest, schema):
+        error = _worded(_as_written(one, tree, rest), tree)
+        removed = {str(path[-1]) for path in wrong if path[:-1] == _up_to_list(error.path)}
+        # A wrong key that was removed is not missing.
+        if isinstance(error, WrongSection) and error not in errors and not removed & message_words(error.message):
             errors.append(error)
     return errors
 
 
-def words(message: str) -> set[str]:
+def message_words(message: str) -> set[str]:
+    """The words of a message, in which keys are looked up."""
     return set(re.findall(r"\w+", message))
 
 
-def schema_tree(data: dict[str, Any]) -> dict[str, Any]:
-    """The JSON schema of `Config` with its references put in place; sections have "properties".
+def suggest_name(name: str, known: list[str]) -> str:
+    """Ending of a message about an unknown name: the nearest known ones, else all."""
+    near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
+    return f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(known)}"
 
-    Of a section that comes in kinds it is the one whose kind the data names, else the first; "kinds" has them all.
+
+def schema_tree(schema: type[BaseModel], data: dict[str, Any]) -> dict[str, Any]:
+    """The JSON schema of a model with its references resolved; sections have "properties".
+
+    Of a section that comes in kinds it has the one that the data names, else the first; "kinds" has them all. A section
+    that may be null is that section, with "nullable".
     """
-    schema = Config.model_json_schema()
-    definitions = schema.get("$defs", {})
+    tree = schema.model_json_schema()
+    definitions = tree.get("$defs", {})
 
     def resolved(node: Any) -> Any:
         if isinstance(node, list):
@@ -71,10 +94,11 @@ def schema_tree(data: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(node, dict):
             return node
         if "$ref" in node:
-            return resolved(definitions[node["$ref"].rsplit("/", 1)[-1]])
+            own = {key: value for key, value in node.items() if key != "$ref"}
+            return resolved(definitions[node["$ref"].rsplit("/", 1)[-1]]) | own
         return {key: resolved(value) for key, value in node.items() if key != "$defs"}
 
-    return dict(_chosen(resolved(schema), data))
+    return dict(_chosen(resolved(tree), data))
 
 
 def _chosen(node: dict[str, Any], data: Any) -> dict[str, Any]:
@@ -85,6 +109,9 @@ def _chosen(node: dict[str, Any], data: Any) -> dict[str, Any]:
         option = kinds.get(str(named), node["oneOf"][0])
         kind = {"enum": list(kinds), "description": option["properties"]["kind"]["description"]}
         return {**option, "properties": {**option["properties"], "kind": kind}, "kinds": kinds}
+    sections = [option for option in node.get("anyOf", []) if "properties" in option]
+    if len(sections) == 1:
+        return {**_chosen(sections[0], data), "nullable": True}
     below = {
         key: _chosen(child, data.get(key) if isinstance(data, dict) else None)
         for key, child in node.get("properties", {}).items()
@@ -108,24 +135,32 @@ def _section_paths(tree: dict[str, Any]) -> list[str]:
     return sorted({leaf.rsplit(".", depth)[0] for leaf in leaf_paths(tree) for depth in range(1, leaf.count(".") + 1)})
 
 
-def wanted(node: dict[str, Any]) -> str:
-    """What a key takes, for people: `a number above 0`, `one of sgd, adamw`, `a list of 2 whole numbers ...`."""
+def describe_type(node: dict[str, Any]) -> str:
+    """The values that a key takes: `a number above 0`, `one of sgd, adamw`, `a list of 2 values, each ...`."""
     if "anyOf" in node:
-        return " or ".join(wanted(option) for option in node["anyOf"])
+        return " or ".join(describe_type(option) for option in node["anyOf"])
     if "properties" in node:
-        return "a section of keys"
+        return "a section of keys or null" if node.get("nullable") else "a section of keys"
     if "enum" in node:
         return "one of " + ", ".join(map(str, node["enum"]))
     kind = node.get("type")
     if kind == "array":
         least, most = node.get("minItems", 0), node.get("maxItems")
         count = f"of {most} values" if least == most else "of at least one value" if least else "of values"
-        return f"a list {count}, each {wanted(node['items'])}"
-    names = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "null": "null"}
+        return f"a list {count}, each {describe_type(node['items'])}" if node["items"] else f"a list {count}"
+    if node.get("minLength"):
+        return "text that is not empty"
+    names = {
+        "integer": "a whole number",
+        "number": "a number",
+        "boolean": "true or false",
+        "null": "null",
+        "object": "a mapping of keys",
+    }
     return " ".join([names.get(str(kind), "text"), _bounds(node)]).strip()
 
 
-def shown(value: Any) -> str:
+def describe_value(value: Any) -> str:
     """A value as the user may have written it, shortened."""
     if value is None:
         return "null (nothing)"
@@ -140,11 +175,17 @@ def shown(value: Any) -> str:
     return "a section of keys" if isinstance(value, dict) else f"a Python {type(value).__name__}"
 
 
-def suggestions(path: tuple[str | int, ...], tree: dict[str, Any]) -> str:
+def _speaks_of(description: str, parts: list[str]) -> bool:
+    """Whether a description has all parts of a key, up to a typing error, such as `lerning_rate`."""
+    used = re.findall(r"[a-z]+", description.lower())
+    return len("".join(parts)) > 3 and all(difflib.get_close_matches(part, used, n=1, cutoff=0.8) for part in parts)
+
+
+def suggest_key(path: KeyPath, tree: dict[str, Any]) -> str:
     """Ending of a message about an unknown key: the keys that may have been meant."""
     key = str(path[-1])
     siblings = list(_find(path[:-1], tree).get("properties", {}))
-    parent = "".join(f"{part}." for part in path[:-1])
+    parent = f"{_dotted(path[:-1])}.".removeprefix(".")
     leaves = leaf_paths(tree)
     everything = list(leaves) + _section_paths(tree)
     kinds = [kind for kind, option in _find(path[:-1], tree).get("kinds", {}).items() if key in option["properties"]]
@@ -161,18 +202,22 @@ def suggestions(path: tuple[str | int, ...], tree: dict[str, Any]) -> str:
         meant = [leaf for leaf in leaves if leaf.rsplit(".", 1)[-1] in near_names]
         meant += difflib.get_close_matches(parent + key, leaves, n=1, cutoff=0.75)
     if not meant:
-        plain = key.replace("_", " ").lower()
-        meant = [leaf for leaf, description in leaves.items() if len(plain) > 3 and plain in description.lower()]
+        parts = key.lower().split("_")
+        initials = "".join(part[:1] for part in parts)
+        meant = [leaf for leaf, description in leaves.items() if _speaks_of(description, parts)]
+        # `lr` before other keys that mention the learning rate; then keys of the section that the user named.
+        meant.sort(key=lambda leaf: (leaf.rsplit(".", 1)[-1] != initials, not leaf.startswith(parent or " ")))
     if meant:
         return f"did you mean {' or '.join(list(dict.fromkeys(meant))[:3])}?"
-    return f"the keys of {parent[:-1] or 'a config'} are {', '.join(siblings)}"
+    return f"the keys of {parent[:-1] or 'the top level'} are {', '.join(siblings)}"
 
 
-def _raw_errors(data: dict[str, Any], tree: dict[str, Any]) -> list[Any]:
+def _validation_errors(data: dict[str, Any], schema: type[BaseModel]) -> list[dict[str, Any]]:
+    """Errors as pydantic reports them, each with "loc", "type", "input" and for some types "ctx"."""
     try:
-        Config.model_validate(data)
+        schema.model_validate(data)
     except ValidationError as error:
-        return [_as_written(dict(raw), tree, data) for raw in error.errors(include_url=False)]
+        return [dict(raw) for raw in error.errors(include_url=False)]
     return []
 
 
@@ -197,25 +242,30 @@ def _as_written(raw: dict[str, Any], tree: dict[str, Any], data: Any) -> dict[st
     return raw
 
 
-def _error(raw: dict[str, Any], tree: dict[str, Any]) -> Error:
-    """Own words for one pydantic error."""
+def _worded(raw: dict[str, Any], tree: dict[str, Any]) -> SchemaError:
+    """One of pydantic's errors in this project's words."""
     path = tuple(raw["loc"])
     dotted = _dotted(path)
     if raw["type"] == "value_error":
         return WrongSection(path, f"{dotted}: {raw['ctx']['error']}" if dotted else str(raw["ctx"]["error"]))
     if raw["type"] == "invalid_key":
         return WrongKey(path, f"{dotted}: keys must be text")
+    if raw["type"] == "missing":
+        return MissingKey(path, f"{dotted}: is missing; give {_find(path, tree).get('description', 'it')}")
+    if path[-1:] == ("[key]",):
+        names = _find(path[:-2], tree).get("propertyNames", {}).get("enum", [])
+        return WrongKey(path[:-1], f"{_dotted(path[:-1])}: unknown key; {suggest_name(str(path[-2]), names)}")
     if raw["type"] == "extra_forbidden":
         dots = "." in str(path[-1])
         nest = " In a file, nest keys by indentation; dots are for the command line" if dots else ""
-        return WrongKey(path, f"{dotted}: unknown key; {suggestions(path, tree)}{nest}")
+        return WrongKey(path, f"{dotted}: unknown key; {suggest_key(path, tree)}{nest}")
     node = _find(path, tree)
     given = raw["input"]
-    return WrongKey(path, f"{dotted}: wants {wanted(node)}, got {shown(given)}{_mend(node, given)}")
+    return WrongKey(path, f"{dotted}: expected {describe_type(node)}, got {describe_value(given)}{_hint(node, given)}")
 
 
-def _mend(node: dict[str, Any], given: Any) -> str:
-    """How to write what was probably meant, or nothing."""
+def _hint(node: dict[str, Any], given: Any) -> str:
+    """How to write what was probably meant; empty if that is unknown."""
     kinds = {option.get("type") for option in node.get("anyOf", [node])}
     choices = [str(choice) for choice in node.get("enum", [])]
     if isinstance(given, str) and choices:
@@ -251,28 +301,29 @@ def _bounds(node: dict[str, Any]) -> str:
     return " and ".join(part for part in parts if part)
 
 
-def _find(path: tuple[str | int, ...], tree: dict[str, Any]) -> dict[str, Any]:
-    """Schema node at a path; an index takes the items' node. Empty where the schema has none."""
+def _find(path: KeyPath, tree: dict[str, Any]) -> dict[str, Any]:
+    """Schema node at a path; an index takes the node of a list's items. Empty if the schema has none."""
     node = tree
     for part in path:
         if isinstance(part, int):
             items = [option["items"] for option in node.get("anyOf", [node]) if "items" in option]
             node = items[0] if items else {}
         else:
-            node = node.get("properties", {}).get(part, {})
+            values = node.get("additionalProperties")
+            node = node.get("properties", {}).get(part, values if isinstance(values, dict) else {})
     return node
 
 
-def _keys(path: tuple[str | int, ...]) -> tuple[str | int, ...]:
+def _up_to_list(path: KeyPath) -> KeyPath:
     """The path up to the first index of a list."""
     return tuple(path[: next((i for i, part in enumerate(path) if isinstance(part, int)), len(path))])
 
 
-def _dotted(path: tuple[str | int, ...]) -> str:
+def _dotted(path: KeyPath) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
 
 
-def _without(data: dict[str, Any], paths: set[tuple[str | int, ...]]) -> dict[str, Any]:
+def _without(data: dict[str, Any], paths: set[KeyPath]) -> dict[str, Any]:
     """A copy of the data without the keys at these paths."""
     rest = copy.deepcopy(data)
     for path in paths:

@@ -1,18 +1,24 @@
 """Nested keys as dotted keys: one flattener for configs, studies and checkpoints."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`{"a": {"b": 1}}` as `{"a.b": 1}`, in the order of the keys. An empty mapping leaves nothing."""
-    found: dict[str, Any] = {}
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of every value that is no mapping, in the order of the keys.
+
+    A key that is written both nested and with dots occurs twice. An empty mapping has no leaves.
+    """
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{key}.")
+            yield from leaves(value, f"{prefix}{key}.")
         else:
-            found[prefix + key] = value
-    return found
+            yield prefix + key, value
+
+
+def flat(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"a": {"b": 1}}` as `{"a.b": 1}`, in the order of the keys."""
+    return dict(leaves(tree))
 
 
 def differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:

@@ -7,29 +7,26 @@ were meant for the kind below, all but `weight`.
 """
 
 import stat
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from retinanet.config import strict_yaml as yaml_strict
+from retinanet.config import strict_yaml
 from retinanet.config.class_losses import kind_of
-from retinanet.config.faults import Error, WrongKey, WrongSection, find_errors, words
+from retinanet.config.origins import (
+    LocatedError,
+    Origin,
+    file_origins,
+    located,
+    located_errors,
+    raise_located,
+    text_errors,
+)
 from retinanet.config.schema import Config
 from retinanet.config.shipped import describe_missing, file_type
-from retinanet.errors import ConfigError, list_errors
+from retinanet.errors import ConfigError
 
 LENGTHS = ("epochs", "iterations")
-
-
-class Origin(NamedTuple):
-    """Where a value was written."""
-
-    source: str
-    """A file, `override 'x=y'`, or another name for the whole."""
-    line: int = 0
-    """Line in the file; 0 where there is none."""
-
-    def __str__(self) -> str:
-        return f"{self.source}:{self.line}" if self.line else self.source
 
 
 class _Layer(NamedTuple):
@@ -41,17 +38,9 @@ class _Layer(NamedTuple):
 class _Unread(NamedTuple):
     """What is wrong with the text of files or overrides."""
 
-    errors: list["_Located"]
+    errors: list[LocatedError]
     partial: bool
     """Some value could not be read, so what a section says as a whole is not known."""
-
-
-class _Located(NamedTuple):
-    """An error with its place. Sorts by file and line, overrides last."""
-
-    after_files: bool
-    origin: Origin
-    message: str
 
 
 def config_name(path: Path | str) -> str:
@@ -59,30 +48,53 @@ def config_name(path: Path | str) -> str:
     return Path(path).stem
 
 
-def load_config(path: Path | str, overrides: list[str]) -> Config:
-    """Config of a YAML file with its `base:` files and `key.path=value` overrides.
+def load_config(
+    path: Path | str,
+    overrides: Sequence[str],
+    *,
+    values: Mapping[str, Any] | None = None,
+    origins: Mapping[str, Origin] | None = None,
+) -> Config:
+    """Config of a YAML file with its `base:` files, `values` as for `with_values`, and `key.path=value` overrides.
 
-    Raises ConfigError naming every error with its file and line or override; OSError when a file that is there
-    cannot be read.
+    Raises InvalidConfig naming every error with its file and line or override, ConfigError if there is no such file;
+    OSError when a file that is there cannot be read.
     """
     path = Path(path)
     if file_type(path) != stat.S_IFREG:
         raise ConfigError(describe_missing(path))
     layers, unread = _read_chain(path)
-    overlay, wrong = _read_overrides(overrides)
+    overlay, wrong = _read_overrides(overrides, _value_layer(values or {}, origins or {}))
     unread = _Unread(unread.errors + wrong.errors, unread.partial or wrong.partial)
     return _checked([*layers, overlay], unread, f"cannot use the config {path}")
 
 
-def with_overrides(config: Config, overrides: list[str]) -> Config:
-    """The config with `key.path=value` overrides. Raises ConfigError naming every error."""
+def with_overrides(config: Config, overrides: Sequence[str]) -> Config:
+    """The config with `key.path=value` overrides. Raises InvalidConfig naming every error."""
+    return with_values(config, {}, overrides=overrides)
+
+
+def with_values(
+    config: Config,
+    values: Mapping[str, Any],
+    *,
+    origins: Mapping[str, Origin] | None = None,
+    overrides: Sequence[str] = (),
+) -> Config:
+    """The config with plain values of dotted keys, and overrides on top of them.
+
+    values: `{"schedule.lr": 0.01}`, plain data (lists, no mappings); the order of keys has no effect.
+    origins: dotted key -> where its value was written, which errors name; keys without one are located by their name.
+
+    Raises InvalidConfig naming every error.
+    """
     below = _Layer(config_to_dict(config), {"": Origin("the config")})
-    overlay, wrong = _read_overrides(overrides)
+    overlay, wrong = _read_overrides(overrides, _value_layer(values, origins or {}))
     return _checked([below, overlay], wrong, "cannot use the overrides")
 
 
-def check_overrides(overrides: list[str]) -> None:
-    """Raise ConfigError for `key.path=value` words that are wrong whatever the config that they change.
+def check_overrides(overrides: Sequence[str]) -> None:
+    """Raise InvalidConfig for `key.path=value` words that are wrong whatever the config that they change.
 
     For commands whose config lies in a checkpoint: a typing error is reported before anything is loaded. Keys of
     `loss.classification` depend on its kind and are checked later.
@@ -92,13 +104,8 @@ def check_overrides(overrides: list[str]) -> None:
     loss = data.get("loss")
     if isinstance(loss, dict):
         data["loss"] = {key: value for key, value in loss.items() if key != "classification"}
-    errors = list(wrong.errors)
-    errors += [
-        _located(_origin(error, overlay.origins), error.message)
-        for error in find_errors(data)
-        if isinstance(error, WrongKey)
-    ]
-    _raise_all(errors, "cannot use the overrides")
+    errors = wrong.errors + located_errors(data, Config, overlay.origins, partial=True)
+    raise_located(errors, "cannot use the overrides")
 
 
 def config_from_dict(data: dict[str, Any], source: str) -> Config:
@@ -121,32 +128,23 @@ def _checked(layers: list[_Layer], unread: _Unread, title: str) -> Config:
         merged, clash = _stacked(merged, layer)
         errors += clash
     data = dict(_with_tuples(_with_length(merged.data)))
-    for error in find_errors(data):
-        if not (unread.partial and isinstance(error, WrongSection)):
-            errors.append(_located(_origin(error, merged.origins), error.message))
-    _raise_all(errors, title)
+    errors += located_errors(data, Config, merged.origins, partial=unread.partial)
+    raise_located(errors, title)
     return Config.model_validate(data)
-
-
-def _raise_all(errors: list["_Located"], title: str) -> None:
-    if errors:
-        lines = [f"{error.origin}: {error.message}" for error in sorted(set(errors))]
-        raise ConfigError(list_errors(title, lines))
 
 
 def _read_chain(path: Path) -> tuple[list[_Layer], _Unread]:
     """Layers of a file and the files it is based on, lowest first, with what is wrong with their YAML."""
     layers: list[_Layer] = []
     partial = False
-    errors: list[_Located] = []
+    errors: list[LocatedError] = []
     seen: list[Path] = []
     while True:
         seen.append(path)
-        parsed = yaml_strict.read(path)
+        parsed = strict_yaml.read(path)
         partial = partial or parsed.partial
-        errors += [_located(Origin(str(path), line), message) for line, message in parsed.errors]
-        origins = {key: Origin(str(path), line) for key, line in parsed.positions.items()}
-        origins.setdefault("", Origin(str(path), 1))
+        errors += text_errors(str(path), parsed)
+        origins = file_origins(str(path), parsed)
         data = dict(parsed.data)
         layers.insert(0, _Layer(data, origins))
         if "base" not in data:
@@ -154,63 +152,78 @@ def _read_chain(path: Path) -> tuple[list[_Layer], _Unread]:
         base = data.pop("base")
         problem = _base_error(base, seen)
         if problem:
-            return layers, _Unread([*errors, _located(origins["base"], f"base: {problem}")], True)
+            return layers, _Unread([*errors, located(origins["base"], f"base: {problem}")], True)
         path = path.parent / base
 
 
 def _base_error(base: object, seen: list[Path]) -> str:
     """Why a `base:` value cannot be followed from the last of the seen files, or nothing."""
     if not isinstance(base, str):
-        return f"wants the path of one YAML file, relative to this file; got {base!r}"
+        return f"expected the path of one YAML file, relative to this file; got {base!r}"
     path = seen[-1].parent / base
     if file_type(path) != stat.S_IFREG:
         return describe_missing(path)
     if any(path.samefile(earlier) for earlier in seen):
-        return "the files go round in a circle: " + " -> ".join(map(str, [*seen, path]))
+        return "the files form a circle: " + " -> ".join(map(str, [*seen, path]))
     return ""
 
 
-def _read_overrides(overrides: list[str]) -> tuple[_Layer, _Unread]:
-    """One layer of all overrides; of two for the same key the later one counts."""
+def _value_layer(values: Mapping[str, Any], origins: Mapping[str, Origin]) -> _Layer:
+    """One layer of plain values of dotted keys."""
     layer = _Layer({}, {})
-    errors: list[_Located] = []
+    for key, value in values.items():
+        items = range(len(value)) if isinstance(value, list | tuple) else ()
+        parsed = strict_yaml.Parsed(value, dict.fromkeys(["", *map(str, items)], 1), [])
+        layer = _with_key(layer, key, parsed, origins.get(key, Origin(key)))
+    return layer
+
+
+def _with_key(layer: _Layer, key: str, parsed: strict_yaml.Parsed, origin: Origin) -> _Layer:
+    """The layer with the value of a dotted key on top."""
+    parts = key.split(".")
+    origins = {".".join(parts[:depth]): origin for depth in range(1, len(parts))}
+    origins |= {f"{key}.{path}" if path else key: origin for path in parsed.positions}
+    data = parsed.data
+    for part in reversed(parts):
+        data = {part: data}
+    return _Layer(_merged(layer.data, data), _later(layer.origins, origins))
+
+
+def _read_overrides(overrides: Sequence[str], below: _Layer | None = None) -> tuple[_Layer, _Unread]:
+    """One layer of all overrides, on top of another; of two for the same key the later one counts."""
+    layer = below or _Layer({}, {})
+    errors: list[LocatedError] = []
     partial = False
     for word in overrides:
         origin = Origin(f"override {word!r}")
         key, equals, text = word.partition("=")
         parts = key.strip().split(".")
         if not equals or not all(parts):
-            errors.append(_located(origin, "write it as key.path=value, for example schedule.lr=0.01"))
+            errors.append(located(origin, "write it as key.path=value, for example schedule.lr=0.01"))
             continue
         if parts[0] == "base":
-            errors.append(_located(origin, "base: only a config file can name its base"))
+            errors.append(located(origin, "base: only a config file can name its base"))
             continue
         parsed = _parse_value(text.strip())
         if parsed.errors:
             partial = True
-            errors += [_located(origin, f"{key.strip()}: {message}") for _, message in parsed.errors]
+            errors += [located(origin, f"{key.strip()}: {message}") for _, message in parsed.errors]
             continue
-        dotted = ".".join(parts)
-        origins = {".".join(parts[:depth]): origin for depth in range(1, len(parts))}
-        origins |= {f"{dotted}.{path}" if path else dotted: origin for path in parsed.positions}
-        data = parsed.data
-        for part in reversed(parts):
-            data = {part: data}
-        layer = _Layer(_merged(layer.data, data), _later(layer.origins, origins))
+        layer = _with_key(layer, key.strip(), parsed, origin)
     return layer, _Unread(errors, partial)
 
 
-def _parse_value(text: str) -> yaml_strict.Parsed:
+def _parse_value(text: str) -> strict_yaml.Parsed:
     """A list, mapping or quoted text in YAML's flow style; anything else is one plain scalar, read verbatim."""
     if text[:1] in ("[", "{", '"', "'"):
-        return yaml_strict.parse(text)
-    return yaml_strict.Parsed(yaml_strict.scalar(text), {"": 1}, [])
+        return strict_yaml.parse(text)
+    return strict_yaml.Parsed(strict_yaml.scalar(text), {"": 1}, [])
 
 
-def _stacked(below: _Layer, above: _Layer) -> tuple[_Layer, list[_Located]]:
+def _stacked(below: _Layer, above: _Layer) -> tuple[_Layer, list[LocatedError]]:
     """Two layers as one, and the error of milestones left behind in the other length's unit."""
     data = _without_other_kind(below.data, above.data)
-    errors: list[_Located] = []
+    errors: list[LocatedError] = []
     lower, upper = data.get("schedule"), above.data.get("schedule")
     if isinstance(lower, dict) and isinstance(upper, dict):
         chosen = [length for length in LENGTHS if upper.get(length) is not None]
@@ -224,7 +237,7 @@ def _stacked(below: _Layer, above: _Layer) -> tuple[_Layer, list[_Located]]:
                     f"schedule.{chosen[0]}: the milestones {list(left)} below are in {other}: "
                     f"give schedule.milestones in {chosen[0]} too ([] for none)"
                 )
-                errors.append(_located(above.origins[f"schedule.{chosen[0]}"], message))
+                errors.append(located(above.origins[f"schedule.{chosen[0]}"], message))
     return _Layer(_merged(data, above.data), _later(below.origins, above.origins)), errors
 
 
@@ -260,24 +273,6 @@ def _with_length(data: dict[str, Any]) -> dict[str, Any]:
     default = Config().schedule
     length = {"iterations": default.iterations, "milestones": default.milestones}
     return {**data, "schedule": length | schedule}
-
-
-def _origin(error: Error, origins: dict[str, Origin]) -> Origin:
-    """Place of an error: its key's, or the nearest section's above; for a section, the latest key it speaks of."""
-    path = list(map(str, error.path))
-    if isinstance(error, WrongSection):
-        named = words(error.message)
-        for dotted, origin in reversed(origins.items()):
-            parts = dotted.split(".")
-            if parts[:-1] == path and parts[-1] in named:
-                return origin
-    while path and ".".join(path) not in origins:
-        path.pop()
-    return origins.get(".".join(path), Origin("the config"))
-
-
-def _located(origin: Origin, message: str) -> _Located:
-    return _Located(origin.source.startswith("override "), origin, message)
 
 
 def _with_tuples(value: Any) -> Any:

@@ -6,9 +6,9 @@ NOTHING = "–"
 """Stands for a number that is not known."""
 
 
-def points(value: float) -> str:
-    """A metric in 0..1 as points with one decimal; a dash for NaN and for COCO's -1."""
-    return NOTHING if math.isnan(value) or value < 0 else f"{100 * value:.1f}"
+def points(value: float, decimals: int = 1) -> str:
+    """A metric in 0..1 as points; a dash for NaN and for COCO's -1."""
+    return NOTHING if math.isnan(value) or value < 0 else f"{100 * value:.{decimals}f}"
 
 
 def signed_points(value: float, decimals: int = 1) -> str:

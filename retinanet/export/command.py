@@ -20,7 +20,7 @@ from retinanet.evaluation.saved import SavedDetector, check_covers, load_detecto
 from retinanet.export import measure
 from retinanet.export.info import ExportInfo, Kind, need
 from retinanet.export.measure import Contender
-from retinanet.export.quantise import evenly_spaced, write_int8
+from retinanet.export.quantise import calibration_sample, write_int8
 from retinanet.export.runtime import ExportedDetector, load_exported
 from retinanet.export.writers import write_onnx, write_package, write_program
 from retinanet.files import make_folder, write_json
@@ -77,7 +77,7 @@ def export_checkpoint(checkpoint: Path, output: Path, overrides: list[str], opti
             files = {"float32 ONNX": first, **files}
         WRITERS[kind](first, traced, info)
         if options.int8:
-            chosen = evenly_spaced(images, options.calibration_images)
+            chosen = calibration_sample(images, options.calibration_images)
             write_int8(output, first, chosen, resize_rule, info._replace(int8=True))
         print(f"{output}: {output.stat().st_size / 1e6:.1f} MB written")
         report: dict[str, Any] = {

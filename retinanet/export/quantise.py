@@ -22,7 +22,7 @@ QUANTISED = ("Conv", "Relu", "MaxPool", "Add")
 """Together they keep a residual block in integers from end to end; with convolutions alone the file is half as fast."""
 
 
-def evenly_spaced(paths: Sequence[Path], count: int) -> list[Path]:
+def calibration_sample(paths: Sequence[Path], count: int) -> list[Path]:
     """At most `count` of the paths, evenly spaced."""
     step = max(len(paths) / count, 1.0)
     return [paths[int(index * step)] for index in range(min(count, len(paths)))]

@@ -38,7 +38,7 @@ def check_data_sets(path: Path, images: Path | None = None, *, every_pixel: bool
     if not datasets and not errors:
         raise DataError(_no_annotations(path))
     if datasets:
-        print("", *class_table(datasets), *joint_notes(datasets), sep="\n")
+        print("", *objects_by_class(datasets), *joint_notes(datasets), sep="\n")
     if errors:
         raise DataError("\n".join(errors))
     print(f"no errors found in {len(datasets)} annotation file{'s' if len(datasets) > 1 else ''}")
@@ -90,7 +90,7 @@ def find_image_folder(annotations: Path, content: object) -> Path:
     return folder
 
 
-def class_table(datasets: Mapping[str, CocoDataset]) -> list[str]:
+def objects_by_class(datasets: Mapping[str, CocoDataset]) -> list[str]:
     """Lines with the number of objects of each class in each file, the most frequent classes first."""
     counts: dict[str, Counter[str]] = {}
     for title, dataset in datasets.items():

@@ -52,12 +52,13 @@ class Run(NamedTuple):
     folder: RunFolder
     device: torch.device
     ranks: Ranks
-    resume_hint: str
-    """How to continue the run, for a message."""
+    resume_command: str | None = None
+    """The command line that continues the run; None for one that was started from Python."""
 
     def describe_saved(self, step: int) -> str:
         """What has been saved at `step` and how to continue, for the message of an interrupted run."""
-        return f"Saved step {step} of {self.plan.total_steps} to {self.folder.last}. {self.resume_hint}"
+        how = f"with: {self.resume_command}" if self.resume_command else "with resume=True."
+        return f"Saved step {step} of {self.plan.total_steps} to {self.folder.last}. Continue {how}"
 
 
 def train(
@@ -76,14 +77,13 @@ def train(
     if config.compile:
         check_compiler(device)
     resume = resume or distributed.was_restarted()
-    hint = f"Continue with: {resume_command}" if resume_command else "Continue with resume=True."
     claimed = claim(output, resume=resume, overwrite=overwrite) if ranks.is_main else nullcontext(RunFolder(output))
     with claimed as folder:
-        train_in(folder, config, ranks, device, resume, hint)
+        train_in(folder, config, ranks, device, resume, resume_command)
 
 
 def train_in(
-    folder: RunFolder, config: Config, ranks: Ranks, device: torch.device, resume: bool, resume_hint: str
+    folder: RunFolder, config: Config, ranks: Ranks, device: torch.device, resume: bool, resume_command: str | None
 ) -> None:
     """`train` in a folder that this run has claimed."""
     train_set, val_set = load_data(config, ranks)
@@ -97,7 +97,7 @@ def train_in(
         folder=folder,
         device=device,
         ranks=ranks,
-        resume_hint=resume_hint,
+        resume_command=resume_command,
     )
     resumable = distributed.agree(
         resume and folder.last.exists(), f"output: only some ranks can read {folder.last}", device

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from retinanet.build import build_loss_and_model
+from retinanet.config.flat import differing, flat
 from retinanet.config.load import config_to_dict
 from retinanet.config.schema import Config
 from retinanet.distributed import Ranks
@@ -184,13 +185,11 @@ def restored_running(own_R: Tensor | None, saved_R: Tensor | None, source: Path)
     return saved_R.to(own_R)
 
 
-def config_differences(saved: dict[str, Any], given: dict[str, Any], prefix: str = "") -> list[str]:
-    """One line for each key that differs and is not FREE_TO_CHANGE."""
-    lines: list[str] = []
-    for key in given:
-        name = prefix + key
-        if isinstance(given[key], dict) and isinstance(saved.get(key), dict):
-            lines += config_differences(saved[key], given[key], name + ".")
-        elif saved.get(key) != given[key] and not name.startswith(FREE_TO_CHANGE):
-            lines.append(f"{name}: was {saved.get(key)!r}, now {given[key]!r}")
-    return lines
+def config_differences(saved: dict[str, Any], given: dict[str, Any]) -> list[str]:
+    """One line for each key that differs, or that only one has, and is not FREE_TO_CHANGE."""
+    was, now = flat(saved), flat(given)
+    return [
+        f"{key}: was {repr(was[key]) if key in was else 'absent'}, now {repr(now[key]) if key in now else 'absent'}"
+        for key in differing(saved, given)
+        if not key.startswith(FREE_TO_CHANGE)
+    ]

@@ -1,4 +1,4 @@
-"""Cells: their order, their configs, the choice of a learning rate, and what a study's folder lets continue."""
+"""Cells: their order, configs and learning rates, and the studies that may continue in a folder."""
 
 import json
 from collections.abc import Callable
@@ -9,6 +9,7 @@ import pytest
 
 from retinanet.ablation.cells import (
     CellRecord,
+    CellStatus,
     build_cell_config,
     chosen_lr,
     find_cell,
@@ -20,7 +21,7 @@ from retinanet.ablation.cells import (
     record_path,
     write_record,
 )
-from retinanet.ablation.claims import take
+from retinanet.ablation.claims import release, take
 from retinanet.ablation.report.collect import collect
 from retinanet.ablation.run_cell import training_seconds
 from retinanet.ablation.study import Study, load_study
@@ -54,7 +55,15 @@ def make(tmp_path: Path, tiny_yaml: Path) -> Make:
 
 def record(cell: str, status: str, ap: float = 0.0, test: bool = False) -> CellRecord:
     metrics = {"AP": ap}
-    return CellRecord(cell, "FL", 3, 0.1, status, val_metrics=metrics, test_metrics=metrics if test else {})
+    return CellRecord(
+        cell=cell,
+        arm="FL",
+        seed=3,
+        lr=0.1,
+        status=CellStatus(status),
+        val_metrics=metrics,
+        test_metrics=metrics if test else {},
+    )
 
 
 def test_cells_go_seed_by_seed_through_the_arms(make: Make) -> None:
@@ -122,9 +131,11 @@ def test_a_record_reads_back_and_a_damaged_one_is_named(tmp_path: Path) -> None:
     assert read_record(tmp_path, "a") is None
     write_record(tmp_path, record("a", "done", 0.5, test=True))
     assert read_record(tmp_path, "a") == record("a", "done", 0.5, test=True)
-    record_path(tmp_path, "a").write_text('{"cell": 1}', encoding="utf-8")
-    with pytest.raises(DataError, match="delete it to run the cell again"):
-        read_record(tmp_path, "a")
+    text = record_path(tmp_path, "a").read_text(encoding="utf-8")
+    for damaged in ('{"cell": 1}', "[1]", text.replace('"done"', '"gone"')):
+        record_path(tmp_path, "a").write_text(damaged, encoding="utf-8")
+        with pytest.raises(DataError, match="delete it to run the cell again"):
+            read_record(tmp_path, "a")
 
 
 def test_training_seconds_count_every_step_once() -> None:
@@ -142,16 +153,17 @@ def test_results_are_collected_in_order(make: Make) -> None:
         write_record(study.folder, record(name, status, ap, test=status == "done")._replace(lr=float(name[5:8])))
     write_record(study.folder, record("CE-lr0.1-seed3", "failed")._replace(message="no disk"))
     result = collect(study, study.folder)
-    assert [(cell.status, cell.tuning) for cell in result.cells] == [
+    assert [(cell.record.status, cell.tuning) for cell in result.cells] == [
         *(("done", True), ("done", False), ("failed", True), ("waiting", True), ("waiting", False), ("waiting", False))
     ]
-    assert result.cells[0].test_metrics == {}, "a rate that was not chosen says nothing about test"
-    assert (result.cells[1].test_metrics, result.cells[1].lr) == ({"AP": 0.4}, 0.2)
-    assert result.cells[2].message == "no disk"
-    assert result.cells[4].lr == 0.2
+    records = [cell.record for cell in result.cells]
+    assert records[0].test_metrics == {}, "a rate that was not selected is not measured on test"
+    assert (records[1].test_metrics, records[1].lr) == ({"AP": 0.4}, 0.2)
+    assert (records[2].message, records[2].val_metrics) == ("no disk", {})
+    assert (records[4].lr, records[5].lr) == (0.2, 0.0)
     assert result.arms[0].paper == {"AP": 34.0}
     assert result.arms[1].overrides_text == ("loss.classification.kind: cross_entropy",)
-    assert "FL 0.2, CE not chosen yet" in result.lr_rule_text
+    assert "FL 0.2, CE not selected yet" in result.lr_rule_text
     assert any("0.2 is the largest of the grid" in guard for guard in result.guards)
     assert result.test_annotations.name == "train.json"
 
@@ -168,7 +180,7 @@ def test_a_folder_is_taken_until_resume_or_overwrite(make: Make) -> None:
     with pytest.raises(ResourceError, match="FL-seed3: process"):
         prepare(study, resume=False, overwrite=True)
     assert claim is not None
-    claim.path.unlink()
+    release(claim)
     prepare(study, resume=False, overwrite=True)
     assert read_record(study.folder, "FL-seed3") is None
     assert (study.folder / "mine.txt").exists()
@@ -194,7 +206,7 @@ def test_a_study_may_grow_but_its_cells_may_not_change(make: Make) -> None:
         prepare(study, resume=True, overwrite=False)
 
 
-def test_data_that_is_not_there_is_told_at_once(make: Make, tmp_path: Path) -> None:
+def test_missing_data_is_reported_at_once(make: Make, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"data\.root=PATH"):
         prepare(make("", f"data.root={tmp_path}/none"), resume=False, overwrite=False)
     with pytest.raises(DataError, match="2 errors") as raised:

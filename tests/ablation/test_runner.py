@@ -1,4 +1,4 @@
-"""Cells that run, diverge, fail, are killed and shared: what is left in the folder is the same."""
+"""Cells that run, diverge, fail, are killed and shared: the folder ends up the same."""
 
 import json
 import os
@@ -15,8 +15,8 @@ import pytest
 from places import PROJECT
 
 from retinanet.ablation import ablate
-from retinanet.ablation.cells import CellRecord, cell_folder, list_cells, read_record, write_record
-from retinanet.ablation.claims import claim_path, live_owner, take
+from retinanet.ablation.cells import CellRecord, CellStatus, cell_folder, list_cells, read_record, write_record
+from retinanet.ablation.claims import claim_path, live_owner, release, take
 from retinanet.ablation.estimate import measure
 from retinanet.ablation.report.collect import collect
 from retinanet.ablation.run_cell import CellTaken, run_cell
@@ -26,8 +26,6 @@ from retinanet.ablation.study import Study, load_study
 from retinanet.ablation.study_folder import log_path, prepare
 from retinanet.errors import CheckpointError, ConfigError, Interrupted
 from retinanet.run.checkpoint import load_checkpoint
-
-TOOL = PROJECT / "tools" / "ablate.py"
 
 STUDY = """
 base: {base}
@@ -67,7 +65,7 @@ def recorded(study: Study, cell: str) -> CellRecord:
 def wait_for(what: Callable[[], object], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not what():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.05)
 
 
@@ -94,7 +92,7 @@ def test_a_cell_is_trained_and_its_final_weights_measured_on_test(
     assert "is finished: done" in capsys.readouterr().out
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
     result = collect(study, study.folder)
-    assert [cell.status for cell in result.cells] == ["done", "waiting"]
+    assert [cell.record.status for cell in result.cells] == ["done", "waiting"]
     assert result.cells[0].folder == folder
 
 
@@ -117,7 +115,7 @@ def test_a_diverging_cell_is_a_result(make: Make) -> None:
     assert "step 2: " in record.message
     assert record.steps == 1
     ablate.run_one(study, "0")
-    assert [cell.status for cell in collect(study, study.folder).cells] == ["diverged", "waiting"]
+    assert [cell.record.status for cell in collect(study, study.folder).cells] == ["diverged", "waiting"]
 
 
 def test_a_failing_cell_is_recorded_and_tried_again(make: Make, tmp_path: Path) -> None:
@@ -152,10 +150,10 @@ def test_the_grid_rule_trains_no_cell_twice(make: Make) -> None:
     for number in range(3):
         run_cell(study, str(number))
     assert [recorded(study, cell.name).status for cell in list_cells(study)[:3]] == ["tuned", "tuned", "diverged"]
-    tried = [cell for cell in collect(study, study.folder).cells if cell.tuning and cell.status == "done"]
+    tried = [cell for cell in collect(study, study.folder).cells if cell.tuning and cell.record.status == "done"]
     assert len(tried) == 1
-    chosen = next(cell for cell in list_cells(study)[:2] if cell.lr != tried[0].lr)
-    other = recorded(study, next(cell.name for cell in list_cells(study)[:2] if cell.lr == tried[0].lr))
+    chosen = next(cell for cell in list_cells(study)[:2] if cell.lr != tried[0].record.lr)
+    other = recorded(study, next(cell.name for cell in list_cells(study)[:2] if cell.lr == tried[0].record.lr))
     assert recorded(study, chosen.name).val_metrics["AP"] >= other.val_metrics["AP"]
     trained = (cell_folder(study, chosen) / "checkpoints" / "last.pt").stat().st_mtime_ns
     run_cell(study, chosen.name)
@@ -163,7 +161,8 @@ def test_the_grid_rule_trains_no_cell_twice(make: Make) -> None:
     assert (cell_folder(study, chosen) / "checkpoints" / "last.pt").stat().st_mtime_ns == trained
     run_cell(study, "3")
     final = [cell for cell in collect(study, study.folder).cells if not cell.tuning]
-    assert [(cell.seed, cell.lr, cell.status) for cell in final] == [(0, chosen.lr, "done"), (1, chosen.lr, "done")]
+    found = [(cell.record.seed, cell.record.lr, cell.record.status) for cell in final]
+    assert found == [(0, chosen.lr, "done"), (1, chosen.lr, "done")]
     assert other.test_metrics == {}
 
 
@@ -179,18 +178,19 @@ def test_a_process_killed_for_its_cell_is_recorded_for_it(make: Make) -> None:
     study = make()
     prepare(study, resume=False, overwrite=False)
     with RunnerConsole(2) as console:
-        runner = Runner(study, TOOL, Slots(1, ()), console)
+        runner = Runner(study, Slots(1, ()), console)
         first, second = runner.cells
         runner.note_failure(first, -signal.SIGKILL)
         assert "signal 9 (out of memory?)" in recorded(study, first.name).message
         assert runner.failed.keys() == {first.name}
-        # Meanwhile another machine is at it, or has finished it: its word counts.
+        # If another machine is running the cell, or has finished it, its record counts.
         claim = take(study.folder, second.name)
         assert claim is not None
         runner.note_failure(second, 1)
         assert read_record(study.folder, second.name) is None
-        claim.path.unlink()
-        write_record(study.folder, recorded(study, first.name)._replace(cell=second.name, status="done"))
+        release(claim)
+        done = recorded(study, first.name)._replace(cell=second.name, status=CellStatus.DONE)
+        write_record(study.folder, done)
         runner.note_failure(second, 1)
         assert recorded(study, second.name).status == "done"
 
@@ -221,8 +221,8 @@ def test_a_failed_arm_does_not_stop_the_others(make: Make, tmp_path: Path, capsy
     study = load_study(path, [f"output={tmp_path / 'out'}", "schedule.warmup=0"])
     prepare(study, resume=False, overwrite=False)
     with pytest.raises(CellsFailed, match=r"lost-seed0: .*none\.pt"):
-        run_cells(study, TOOL, Slots(2, ()))
-    states = {cell.arm: cell.status for cell in collect(study, study.folder).cells}
+        run_cells(study, Slots(2, ()))
+    states = {cell.record.arm: cell.record.status for cell in collect(study, study.folder).cells}
     assert states == {"hot": "diverged", "lost": "failed"}
     assert "step " in recorded(study, "hot-seed0").message
     out = capsys.readouterr().out
@@ -268,7 +268,7 @@ def test_killed_and_shared_by_two_runners_the_numbers_are_the_same(make: Make, s
     wait_for(last.exists)
     os.kill(first.pid, signal.SIGKILL)
     first.communicate()
-    # The orphan notices, saves and goes; the claim of a killed one would be stale at once.
+    # The cell's process notices that its runner has ended, saves and stops.
     wait_for(lambda: live_owner(study.folder, "FL-seed0") is None)
     assert read_record(study.folder, "FL-seed0") is None
     step = load_checkpoint(last).progress.step
@@ -276,7 +276,7 @@ def test_killed_and_shared_by_two_runners_the_numbers_are_the_same(make: Make, s
 
     other = start("--resume")
     prepare(study, resume=True, overwrite=False)
-    run_cells(study, TOOL, Slots(1, ()))
+    run_cells(study, Slots(1, ()))
     out, err = other.communicate(timeout=120)
     assert other.returncode == 0, err
     assert final_numbers(study) == final_numbers(unbroken)
@@ -286,7 +286,7 @@ def test_killed_and_shared_by_two_runners_the_numbers_are_the_same(make: Make, s
         assert log.count(f"{cell.name}: done") == 1, log
         steps = [int(step) for step in re.findall(r"^step +(\d+)/", log, re.MULTILINE)]
         repeated = len(steps) - len(set(steps))
-        assert repeated <= 2, "no more than a save interval is trained again"
+        assert repeated <= 2, "at most one save interval is trained again"
 
 
 @contextmanager
@@ -320,7 +320,7 @@ def test_a_signal_is_passed_on_and_what_runs_is_saved(make: Make, capsys: pytest
     study = make(steps=400)
     prepare(study, resume=False, overwrite=False)
     with pytest.raises(Interrupted, match="--resume") as raised, sigterm_after_a_save(study):
-        run_cells(study, TOOL, Slots(1, ()))
+        run_cells(study, Slots(1, ()))
     assert raised.value.exit_code == 143
     assert "stopping: 1 cells are saving" in capsys.readouterr().out
     assert live_owner(study.folder, "FL-seed0") is None

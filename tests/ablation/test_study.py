@@ -1,4 +1,4 @@
-"""A study file: what it resolves to, and that every error is told with its line."""
+"""A study file: the study it resolves to, and errors with their lines."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -95,17 +95,17 @@ def test_the_resolved_text_loads_back_to_the_same_study(write: Write, tmp_path: 
     assert load_study(again) == epochs
 
 
-def test_all_errors_are_told_together_with_their_lines(write: Write) -> None:
+def test_all_errors_are_reported_together_with_their_lines(write: Write) -> None:
     text = STUDY.replace("gamma: 1.0", "gama: 1.0").replace("momentum: 0.8", "momentum: 1.5")
     lines = errors_of(write(text))
     assert len(lines) == 1, "the arms can only be checked upon a base"
-    assert "mine.yaml:3: schedule.momentum: wants a number" in lines[0]
+    assert "mine.yaml:3: schedule.momentum: expected a number" in lines[0]
     text = STUDY.replace("gamma: 1.0", "gama: 1.0").replace("alpha: 0.75", "alpha: 7").replace("nce: FL", "nce: FK")
     lines = errors_of(write(text))
     assert len(lines) == 3
     assert "mine.yaml:5: arm FL: loss.classification.gama: unknown key" in lines[0]
     assert "gamma" in lines[0]
-    assert "mine.yaml:7: arm CE 0.75: loss.classification.alpha: wants" in lines[1]
+    assert "mine.yaml:7: arm CE 0.75: loss.classification.alpha: expected" in lines[1]
     assert "mine.yaml:9: reference: no arm 'FK'; did you mean FL?" in lines[2]
 
 
@@ -114,16 +114,21 @@ def test_all_errors_are_told_together_with_their_lines(write: Write) -> None:
     [
         ("title:", "tittle:", 1, "tittle: unknown key; did you mean title?"),
         ("reference: FL", "", 1, "reference: is missing; give name of the arm"),
-        ("note: seen", "paper: {{APx: 3}}", 5, "APx: unknown number; did you mean AP"),
+        ("note: seen", "paper: {{APx: 3}}", 5, "arms[0].paper.APx: unknown key; did you mean AP"),
         ("iterations: 7", "iterations: 7, epochs: 2", 10, "budget: give exactly one of iterations and epochs"),
-        ("iterations: 7", "iterations: many", 10, "budget.iterations: wants a valid integer, got the text 'many'"),
+        (
+            "iterations: 7",
+            "iterations: many",
+            10,
+            "iterations: expected a whole number of at least 1 or null, got the text",
+        ),
         ("reference:", "seeds: [1, 1]\nreference:", 9, "the same seed twice"),
-        ("reference:", "seeds: []\nreference:", 9, "seeds: wants at least 1 item"),
+        ("reference:", "seeds: []\nreference:", 9, "seeds: expected a list of at least one value"),
         ("reference:", "lr: {{rule: grid, values: [0.1]}}\nreference:", 9, "at least two different"),
         ("reference:", "lr: {{rule: grid, values: [0.1, 0.2]}}\nreference:", 9, "needs a `test` split"),
         ("reference:", "lr: {{values: [0.1, 0.2]}}\nreference:", 9, "rule same takes no `values`"),
         ("reference:", "paper: [1]\nreference:", 9, "write it into each arm"),
-        ("reference:", "jobs: 0\nreference:", 9, "jobs: wants"),
+        ("reference:", "jobs: 0\nreference:", 9, "jobs: expected a whole number of at least 1, got 0"),
         ("reference:", "may_differ: [loss.clasification]\nreference:", 9, "no config key loss.clasification"),
         ("base: {base}", "base: nowhere.yaml", 2, "there is no config"),
         ("log.pictures: 0", "seed: 3", 3, "overrides.seed: the study sets it; use seeds"),
@@ -134,35 +139,56 @@ def test_all_errors_are_told_together_with_their_lines(write: Write) -> None:
         ("loss.classification.alpha: 0.75", "schedule.iterations: 9", 7, "is the same for all arms; see `budget`"),
         ("loss.classification.alpha: 0.75", "seed: 9", 7, "is the same for all arms; see `seeds`"),
         ("note: seen", "note: seen, note: again", 5, "given twice"),
+        ("note: seen", "nots: seen", 5, "arms[0].nots: unknown key; did you mean arms[0].note?"),
+        (
+            "overrides: {{log.pictures: 0",
+            "overrides: 3 # {{log.pictures: 0",
+            3,
+            "overrides: expected a mapping of keys",
+        ),
+        ("budget: {{iterations: 7}}", "budget: 7", 10, "budget: expected a section of keys or null, got 7"),
+        ("budget: {{iterations: 7}}", "test: {{images: a}}", 10, "test.annotations: is missing; give COCO-format JSON"),
+        ("name: CE 0.75", "name: ''", 6, "arms[1].name: expected text that is not empty"),
     ],
 )
-def test_a_error_names_its_line_and_the_mend(write: Write, was: str, becomes: str, line: int, part: str) -> None:
+def test_an_error_names_its_line_and_the_remedy(write: Write, was: str, becomes: str, line: int, part: str) -> None:
     assert was in STUDY
     lines = errors_of(write(STUDY.replace(was, becomes)))
     assert any(f"mine.yaml:{line}: " in text and part in text for text in lines), lines
 
 
-def test_a_grid_must_not_choose_on_the_test_split(write: Write) -> None:
+def test_a_grid_must_not_select_on_the_test_split(write: Write) -> None:
     rule = "lr: {{rule: grid, values: [0.1, 0.2]}}\ntest: {{annotations: ./annotations/val.json, images: val}}\n"
     assert any("test.annotations: is data.val_annotations" in line for line in errors_of(write(STUDY + rule)))
-    text = STUDY.replace("note: seen", "note: seen").replace("gamma: 1.0}}}}", "gamma: 1.0}}}}, schedule.lr: 0.1")
+    text = STUDY.replace("gamma: 1.0}}}}", "gamma: 1.0}}}}, schedule.lr: 0.1")
     rule = rule.replace("./annotations/val.json, images: val", "annotations/train.json, images: train")
     lines = errors_of(write(text + rule))
     assert any("schedule.lr is the same for all arms; see `lr`" in line for line in lines)
 
 
 def test_what_is_named_may_differ(write: Write) -> None:
-    text = STUDY.replace("note: seen", "note: x").replace("loss.classification.alpha: 0.75", "data.flip: 0.0")
+    text = STUDY.replace("loss.classification.alpha: 0.75", "data.flip: 0.0")
     study = load_study(write(text + "may_differ: [loss.classification, data]\n"))
     assert [arm.config.data.flip for arm in study.arms] == [0.5, 0.0]
 
 
+def test_values_keep_their_types_and_a_wrong_list_item_its_line(write: Write) -> None:
+    text = STUDY.replace("log.pictures: 0", "data.canvas: [64, 96], schedule.lr: 1.0e-05, output: null")
+    lines = errors_of(write(text))
+    assert len(lines) == 1
+    assert "overrides.output: the study sets it" in lines[0]
+    base = load_study(write(text.replace(", output: null", ""))).base
+    assert (base.data.canvas, base.schedule.lr) == ((64, 96), 1e-05)
+    lines = errors_of(write(text.replace("[64, 96]", "[64, x]").replace(", output: null", "")))
+    assert "mine.yaml:3: data.canvas" in lines[0]
+
+
 def test_a_wrong_override_on_the_command_line_is_named(write: Write) -> None:
     lines = errors_of(write(STUDY), ["schedule.lr=fast"])
-    assert "override 'schedule.lr=fast': schedule.lr: wants" in lines[0]
+    assert "override 'schedule.lr=fast': schedule.lr: expected" in lines[0]
 
 
-def test_a_study_that_is_not_there() -> None:
+def test_a_study_that_does_not_exist() -> None:
     with pytest.raises(ConfigError, match=r"no study nowhere\.yaml"):
         load_study(Path("nowhere.yaml"))
 

@@ -1,4 +1,4 @@
-"""retinanet ablate as a user types it."""
+"""The command `retinanet ablate`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +27,7 @@ def study(tmp_path: Path, tiny_yaml: Path) -> Path:
     return path
 
 
-def told_once(outcome: tuple[int, str, str], code: int, *parts: str) -> None:
+def assert_fails(outcome: tuple[int, str, str], code: int, *parts: str) -> None:
     given, out, err = outcome
     assert given == code, err
     assert "Traceback" not in out + err
@@ -63,8 +63,8 @@ def test_cells_one_by_one_as_a_cluster_runs_them(tool: Tool, study: Path, tmp_pa
     code, out, err = tool("ablate.py", study, "--cell", "FL-seed0")
     assert (code, err) == (0, "")
     assert "FL-seed0 is finished: done" in out
-    told_once(tool("ablate.py", study), 2, "already holds a study", "--resume", "--overwrite")
-    told_once(
+    assert_fails(tool("ablate.py", study), 2, "already holds a study", "--resume", "--overwrite")
+    assert_fails(
         tool("ablate.py", study, "schedule.lr=0.5", "--resume"), 2, "cell FL-seed0: schedule.lr: was 0.01, now 0.5"
     )
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["cells", "claims", "logs", "study.yaml"]
@@ -81,7 +81,7 @@ def test_cells_one_by_one_as_a_cluster_runs_them(tool: Tool, study: Path, tmp_pa
     [
         (["--report"], ["no study in"]),
         (["--cell", "nine"], ["--cell nine", "0 FL-seed0, 1 flat-seed0"]),
-        (["--resume", "--overwrite"], ["give one of them"]),
+        (["--resume", "--overwrite"], ["exclude each other"]),
         (["--jobs", "0"], ["--jobs 0"]),
         (["--gpus", "0,0"], ["--gpus 0,0"]),
         (["schedule.rate=1"], ["override 'schedule.rate=1'", "schedule.rate"]),
@@ -89,14 +89,14 @@ def test_cells_one_by_one_as_a_cluster_runs_them(tool: Tool, study: Path, tmp_pa
     ],
 )
 def test_a_wrong_command_line_is_2(tool: Tool, study: Path, arguments: list[str], parts: list[str]) -> None:
-    told_once(tool("ablate.py", study, *arguments), 2, *parts)
+    assert_fails(tool("ablate.py", study, *arguments), 2, *parts)
 
 
-def test_data_that_is_not_there_is_3(tool: Tool, study: Path) -> None:
-    told_once(tool("ablate.py", study, "data.root=nowhere"), 3, "nowhere", "data.root=PATH")
+def test_missing_data_is_3(tool: Tool, study: Path) -> None:
+    assert_fails(tool("ablate.py", study, "data.root=nowhere"), 3, "nowhere", "data.root=PATH")
 
 
-def test_a_study_that_is_none_is_2(tool: Tool, study: Path) -> None:
-    told_once(tool("ablate.py", "none.yaml"), 2, "no study none.yaml")
+def test_what_is_no_study_is_2(tool: Tool, study: Path) -> None:
+    assert_fails(tool("ablate.py", "none.yaml"), 2, "no study none.yaml")
     study.write_text("arms: [", encoding="utf-8")
-    told_once(tool("ablate.py", study), 2, "mine.yaml:1: not valid YAML")
+    assert_fails(tool("ablate.py", study), 2, "mine.yaml:1: not valid YAML")

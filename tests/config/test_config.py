@@ -61,22 +61,22 @@ def test_every_error_at_once_with_its_line(tmp_path: Path) -> None:
     message = refusal(path, "data.vertical_flip=2", "junk", "data.flip=[1", "modle.fpn=1")
     expected = [
         f"{path}:3: model.backbone.nam: unknown key; did you mean model.backbone.name?",
-        f"{path}:4: model.backbone.frozen_stages: wants a whole number from 0 to 5, got 7",
-        f"{path}:5: model.backbone.norm: wants one of frozen_bn, eval_bn, bn, sync_bn, gn, "
+        f"{path}:4: model.backbone.frozen_stages: expected a whole number from 0 to 5, got 7",
+        f"{path}:5: model.backbone.norm: expected one of frozen_bn, eval_bn, bn, sync_bn, gn, "
         "got the text 'frozen-bn'; did you mean froz",
-        f"{path}:6: model.channels_last: wants true or false, got the text 'no': write true or false",
-        f"{path}:8: model.anchors.sizes: wants a list of 5 values, each a number above 0, got a list of 4 values",
-        f"{path}:9: model.anchors.scales[1]: wants a number above 0, got the text 'x'",
+        f"{path}:6: model.channels_last: expected true or false, got the text 'no': write true or false",
+        f"{path}:8: model.anchors.sizes: expected a list of 5 values, each a number above 0, got a list of 4 values",
+        f"{path}:9: model.anchors.scales[1]: expected a number above 0, got the text 'x'",
         f"{path}:10: lr: unknown key; did you mean schedule.lr?",
-        f"{path}:11: seed: wants a whole number of at least 0",
-        f"{path}:12: log: wants a section of keys, got null",
-        f"{path}:13: eval.topk: wants a whole number of at least 1, got the text '1_000': write 1000",
-        f"{path}:13: eval.every: wants a number of at least 0, got -1",
-        f"{path}:13: eval.nms_iou: wants a number from 0 to 1, got the text '0.5': write it without quotes",
-        f"{path}:13: eval.score_threshold: wants a number from 0 to 1, got nan",
-        f"{path}:14: output: wants text or null, got 2024: put it in quotes",
+        f"{path}:11: seed: expected a whole number of at least 0",
+        f"{path}:12: log: expected a section of keys, got null",
+        f"{path}:13: eval.topk: expected a whole number of at least 1, got the text '1_000': write 1000",
+        f"{path}:13: eval.every: expected a number of at least 0, got -1",
+        f"{path}:13: eval.nms_iou: expected a number from 0 to 1, got the text '0.5': write it without quotes",
+        f"{path}:13: eval.score_threshold: expected a number from 0 to 1, got nan",
+        f"{path}:14: output: expected text or null, got 2024: put it in quotes",
         f"{path}:15: assign.colour: unknown key; the keys of assign are positive_iou, negative_iou",
-        "override 'data.vertical_flip=2': data.vertical_flip: wants a number from 0 to 1, got 2",
+        "override 'data.vertical_flip=2': data.vertical_flip: expected a number from 0 to 1, got 2",
         "override 'junk': write it as key.path=value",
         "override 'data.flip=[1': data.flip: not valid YAML",
         "override 'modle.fpn=1': modle: unknown key; did you mean model?",
@@ -96,7 +96,7 @@ def test_a_section_rule_is_checked_beside_an_unknown_key(tmp_path: Path) -> None
 def test_a_section_rule_about_a_wrong_key_is_not_reported(tmp_path: Path) -> None:
     message = refusal(write(tmp_path, "a.yaml", "schedule:\n  epochs: ten\n"))
     assert "(1 error)" in message
-    assert "wants a number above 0 or null, got the text 'ten'" in message
+    assert "expected a number above 0 or null, got the text 'ten'" in message
 
 
 def test_yaml_and_schema_errors_come_together(tmp_path: Path) -> None:
@@ -135,16 +135,16 @@ def test_a_dotted_key_in_a_file_is_told_to_nest(tmp_path: Path) -> None:
     [
         ("data.scale_jitter=[2, 1]", "scale_jitter is [least, most]"),
         ("schedule.milestones=[3, 2]", "milestones must ascend"),
-        ("seed=99999999999999999999", "seed: wants a whole number"),
-        ("model.head.channels=1.5", "model.head.channels: wants a whole number of at least 1 or null, got 1.5"),
-        ("model.channels_last=1", "wants true or false, got 1"),
-        ("schedule.lr=true", "wants a number above 0, got true"),
-        ("schedule.lr=1e999", "wants a number above 0, got inf"),
+        ("seed=99999999999999999999", "seed: expected a whole number"),
+        ("model.head.channels=1.5", "model.head.channels: expected a whole number of at least 1 or null, got 1.5"),
+        ("model.channels_last=1", "expected true or false, got 1"),
+        ("schedule.lr=true", "expected a number above 0, got true"),
+        ("schedule.lr=1e999", "expected a number above 0, got inf"),
         ("data.shorter_side=600", "write it in brackets, [a]"),
-        ("model.anchors.sizes.0=3", "model.anchors.sizes: wants a list of 5 values"),
-        ("schedule=3", "schedule: wants a section of keys, got 3"),
-        ("schedule.optimizer=adam", "wants one of sgd, adamw, got the text 'adam'; did you mean adamw?"),
-        ("data.root=", "data.root: wants text, got null"),
+        ("model.anchors.sizes.0=3", "model.anchors.sizes: expected a list of 5 values"),
+        ("schedule=3", "schedule: expected a section of keys, got 3"),
+        ("schedule.optimizer=adam", "expected one of sgd, adamw, got the text 'adam'; did you mean adamw?"),
+        ("data.root=", "data.root: expected text, got null"),
     ],
 )
 def test_wrong_values_say_what_is_wanted(tmp_path: Path, word: str, part: str) -> None:
@@ -183,10 +183,10 @@ def test_a_error_of_a_base_names_the_base(tmp_path: Path) -> None:
     base = write(tmp_path, "base.yaml", "seed: 1\nlog: {every: 0}\nlog: {}\nassign: {positive_iou: 0.3}\n")
     top = write(tmp_path, "top.yaml", "base: base.yaml\nschedule: {lr: -1}\n")
     message = refusal(top)
-    assert f"{base}:2: log.every: wants" in message
+    assert f"{base}:2: log.every: expected" in message
     assert f"{base}:3: log: given twice" in message
     assert f"{base}:4: assign: negative_iou must not be above positive_iou" in message
-    assert f"{top}:2: schedule.lr: wants" in message
+    assert f"{top}:2: schedule.lr: expected" in message
 
 
 def test_a_value_that_a_later_layer_mends_is_no_error(tmp_path: Path) -> None:
@@ -198,21 +198,23 @@ def test_a_circle_of_bases_is_refused(tmp_path: Path) -> None:
     a = write(tmp_path, "a.yaml", "base: b.yaml\n")
     b = write(tmp_path, "b.yaml", "seed: 1\nbase: ./a.yaml\n")
     message = refusal(a)
-    assert f"{b}:2: base: the files go round in a circle: {a} -> {b}" in message
+    assert f"{b}:2: base: the files form a circle: {a} -> {b}" in message
     own = write(tmp_path, "own.yaml", "base: own.yaml\n")
-    assert f"{own}:1: base: the files go round in a circle" in refusal(own)
+    assert f"{own}:1: base: the files form a circle" in refusal(own)
 
 
 @pytest.mark.parametrize("value", ["3", "[a.yaml]", "null", "~", "{a: b}"])
 def test_a_base_that_is_no_path_is_refused(tmp_path: Path, value: str) -> None:
-    assert "a.yaml:1: base: wants the path of one YAML file" in refusal(write(tmp_path, "a.yaml", f"base: {value}\n"))
+    assert "a.yaml:1: base: expected the path of one YAML file" in refusal(
+        write(tmp_path, "a.yaml", f"base: {value}\n")
+    )
 
 
 def test_a_missing_base_is_located_beside_the_other_errors(tmp_path: Path) -> None:
     write(tmp_path, "quick.yaml", "")
     path = write(tmp_path, "a.yaml", "seed: x\nbase: quik.yaml\n")
     message = refusal(path)
-    assert f"{path}:1: seed: wants" in message
+    assert f"{path}:1: seed: expected" in message
     assert f"{path}:2: base: there is no config {tmp_path / 'quik.yaml'}" in message
     assert str(tmp_path / "quick.yaml") in message
 
@@ -344,12 +346,15 @@ def test_another_kind_of_class_loss_drops_the_keys_of_the_kind_below(tmp_path: P
     [
         ("loss.classification={kind: cross_entropy, alpha: 0.5}", "it is a key of kind focal"),
         ("loss.classification.gamme=2", "did you mean loss.classification.gamma?"),
-        ("loss.classification.kind=fokal", "loss.classification.kind: wants one of focal, "),
+        ("loss.classification.kind=fokal", "loss.classification.kind: expected one of focal, "),
         ("loss.classification.kind=fokal", "did you mean focal?"),
-        ("loss.classification=focal", "loss.classification: wants a section of keys, got the text 'focal'"),
+        ("loss.classification=focal", "loss.classification: expected a section of keys, got the text 'focal'"),
         ("loss.classification={kind: softmax_focal, alpha: x}", "(1 error)"),
-        ("loss.classification={kind: softmax_focal, alpha: [1, -2]}", "loss.classification.alpha: wants a number from"),
-        ("loss.classification.gamma=-1", "loss.classification.gamma: wants a number of at least 0, got -1"),
+        (
+            "loss.classification={kind: softmax_focal, alpha: [1, -2]}",
+            "loss.classification.alpha: expected a number from",
+        ),
+        ("loss.classification.gamma=-1", "loss.classification.gamma: expected a number of at least 0, got -1"),
     ],
 )
 def test_errors_of_a_class_loss_are_told_for_its_kind(tmp_path: Path, override: str, told: str) -> None:

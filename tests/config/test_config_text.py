@@ -73,9 +73,9 @@ def test_a_wrong_dict_names_its_source() -> None:
     with pytest.raises(ConfigError) as caught:
         config_from_dict({"schedule": {"lr": "x", "ephocs": 3}, "seed": -1}, "last.pt")
     message = str(caught.value)
-    assert "last.pt: schedule.lr: wants a number" in message
+    assert "last.pt: schedule.lr: expected a number" in message
     assert "last.pt: schedule.ephocs: unknown key; did you mean schedule.epochs?" in message
-    assert "last.pt: seed: wants" in message
+    assert "last.pt: seed: expected" in message
     with pytest.raises(ConfigError, match=r"last\.pt: the config must be a mapping"):
         config_from_dict([1], "last.pt")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="keys must be text"):
@@ -83,7 +83,9 @@ def test_a_wrong_dict_names_its_source() -> None:
 
 
 def test_wrong_overrides_of_a_config_are_located() -> None:
-    with pytest.raises(ConfigError, match=r"override 'eval\.topk=0': eval\.topk: wants a whole number of at least 1"):
+    with pytest.raises(
+        ConfigError, match=r"override 'eval\.topk=0': eval\.topk: expected a whole number of at least 1"
+    ):
         with_overrides(Config(), ["eval.topk=0"])
 
 

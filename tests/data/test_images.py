@@ -2,6 +2,8 @@
 
 import contextlib
 import io
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +67,48 @@ def test_orientation_is_read_in_both_byte_orders_and_junk_is_upright(tmp_path: P
     for block in (b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01\x12"):
         Image.fromarray(smooth_rgb()).save(path, exif=block)
         assert pixels(path).shape == (HEIGHT, WIDTH, 3)
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I4s", len(content), kind) + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def test_the_exif_block_of_a_png_may_come_after_its_pixels(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(smooth_rgb()).save(path)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = path.read_bytes()
+    at = data.index(b"IEND") - 4
+    path.write_bytes(data[:at] + chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0")) + data[at:])
+    np.testing.assert_array_equal(pixels(path), np.rot90(smooth_rgb(), -1))
+
+
+@CORRUPT_EXIF
+def test_a_damaged_exif_block_does_not_spoil_a_jpeg(tmp_path: Path) -> None:
+    """Pillow alone refuses some of these, as it looks for the resolution in the block."""
+    path, exif = tmp_path / "a.jpg", Image.Exif()
+    exif[0x0112], exif[0x011A], exif[0x0128] = 6, (72, 1), 2
+    Image.fromarray(smooth_rgb()).save(path, exif=exif)
+    data = path.read_bytes()
+    data = data[:2] + data[2 + 2 + int.from_bytes(data[4:6], "big") :]  # without JFIF's own resolution
+    start, rng = data.index(b"Exif"), np.random.default_rng(0)
+    for _ in range(300):
+        damaged = bytearray(data)
+        for at in rng.integers(start + 6, start + len(exif.tobytes()), 3):
+            damaged[at] = rng.integers(0, 256)
+        path.write_bytes(damaged)
+        assert sorted(image_header(path)) == [HEIGHT, WIDTH]
+
+
+def test_of_several_pictures_in_a_jpeg_the_first_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    second = Image.new("RGB", (20, 10), "red")
+    Image.fromarray(smooth_rgb()).save(path, "MPO", save_all=True, append_images=[second])
+    with Image.open(path) as image:
+        assert image.format == "MPO"
+        expected = np.array(image.convert("RGB")).astype(int)
+    np.testing.assert_allclose(pixels(path), expected, atol=2)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])

@@ -1,4 +1,4 @@
-"""The order of images and batches, and that only (seed, epoch, image) determines their pixels."""
+"""The order of images and batches, the cache, and that only (seed, epoch, image) determines their pixels."""
 
 import json
 import threading
@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
+from retinanet.data import loader
 from retinanet.data.coco import CocoDataset, load_coco
-from retinanet.data.loader import GlobalBatches, Key, MicroBatches, Shard, eval_batches, train_batches
-from retinanet.data.transforms import NO_AUGMENT, Augment, ResizeRule
+from retinanet.data.loader import MIB, GlobalBatches, ImageCache, Key, MicroBatches, Shard, eval_batches, train_batches
+from retinanet.data.transforms import NO_AUGMENT, Augment, Resize, ResizeRule
 from retinanet.errors import DataError
 from retinanet.structures import Batch
 
@@ -143,10 +145,10 @@ def test_pixels_and_boxes_do_not_depend_on_workers(mixed: CocoDataset, workers: 
 
 def test_closing_ends_the_workers_at_once(mixed: CocoDataset) -> None:
     before = threading.active_count()
-    loader = batches_of(mixed, workers=2)
-    next(loader)
+    running = batches_of(mixed, workers=2)
+    next(running)
     assert threading.active_count() == before + 2
-    loader.close()
+    running.close()
     assert threading.active_count() == before
 
 
@@ -216,3 +218,95 @@ def test_an_image_that_changed_its_size_is_named_with_both_sizes(tmp_path: Path)
     Image.new("RGB", (30, 20)).save(tmp_path / "4.png")
     with pytest.raises(DataError, match=r"4\.png: is 20x30 \(height x width\).*all\.json says 40x60.*image id 4"):
         list(batches_of(coco))
+
+
+def image_of(value: int, mib: float) -> Tensor:
+    return torch.full((int(mib * MIB),), value, dtype=torch.uint8)
+
+
+def test_an_image_is_made_once() -> None:
+    cache, made = ImageCache(2), Counter[str]()
+
+    def make(key: str) -> Tensor:
+        made[key] += 1
+        return image_of(len(made), 0.5)
+
+    first = {key: cache.get(key, lambda key=key: make(key)) for key in "abc"}
+    assert all(cache.get(key, lambda: pytest.fail("kept already")) is first[key] for key in "abc")
+    assert set(made.values()) == {1}
+
+
+def test_a_full_cache_keeps_what_it_has_and_takes_what_still_fits() -> None:
+    cache = ImageCache(2)
+    for key, mib in (("a", 1.0), ("large", 1.5), ("b", 0.75), ("c", 0.5), ("d", 0.25)):
+        cache.get(key, lambda mib=mib: image_of(1, mib))
+    again = {key: int(cache.get(key, lambda: image_of(2, 2.0))[0]) for key in ("a", "large", "b", "c", "d")}
+    assert again == {"a": 1, "large": 2, "b": 1, "c": 2, "d": 1}
+
+
+def test_nothing_is_kept_with_a_bound_of_zero() -> None:
+    cache = ImageCache(0)
+    cache.get("a", lambda: image_of(1, 0.1))
+    assert int(cache.get("a", lambda: image_of(2, 0.1))[0]) == 2
+
+
+def test_threads_that_make_one_image_together_count_it_once() -> None:
+    cache, both = ImageCache(2), threading.Barrier(2)
+
+    def make() -> Tensor:
+        both.wait(10)
+        return image_of(1, 1.0)
+
+    threads = [threading.Thread(target=cache.get, args=("a", make)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    cache.get("b", lambda: image_of(1, 1.0))
+    assert int(cache.get("b", lambda: image_of(2, 1.0))[0]) == 1, "there is room for the second image"
+
+
+RECOLOUR = NO_AUGMENT._replace(color_jitter=0.3, flip=0.5, vertical_flip=0.5)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("augment", [JITTER, RECOLOUR], ids=["jitter", "recolour"])
+@pytest.mark.parametrize(
+    ("resize", "sides"), [("antialias", (48, 40)), ("antialias", (64,)), ("float_bilinear", (48,))]
+)
+def test_pixels_and_boxes_do_not_depend_on_the_cache(
+    resize: Resize,
+    sides: tuple[int, ...],
+    augment: Augment,
+    workers: int,
+    shapes: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Five epochs, so that every image comes from the cache. Two threads may decode one image at the same time."""
+    coco, decode = load_coco(shapes / "annotations" / "train.json", shapes / "train"), loader.decode_image
+    decoded: Counter[Path] = Counter()
+
+    def counted(path: Path) -> Tensor:
+        decoded[path] += 1
+        return decode(path)
+
+    resize_rule = ResizeRule(shorter_side=sides, longer_side=96, canvas=None, resize=resize, canvases="groups")
+    monkeypatch.setattr(loader, "decode_image", counted)
+    without = cached_batches(coco, resize_rule, augment, workers, cache_mib=0)
+    assert min(decoded.values()) == 5
+    decoded.clear()
+    kept = cached_batches(coco, resize_rule, augment, workers, cache_mib=64)
+    assert max(decoded.values()) <= max(1, workers)
+    assert sum(decoded.values()) <= 20
+    assert all(same(a, b) for a, b in zip(without, kept, strict=True))
+
+
+def cached_batches(
+    coco: CocoDataset, resize_rule: ResizeRule, augment: Augment, workers: int, cache_mib: int
+) -> list[Batch]:
+    return list(
+        train_batches(
+            coco, resize_rule, augment, batch_size=4, seed=3, steps=(0, 15), shard=Shard(0, 1, 1), workers=workers,
+            pin=False, cache_mib=cache_mib,
+        )
+    )  # fmt: skip

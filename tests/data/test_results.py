@@ -110,7 +110,7 @@ def test_a_missing_key_is_named(tmp_path: Path, key: str) -> None:
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
 def test_numbers_that_json_does_not_know(tmp_path: Path, number: str) -> None:
     for place in ("0.5", "1.5"):
-        with pytest.raises(DataError, match=rf"line 1, column \d+: {number} is not JSON"):
+        with pytest.raises(DataError, match=rf"line 1, column \d+: {number} is not valid JSON"):
             read(tmp_path, json.dumps([detection()]).replace(place, number))
 
 

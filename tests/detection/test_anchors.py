@@ -1,4 +1,4 @@
-"""Anchors: sizes, centres and order by hand and against torchvision; the memo."""
+"""Anchors: sizes, centres and order by hand and against torchvision; the cache."""
 
 from collections.abc import Iterator
 
@@ -21,7 +21,7 @@ TORCHVISION = AnchorSpec(SIZES, SCALES, RATIOS, offset=0.0, rounding="truncate",
 
 
 @pytest.fixture(autouse=True)
-def empty_memo() -> Iterator[None]:
+def empty_cache() -> Iterator[None]:
     pyramid_anchors.cache_clear()
     yield
     pyramid_anchors.cache_clear()
@@ -150,7 +150,7 @@ def test_autocast_changes_nothing() -> None:
     assert torch.equal(inside, pyramid_anchors((200, 333), PAPER, CPU).boxes_A4)
 
 
-def test_the_memo_keeps_specs_and_canvases_apart() -> None:
+def test_the_cache_keeps_specs_and_canvases_apart() -> None:
     canvases = [(64, 96), (96, 64), (64, 64)]
     specs = [
         PAPER,

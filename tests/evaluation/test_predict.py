@@ -50,7 +50,7 @@ def test_files_folders_and_patterns_are_each_found_once_in_order(
     assert find_images([str(odd[0])]) == odd, "a file's name is no pattern"
 
 
-def test_all_inputs_that_name_nothing_are_told_together(tmp_path: Path) -> None:
+def test_all_inputs_that_match_nothing_are_reported_together(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (good,) = make_images(tmp_path, "a.jpg")
     with pytest.raises(DataError, match=r"no images to read \(3 errors\)") as caught:
@@ -113,7 +113,7 @@ def test_prediction_and_evaluation_detect_the_same(trained: Path, shapes: Path, 
         assert scores[0] == pytest.approx(scores[1], abs=1e-4)
 
 
-def test_broken_images_are_left_out_and_told_at_the_end(
+def test_broken_images_are_left_out_and_reported_at_the_end(
     trained: Path, shapes: Path, tmp_path: Path, tool: Callable[..., tuple[int, str, str]]
 ) -> None:
     photos = tmp_path / "photos"
@@ -147,9 +147,9 @@ def test_threads_and_passes_of_several_images_change_nothing(
     (photos / "13.png").write_bytes((photos / "12.png").read_bytes()[:300])
     keys = ["data.canvas=null", "data.shorter_side=[64]", "data.longer_side=96"]
     written = []
-    for name, told in (("alone", ("data.workers=0", "eval.batch_size=1")), ("together", (f"data.workers={workers}",))):
+    for name, words in (("alone", ("data.workers=0", "eval.batch_size=1")), ("together", (f"data.workers={workers}",))):
         with pytest.raises(DataError, match=r"\(2 errors\)"):
-            predict(trained / "checkpoints" / "best.pt", [str(photos)], [*keys, *told], tmp_path / name)
+            predict(trained / "checkpoints" / "best.pt", [str(photos)], [*keys, *words], tmp_path / name)
         written.append(json.loads((tmp_path / name / "detections.json").read_text(encoding="utf-8")))
     alone, together = written
     assert [row["image_id"] for row in together] == [row["image_id"] for row in alone]

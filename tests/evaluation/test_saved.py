@@ -48,7 +48,7 @@ def test_another_data_set_goes_into_a_folder_of_its_own_in_the_run(trained: Path
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_the_precision_is_told(
+def test_the_precision_is_printed(
     trained: Path, tmp_path: Path, precision: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkpoint = trained / "checkpoints" / "best.pt"
@@ -121,7 +121,7 @@ def test_files_of_detections_are_scored_zipped_or_not(trained: Path, shapes: Pat
 
 
 @pytest.mark.parametrize(("engine", "package"), [("pycocotools", "pycocotools"), ("fast", "hotcoco")])
-def test_the_engine_is_the_one_asked_for_and_is_told(trained: Path, tmp_path: Path, engine: str, package: str) -> None:
+def test_the_requested_engine_is_used_and_reported(trained: Path, tmp_path: Path, engine: str, package: str) -> None:
     evaluate_checkpoint(trained / "checkpoints/best.pt", [f"eval.engine={engine}"], tmp_path / "out", report=False)
     given = read(tmp_path / "out" / "eval.json")
     assert given["engine"].split()[0] == package
@@ -136,7 +136,7 @@ def test_without_an_output_the_numbers_go_below_runs(
     assert (tmp_path / "runs" / "eval-detections" / "eval.json").is_file()
 
 
-def test_an_output_that_cannot_be_made_is_told_before_the_work(trained: Path, tmp_path: Path) -> None:
+def test_an_output_folder_that_cannot_be_created_is_reported_before_the_work(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(ResourceError, match="cannot create the folder"):
         evaluate_checkpoint(trained / "checkpoints/best.pt", [], tmp_path / "file" / "out")

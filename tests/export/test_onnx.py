@@ -25,7 +25,7 @@ from retinanet.evaluation.saved import SavedDetector, load_detector
 from retinanet.export.command import ExportOptions, export_checkpoint
 from retinanet.export.graph import RawGraph
 from retinanet.export.info import ExportInfo, read_info
-from retinanet.export.quantise import evenly_spaced, write_int8
+from retinanet.export.quantise import calibration_sample, write_int8
 from retinanet.export.runtime import LoadedExport, load_exported
 from retinanet.export.writers import write_onnx
 from retinanet.structures import Batch
@@ -266,7 +266,7 @@ def test_report_next_to_the_file(raw_file: Path, checkpoint: Path) -> None:
 def int8_file(raw_file: Path, saved: SavedDetector, shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("int8") / "int8.onnx"
     info = ExportInfo(kind="onnx", config=saved.config, categories=saved.categories, step=7, nms=False, int8=True)
-    images = evenly_spaced(find_images([str(shapes / "train")]), 6)
+    images = calibration_sample(find_images([str(shapes / "train")]), 6)
     write_int8(path, raw_file, images, build_resize_rule(saved.config), info)
     assert [file.name for file in path.parent.iterdir()] == ["int8.onnx"]
     return path
@@ -336,8 +336,8 @@ def test_int8_file_keeps_the_last_convolutions_in_float_and_is_small(raw_file: P
 
 def test_calibration_images_are_evenly_spaced() -> None:
     paths = [Path(str(number)) for number in range(10)]
-    assert [path.name for path in evenly_spaced(paths, 4)] == ["0", "2", "5", "7"]
-    assert evenly_spaced(paths, 50) == paths
+    assert [path.name for path in calibration_sample(paths, 4)] == ["0", "2", "5", "7"]
+    assert calibration_sample(paths, 50) == paths
 
 
 @pytest.mark.slow

@@ -63,7 +63,7 @@ def test_a_recipe_states_every_convention_and_starts_with_its_card(name: str) ->
     assert all(line.startswith("# ") for line in card.splitlines())
     for part in (f"AP {PUBLISHED[name]}", "# Data ", "# Command ", f"configs/recipes/{name}.yaml", "# Not the same: "):
         assert part in card
-    assert "# Measured    not yet: no GPU was at hand." in card
+    assert "# Measured    not yet, because there was no GPU." in card
     written = yaml.safe_load(text)
     for section, keys in CONVENTIONS.items():
         tree = written

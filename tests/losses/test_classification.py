@@ -303,7 +303,7 @@ def test_every_kind_keeps_the_contract(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "ghm"])
 def test_micro_batches_add_up_for_every_kind(kind: str) -> None:
-    """Each image alone, told the effective batch, gives what it gives in company. GHM's histogram is the exception."""
+    """Each image alone, given the effective batch, has its loss in the batch. GHM's histogram is the exception."""
     loss = chosen(kind=kind)
     logits, targets = crowded_case()
     logits = logits[..., : len(loss.prior_bias(0.01, 3))]

@@ -261,7 +261,7 @@ def test_half_precision_outputs_under_autocast_give_float32_losses() -> None:
         assert torch.equal(ours, wanted)
 
 
-def test_seeds_differ_by_seed_step_and_image_and_not_by_company() -> None:
+def test_seeds_depend_on_seed_step_and_image_and_not_on_the_batch() -> None:
     together = image_seeds(0, 7, [5, 9, -1])
     assert together.dtype == torch.int64
     assert (together >= 0).all()
@@ -271,7 +271,7 @@ def test_seeds_differ_by_seed_step_and_image_and_not_by_company() -> None:
 
 
 def test_class_losses_see_boxes_without_gradient() -> None:
-    """What the class loss is shown beside the logits: detached deltas and box losses, in the order of positives."""
+    """What the class loss receives besides the logits: detached deltas and box losses, in the order of positives."""
     outputs, assignment = case()
     seen: list[ClassTargets] = []
 

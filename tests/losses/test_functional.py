@@ -77,7 +77,7 @@ def test_softmax_value_and_gradient_equal_the_closed_form(gamma: float) -> None:
         assert_close(gradient, gradients)
 
 
-def test_a_clamped_softmax_would_be_seen() -> None:
+def test_a_clamped_softmax_would_be_noticed() -> None:
     """At p_t = e^-200 the log of a clamped softmax is about 16 with no gradient; here 200 and +-1."""
     logits = torch.tensor([[100.0, -100.0, -100.0]])
     for gamma in (0.0, 0.5, 2.0):
@@ -409,7 +409,7 @@ SOFTMAX_FAULTS = {
     "target holds -1, 3: not a class (0..2": {"target": torch.tensor([3, -1])},
     "target holds 156": {"target": torch.tensor([156, 0], dtype=torch.uint8)},
     "target has shape (3,); logits (2, 3) require (2,)": {"target": torch.zeros(3).long()},
-    "argmax(dim=1) of class probabilities": {"target": torch.zeros(2, 3)},
+    "argmax(dim=1) for class probabilities": {"target": torch.zeros(2, 3)},
     "not (N, C)": {"logits": torch.zeros(3)},
     "with C >= 2": {"logits": torch.zeros(2, 1)},
     "logits must be floating point": {"logits": X.long()},
@@ -419,7 +419,7 @@ SOFTMAX_FAULTS = {
 
 
 @pytest.mark.parametrize("text", list(SOFTMAX_FAULTS))
-def test_softmax_errors_name_the_mend(text: str) -> None:
+def test_softmax_errors_name_the_remedy(text: str) -> None:
     arguments = {"logits": X, "target": Y, "gamma": 2, **SOFTMAX_FAULTS[text]}
     with pytest.raises(UserError) as caught:
         softmax_focal_loss(arguments.pop("logits"), arguments.pop("target"), **arguments)
@@ -450,7 +450,7 @@ BINARY_FAULTS = {
 
 @pytest.mark.parametrize("loss", [sigmoid_focal_loss, binary_focal_loss])
 @pytest.mark.parametrize("text", list(BINARY_FAULTS))
-def test_binary_errors_name_the_mend(text: str, loss: Callable[..., Tensor]) -> None:
+def test_binary_errors_name_the_remedy(text: str, loss: Callable[..., Tensor]) -> None:
     arguments = {"values": X, "target": torch.zeros(2, 3), "alpha": 0.25, "gamma": 2, **BINARY_FAULTS[text]}
     with pytest.raises(UserError) as caught:
         loss(arguments.pop("values"), arguments.pop("target"), **arguments)
@@ -464,7 +464,7 @@ def test_probabilities_outside_0_1_are_told_apart_from_logits(bad: float) -> Non
 
 
 @pytest.mark.parametrize("alpha", ["0.25", [1, None, 3], {0: 1.0}, [1, [2], 3]])
-def test_an_alpha_of_another_type_is_a_error(alpha: object) -> None:
+def test_an_alpha_of_another_type_is_an_error(alpha: object) -> None:
     with pytest.raises(LossInputError, match="alpha must be None, a number or 3 numbers"):
         softmax_focal_loss(torch.zeros(2, 3), torch.tensor([0, 1]), gamma=2.0, alpha=alpha)  # type: ignore[arg-type]
 

@@ -170,7 +170,7 @@ def test_a_small_batch_takes_the_plain_loss_to_the_bit() -> None:
 
 
 @needs_compiler
-def test_the_value_alone_is_the_same_and_leaves_no_gradient_behind() -> None:
+def test_the_value_alone_is_the_same_and_has_no_gradient() -> None:
     logits, labels = batch(FUSED_FROM // 160 + 3, 80, seed=8)
     loss = fused("ce")
     with torch.no_grad():
@@ -235,7 +235,7 @@ def test_losses_that_rank_or_weigh_are_the_same_with_and_without_kernels(kind: s
     assert not loss.refused
     assert torch.equal(fast > 0, plain > 0), "the same anchors are kept"
     close = torch.isclose(fast, plain, rtol=1e-3, atol=1e-12)
-    assert close.float().mean() > 0.999, "but where an output on the border of two bins falls into the other one"
+    assert close.float().mean() > 0.999, "except where an output on the border of two bins falls into the other one"
 
 
 @needs_compiler
@@ -275,7 +275,7 @@ for _ in range(2):
 """
 
 
-def test_a_broken_compiler_is_told_once_and_the_plain_loss_runs(tmp_path: Path) -> None:
+def test_a_broken_compiler_is_reported_once_and_the_plain_loss_runs(tmp_path: Path) -> None:
     environment = {**os.environ, "CXX": "false", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-c", BROKEN_COMPILER], env=environment, capture_output=True, text=True, check=False

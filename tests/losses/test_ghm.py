@@ -86,7 +86,7 @@ def test_the_weights_of_a_histogram_made_by_hand() -> None:
     assert weights.sum().item() == pytest.approx(1.0, rel=1e-6)
 
 
-def test_bins_that_nothing_falls_into_do_not_matter() -> None:
+def test_empty_bins_do_not_matter() -> None:
     """The authors' code against the paper's equation: outputs that are all alike are not weighed down by M."""
     logits, labels = torch.full((1, 6, 2), -2.0), torch.full((1, 6), BACKGROUND)
     mean = math.log1p(math.exp(-2.0))
@@ -159,7 +159,7 @@ def test_saturated_logits_stay_finite(size: float) -> None:
     assert value.tolist()[0] == pytest.approx([0.0, size / 4, size / 4, 0.0], abs=1e-6)
 
 
-def test_a_logit_that_is_no_number_spoils_only_its_own_image() -> None:
+def test_a_nan_logit_affects_only_its_own_image() -> None:
     logits, labels = torch.randn(2, 5, 3), torch.full((2, 5), BACKGROUND)
     logits[0, 2, 1] = math.nan
     value = ghm(logits, targets_of(labels), 30)

@@ -176,7 +176,7 @@ def test_equals_the_slow_reference(number: int, ratio: int | None, monkeypatch: 
         assert not found[0][(case.targets.labels_BA == IGNORE) & (case.rule.ignored == "drop")].any()
 
 
-def test_the_cases_hold_what_is_hard() -> None:
+def test_the_cases_contain_the_hard_situations() -> None:
     """So that the comparison above cannot pass by never meeting these."""
     met = dict.fromkeys(["no positives", "all ignored", "tied at the cut", "fewer survivors", "deep positive"], 0)
     for number in CASES:

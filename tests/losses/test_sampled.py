@@ -65,7 +65,7 @@ def test_counts(rule: SampleRule, given: tuple[int, int, int], expected: tuple[i
         assert len(drawn) == sum(expected)
 
 
-def test_a_seed_says_which_whatever_is_about_it() -> None:
+def test_the_seed_alone_decides_which() -> None:
     labels_BA = torch.stack([labels_of(20, 50, 5), labels_of(3, 60, 12)])
     logits = random_logits(2, 75)
     torch.manual_seed(1)

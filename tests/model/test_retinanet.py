@@ -88,7 +88,7 @@ def test_the_same_seed_gives_the_same_backbone_and_pyramid_whatever_the_class_co
 
 
 def test_outputs_that_one_loss_adds_change_no_weight_of_the_classes() -> None:
-    """A softmax head has a background beside the K classes: every arm of a study starts from the same weights."""
+    """A softmax head has a background besides the K classes: every arm of a study starts from the same weights."""
     torch.manual_seed(0)
     plain = build_model(small(), 3, [-4.0] * 3)
     torch.manual_seed(0)

@@ -52,7 +52,9 @@ def test_everything_comes_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("kept", "found"), [(None, None), ("a word", CheckpointError)])
-def test_a_file_without_running_means_is_as_good(tmp_path: Path, kept: object, found: type[Exception] | None) -> None:
+def test_a_file_without_running_means_can_be_loaded(
+    tmp_path: Path, kept: object, found: type[Exception] | None
+) -> None:
     path = tmp_path / "a.pt"
     save_checkpoint(path, small())
     content = torch.load(path, weights_only=True)
@@ -173,14 +175,14 @@ class Bomb:
 
 
 def foreign_files() -> dict[str, Callable[[Path, Path], object]]:
-    """Ways to write a file that is no checkpoint of ours: (path, what a bomb would create) -> None."""
+    """Ways to write a file that is not a checkpoint of this project: (path, what a bomb would create) -> None."""
     return {
         "text": lambda path, _: path.write_text("not a checkpoint\n", encoding="utf-8"),
         "bare state dict": lambda path, _: torch.save({"w": torch.zeros(2)}, path),
         "tensor": lambda path, _: torch.save(torch.zeros(2), path),
         "whole module": lambda path, _: torch.save(nn.Linear(2, 2), path),
         "other format": lambda path, _: torch.save({"format": "retinanet-0", "model": {}}, path),
-        "half of ours": lambda path, _: torch.save({"format": FORMAT, "config": {}}, path),
+        "half a checkpoint": lambda path, _: torch.save({"format": FORMAT, "config": {}}, path),
         "odd config": lambda path, _: torch.save({"format": FORMAT, "config": 3}, path),
         "empty zip": lambda path, _: zipfile.ZipFile(path, "w").close(),
         "pickle bomb": lambda path, created: path.write_bytes(pickle.dumps(Bomb(created))),

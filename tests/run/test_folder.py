@@ -27,6 +27,15 @@ with claim(Path(sys.argv[1]), resume=True, overwrite=False):
 """
 
 
+TAKE = """
+import sys
+from pathlib import Path
+from retinanet.run.folder import claim
+with claim(Path(sys.argv[1]), resume=False, overwrite=False):
+    pass
+"""
+
+
 def take(path: Path, *, resume: bool = False, overwrite: bool = False) -> None:
     with claim(path, resume=resume, overwrite=overwrite):
         pass
@@ -89,20 +98,19 @@ def test_the_folder_is_held_within_the_context_and_free_after_it(tmp_path: Path)
             take(tmp_path)
         refused.append(str(caught.value))
 
-    with pytest.raises(ZeroDivisionError), claim(tmp_path, resume=False, overwrite=False):  # noqa: PT012
-        take_and_note()
-        thread = threading.Thread(target=take_and_note)
-        thread.start()
-        thread.join()
-        program = (
-            "import sys; from pathlib import Path; from retinanet.run.folder import claim\n"
-            "with claim(Path(sys.argv[1]), resume=False, overwrite=False): pass"
-        )
-        other = subprocess.run(
-            [sys.executable, "-c", program, str(tmp_path)], cwd=PROJECT, capture_output=True, text=True, check=False
-        )
-        refused.append(other.stderr)
-        raise ZeroDivisionError
+    def hold_and_fail() -> None:
+        with claim(tmp_path, resume=False, overwrite=False):
+            take_and_note()
+            thread = threading.Thread(target=take_and_note)
+            thread.start()
+            thread.join()
+            command = [sys.executable, "-c", TAKE, str(tmp_path)]
+            other = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+            refused.append(other.stderr)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        hold_and_fail()
     assert len(refused) == 3
     assert all(f"output: {tmp_path} is in use by process {os.getpid()} on " in message for message in refused)
     assert not (tmp_path / "run.owner").exists()

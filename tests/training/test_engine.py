@@ -297,7 +297,6 @@ def first_step(config: Config, folder: Path) -> tuple[TrainState, list[Batch], S
         folder=RunFolder(folder),
         device=device,
         ranks=ranks,
-        resume_hint="",
     )
     with closing(load_steps(config, train_set, (0, 1), ranks, pin=False)) as steps:
         batches = next(steps)

@@ -103,7 +103,7 @@ def unbroken(tiny: Callable[..., Config], tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.mark.slow
-def test_a_run_killed_five_times_and_interrupted_twice_ends_as_the_unbroken_one(
+def test_a_run_killed_five_times_and_interrupted_twice_equals_an_uninterrupted_one(
     unbroken: Path, tiny_yaml: Path, start_tool: Start, tool_environment: dict[str, str], tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -164,7 +164,7 @@ def test_resuming_a_finished_run_changes_nothing(unbroken: Path, tiny: Callable[
     assert run_hash(unbroken) == before
 
 
-def test_resuming_where_nothing_is_starts_anew(tiny: Callable[..., Config], tmp_path: Path) -> None:
+def test_resuming_without_a_run_starts_a_new_one(tiny: Callable[..., Config], tmp_path: Path) -> None:
     train(tiny("schedule.iterations=1"), tmp_path / "run", resume=True)
     assert last_step(tmp_path / "run") == 1
 

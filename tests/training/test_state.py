@@ -17,7 +17,7 @@ def linear_state(lr: float) -> TrainState:
     return TrainState(model, model, average, optimizer, scaler, Progress(6, -1.0, 0, 0))
 
 
-def test_an_update_clips_and_tells_the_norm_before() -> None:
+def test_an_update_clips_and_returns_the_norm_before() -> None:
     state = linear_state(lr=1.0)
     state.model.weight.grad = torch.tensor([[3.0, 4.0]])
     assert float(clip_gradients(state, clip_norm=0.5)) == pytest.approx(5.0)

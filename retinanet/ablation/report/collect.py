@@ -1,14 +1,12 @@
-"""From the records of a study's folder to what the report reads."""
+"""The input of the report, from the records in a study's folder."""
 
 from pathlib import Path
 from typing import NamedTuple
 
 from retinanet.ablation.cells import (
-    DONE,
-    FAILED,
-    TUNED,
     Cell,
     CellRecord,
+    CellStatus,
     cell_folder,
     chosen_lr,
     is_final,
@@ -27,32 +25,22 @@ class ArmInfo(NamedTuple):
 
     name: str
     overrides_text: tuple[str, ...]
-    """`key.path: value`, one a line, of what the arm sets on top of the base and the study's own overrides."""
+    """`key.path: value` of each setting of the arm on top of the base and the study's own overrides."""
     paper: dict[str, float]
-    """The paper's own numbers, in points from 0 to 100 as it prints them, by name (AP, AP50, ...); may be empty."""
+    """The paper's numbers in points from 0 to 100, as it prints them, by name (AP, AP50, ...); may be empty."""
     note: str
 
 
 class CellResult(NamedTuple):
     """One training of one arm with one learning rate and one seed."""
 
-    arm: str
-    lr: float
-    seed: int
+    record: CellRecord
+    """An unfinished cell has status WAITING; lr is then 0 until it is selected. No record has status TUNED: a cell
+    whose learning rate was not selected is DONE, without test metrics. A failed cell has no metrics."""
     folder: Path
     """The run folder: config.yaml, metrics.jsonl, checkpoints/, and test/{eval.json,detections.json} if done."""
-    status: str
-    """done, diverged, failed, or waiting (not finished yet)."""
-    message: str
-    """Why it diverged or failed; empty where it is done."""
-    seconds: float
-    """Training time, summed over interruptions, without validation and test."""
-    test_metrics: dict[str, float]
-    """The COCO numbers on the test split, 0 to 1, with the final weights; empty unless done."""
-    val_metrics: dict[str, float]
-    """The COCO numbers on the config's val split, with the final weights; empty unless done."""
     tuning: bool
-    """True for a learning rate that the grid rule tried and did not choose: no part of any comparison."""
+    """True for a learning rate that the grid rule tried and did not select: no part of any comparison."""
 
 
 class StudyResult(NamedTuple):
@@ -61,27 +49,24 @@ class StudyResult(NamedTuple):
     title: str
     note: str
     reference: str
-    """Name of the arm that the others are compared with."""
+    """Name of the arm with which the others are compared."""
     arms: tuple[ArmInfo, ...]
     cells: tuple[CellResult, ...]
-    """Every cell, unfinished and tuning ones too, in the study's order."""
+    """Every cell, including unfinished and tuning ones, in the study's order."""
     lr_rule_text: str
-    """The learning-rate rule in a sentence, with what it chose for each arm."""
+    """The learning-rate rule in a sentence, with the rate that it selected for each arm."""
     guards: tuple[str, ...]
-    """What a reader is warned of."""
+    """Warnings for the reader."""
     test_annotations: Path
     test_images: Path
     base_text: str
     """The resolved base config, with the study's own overrides, as YAML."""
     machine: str
-    """Where the cells ran: host, device, torch version."""
-
-
-WAITING = "waiting"
+    """The machines of the cells: host, device, torch version."""
 
 
 def collect(study: Study, folder: Path) -> StudyResult:
-    """Everything the study has measured so far in `folder`."""
+    """Everything that the study has measured so far in `folder`."""
     study = study._replace(folder=folder)
     cells = list_cells(study)
     records = read_records(folder, [cell.name for cell in cells])
@@ -89,7 +74,10 @@ def collect(study: Study, folder: Path) -> StudyResult:
         title=study.title,
         note=study.note,
         reference=study.reference,
-        arms=tuple(ArmInfo(arm.name, override_lines(arm.overrides), arm.paper, arm.note) for arm in study.arms),
+        arms=tuple(
+            ArmInfo(name=arm.name, overrides_text=override_lines(arm.overrides), paper=arm.paper, note=arm.note)
+            for arm in study.arms
+        ),
         cells=tuple(_result(study, cell, records) for cell in cells),
         lr_rule_text=lr_rule_text(study, records),
         guards=all_warnings(study, records),
@@ -101,14 +89,14 @@ def collect(study: Study, folder: Path) -> StudyResult:
 
 
 def all_warnings(study: Study, records: dict[str, CellRecord]) -> tuple[str, ...]:
-    """What a reader must know of the study, and of the learning rates that its grid chose."""
+    """Warnings for readers about the study and the learning rates that its grid selected."""
     arms = {arm.name: arm.config for arm in study.arms}
     warnings = list(study_warnings(arms, study.seeds, study.lr_values, study.splits()))
     for arm in study.arms if study.lr_values else ():
         lr = chosen_lr(study, arm, records)
         if lr in (study.lr_values[0], study.lr_values[-1]):
             side = "largest" if lr == study.lr_values[-1] else "smallest"
-            warnings.append(f"arm {arm.name}: the chosen learning rate {lr:g} is the {side} of the grid: widen it")
+            warnings.append(f"arm {arm.name}: the selected learning rate {lr:g} is the {side} of the grid: widen it")
     return tuple(warnings)
 
 
@@ -116,11 +104,11 @@ def lr_rule_text(study: Study, records: dict[str, CellRecord]) -> str:
     """The learning-rate rule in words, with the rates in use."""
     if study.lr_values:
         chosen = [(arm.name, chosen_lr(study, arm, records)) for arm in study.arms]
-        rates = ", ".join(f"{name} {'not chosen yet' if lr is None else f'{lr:g}'}" for name, lr in chosen)
+        rates = ", ".join(f"{name} {'not selected yet' if lr is None else f'{lr:g}'}" for name, lr in chosen)
         return (
             f"Every arm tried the peak learning rates {', '.join(f'{lr:g}' for lr in study.lr_values)} with seed "
-            f"{study.seeds[0]} and kept the one with the best AP on {study.base.data.val_annotations}, ties to the "
-            f"smaller; the test split is another. Chosen: {rates}. Test numbers are of the final weights."
+            f"{study.seeds[0]} and kept the one with the best AP on {study.base.data.val_annotations}, of equal ones "
+            f"the smallest; the test split has other images. Selected: {rates}. Test numbers are of the final weights."
         )
     rates_in_use = {arm.name: arm.config.schedule.lr for arm in study.arms}
     if len(set(rates_in_use.values())) == 1:
@@ -129,30 +117,23 @@ def lr_rule_text(study: Study, records: dict[str, CellRecord]) -> str:
         rates = ", ".join(f"{name} {lr:g}" for name, lr in rates_in_use.items())
     return (
         f"No learning rate was searched: peak learning rate {rates}, the same schedule for every arm. Losses of "
-        "another magnitude may favour another rate. Test numbers are of the final weights."
+        "different magnitude may favour different rates. Test numbers are of the final weights."
     )
 
 
 def _result(study: Study, cell: Cell, records: dict[str, CellRecord]) -> CellResult:
     record = records.get(cell.name)
-    folder = cell_folder(study, cell)
-    lr = lr_of(study, cell, records)
     if record is None:
-        return CellResult(cell.arm.name, lr or 0.0, cell.seed, folder, WAITING, "", 0.0, {}, {}, cell.tuning)
-    finished = is_finished(study, cell, records)
-    status = record.status
-    if status == TUNED:
-        status = DONE if finished else WAITING
+        lr = lr_of(study, cell, records) or 0.0
+        record = CellRecord(cell=cell.name, arm=cell.arm.name, seed=cell.seed, lr=lr, status=CellStatus.WAITING)
+    elif record.status == CellStatus.TUNED:
+        status = CellStatus.DONE if is_finished(study, cell, records) else CellStatus.WAITING
+        record = record._replace(status=status)
+    elif record.status == CellStatus.FAILED:
+        record = record._replace(val_metrics={}, test_metrics={})
     return CellResult(
-        arm=cell.arm.name,
-        lr=record.lr,
-        seed=cell.seed,
-        folder=folder,
-        status=status,
-        message=record.message,
-        seconds=record.seconds,
-        test_metrics=record.test_metrics if record.status == DONE else {},
-        val_metrics=record.val_metrics if status != FAILED else {},
+        record=record,
+        folder=cell_folder(study, cell),
         tuning=not is_final(study, cell, records),
     )
 

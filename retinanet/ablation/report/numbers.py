@@ -3,20 +3,19 @@
 from pathlib import Path
 
 from retinanet.ablation.report.data import ReportData, class_loss_curve, evaluation_curve
-from retinanet.ablation.report.loss_curves import loss_curve_rows
 from retinanet.ablation.report.plots import PR_IOUS, SCORE_BINS, score_counts
 from retinanet.ablation.report.same_images import Grid
-from retinanet.ablation.report.statistics import spread
+from retinanet.ablation.report.statistics import spread_over_seeds
 from retinanet.files import CsvValue, write_csv
 from retinanet.scoring.matches import AP_NAMES, RECALLS, precision_recall_curve
 
 
-def write_numbers(data: ReportData, grid: Grid, folder: Path) -> None:
-    """All CSV files into `folder`, which exists. Metrics are from 0 to 1, in full precision."""
+def write_study_numbers(data: ReportData, grid: Grid, folder: Path) -> None:
+    """Write all CSV files into `folder`, which exists. Metrics are from 0 to 1, in full precision."""
     write_csv(folder / "results.csv", _RESULT_HEADER, _result_rows(data))
     write_csv(folder / "cells.csv", _CELL_HEADER, _cell_rows(data))
     curves = [
-        (name, arm.info.name, cell.seed, float(step), float(value))
+        (name, arm.info.name, cell.record.seed, float(step), float(value))
         for arm in data.arms
         for cell in arm.cells
         for name, curve in (("AP val, points", evaluation_curve(cell)), ("class loss", class_loss_curve(cell)))
@@ -24,7 +23,7 @@ def write_numbers(data: ReportData, grid: Grid, folder: Path) -> None:
     ]
     write_csv(folder / "learning_curves.csv", ("curve", "arm", "seed", "step", "value"), curves)
     precision = [
-        (arm.info.name, cell.result.seed, iou, float(recall), float(value))
+        (arm.info.name, cell.record.seed, iou, float(recall), float(value))
         for arm in data.arms
         for cell in arm.finished()
         for iou in PR_IOUS
@@ -41,7 +40,6 @@ def write_numbers(data: ReportData, grid: Grid, folder: Path) -> None:
             for low, high, hits, misses in zip(SCORE_BINS[:-1], SCORE_BINS[1:], *score_counts(arm))
         ],
     )
-    write_csv(folder / "loss_curves.csv", ("loss", "x_t", "p_t", "value", "derivative"), loss_curve_rows())
     write_csv(
         folder / "same_images.csv", ("arm", "least_score", "image", "right", "wrong", "objects"), _grid_rows(grid)
     )
@@ -67,7 +65,7 @@ _CELL_HEADER = ("arm", "seed", "learning_rate", "status", "tuning", "seconds", *
 def _result_rows(data: ReportData) -> list[list[CsvValue]]:
     rows: list[list[CsvValue]] = []
     for arm in data.arms:
-        spreads = [spread([float(cell.points_M[m]) for cell in arm.measured]) for m in range(len(AP_NAMES))]
+        spreads = [spread_over_seeds([float(cell.points_M[m]) for cell in arm.measured]) for m in range(len(AP_NAMES))]
         row: list[CsvValue] = [
             arm.info.name,
             "measured",
@@ -88,15 +86,18 @@ def _result_rows(data: ReportData) -> list[list[CsvValue]]:
 
 def _cell_rows(data: ReportData) -> list[list[CsvValue]]:
     measured = {
-        (cell.result.arm, cell.result.seed): cell.points_M.tolist() for arm in data.arms for cell in arm.measured
+        (cell.record.arm, cell.record.seed): cell.points_M.tolist() for arm in data.arms for cell in arm.measured
     }
+    nothing = [float("nan")] * len(AP_NAMES)
     rows: list[list[CsvValue]] = []
     for cell in data.result.cells:
-        nothing = [float("nan")] * len(AP_NAMES)
-        points = nothing if cell.tuning else measured.get((cell.arm, cell.seed), nothing)
+        record = cell.record
+        metrics = nothing if cell.tuning else measured.get((record.arm, record.seed), nothing)
         tuning = "yes" if cell.tuning else "no"
-        val = cell.val_metrics.get("AP", float("nan"))
-        rows.append([cell.arm, cell.seed, cell.lr, cell.status, tuning, cell.seconds, *points, val, cell.message])
+        val = record.val_metrics.get("AP", float("nan"))
+        rows.append(
+            [record.arm, record.seed, record.lr, record.status, tuning, record.seconds, *metrics, val, record.message]
+        )
     return rows
 
 

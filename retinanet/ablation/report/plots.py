@@ -1,6 +1,6 @@
 """The report's plots: points of every seed, differences, learning curves, precision over recall, score histograms.
 
-Each draws one PNG; the numbers behind it are written beside it by `report_numbers`. AP is in points from 0 to 100.
+Each function draws one PNG; `numbers` writes the plotted numbers next to it. AP is in points from 0 to 100.
 """
 
 import math
@@ -13,16 +13,16 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from retinanet.ablation.cells import CellStatus
 from retinanet.ablation.report.data import (
-    DIVERGED,
     ArmData,
-    Curve,
     ReportData,
+    StepCurve,
     class_loss_curve,
     common_steps,
     evaluation_curve,
 )
-from retinanet.ablation.report.statistics import BETTER, WORSE
+from retinanet.ablation.report.statistics import ArmVerdict
 from retinanet.display.figures import (
     COLORS,
     FONT,
@@ -35,36 +35,31 @@ from retinanet.display.figures import (
     shortened,
     tidy,
 )
+from retinanet.display.numbers import signed_points
 from retinanet.scoring.matches import RECALLS, hit_and_miss_scores, precision_recall_curve
 
 DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 1.5, 1.5, 1.5)))
-
-
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h", "*")
-
-
 FALSE_COLOR = "#9A9A9A"
+PR_IOUS = (0.5, 0.75)
+SCORE_BINS = np.linspace(0.0, 1.0, 41)
 
 
 class ArmStyle(NamedTuple):
-    """One arm's look, the same in all pictures."""
+    """Style of one arm, the same in all pictures."""
 
     color: str
     dashes: str | tuple[int, tuple[float, ...]]
     marker: str
 
 
-PR_IOUS = (0.5, 0.75)
-SCORE_BINS = np.linspace(0.0, 1.0, 41)
-
-
 def styles_of(data: ReportData) -> dict[str, ArmStyle]:
-    """The look of every arm of the study."""
+    """Arm name -> style, for every arm of the study."""
     return arm_styles([arm.info.name for arm in data.arms])
 
 
 def draw_points(data: ReportData, path: Path) -> Path:
-    """AP of every seed with mean and interval, and the difference to the reference, one line an arm."""
+    """AP of every seed with mean and interval, and the difference to the reference, one line per arm."""
     styles = styles_of(data)
     figure = new_figure(9.0, 1.5 + 0.42 * len(data.arms))
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(5, 4))
@@ -77,11 +72,15 @@ def draw_points(data: ReportData, path: Path) -> Path:
             right.plot(wider, [place, place], color=style.color, linewidth=1, solid_capstyle="butt")
             right.plot([100 * found.low, 100 * found.high], [place, place], color=style.color, linewidth=3)
             right.plot(100 * found.difference, place, marker=style.marker, color=style.color, markersize=7)
-            clear = found.verdict in (BETTER, WORSE)
-            look = {"color": INK if clear else MUTED, "weight": "bold" if clear else "normal", "fontsize": FONT - 1}
+            clear = found.verdict in (ArmVerdict.BETTER, ArmVerdict.WORSE)
+            style_of_text = {
+                "color": INK if clear else MUTED,
+                "weight": "bold" if clear else "normal",
+                "fontsize": FONT - 1,
+            }
             where = right.get_yaxis_transform()
-            text = f"{100 * found.difference:+.1f}".replace("-", "−")
-            right.text(1.03, place, text, va="center", transform=where).update(look)
+            text = right.text(1.03, place, signed_points(found.difference), va="center", transform=where)
+            text.update(style_of_text)
         else:
             reference = arm.info.name == data.result.reference
             right.text(
@@ -104,13 +103,17 @@ def draw_points(data: ReportData, path: Path) -> Path:
         Line2D([], [], color=INK, linewidth=1, label="over images and seeds"),
         Line2D([], [], color=INK, marker="x", linestyle="", label="diverged (counts as 0)"),
     ]
-    shown = handles if any(cell.status == DIVERGED for arm in data.arms for cell in arm.cells) else handles[:4]
+    shown = (
+        handles
+        if any(cell.record.status == CellStatus.DIVERGED for arm in data.arms for cell in arm.cells)
+        else handles[:4]
+    )
     figure.legend(handles=shown, loc="outside lower center", ncols=5, fontsize=FONT - 1, frameon=False)
     return save_figure(figure, path)
 
 
 def _log_label(value: float, _place: int) -> str:
-    """Plain numbers at 1, 2 and 5 of each decade, nothing between."""
+    """Plain numbers at 1, 2 and 5 of each decade, no labels in between."""
     digit = round(value / 10 ** math.floor(math.log10(value))) if value > 0 else 0
     return f"{value:g}" if digit in (1, 2, 5) else ""
 
@@ -123,22 +126,22 @@ def _draw_arm_points(axes: Axes, arm: ArmData, style: ArmStyle, place: int) -> N
     axes.plot([100 * low, 100 * high], [place + 0.16] * 2, color=style.color, linewidth=3)
     axes.plot(100 * arm.mean(), place + 0.16, marker="|", markersize=13, markeredgewidth=2, color=style.color)
     for cell in arm.measured:
-        diverged = cell.result.status == DIVERGED
+        diverged = cell.record.status == CellStatus.DIVERGED
         value = 100 * max(float(cell.points_M[0]), 0.0)
         marker = "x" if diverged else style.marker
         axes.plot(value, place - 0.14, marker=marker, color=style.color, alpha=1 if diverged else 0.5, markersize=6)
 
 
 def draw_learning_curves(data: ReportData, path: Path) -> Path:
-    """AP on val and the training class loss over steps: mean and range of the finished seeds, the others each alone."""
+    """AP on val and training class loss over steps: mean and range of finished seeds, every other seed on its own."""
     styles = styles_of(data)
     figure = new_figure(9.0, 4.3 + 0.22 * (len(data.arms) // 4))
     left, right = figure.subplots(1, 2)
     everywhere: list[float] = []
     for arm in data.arms:
         style = styles[arm.info.name]
-        _draw_band(left, arm, [(cell.status, evaluation_curve(cell)) for cell in arm.cells], style)
-        losses = [(cell.status, class_loss_curve(cell)) for cell in arm.cells]
+        _draw_band(left, arm, [(cell.record.status, evaluation_curve(cell)) for cell in arm.cells], style)
+        losses = [(cell.record.status, class_loss_curve(cell)) for cell in arm.cells]
         _draw_band(right, arm, losses, style)
         everywhere += [float(value) for _, curve in losses for value in curve.values]
     if everywhere and min(everywhere) > 0:
@@ -154,9 +157,10 @@ def draw_learning_curves(data: ReportData, path: Path) -> Path:
     return save_figure(figure, path)
 
 
-def _draw_band(axes: Axes, arm: ArmData, curves: list[tuple[str, Curve]], style: ArmStyle) -> None:
-    """Mean and range of finished seeds; a seed that did not finish is thin and ends in a cross if it diverged."""
-    steps, values = common_steps([curve for status, curve in curves if status == "done" and len(curve.steps)])
+def _draw_band(axes: Axes, arm: ArmData, curves: list[tuple[CellStatus, StepCurve]], style: ArmStyle) -> None:
+    """Mean and range of finished seeds; an unfinished seed is a thin line, with a cross at its end if it diverged."""
+    done = [curve for status, curve in curves if status == CellStatus.DONE and len(curve.steps)]
+    steps, values = common_steps(done)
     label = as_text(arm.info.name)
     if len(steps):
         marker = style.marker if len(steps) < 15 else ""
@@ -165,15 +169,15 @@ def _draw_band(axes: Axes, arm: ArmData, curves: list[tuple[str, Curve]], style:
     else:
         lines = axes.plot([], [], linewidth=1.8, label=f"{label} (no finished seed)")
     for status, curve in curves:
-        if status != "done" and len(curve.steps):
+        if status != CellStatus.DONE and len(curve.steps):
             lines += axes.plot(curve.steps, curve.values, linewidth=0.9)
-            if status == DIVERGED:
+            if status == CellStatus.DIVERGED:
                 axes.plot(curve.steps[-1], curve.values[-1], marker="x", color=style.color, markersize=8)
     for line in lines:
         line.set(color=style.color, linestyle=style.dashes)
 
 
-def draw_precision_recall(data: ReportData, path: Path) -> Path:
+def draw_study_precision_recall(data: ReportData, path: Path) -> Path:
     """Interpolated precision over recall at IoU .5 and .75, the mean over classes and finished seeds."""
     styles = styles_of(data)
     figure = new_figure(9.0, 4.3 + 0.22 * (len(data.arms) // 4))
@@ -199,7 +203,7 @@ def draw_precision_recall(data: ReportData, path: Path) -> Path:
 
 
 def score_counts(arm: ArmData) -> tuple[np.ndarray, np.ndarray]:
-    """Detections a finished seed in each of SCORE_BINS: true and false positives at IoU .5; needs a finished seed."""
+    """Detections per finished seed in each of SCORE_BINS: true and false positives at IoU .5; needs a finished seed."""
     samples = [hit_and_miss_scores(cell.matches, 0.5) for cell in arm.finished()]
     hits = sum(np.histogram(sample.true_positives, SCORE_BINS)[0] for sample in samples) / len(samples)
     misses = sum(np.histogram(sample.false_positives, SCORE_BINS)[0] for sample in samples) / len(samples)
@@ -207,7 +211,7 @@ def score_counts(arm: ArmData) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw_score_histograms(data: ReportData, path: Path) -> Path:
-    """Scores of true and false positives at IoU .5, a panel an arm, counts on one logarithmic scale."""
+    """Scores of true and false positives at IoU .5, one panel per arm, counts on one logarithmic scale."""
     styles = styles_of(data)
     columns = min(3, len(data.arms))
     rows = -(-len(data.arms) // columns)
@@ -247,12 +251,12 @@ def _wrapped(name: str) -> str:
 
 
 def arm_styles(names: Sequence[str]) -> dict[str, ArmStyle]:
-    """A look for each arm, by its place in the study: seven colours, then the same with another dash; own markers."""
+    """A style for each arm, by its place in the study: seven colours, then the same with other dashes; own markers."""
     return {
         name: ArmStyle(
-            COLORS[index % len(COLORS)],
-            DASHES[index // len(COLORS) % len(DASHES)],
-            MARKERS[index % len(MARKERS)],
+            color=COLORS[index % len(COLORS)],
+            dashes=DASHES[index // len(COLORS) % len(DASHES)],
+            marker=MARKERS[index % len(MARKERS)],
         )
         for index, name in enumerate(names)
     }

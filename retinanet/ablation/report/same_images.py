@@ -44,38 +44,38 @@ MOST_DETECTIONS = 100
 """COCO's limit of an image and class, up to which `Matches` goes."""
 
 
-class Found(NamedTuple):
-    """Detections of one image that are drawn: those that count, so none that lies on a crowd."""
+class ImageDetections(NamedTuple):
+    """Detections of one image that are drawn: those that are evaluated, so none that matches a crowd."""
 
     boxes_D4: NDArray[np.float64]
     right_D: NDArray[np.bool_]
     """Whether each is a true positive at IoU .5."""
     objects: int
-    """Objects of the image that count (no crowd)."""
+    """Number of objects of the image that are evaluated (no crowds)."""
 
 
 class Row(NamedTuple):
-    """One arm's row of the grid."""
+    """The row of one arm."""
 
     arm: str
     remark: str
-    """Seed and threshold, or why there is nothing."""
+    """Seed and threshold, or the reason why there are no detections."""
     threshold: float
-    found: tuple[Found, ...]
-    """One an image; empty where the arm has no finished seed."""
+    found: tuple[ImageDetections, ...]
+    """One per image; empty if the arm has no finished seed."""
 
 
 class Grid(NamedTuple):
-    """Everything in the picture, also as numbers for its CSV."""
+    """The contents of the picture and of its CSV file."""
 
     images: tuple[ImageRecord, ...]
     rows: tuple[Row, ...]
 
 
 def best_f1_score(matches: Matches) -> float:
-    """The score from which keeping detections gives the best F1 at IoU .5, over all classes; 1 without any hit.
+    """The score threshold with the best F1 at IoU .5 over all classes; 1 if there is no true positive.
 
-    Arms' scores are on different scales, so one fixed threshold would flatter some of them.
+    Arms' scores are on different scales, so a fixed threshold would favour some of them.
     """
     samples = hit_and_miss_scores(matches, 0.5)
     objects = sum(int(found.objects_AN[0].sum()) for found in matches.classes)
@@ -97,24 +97,26 @@ def build_grid(data: ReportData) -> Grid:
 def _row(arm: ArmData, images: tuple[ImageRecord, ...], ground_truth: dict[str, Any]) -> Row:
     finished = arm.finished()
     if not finished:
-        statuses = sorted({cell.status for cell in arm.cells})
-        return Row(arm.info.name, f"no finished seed: {', '.join(statuses) or 'nothing run'}", 1.0, ())
+        statuses = sorted({cell.record.status for cell in arm.cells})
+        remark = f"no finished seed: {', '.join(statuses) or 'nothing run'}"
+        return Row(arm=arm.info.name, remark=remark, threshold=1.0, found=())
     cell = finished[0]
     threshold = best_f1_score(cell.matches)
-    results = read_results(detections_path(cell.result), ground_truth)
+    results = read_results(detections_path(cell), ground_truth)
     found = tuple(_found(cell, image.id, results, threshold) for image in images)
-    return Row(arm.info.name, f"seed {cell.result.seed}, score ≥ {threshold:.2f}", threshold, found)
+    remark = f"seed {cell.record.seed}, score ≥ {threshold:.2f}"
+    return Row(arm=arm.info.name, remark=remark, threshold=threshold, found=found)
 
 
-def _found(cell: MeasuredCell, image_id: int, results: list[dict[str, Any]], threshold: float) -> Found:
-    """Detections of an image from a score on, with the verdict that the matching gave each."""
+def _found(cell: MeasuredCell, image_id: int, results: list[dict[str, Any]], threshold: float) -> ImageDetections:
+    """Detections of an image with at least a score, each with the result of its matching."""
     matches = cell.matches
     image = int(np.searchsorted(matches.image_ids_I, image_id))
     half = int(np.argmin(np.abs(IOUS - 0.5)))
     of_image = [row for row in results if row["image_id"] == image_id]
     corners, right, objects = [], [], 0
     for known in matches.classes:
-        # `Matches` keeps an image's detections of a class best first, ties as in the results: the same order as here.
+        # `Matches` sorts an image's detections of a class by falling score, ties as in the results, as done here.
         rows = sorted((r for r in of_image if r["category_id"] == known.category_id), key=lambda r: -r["score"])
         outcomes = known.outcome_ATD[0, half, known.image_D == image]
         for row, outcome in zip(rows[:MOST_DETECTIONS], outcomes, strict=True):
@@ -123,7 +125,9 @@ def _found(cell: MeasuredCell, image_id: int, results: list[dict[str, Any]], thr
                 corners.append((x, y, x + width, y + height))
                 right.append(outcome == TRUE_POSITIVE)
         objects += int(known.objects_AN[0, known.object_image_N == image].sum())
-    return Found(np.array(corners, float).reshape(-1, 4), np.array(right, bool), objects)
+    return ImageDetections(
+        boxes_D4=np.array(corners, float).reshape(-1, 4), right_D=np.array(right, bool), objects=objects
+    )
 
 
 def draw_same_images(grid: Grid, path: Path) -> Path:
@@ -142,7 +146,7 @@ def draw_same_images(grid: Grid, path: Path) -> Path:
     return path
 
 
-def _draw_found(picture: Picture, found: Found, scale: float) -> Picture:
+def _draw_found(picture: Picture, found: ImageDetections, scale: float) -> Picture:
     """Right detections on top; wrong ones dashed, so that no verdict rests on colour alone."""
     order = np.argsort(~found.right_D, kind="stable")
     right = found.right_D[order].tolist()
@@ -154,8 +158,8 @@ def _draw_found(picture: Picture, found: Found, scale: float) -> Picture:
     return draw_boxes(picture, boxes, STYLE)
 
 
-def counts_text(found: Found) -> str:
-    """How many of the drawn detections are right and wrong, and how many objects have none."""
+def counts_text(found: ImageDetections) -> str:
+    """Numbers of right and wrong detections that are drawn, and of objects without one."""
     right = int(found.right_D.sum())
     return f"{right} right, {len(found.right_D) - right} wrong, {max(found.objects - right, 0)} missed"
 

@@ -1,4 +1,4 @@
-"""The report's plots, and the looks and curves that they are made of."""
+"""The report's plots, and the styles and curves that they are made of."""
 
 from pathlib import Path
 
@@ -8,8 +8,8 @@ from PIL import Image, ImageColor
 from study_on_disk import make_study
 
 from retinanet.ablation.report.data import (
-    Curve,
     ReportData,
+    StepCurve,
     class_loss_curve,
     common_steps,
     detections_path,
@@ -20,8 +20,8 @@ from retinanet.ablation.report.plots import (
     arm_styles,
     draw_learning_curves,
     draw_points,
-    draw_precision_recall,
     draw_score_histograms,
+    draw_study_precision_recall,
     score_counts,
     styles_of,
 )
@@ -44,7 +44,7 @@ def has_color(path: Path, color: str) -> bool:
     return int((pixels == ImageColor.getrgb(color)).all(axis=-1).sum()) > 20
 
 
-def test_an_arm_keeps_its_look_when_others_join() -> None:
+def test_an_arm_keeps_its_style_when_others_are_added() -> None:
     names = [f"arm {n}" for n in range(12)]
     few, many = arm_styles(names[:3]), arm_styles(names)
     assert all(many[name] == few[name] for name in few)
@@ -57,7 +57,7 @@ def test_a_name_is_no_mathematics_and_no_hidden_label() -> None:
     assert shortened("x" * 50, 10) == "x" * 9 + "…"
 
 
-@pytest.mark.parametrize("draw", [draw_points, draw_learning_curves, draw_precision_recall])
+@pytest.mark.parametrize("draw", [draw_points, draw_learning_curves, draw_study_precision_recall])
 def test_every_finished_arm_is_in_the_picture_in_its_colour(data: ReportData, draw, tmp_path: Path) -> None:
     path = draw(data, tmp_path / "plot.png")
     for arm in data.arms:
@@ -75,7 +75,7 @@ def test_score_counts_hold_every_detection_of_a_mean_seed(data: ReportData) -> N
     focal = data.arms[0]
     hits, misses = score_counts(focal)
     # 64-pixel scenes have few detections, none of them beyond COCO's limit or on a crowd.
-    written = np.mean([len(read_json(detections_path(cell.result))) for cell in focal.finished()])
+    written = np.mean([len(read_json(detections_path(cell))) for cell in focal.finished()])
     assert hits.sum() + misses.sum() == pytest.approx(written)
     assert hits.sum() > 0
     assert misses.sum() > 0
@@ -95,8 +95,8 @@ def test_a_cell_that_never_started_has_empty_curves(data: ReportData, tmp_path: 
 
 
 def test_common_steps_are_those_of_all() -> None:
-    first = Curve(np.array([1.0, 2.0, 4.0]), np.array([10.0, 20.0, 40.0]))
-    second = Curve(np.array([2.0, 3.0, 4.0]), np.array([2.0, 3.0, 4.0]))
+    first = StepCurve(np.array([1.0, 2.0, 4.0]), np.array([10.0, 20.0, 40.0]))
+    second = StepCurve(np.array([2.0, 3.0, 4.0]), np.array([2.0, 3.0, 4.0]))
     steps, values = common_steps([first, second])
     assert steps.tolist() == [2, 4]
     assert values.tolist() == [[20, 40], [2, 4]]

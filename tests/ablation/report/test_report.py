@@ -1,4 +1,4 @@
-"""The report of a small study: its numbers, what it does not hide, and that report.html stands alone."""
+"""The report of a small study: its numbers, its warnings, and a report.html that needs no other file."""
 
 import csv
 import json
@@ -10,28 +10,27 @@ import numpy as np
 import pytest
 from study_on_disk import make_study
 
-from retinanet.ablation.report.collect import StudyResult
+from retinanet.ablation.cells import CellStatus
+from retinanet.ablation.report.collect import CellResult, StudyResult
 from retinanet.ablation.report.data import ReportData, detections_path, gather
-from retinanet.ablation.report.report import findings, write_report
-from retinanet.ablation.report.tables import RESULT_HEADER, p_text, points, results_table, signed_points, tuning_table
+from retinanet.ablation.report.report import study_findings, write_study_report
+from retinanet.ablation.report.tables import RESULT_HEADER, results_table, tuning_table
 from retinanet.data.ground_truth import load_ground_truth
 from retinanet.display.document.blocks import Code, Listing, Paragraph, Table, TableRow
 from retinanet.display.document.html import render_html
 from retinanet.display.document.markdown import escape_markdown, render_markdown
+from retinanet.display.numbers import p_text, points, signed_points
 from retinanet.errors import DataError
 from retinanet.scoring.evaluation import coco_evaluation
 
 ODD = "x | <b>$\\frac & _y"
 ARMS = {"focal": 0.9, "CE": 0.3, "twin": 0.9, ODD: 0.6}
 STATUSES = {("CE", 1): "diverged", ("twin", 2): "failed", (ODD, 0): "waiting"}
-PICTURES = (
-    *("points.png", "learning_curves.png", "precision_recall.png", "score_histograms.png", "same_images.jpg"),
-    *("loss_figure_1.png", "loss_figures_5_6.png", "loss_figure_7.png"),
-)
+PICTURES = ("points.png", "learning_curves.png", "precision_recall.png", "score_histograms.png", "same_images.jpg")
 
 
 class Page(HTMLParser):
-    """What an HTML file holds; fails on tags that do not nest."""
+    """The content of an HTML file; fails on tags that do not nest."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,7 +63,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
 @pytest.fixture(scope="module")
 def written(study: StudyResult) -> Path:
     folder = study.test_images.parents[1] / "out"
-    write_report(study, folder)
+    write_study_report(study, folder)
     return folder
 
 
@@ -76,6 +75,11 @@ def data(study: StudyResult) -> ReportData:
 def rows_of(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def changed(cell: CellResult, **fields: object) -> CellResult:
+    """The cell with other fields of its record."""
+    return cell._replace(record=cell.record._replace(**fields))
 
 
 def test_html_stands_alone_and_escapes_everything(written: Path) -> None:
@@ -93,7 +97,7 @@ def test_html_stands_alone_and_escapes_everything(written: Path) -> None:
 
 def test_files_of_every_picture_and_table_are_there(written: Path) -> None:
     names = {path.name for path in (written / "report").iterdir()}
-    tables = "results cells learning_curves precision_recall score_histograms loss_curves same_images"
+    tables = "results cells learning_curves precision_recall score_histograms same_images"
     assert names == {*PICTURES, *(f"{name}.csv" for name in f"{tables} config_differences".split())}
     markdown = (written / "report.md").read_text(encoding="utf-8")
     linked = re.findall(r"\]\((report/[^)]+)\)", markdown)
@@ -111,14 +115,15 @@ def test_every_seeds_ap_is_pycocotools_own(study: StudyResult, written: Path) ->
     truth = load_ground_truth(study.test_annotations)
     rows = {(row["arm"], row["seed"]): row for row in rows_of(written / "report" / "cells.csv")}
     for cell in study.cells:
-        row = rows[cell.arm, str(cell.seed)]
-        assert row["status"] == cell.status
-        if cell.status == "done":
+        status = cell.record.status
+        row = rows[cell.record.arm, str(cell.record.seed)]
+        assert row["status"] == status
+        if status == "done":
             results = json.loads(detections_path(cell).read_text(encoding="utf-8"))
             expected = coco_evaluation(truth, results).metrics
             assert all(float(row[name]) == pytest.approx(expected[name]) for name in ("AP", "AP50", "APs"))
         else:
-            assert row["AP"] == ("0.0" if cell.status == "diverged" else "")
+            assert row["AP"] == ("0.0" if status == "diverged" else "")
 
 
 def test_table_shows_every_seed_and_the_papers_own_row(data: ReportData) -> None:
@@ -141,18 +146,18 @@ def test_diverged_seeds_count_as_zero_and_failed_ones_not_at_all(data: ReportDat
     aps = [float(cell.points_M[0]) for cell in ce.measured]
     assert aps[1] == 0.0
     assert ce.mean() == pytest.approx(np.mean(aps))
-    assert [cell.result.seed for cell in twin.measured] == [0, 1]
+    assert [cell.record.seed for cell in twin.measured] == [0, 1]
     assert twin.comparison is not None
     common = [float(a.points_M[0] - b.points_M[0]) for a, b in zip(twin.measured, focal.measured)]
     assert twin.comparison.difference == pytest.approx(np.mean(common))
     text = " ".join(data.remarks)
     assert "arm CE: diverged, which counts as AP 0 (seed 1)" in text
-    assert "arm twin: failed and is in no number (seed 2)" in text
-    assert "not finished" in text
+    assert "arm twin: failed and enters no number (seed 2)" in text
+    assert "has not finished" in text
 
 
 def test_findings_say_worse_and_not_distinguishable(data: ReportData) -> None:
-    text = "\n".join(findings(data))
+    text = "\n".join(study_findings(data))
     assert re.search(r"Worse than focal in AP: CE \(−\d", text)
     # The twin has the reference's very detections, seed by seed.
     assert re.search(r"Not distinguishable from focal in AP on this test split: twin \(\+0\.0\)", text)
@@ -171,39 +176,42 @@ def test_numbers_are_the_same_again(study: StudyResult, data: ReportData) -> Non
 
 
 def test_exchanged_detections_are_noticed(study: StudyResult) -> None:
-    cells = [cell._replace(test_metrics={"AP": 0.123}) if cell.status == "done" else cell for cell in study.cells[:1]]
-    remarks = gather(study._replace(cells=tuple(cells)), resamples=10).remarks
+    assert study.cells[0].record.status == CellStatus.DONE
+    cells = (changed(study.cells[0], test_metrics={"AP": 0.123}),)
+    remarks = gather(study._replace(cells=cells), resamples=10).remarks
     assert any("recorded as 12.30" in remark and "arm focal, seed 0" in remark for remark in remarks)
 
 
 def test_a_study_that_has_not_begun_is_reported(study: StudyResult, tmp_path: Path) -> None:
-    cells = tuple(cell._replace(status="waiting", folder=tmp_path / "none") for cell in study.cells)
-    write_report(study._replace(cells=cells), tmp_path / "out")
+    cells = tuple(changed(cell, status=CellStatus.WAITING)._replace(folder=tmp_path / "none") for cell in study.cells)
+    write_study_report(study._replace(cells=cells), tmp_path / "out")
     text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert "0 of 12 trainings finished" in text
-    assert "Not compared, for want of a finished seed: CE; twin" in text
+    assert "Not compared, because there is no finished seed: CE; twin" in text
 
 
 def test_without_the_reference_nothing_is_compared(study: StudyResult) -> None:
-    cells = tuple(cell._replace(status="failed") if cell.arm == "focal" else cell for cell in study.cells)
+    cells = tuple(
+        changed(cell, status=CellStatus.FAILED) if cell.record.arm == "focal" else cell for cell in study.cells
+    )
     data = gather(study._replace(cells=cells), resamples=10)
     assert all(arm.comparison is None for arm in data.arms)
     assert any("the reference focal has no measured seed" in remark for remark in data.remarks)
     assert results_table(data).rows[0].kind == "incomplete"
 
 
-def test_missing_detections_are_a_error_that_names_the_file(study: StudyResult, tmp_path: Path) -> None:
+def test_missing_detections_are_an_error_that_names_the_file(study: StudyResult, tmp_path: Path) -> None:
     cells = (study.cells[0]._replace(folder=tmp_path / "moved"), *study.cells[1:])
     with pytest.raises(DataError, match=r"moved.*detections\.json"):
         gather(study._replace(cells=cells), resamples=10)
 
 
-def test_learning_rates_tried_are_listed_and_the_chosen_one_marked(study: StudyResult) -> None:
-    tried = study.cells[0]._replace(lr=0.02, tuning=True, val_metrics={"AP": 0.2})
+def test_learning_rates_tried_are_listed_and_the_selected_one_marked(study: StudyResult) -> None:
+    tried = changed(study.cells[0], lr=0.02, val_metrics={"AP": 0.2})._replace(tuning=True)
     data = gather(study._replace(cells=(*study.cells, tried)), resamples=10)
     table = tuning_table(data)
     assert table is not None
-    assert [row.cells[1::2] for row in table.rows] == [("0.01", "54.0", "chosen"), ("0.02", "20.0", "")]
+    assert [row.cells[1::2] for row in table.rows] == [("0.01", "54.0", "selected"), ("0.02", "20.0", "")]
     assert len(data.arms[0].cells) == 3
     assert tuning_table(gather(study, resamples=10)) is None
 
@@ -211,7 +219,7 @@ def test_learning_rates_tried_are_listed_and_the_chosen_one_marked(study: StudyR
 def test_numbers_as_text() -> None:
     assert [points(0.3404), points(-1.0), points(float("nan"))] == ["34.0", "–", "–"]
     assert [signed_points(-0.012), signed_points(0.01), signed_points(float("nan"))] == ["−1.2", "+1.0", "–"]
-    assert [p_text(0.0004), p_text(0.25), p_text(float("nan"))] == ["<0.001", "0.250", "–"]
+    assert [p_text(0.0009), p_text(0.25), p_text(float("nan"))] == ["<0.001", "0.250", "–"]
 
 
 def test_markdown_shows_text_as_it_is(tmp_path: Path) -> None:

@@ -1,11 +1,11 @@
-"""Comparisons of arms and the verdicts that follow."""
+"""Comparisons of arms and their verdicts."""
 
 import math
 
 import numpy as np
 import pytest
 
-from retinanet.ablation.report.statistics import ArmSamples, compare_arms, spread
+from retinanet.ablation.report.statistics import ArmSamples, compare_arms, spread_over_seeds
 from retinanet.errors import ConfigError
 from retinanet.scoring.bootstrap import resample
 from retinanet.scoring.intervals import bootstrap_p_value
@@ -19,15 +19,16 @@ def arm(name: str, seeds: tuple[int, ...], points: list[float], noise_seed: int,
     rng = np.random.default_rng(noise_seed)
     points_SM = np.repeat(np.array(points)[:, None], len(AP_NAMES), axis=1)
     noise = rng.normal(0, sd, (len(seeds), RESAMPLES, len(AP_NAMES)))
-    return ArmSamples(name, seeds, points_SM, np.clip(points_SM[:, None] + noise, 0, 1))
+    resampled_SRM = np.clip(points_SM[:, None] + noise, 0, 1)
+    return ArmSamples(name=name, seeds=seeds, points_SM=points_SM, resampled_SRM=resampled_SRM)
 
 
 def test_spread_is_the_sample_standard_deviation() -> None:
-    assert spread([0.30, 0.31, 0.35]) == pytest.approx((0.32, math.sqrt((0.02**2 + 0.01**2 + 0.03**2) / 2)))
-    assert spread([0.3, -1.0, 0.5]) == pytest.approx((0.4, math.sqrt(0.02)))
-    assert spread([0.3]).mean == 0.3
-    assert math.isnan(spread([0.3]).deviation)
-    assert math.isnan(spread([-1.0, -1.0]).mean)
+    assert spread_over_seeds([0.30, 0.31, 0.35]) == pytest.approx((0.32, math.sqrt((0.02**2 + 0.01**2 + 0.03**2) / 2)))
+    assert spread_over_seeds([0.3, -1.0, 0.5]) == pytest.approx((0.4, math.sqrt(0.02)))
+    assert spread_over_seeds([0.3]).mean == 0.3
+    assert math.isnan(spread_over_seeds([0.3]).deviation)
+    assert math.isnan(spread_over_seeds([-1.0, -1.0]).mean)
 
 
 def test_verdicts_of_a_better_a_worse_an_equal_and_a_diverged_arm() -> None:
@@ -143,7 +144,7 @@ def test_errors_come_together() -> None:
         compare_arms([focal, short, alien, short], "focal", "mAP")
     for part in ("(5 errors)", "metric 'mAP'", "'short' occurs twice", "reference's 999", "'alien' shares no seed"):
         assert part in str(caught.value)
-    with pytest.raises(ConfigError, match="'ce' is no arm: use one of focal"):
+    with pytest.raises(ConfigError, match="'ce' is not an arm: use one of focal"):
         compare_arms([focal], "ce", "AP")
 
 

@@ -1,20 +1,19 @@
-"""The loss curves against the paper's formulas."""
+"""The losses as functions of the logit, compared with the paper's formulas."""
 
+import csv
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from retinanet.ablation.report.loss_curves import (
+from retinanet.diagnostics.loss_distribution.formulas import (
     FIGURE_1_GAMMAS,
-    draw_figure_1,
-    draw_figure_7,
-    draw_figures_5_and_6,
+    draw_loss_formulas,
     easy_share,
     easy_share_map,
     loss_curve_rows,
-    trace,
+    trace_loss,
     unweighted_focal,
     unweighted_focal_star,
 )
@@ -25,14 +24,14 @@ P_T = 1 / (1 + np.exp(-X_T))
 
 
 def test_cross_entropy_is_the_papers() -> None:
-    curve = trace(cross_entropy, X_T)
+    curve = trace_loss(cross_entropy, X_T)
     np.testing.assert_allclose(curve.loss, -np.log(P_T), rtol=1e-9)
     np.testing.assert_allclose(curve.slope, P_T - 1, rtol=1e-9)
 
 
 @pytest.mark.parametrize("gamma", FIGURE_1_GAMMAS)
 def test_focal_is_the_papers_without_alpha(gamma: float) -> None:
-    curve = trace(unweighted_focal(gamma), X_T)
+    curve = trace_loss(unweighted_focal(gamma), X_T)
     np.testing.assert_allclose(curve.loss, -((1 - P_T) ** gamma) * np.log(P_T), rtol=1e-9)
     slope = (1 - P_T) ** gamma * (gamma * P_T * np.log(P_T) + P_T - 1)
     np.testing.assert_allclose(curve.slope, slope, rtol=1e-9)
@@ -41,7 +40,7 @@ def test_focal_is_the_papers_without_alpha(gamma: float) -> None:
 @pytest.mark.parametrize(("gamma", "beta"), [(2.0, 1.0), (4.0, 0.0)])
 def test_focal_star_is_the_papers_without_alpha(gamma: float, beta: float) -> None:
     odds = np.exp(-(gamma * X_T + beta))  # log p* and 1 - p* without the rounding of 1 - 1
-    curve = trace(unweighted_focal_star(gamma, beta), X_T)
+    curve = trace_loss(unweighted_focal_star(gamma, beta), X_T)
     np.testing.assert_allclose(curve.loss, np.log1p(odds) / gamma, rtol=1e-9)
     np.testing.assert_allclose(curve.slope, -odds / (1 + odds), rtol=1e-9)
 
@@ -66,10 +65,17 @@ def test_rows_are_finite_and_name_every_loss() -> None:
     assert len({row[:2] for row in rows}) == len(rows)
 
 
-def test_figures_are_written(tmp_path: Path) -> None:
-    paths = [draw_figure_1(tmp_path / "1.png"), draw_figures_5_and_6(tmp_path / "56.png")]
-    paths.append(draw_figure_7(tmp_path / "7.png"))
-    for path in paths:
+def test_figures_and_their_numbers_are_written(tmp_path: Path) -> None:
+    paths = draw_loss_formulas(tmp_path / "new")
+    assert sorted(path.name for path in paths) == sorted(path.name for path in (tmp_path / "new").iterdir())
+    assert all(paths.values())
+    figures = [path for path in paths if path.suffix == ".png"]
+    assert len(figures) == 3
+    for path in figures:
         with Image.open(path) as picture:
             assert picture.width > 700
             assert len(picture.convert("RGB").getcolors(1 << 24) or []) > 100
+    with (tmp_path / "new" / "loss_curves.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(loss_curve_rows())
+    assert list(rows[0]) == ["loss", "x_t", "p_t", "value", "derivative"]

@@ -1,10 +1,11 @@
-"""A small study as it lies on disk: generated scenes, detections made from the ground truth, metrics.jsonl."""
+"""A small study on disk: generated scenes, detections derived from the ground truth, metrics.jsonl."""
 
 import json
 from pathlib import Path
 
 import numpy as np
 
+from retinanet.ablation.cells import CellRecord, CellStatus
 from retinanet.ablation.report.collect import ArmInfo, CellResult, StudyResult
 from retinanet.prepare.shapes import generate_shapes
 from retinanet.run.metrics import MetricsLog
@@ -20,7 +21,7 @@ def make_shapes(folder: Path, images: int = 12, side: int = 64) -> Path:
 
 
 def make_detections(truth: dict, jitter: float, misses: float, false_rate: float, seed: int) -> list[dict]:
-    """COCO results: objects found with moved boxes, some missed, and false ones of lower scores."""
+    """COCO results: objects with shifted boxes, some missed, and false positives with lower scores."""
     rng = np.random.default_rng(seed)
     sizes = {image["id"]: (image["width"], image["height"]) for image in truth["images"]}
     found = []
@@ -60,8 +61,17 @@ def write_cell(folder: Path, arm: str, truth: dict, quality: float, seed: int, s
         results = make_detections(truth, 0.03 + 0.12 * (1 - quality), 0.4 * (1 - quality), 3, seed)
         (folder / "test" / "detections.json").write_text(json.dumps(results), encoding="utf-8")
     message = {"diverged": "step 100: loss is nan", "failed": "out of <memory>"}.get(status, "")
-    metrics = {"AP": quality * 0.6} if done else {}
-    return CellResult(arm, 0.01, seed, folder, status, message, 63.0 if done else 20.0, {}, metrics, False)
+    record = CellRecord(
+        cell=f"{arm}-seed{seed}",
+        arm=arm,
+        lr=0.01,
+        seed=seed,
+        status=CellStatus(status),
+        message=message,
+        seconds=63.0 if done else 20.0,
+        val_metrics={"AP": quality * 0.6} if done else {},
+    )
+    return CellResult(record=record, folder=folder, tuning=False)
 
 
 def make_study(
@@ -80,7 +90,10 @@ def make_study(
     ]
     infos = tuple(
         ArmInfo(
-            name, (f"loss.classification.kind: kind_{number}",), {"AP": 34.0, "AP50": 52.5} if number < 2 else {}, ""
+            name=name,
+            overrides_text=(f"loss.classification.kind: kind_{number}",),
+            paper={"AP": 34.0, "AP50": 52.5} if number < 2 else {},
+            note="",
         )
         for number, name in enumerate(arms)
     )
