@@ -90,8 +90,8 @@ def _sizes(analysis: Analysis) -> str:
         return ""
     weak, strong = min(known, key=lambda group: group.ap), max(known, key=lambda group: group.ap)
     return (
-        f"By size, AP ranges from {points(weak.ap)} (side {weak.name} pixels, {weak.objects:,} objects) to "
-        f"{points(strong.ap)} (side {strong.name} pixels, {strong.objects:,})."
+        f"By object size (side in pixels), AP ranges from {points(weak.ap)} ({weak.name}, {weak.objects:,} objects) to "
+        f"{points(strong.ap)} ({strong.name}, {strong.objects:,} objects)."
     )
 
 

@@ -242,7 +242,7 @@ def test_findings_describe_what_there_is() -> None:
             "AP50 lost to each type of error (count): ",
             "Best F1",
             "calibration",
-            "By size",
+            "By object size",
             "Lowest AP",
             "detected as",
         )
