@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
@@ -121,12 +122,13 @@ def test_releasing_leaves_the_claim_of_another_process(tmp_path: Path) -> None:
     assert owner.token == "another"
 
 
-def race(folder: Path, start: float, won: "multiprocessing.Queue[int]", all_tried: float) -> None:
-    time.sleep(max(0.0, start - time.time()))
+def race(folder: Path, start: Barrier, won: "multiprocessing.Queue[int]", all_tried: Barrier) -> None:
+    """Try once, at the same moment as the others."""
+    start.wait()
     claim = take(folder, "cell")
     won.put(claim is not None)
     # The winner holds its claim until all have tried.
-    time.sleep(max(0.0, all_tried - time.time()))
+    all_tried.wait()
 
 
 @pytest.mark.parametrize("dead_owner", [False, True])
@@ -135,11 +137,11 @@ def test_of_many_that_try_at_once_one_wins(tmp_path: Path, dead_owner: bool) -> 
         put(tmp_path, platform.node())
     context = multiprocessing.get_context("fork")
     won: multiprocessing.Queue[int] = context.Queue()
-    start = time.time() + 0.2
-    tries = [context.Process(target=race, args=(tmp_path, start, won, start + 1.0)) for _ in range(8)]
+    start, all_tried = context.Barrier(8), context.Barrier(8)
+    tries = [context.Process(target=race, args=(tmp_path, start, won, all_tried)) for _ in range(8)]
     for one in tries:
         one.start()
-    assert sum(won.get(timeout=20) for _ in tries) == 1
+    assert sum(won.get(timeout=60) for _ in tries) == 1
     for one in tries:
         one.join()
 
