@@ -1,7 +1,9 @@
 """What users read: links lead somewhere, named files exist, and command lines are accepted as they are written."""
 
+import argparse
 import ast
 import contextlib
+import importlib
 import io
 import re
 import runpy
@@ -108,25 +110,32 @@ def test_named_files_exist(page: Path) -> None:
     assert set(re.findall(r"\btest_\w+\.py\b", text)) <= tests
 
 
-def code_of(page: Path) -> Iterator[str]:
-    """What a page shows as commands: lines of code blocks, inline code, the comments of a card."""
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_shown_python_imports_what_exists(page: Path) -> None:
+    for module, names in re.findall(r"from (retinanet[\w.]*) import ([\w, ]+)", page.read_text(encoding="utf-8")):
+        for name in names.split(","):
+            assert hasattr(importlib.import_module(module), name.split(" as ")[0].strip()), (module, name)
+
+
+def code_of(page: Path) -> Iterator[tuple[str, bool]]:
+    """What a page shows as commands, and whether each is whole: lines of blocks and cards are, inline code may not be."""
     text = re.sub(r"\\\n *", "", page.read_text(encoding="utf-8"))
     if page.suffix == ".yaml":
-        yield from (line.lstrip("# ") for line in text.splitlines() if line.startswith("#"))
+        yield from ((line.lstrip("# "), True) for line in text.splitlines() if line.startswith("#"))
         return
     for language, block in re.findall(r"^```(\w*)\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL):
-        yield from block.splitlines() if language != "python" else ()
+        yield from ((line, True) for line in block.splitlines() if language != "python")
     prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
-    yield from (code.replace("\n", " ") for code in re.findall(r"`([^`]+)`", prose))
+    yield from ((code.replace("\n", " "), False) for code in re.findall(r"`([^`]+)`", prose))
 
 
-def command_lines(page: Path) -> Iterator[list[str]]:
-    """The words after `retinanet` of every command line on a page."""
-    for code in code_of(page):
+def command_lines(page: Path) -> Iterator[tuple[list[str], bool]]:
+    """The words after `retinanet` of every command line on a page, and whether the line is whole."""
+    for code, whole in code_of(page):
         for before, line in re.findall(r"^(.*?)(?:^|(?<=[\s']))retinanet ([a-z].*)$", code):
             assert "torchrun" not in before or before.endswith("-m "), f"torchrun needs -m retinanet: {code}"
             quoted = before.endswith("'")
-            yield shlex.split(line.partition("'")[0] if quoted else line, comments=True)
+            yield shlex.split(line.partition("'")[0] if quoted else line, comments=True), whole
 
 
 @cache
@@ -139,14 +148,45 @@ def flags_of(main: Main, subcommand: str) -> frozenset[str]:
     return frozenset(re.findall(r"--[a-z0-9-]+", out.getvalue()))
 
 
-def mistakes(command: str, words: Sequence[str]) -> list[str]:
-    """What the command would not accept: flags, names of configs and their keys. Words in capitals are placeholders."""
+class ParsedError(Exception):
+    """Raised in place of everything that a command does after it has parsed its arguments."""
+
+
+def usage_errors(main: Main, words: Sequence[str]) -> list[str]:
+    """What a command's parser prints about a whole command line, which is not run."""
+
+    def parse_alone(parse: Callable[..., object]) -> Callable[..., None]:
+        def parsed(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
+            parse(parser, words)
+            raise ParsedError
+
+        return parsed
+
+    out = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+        for name in ("parse_args", "parse_intermixed_args"):
+            patch.setattr(argparse.ArgumentParser, name, parse_alone(getattr(argparse.ArgumentParser, name)))
+        try:
+            main(words, "retinanet")
+        except ParsedError:
+            return []
+        except SystemExit as ended:
+            return [out.getvalue().splitlines()[-1]] if ended.code else []
+    raise AssertionError(f"{words}: parsed nothing")
+
+
+def mistakes(command: str, words: Sequence[str], whole: bool = True) -> list[str]:
+    """What the command would not accept: flags, names of configs and their keys; on a whole line, any usage error.
+
+    Words in capitals are placeholders.
+    """
     if command not in COMMANDS:
         return [f"no command {command}"]
     positional = [word for word in words if not word.startswith("--")]
     subcommand = positional[0] if command in ("data", "config") and positional else ""
     known = flags_of(command_main(command), subcommand)
     wrong = [word for word in words if word.startswith("--") and word.split("=")[0] not in known]
+    wrong += usage_errors(command_main(command), words) if whole and not wrong else []
     # Words such as train=list.txt belong to `--split`.
     overrides, others = ([], positional) if command == "data" else split_overrides(positional)
     files: list[Path] = []
@@ -166,12 +206,12 @@ def mistakes(command: str, words: Sequence[str]) -> list[str]:
 
 @pytest.mark.parametrize("page", FILES, ids=name_of)
 def test_command_lines_are_accepted(page: Path) -> None:
-    wrong = {" ".join(words): mistakes(words[0], words[1:]) for words in command_lines(page)}
+    wrong = {" ".join(words): mistakes(words[0], words[1:], whole) for words, whole in command_lines(page)}
     assert not {line: found for line, found in wrong.items() if found}
 
 
 def test_every_command_is_shown_in_the_readme() -> None:
-    assert {words[0] for words in command_lines(PROJECT / "README.md")} == set(COMMANDS)
+    assert {words[0] for words, _ in command_lines(PROJECT / "README.md")} == set(COMMANDS)
 
 
 @pytest.mark.parametrize("line", OLD_COMMAND_LINES.replace("\\\n", "").strip().splitlines())
@@ -190,6 +230,9 @@ def test_mistakes_are_found() -> None:
     assert "schedule.lr" in mistakes("train", ["quickstart", "schedule.lrr=1"])[0]
     assert "eval.topk" in mistakes("eval", ["best.pt", "eval.topk=-3"])[0]
     assert mistakes("data", ["shapes", "--split", "train=list.txt"]) == ["--split"]
+    assert "required: B" in mistakes("compare", ["A.json", "--ground-truth", "GT.json"])[0]
+    assert mistakes("compare", ["A.json"], whole=False) == []
+    assert "--size: 'no' is not a whole number" in mistakes("data", ["shapes", "--size", "256", "no"])[0]
     assert named_files("configs/none.yaml, tests/test_{a,b}.py, tools/NAME.py, configs/coco.") == {
         *("configs/none.yaml", "tests/test_a.py", "tests/test_b.py", "configs/coco")
     }
