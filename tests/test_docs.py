@@ -118,7 +118,7 @@ def test_shown_python_imports_what_exists(page: Path) -> None:
 
 
 def code_of(page: Path) -> Iterator[tuple[str, bool]]:
-    """What a page shows as commands, and whether each is whole: lines of blocks and cards are, inline code may not be."""
+    """What a page shows as commands, and whether each is whole: inline code may be a part."""
     text = re.sub(r"\\\n *", "", page.read_text(encoding="utf-8"))
     if page.suffix == ".yaml":
         yield from ((line.lstrip("# "), True) for line in text.splitlines() if line.startswith("#"))
