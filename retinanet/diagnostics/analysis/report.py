@@ -85,30 +85,37 @@ def _found(analysis: Analysis, plots: Path) -> list[Block]:
     return [
         Heading("Precision and recall"),
         Figure(
-            draw_class_precision_recall(plots / "precision_recall.png", analysis.curves, names),
-            "Precision over recall at IoU 0.5 and 0.75",
-            "As the score threshold falls, a curve goes from left to right: more objects are found (recall), and a "
-            "smaller share of the detections is right (precision). The area under a class's curve is its AP at that "
-            "IoU; where a curve falls to 0 before recall 1, the remaining objects are found by no detection.",
+            path=draw_class_precision_recall(plots / "precision_recall.png", analysis.curves, names),
+            alt="Precision over recall at IoU 0.5 and 0.75",
+            caption=(
+                "As the score threshold falls, a curve goes from left to right: more objects are found (recall), and "
+                "a smaller share of the detections is right (precision). The area under a class's curve is its AP at "
+                "that IoU; where a curve falls to 0 before recall 1, the remaining objects are found by no detection."
+            ),
         ),
         Heading("Classes"),
         Figure(
-            draw_class_ap(plots / "class_ap.png", analysis.evaluation.per_class),
-            "AP and AP50 of every class",
-            "A large gap between the bar (AP) and the dot (AP50) means that objects are found but boxes are not tight. "
-            "In brackets after each name: the number of its objects without crowd; with few, AP is mostly chance.",
+            path=draw_class_ap(plots / "class_ap.png", analysis.evaluation.per_class),
+            alt="AP and AP50 of every class",
+            caption=(
+                "A large gap between the bar (AP) and the dot (AP50) means that objects are found but boxes are not "
+                "tight. In brackets after each name: the number of its objects without crowd; with few, AP is mostly "
+                "chance."
+            ),
         ),
         class_scores_table(analysis),
         Heading("Size and crowding"),
         Figure(
-            draw_sizes_and_crowding(
+            path=draw_sizes_and_crowding(
                 plots / "size_and_crowding.png", analysis.sizes, analysis.crowding, analysis.overlaps
             ),
-            "AP by size and by objects in the image, recall by overlap with a neighbour",
-            "Compare bars within a panel; below each are its range and the number of objects or images in it. Left: AP "
-            "by the square root of an object's area (COCO's small ends at 32, its medium at 96). Middle: AP on the "
-            "images with that number of objects alone. Right: share of objects found, by largest IoU with another "
-            f"object of any class: green at or above score {analysis.score:.3f}, pale at any score.",
+            alt="AP by size and by objects in the image, recall by overlap with a neighbour",
+            caption=(
+                "Compare bars within a panel; below each are its range and the number of objects or images in it. "
+                "Left: AP by the square root of an object's area (COCO's small ends at 32, its medium at 96). Middle: "
+                "AP on the images with that number of objects alone. Right: share of objects found, by largest IoU "
+                f"with another object of any class: green at or above score {analysis.score:.3f}, pale at any score."
+            ),
         ),
     ]
 
@@ -119,24 +126,28 @@ def _errors(analysis: Analysis, plots: Path) -> list[Block]:
     blocks: list[Block] = [
         Heading("Types of error"),
         Figure(
-            draw_errors(plots / "errors.png", analysis.errors),
-            "AP50 lost to each type of error",
-            "A bar is the AP50 that would be gained if this type of error alone were corrected (TIDE, arXiv "
-            "2008.08115); in brackets, the number of such errors at any score. Localisation: right class, IoU 0.1 to "
-            "0.5. Classification: IoU 0.5 or more with an object of another class. Both: wrong class and poorly "
-            "localised. Duplicate: a better detection is matched to the object. Background: there is no object. "
-            "Missed: no detection is near the object. Gains do not add up, since errors hide one another.",
+            path=draw_errors(plots / "errors.png", analysis.errors),
+            alt="AP50 lost to each type of error",
+            caption=(
+                "A bar is the AP50 that would be gained if this type of error alone were corrected (TIDE, arXiv "
+                "2008.08115); in brackets, the number of such errors at any score. Localisation: right class, IoU 0.1 "
+                "to 0.5. Classification: IoU 0.5 or more with an object of another class. Both: wrong class and "
+                "poorly localised. Duplicate: a better detection is matched to the object. Background: there is no "
+                "object. Missed: no detection is near the object. Gains do not add up, since errors hide one another."
+            ),
         ),
         errors_table(analysis),
         Heading("Confusion"),
         Figure(
-            draw_confusion(plots / "confusion.png", analysis.confusion, names),
-            "Confusion matrix",
-            f"Rows are true classes, columns detected classes, {labels}; the colour is the share of the row. At or "
-            f"above score {analysis.score:.3f} (best F1), IoU 0.5. Pairs of the same class are matched first, as in "
-            "COCO, even where a detection of another class overlaps more; the rest is then matched across classes. "
-            "Last column: objects without a match. Last row: detections without a match, by detected class; they may "
-            "overlap an object that is already matched.",
+            path=draw_confusion(plots / "confusion.png", analysis.confusion, names),
+            alt="Confusion matrix",
+            caption=(
+                f"Rows are true classes, columns detected classes, {labels}; the colour is the share of the row. At or "
+                f"above score {analysis.score:.3f} (best F1), IoU 0.5. Pairs of the same class are matched first, as "
+                "in COCO, even where a detection of another class overlaps more; the rest is then matched across "
+                "classes. Last column: objects without a match. Last row: detections without a match, by detected "
+                "class; they may overlap an object that is already matched."
+            ),
         ),
     ]
     confused = confused_table(analysis)
@@ -147,12 +158,14 @@ def _scores(analysis: Analysis, plots: Path) -> list[Block]:
     blocks: list[Block] = [
         Heading("Choosing a threshold"),
         Figure(
-            draw_thresholds(plots / "thresholds.png", analysis.thresholds, analysis.scored.names()),
-            "Precision, recall and F1 over the threshold",
-            "What a score threshold gives at IoU 0.5: precision is the share of the detections kept that are right, "
-            "recall the share of objects found, F1 their harmonic mean. The dashed line is the threshold with the best "
-            "F1 over all classes; dots on the right are the best of each class, listed with precision and recall in "
-            "the table of classes and in eval.json under thresholds.",
+            path=draw_thresholds(plots / "thresholds.png", analysis.thresholds, analysis.scored.names()),
+            alt="Precision, recall and F1 over the threshold",
+            caption=(
+                "What a score threshold gives at IoU 0.5: precision is the share of the detections kept that are "
+                "right, recall the share of objects found, F1 their harmonic mean. The dashed line is the threshold "
+                "with the best F1 over all classes; dots on the right are the best of each class, listed with "
+                "precision and recall in the table of classes and in eval.json under thresholds."
+            ),
         ),
         Heading("Calibration"),
     ]
@@ -167,11 +180,13 @@ def _scores(analysis: Analysis, plots: Path) -> list[Block]:
         else ""
     )
     picture = Figure(
-        draw_calibration(plots / "calibration.png", analysis.calibration.overall),
-        "Precision over score",
-        "Where bars end on the dashed line, a score of 0.7 means that 7 in 10 detections are right; bars below it mean "
-        "that scores are too high, bars above it that they are too low. ECE is the mean gap over detections, so it "
-        f"depends most on the scores that are most frequent, which the right panel shows.{shown}",
+        path=draw_calibration(plots / "calibration.png", analysis.calibration.overall),
+        alt="Precision over score",
+        caption=(
+            "Where bars end on the dashed line, a score of 0.7 means that 7 in 10 detections are right; bars below it "
+            "mean that scores are too high, bars above it that they are too low. ECE is the mean gap over detections, "
+            f"so it depends most on the scores that are most frequent, which the right panel shows.{shown}"
+        ),
     )
     return [*blocks, picture]
 
@@ -200,7 +215,7 @@ def _images(
             if drawn is not None:
                 path = plots / f"{title}_{rank:02d}.jpg"
                 save_picture(path, drawn)
-                pictures.append(Figure(path, f"{title} image {rank}", _caption(rank, row)))
+                pictures.append(Figure(path=path, alt=f"{title} image {rank}", caption=_caption(rank, row)))
     if pictures:
         blocks.append(Gallery(tuple(pictures)))
     table = ranked_images_table(f"The {len(rows)} {title} images", rows)

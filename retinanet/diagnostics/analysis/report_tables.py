@@ -41,10 +41,10 @@ def metrics_table(metrics: Mapping[str, float]) -> Table:
         for pair in zip(names[:half], names[half:])
     ]
     return Table(
-        "COCO's twelve metrics, points",
-        ("precision", "points", "measured at", "recall", "points", "measured at"),
-        tuple(rows),
-        (0, 2, 3, 5),
+        title="COCO's twelve metrics, points",
+        header=("precision", "points", "measured at", "recall", "points", "measured at"),
+        rows=tuple(rows),
+        left_columns=(0, 2, 3, 5),
     )
 
 
@@ -70,7 +70,9 @@ def class_scores_table(analysis: Analysis) -> Table:
         "class", "no.", "AP", "AP50", "AP75", "APs", "APm", "APl", "objects", "images", "detections",
         "best threshold", "precision", "recall", "F1", "ECE",
     )  # fmt: skip
-    return Table(f"All {len(rows)} classes", header, tuple(rows), (0,), folded=len(rows) > LONG)
+    return Table(
+        title=f"All {len(rows)} classes", header=header, rows=tuple(rows), left_columns=(0,), folded=len(rows) > LONG
+    )
 
 
 def errors_table(analysis: Analysis) -> Table:
@@ -80,7 +82,13 @@ def errors_table(analysis: Analysis) -> Table:
     order = sorted(range(len(counts)), key=lambda k: -sum(counts[k]))
     names = analysis.scored.names()
     rows = [TableRow((names[k], *(f"{count:,}" for count in counts[k]))) for k in order]
-    return Table("Errors of each type by class, most first", ("class", *kinds), tuple(rows), (0,), folded=True)
+    return Table(
+        title="Errors of each type by class, most first",
+        header=("class", *kinds),
+        rows=tuple(rows),
+        left_columns=(0,),
+        folded=True,
+    )
 
 
 def confused_table(analysis: Analysis, most: int = 15) -> Table | None:
@@ -93,7 +101,7 @@ def confused_table(analysis: Analysis, most: int = 15) -> Table | None:
     if not rows:
         return None
     header = ("true class", "detected as", "objects", "share of the class")
-    return Table("Most confused pairs of classes", header, tuple(rows), (0, 1))
+    return Table(title="Most confused pairs of classes", header=header, rows=tuple(rows), left_columns=(0, 1))
 
 
 def ranked_images_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -110,4 +118,9 @@ def ranked_images_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
         )
         for row in rows
     ]
-    return Table(title, ("file", "image id", "right", "false", "not found", "F1", "LRP"), tuple(cells), (0,))
+    return Table(
+        title=title,
+        header=("file", "image id", "right", "false", "not found", "F1", "LRP"),
+        rows=tuple(cells),
+        left_columns=(0,),
+    )

@@ -187,10 +187,12 @@ def number_blocks(folder: Path, comparison: DetectorComparison) -> list[Block]:
     blocks: list[Block] = [
         Heading("Differences"),
         Picture(
-            draw_differences(folder / "differences.png", comparison),
-            "Every metric's difference with its interval, and a histogram of the resampled differences of AP",
-            "Left: B minus A with its 95 % interval; where it crosses the line, the sign is uncertain. Right: the "
-            "difference of AP on each resample; grey is the interval, the solid line the data set itself.",
+            path=draw_differences(folder / "differences.png", comparison),
+            alt="Every metric's difference with its interval, and a histogram of the resampled differences of AP",
+            caption=(
+                "Left: B minus A with its 95 % interval; where it crosses the line, the sign is uncertain. Right: the "
+                "difference of AP on each resample; grey is the interval, the solid line the data set itself."
+            ),
         ),
         overall_table(comparison),
         sizes_table(comparison),
@@ -206,10 +208,12 @@ def number_blocks(folder: Path, comparison: DetectorComparison) -> list[Block]:
     if differing:
         blocks += [
             Picture(
-                draw_classes(folder / "classes.png", differing),
-                "The difference in AP of each class with its interval",
-                "AP of B minus A by class with its own 95 % interval, which is not widened for the number of classes. "
-                "Filled marks are distinguishable after Holm's correction over all classes.",
+                path=draw_classes(folder / "classes.png", differing),
+                alt="The difference in AP of each class with its interval",
+                caption=(
+                    "AP of B minus A by class with its own 95 % interval, which is not widened for the number of "
+                    "classes. Filled marks are distinguishable after Holm's correction over all classes."
+                ),
             ),
             classes_table(comparison, differing),
         ]
@@ -241,7 +245,7 @@ def image_blocks(
         picture = draw_side_by_side(folder / "images" / f"{number:02d}_{row.image_id}.jpg", file, row, pair)
         fewer, more = ("B", "A") if row.gain > 0 else ("A", "B")
         caption = f"{row.name}: {fewer} makes {abs(row.gain)} fewer errors than {more}."
-        blocks.append(Picture(picture, f"Ground truth, A and B on {row.name}", caption))
+        blocks.append(Picture(path=picture, alt=f"Ground truth, A and B on {row.name}", caption=caption))
     return blocks
 
 

@@ -131,13 +131,18 @@ def why_no_class(compared: Sequence[MetricDifference], resamples: int) -> str:
 def overall_table(comparison: DetectorComparison) -> Table:
     """The metrics over all sizes."""
     rows = [_row(found, (p_text(found.p), found.verdict)) for found in comparison.overall]
-    return Table("All classes", ("metric", *HEADER, "p", "verdict"), tuple(rows), (0, 6))
+    return Table(title="All classes", header=("metric", *HEADER, "p", "verdict"), rows=tuple(rows), left_columns=(0, 6))
 
 
 def sizes_table(comparison: DetectorComparison) -> Table:
     """AP and AR by object size."""
     rows = [_row(found, (p_text(found.p), p_text(found.p_holm), found.verdict)) for found in comparison.sizes]
-    return Table("By object size", ("metric", *HEADER, "p", "p (Holm)", "verdict"), tuple(rows), (0, 7))
+    return Table(
+        title="By object size",
+        header=("metric", *HEADER, "p", "p (Holm)", "verdict"),
+        rows=tuple(rows),
+        left_columns=(0, 7),
+    )
 
 
 def classes_table(comparison: DetectorComparison, chosen: Sequence[MetricDifference]) -> Table:
@@ -148,7 +153,7 @@ def classes_table(comparison: DetectorComparison, chosen: Sequence[MetricDiffere
         counts = (f"{objects[found.name]:,}", f"{found.images:,}")
         rows.append(_row(found, (p_text(found.p), p_text(found.p_holm), found.verdict, *counts)))
     header = ("class", *HEADER, "p", "p (Holm)", "verdict", "objects", "in images")
-    return Table("AP by class", header, tuple(rows), (0, 7))
+    return Table(title="AP by class", header=header, rows=tuple(rows), left_columns=(0, 7))
 
 
 def image_differences_table(rows: Sequence[ImageDifference]) -> Table:
@@ -158,7 +163,7 @@ def image_differences_table(rows: Sequence[ImageDifference]) -> Table:
     ]
     counts = ("right", "false", "missed")
     header = ("image", *(f"A {count}" for count in counts), *(f"B {count}" for count in counts), "errors fewer in B")
-    return Table("Images on which they differ most", header, tuple(cells))
+    return Table(title="Images on which they differ most", header=header, rows=tuple(cells))
 
 
 def _row(found: MetricDifference, last: tuple[str, ...]) -> TableRow:
