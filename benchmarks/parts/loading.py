@@ -94,7 +94,7 @@ def build_data(options: Options) -> Contest:
             Comparison(
                 "ours, 2 workers",
                 peer,
-                f"{as_bytes}; two threads of ours against one process of the reference",
+                f"{as_bytes}; two threads of this project against one process of the reference",
                 at_least=goals[1],
             ),
             Comparison("ours, 2 workers", "reference, 2 workers", as_bytes),
