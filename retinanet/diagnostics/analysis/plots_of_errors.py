@@ -31,7 +31,7 @@ def draw_errors(path: Path, report: ErrorReport) -> Path:
     _draw_costs(left, report.main, COLORS[0])
     _draw_costs(right, report.special, COLORS[4])
     tidy(left, "AP50 gained without it, points", "", "types of error")
-    tidy(right, "AP50 gained, points", "", "all false positives, all false negatives")
+    tidy(right, "AP50 gained, points", "", "totals")
     for axes in (left, right):
         axes.grid(axis="y", visible=False)
     return save_figure(figure, path)
