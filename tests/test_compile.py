@@ -42,6 +42,7 @@ ONE_CANVAS = ("data.canvas=[64, 64]", "model.head.norm=none", "model.head.depth=
 TWO_CANVASES = ("data.canvas=null", "data.shorter_side=[62, 94]", "data.longer_side=96")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backend", "words", "sides"),
     [

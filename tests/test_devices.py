@@ -64,6 +64,7 @@ def test_mixed_devices_are_noticed() -> None:
         torch.zeros(3) + torch.zeros(3, device=GPU)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "normalised_by"),
     [*((kind, "batch_positives") for kind in KINDS), ("focal", "image_positives"), ("focal", "running_positives")],

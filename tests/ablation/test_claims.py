@@ -54,6 +54,7 @@ def hold(tmp_path: Path) -> Hold:
     return start
 
 
+@pytest.mark.slow
 def test_a_claim_is_taken_once_and_released(tmp_path: Path) -> None:
     assert live_owner(tmp_path, "cell") is None
     claim = take(tmp_path, "cell")
@@ -79,6 +80,7 @@ def test_the_claim_of_a_process_that_has_ended_is_replaced(tmp_path: Path) -> No
     assert [path.name for path in (tmp_path / "claims").glob("*.json*")] == ["cell.json"]
 
 
+@pytest.mark.slow
 def test_a_claim_ends_with_its_process_however_that_ends(tmp_path: Path, hold: Hold) -> None:
     with hold(os.getpid()) as process:
         assert process.stdout is not None
@@ -131,6 +133,7 @@ def race(folder: Path, start: Barrier, won: "multiprocessing.Queue[int]", all_tr
     all_tried.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dead_owner", [False, True])
 def test_of_many_that_try_at_once_one_wins(tmp_path: Path, dead_owner: bool) -> None:
     if dead_owner:

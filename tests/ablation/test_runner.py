@@ -71,6 +71,7 @@ def wait_for(what: Callable[[], object], seconds: float = 60.0) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_cell_is_trained_and_its_final_weights_measured_on_test(
     make: Make, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -98,6 +99,7 @@ def test_a_cell_is_trained_and_its_final_weights_measured_on_test(
     assert result.cells[0].folder == folder
 
 
+@pytest.mark.slow
 def test_val_as_test_split_needs_no_second_evaluation(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     study = make("", "eval.every=1", "eval.unit=steps")
     study = study._replace(test=(study.base.data.val_annotations, study.base.data.val_images))
@@ -133,6 +135,7 @@ def test_a_failing_cell_is_recorded_and_tried_again(make: Make, tmp_path: Path) 
         run_cell(study, "FL-seed0")
 
 
+@pytest.mark.slow
 def test_a_claimed_cell_is_left_alone(make: Make) -> None:
     study = make()
     prepare_study(study, resume=False, overwrite=False)
@@ -143,6 +146,7 @@ def test_a_claimed_cell_is_left_alone(make: Make) -> None:
     assert read_record(study.folder, "FL-seed0") is None
 
 
+@pytest.mark.slow
 def test_the_grid_rule_trains_no_cell_twice(make: Make) -> None:
     study = make("lr: {{rule: grid, values: [1.0e-4, 0.05, 1.0e+30]}}\n", "schedule.warmup=0", steps=3)
     study = study._replace(arms=study.arms[:1], seeds=(0, 1))
@@ -168,6 +172,7 @@ def test_the_grid_rule_trains_no_cell_twice(make: Make) -> None:
     assert other.test_metrics == {}
 
 
+@pytest.mark.slow
 def test_the_measured_step_writes_nothing_into_the_study(make: Make, tmp_path: Path) -> None:
     study = make("", "schedule.batch_size=2", steps=1000)
     pace = measure(study, tmp_path / "measured")
@@ -176,6 +181,7 @@ def test_the_measured_step_writes_nothing_into_the_study(make: Make, tmp_path: P
     assert not study.folder.exists()
 
 
+@pytest.mark.slow
 def test_a_process_killed_for_its_cell_is_recorded_for_it(make: Make) -> None:
     study = make()
     prepare_study(study, resume=False, overwrite=False)
@@ -347,6 +353,7 @@ def sigterm_when(ready: Callable[[], object]) -> Iterator[None]:
         thread.join()
 
 
+@pytest.mark.slow
 def test_an_interrupted_cell_has_not_failed(make: Make) -> None:
     study = make(steps=400)
     prepare_study(study, resume=False, overwrite=False)

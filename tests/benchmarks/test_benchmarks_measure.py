@@ -30,6 +30,7 @@ def test_ratios_are_of_pairs_not_of_medians() -> None:
         paired_ratios(peer, ours[:-1])
 
 
+@pytest.mark.slow
 def test_contestants_take_turns_after_warming_up() -> None:
     calls: list[str] = []
 
@@ -46,6 +47,7 @@ def test_contestants_take_turns_after_warming_up() -> None:
     assert {name: len(found) for name, found in seconds.items()} == {"a": 2, "b": 2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("time_of", [time_step, time_many])
 def test_preparation_is_not_timed_and_a_figure_is_of_one_step(time_of: Callable[[Stretch], float]) -> None:
     @contextmanager
@@ -57,6 +59,7 @@ def test_preparation_is_not_timed_and_a_figure_is_of_one_step(time_of: Callable[
     assert 0.01 <= time_of(stretch) < 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seconds", "repeated"), [(MIN_RUN_TIME / 50, True), (MIN_RUN_TIME * 1.2, False)])
 def test_short_steps_are_repeated_and_long_ones_are_not(seconds: float, repeated: bool) -> None:
     steps: list[None] = []
@@ -69,6 +72,7 @@ def test_short_steps_are_repeated_and_long_ones_are_not(seconds: float, repeated
     assert len(steps) > 20 if repeated else len(steps) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("megabytes", [64, 256])
 def test_extra_memory_is_what_a_step_allocates(megabytes: int) -> None:
     def step() -> None:

@@ -124,6 +124,7 @@ def test_times_have_three_figures(seconds: float, text: str) -> None:
     assert format_time(seconds) == text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["train", "infer"])
 def test_whole_networks_are_compared_with_torchvision_and_a_file(part: str, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(FOREIGN, encoding="utf-8")
@@ -148,6 +149,7 @@ def test_a_compiled_network_is_named_so_and_its_operations_are_the_peers(tmp_pat
     assert build_contest("train", quick("train", *against_file)).flops_of == "ours float32"
 
 
+@pytest.mark.slow
 def test_a_peer_that_fails_is_reported_and_left_out(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("def build(*_):\n    1 / 0\ndef step(_): ...\n", encoding="utf-8")
     options = quick("infer", "--against", str(tmp_path / "broken.py"), "--size", "96", "--classes", "2")
@@ -166,6 +168,7 @@ def test_loaders_are_compared_with_the_reference(loading: Report) -> None:
     assert all(timing.items_per_second for timing in found.contestants)
 
 
+@pytest.mark.slow
 def test_training_from_files_is_compared_with_training_from_memory() -> None:
     (found,) = measure_all(quick("feed", "--size", "96", "--classes", "3")).parts
     assert found.checked == "batches are of 1 x 3 x 96 x 96 bytes in both"
@@ -191,6 +194,7 @@ def loader_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("loader")]
 
 
+@pytest.mark.slow
 def test_a_training_step_is_taken_apart(tmp_path: Path) -> None:
     report = measure_all(quick("profile", "--size", "96", "--classes", "3"))
     (found,) = report.parts
@@ -225,6 +229,7 @@ def test_commands_are_timed_up_to_a_first_step() -> None:
     assert times["train --help"] < times["train, first step"]
 
 
+@pytest.mark.slow
 def test_memory_is_measured_in_a_process_of_its_own() -> None:
     options = quick("postprocess")
     found = peak_of(options, "postprocess", "torchvision")
@@ -232,6 +237,7 @@ def test_memory_is_measured_in_a_process_of_its_own() -> None:
     assert 0 <= found < 2000
 
 
+@pytest.mark.slow
 def test_only_leaves_the_others_out() -> None:
     (found,) = measure_all(quick("eval", "--only", "ours")).parts
     assert [timing.name for timing in found.contestants] == ["ours"]
@@ -292,6 +298,7 @@ def test_parts_and_sizes_of_a_command_line() -> None:
     assert parse_arguments(["train", "--size", "800", "1344"]).size == (800, 1344)
 
 
+@pytest.mark.slow
 def test_a_file_without_its_functions_is_refused(tmp_path: Path) -> None:
     (tmp_path / "half.py").write_text("def build(*_): ...\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="defines no function step"):
@@ -317,6 +324,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return call
 
 
+@pytest.mark.slow
 def test_the_command_line_as_a_user_types_it(command: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
     code, out, err = command("eval", "--quick", "--json", str(tmp_path / "a.json"), "--check", str(FLOORS))
     assert code == 0, err

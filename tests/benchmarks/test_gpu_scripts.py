@@ -29,6 +29,7 @@ def test_facts_fail_where_a_requirement_is_missing(
     assert "filelock MISSING" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_numerics_compare_the_cpu_with_itself(capsys: pytest.CaptureFixture[str]) -> None:
     allow = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     try:
@@ -51,6 +52,7 @@ def test_bad_checks_and_those_that_raise_are_counted_and_the_others_go_on(capsys
     assert "ok   third" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_losses_train_and_a_failed_one_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -78,6 +78,7 @@ def test_picture_curves_shares_and_summary_are_written(written: Path, trained: P
             assert 1 - np.interp(0.8, *curve.T) == pytest.approx(hardest["0.2"], abs=0.02)
 
 
+@pytest.mark.slow
 def test_losses_split_and_images_are_chosen(tool: Tool, trained: Path, tmp_path: Path) -> None:
     options = ["--split", "train", "--images", "3", "--loss", "ohem,batch=16", "--loss", "{kind: cross_entropy}"]
     code, out, err = tool("loss_distribution.py", trained / "checkpoints/best.pt", *options, "--output", tmp_path)

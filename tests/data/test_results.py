@@ -138,6 +138,7 @@ def test_content_that_is_not_a_list(tmp_path: Path, content: object) -> None:
         read(tmp_path, content)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no shared data folder next to the checkout")
 @pytest.mark.parametrize("pair", ["voc2007_yolov2", "coco_val_subset_fastestdet"])
 def test_real_pairs_pass(pair: str) -> None:

@@ -300,6 +300,7 @@ def test_images_are_assigned_at_once_up_to_a_limit_that_counts_padding() -> None
     assert pair_limit(torch.device("cuda")) > 0
 
 
+@pytest.mark.slow
 def test_thousands_of_boxes_take_no_more_memory_than_a_tile(monkeypatch: pytest.MonkeyPatch) -> None:
     """5,000 boxes and 30,000 anchors: 600 MB for each of a dozen tensors without tiles."""
     largest = 0

@@ -133,6 +133,7 @@ def test_broken_images_are_left_out_and_reported_at_the_end(
     assert {path.name for path in (tmp_path / "out").glob("*.jpg")} == {path.name for path in rest}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 3])
 def test_threads_and_passes_of_several_images_change_nothing(
     trained: Path, shapes: Path, tmp_path: Path, workers: int
@@ -167,6 +168,7 @@ def eval_json(path: Path, scores: list[float | None], names: list[str]) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_each_class_is_shown_from_its_own_threshold(
     trained: Path, shapes: Path, tmp_path: Path, tool: Callable[..., tuple[int, str, str]]
 ) -> None:

@@ -142,6 +142,7 @@ def test_an_output_folder_that_cannot_be_created_is_reported_before_the_work(tra
         evaluate_checkpoint(trained / "checkpoints/best.pt", [], tmp_path / "file" / "out")
 
 
+@pytest.mark.slow
 def test_the_report_of_a_checkpoint_shows_images_and_anchors(trained: Path, tmp_path: Path) -> None:
     evaluate_checkpoint(trained / "checkpoints/best.pt", [], tmp_path / "out")
     page = (tmp_path / "out/report.html").read_text(encoding="utf-8")

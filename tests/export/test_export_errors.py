@@ -65,6 +65,7 @@ def test_existing_files_are_not_replaced_without_overwrite(
     assert "(1 error)" in done.err, "the report of the ONNX file does not block that of a .pt2"
 
 
+@pytest.mark.slow
 def test_missing_packages_are_named_with_the_remedy(
     trained: Path, tmp_path: Path, tool_environment: dict[str, str]
 ) -> None:

@@ -357,6 +357,7 @@ def test_int8_with_suppression_by_the_command_line(
     assert len(load_exported(path, []).detector(random_batch(1, (96, 64)))[0].scores_D) > 5
 
 
+@pytest.mark.slow
 def test_a_process_that_only_exports_compares_with_the_checkpoints_own_detections(
     checkpoint: Path,
     saved: SavedDetector,

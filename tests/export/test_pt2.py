@@ -31,6 +31,7 @@ def program(saved: SavedDetector, tmp_path_factory: pytest.TempPathFactory) -> P
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "canvas"), SHAPES)
 def test_program_equals_the_detector(program: Path, saved: SavedDetector, count: int, canvas: tuple[int, int]) -> None:
     loaded = load_exported(program, [])
@@ -39,6 +40,7 @@ def test_program_equals_the_detector(program: Path, saved: SavedDetector, count:
     assert_same(loaded.detector(batch), saved.detector(batch))
 
 
+@pytest.mark.slow
 def test_small_canvases_are_refused_by_name(program: Path) -> None:
     with pytest.raises(DataError, match=r"canvas of 128 x 160 .*at least 129.*export to ONNX"):
         load_exported(program, []).detector(random_batch(1, (128, 160)))

@@ -260,6 +260,7 @@ def test_the_order_of_anchors_by_hand() -> None:
     assert select_outputs(torch.arange(6.0), anchors=2, rows=[2, 0]).tolist() == [2, 0, 5, 3]
 
 
+@pytest.mark.slow
 def test_depth_classes_and_anchors_are_read_off_the_tensors(tmp_path: Path) -> None:
     for depth, name in ((18, "resnet18"), (34, "resnet34"), (101, "resnet101")):
         writer = mmdetection(depth, classes=5, anchors=6, channels=16)
@@ -272,6 +273,7 @@ def test_depth_classes_and_anchors_are_read_off_the_tensors(tmp_path: Path) -> N
         converted("mmdetection", writer, tmp_path)
 
 
+@pytest.mark.slow
 def test_resnexts_are_recognised_by_their_groups(tmp_path: Path) -> None:
     writer = mmdetection(50, classes=3, channels=8)
     width = 128
@@ -365,6 +367,7 @@ def test_a_file_of_another_format_is_refused(tmp_path: Path) -> None:
         converted("detectron2", mmdetection(18, channels=8), tmp_path)
 
 
+@pytest.mark.slow
 def test_counts_of_batches_may_be_missing_or_there(tmp_path: Path) -> None:
     writer = mmdetection(18, classes=2, channels=8)
     with_counts = converted("mmdetection", writer, tmp_path).checkpoint.model
@@ -378,6 +381,7 @@ def test_counts_of_batches_may_be_missing_or_there(tmp_path: Path) -> None:
     assert not any("num_batches" in n for n in converted("mmdetection", writer, tmp_path, frozen).checkpoint.model)
 
 
+@pytest.mark.slow
 def test_group_norm_heads_have_no_biases_or_zero_ones(tmp_path: Path) -> None:
     writer = mmdetection(18, classes=2, channels=32, head_gn=True)
     assert converted("mmdetection", writer, tmp_path).checkpoint.config.model.head.norm == "gn"
@@ -388,6 +392,7 @@ def test_group_norm_heads_have_no_biases_or_zero_ones(tmp_path: Path) -> None:
         converted("mmdetection", writer, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mean", "std", "order", "caffe"),
     [
@@ -418,6 +423,7 @@ def test_detectron2s_pixels_and_anchors_are_read_off_the_file(
         converted("detectron2", writer, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_zoos_pickle_becomes_the_same_checkpoint(tmp_path: Path, from_detectron2: Converted) -> None:
     arrays = {name: value.numpy() for name, value in from_detectron2.theirs.items()}
     zoo = {"model": arrays, "__author__": "Detectron2 Model Zoo", "matching_heuristics": True}

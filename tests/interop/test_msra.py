@@ -110,6 +110,7 @@ def backbone_of(blobs: dict[str, Tensor], depth: int = 50, norm: NormKind = "fro
     ).eval()
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("depth", "statistics", "norm"), [(50, False, "frozen_bn"), (50, True, "eval_bn"), (101, False, "frozen_bn")]
@@ -188,6 +189,7 @@ def test_torchvisions_whole_network_loads_it_with_the_classifier(statistics: boo
     assert state.keys() - to_torchvision(without, "here").state.keys() == {"fc.weight", "fc.bias"}
 
 
+@pytest.mark.slow
 def test_a_detectors_wrapper_is_opened_and_training_state_ignored(tmp_path: Path) -> None:
     blobs = published()
     plain = to_torchvision(read_weights(stored(tmp_path / "a.pkl", blobs)).tensors, "a").state
@@ -233,6 +235,7 @@ def test_a_file_of_something_else_is_refused() -> None:
         to_torchvision({"layer1.0.conv1.weight": torch.zeros(1)}, "here")
 
 
+@pytest.mark.slow
 def test_the_command_line_writes_the_file_that_the_recipes_name(tool: Callable[..., Any], tmp_path: Path) -> None:
     blobs = published()
     blobs["conv1_b"] = torch.where(torch.arange(64) == 3, -0.25, 0.0)

@@ -76,6 +76,7 @@ def test_to_safetensors_and_back_keeps_weights_config_and_classes(small: Path, t
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.safetensors", "b.pt"]
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_in_weights_or_header_is_noticed(small: Path, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     write_inference_checkpoint(path, open_checkpoint(small))
@@ -162,6 +163,7 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_command_line_converts_and_predict_uses_the_file(
     tool: Callable[..., Any], foreign: Path, tmp_path: Path
 ) -> None:
@@ -190,6 +192,7 @@ def test_the_command_line_converts_and_predict_uses_the_file(
     assert (again / "detections.json").read_text() == found
 
 
+@pytest.mark.slow
 def test_the_command_line_writes_safetensors_and_reads_them_as_any_format(
     tool: Callable[..., Any], foreign: Path, tmp_path: Path
 ) -> None:
@@ -203,6 +206,7 @@ def test_the_command_line_writes_safetensors_and_reads_them_as_any_format(
     assert all(torch.equal(value, second.model[name]) for name, value in first.model.items())
 
 
+@pytest.mark.slow
 def test_the_command_line_writes_torchvisions_names(tool: Callable[..., Any], tmp_path: Path) -> None:
     write_inference_checkpoint(tmp_path / "a.pt", checkpoint_of(torchvision_like()))
     outcome = tool("convert_weights.py", "to_torchvision_v1", tmp_path / "a.pt", tmp_path / "b.pth")
@@ -216,6 +220,7 @@ def test_the_command_line_writes_torchvisions_names(tool: Callable[..., Any], tm
     assert "model.head.norm is 'none', wanted 'gn'" in outcome.err
 
 
+@pytest.mark.slow
 def test_an_existing_file_is_replaced_only_with_overwrite(
     tool: Callable[..., Any], foreign: Path, tmp_path: Path
 ) -> None:

@@ -161,6 +161,7 @@ def our_losses(config: Config, model: nn.Module, batch: Batch) -> tuple[Tensor, 
 Maker = Callable[..., TorchvisionRetinaNet]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "maker"), [("torchvision_v1", retinanet_resnet50_fpn), ("torchvision_v2", retinanet_resnet50_fpn_v2)]
 )

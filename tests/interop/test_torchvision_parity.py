@@ -174,6 +174,7 @@ def unit(images: list[Tensor]) -> list[Tensor]:
     return [image.float() / 255 for image in images]
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_raw_outputs_are_the_same(pair: Pair) -> None:
     ours, theirs = pair.ours().eval(), pair.theirs.eval()
@@ -214,6 +215,7 @@ def our_losses(pair: Pair, model: nn.Module, batch: Batch, pixels: Tensor) -> tu
     return losses.class_B.sum(), losses.box_B.sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [False, True], ids=["stored_statistics", "batch_statistics"])
 def test_losses_and_gradients_are_the_same(pair: Pair, training: bool) -> None:
     """From the same pixels, with both networks in float64, so that norms over few numbers do not amplify rounding.
@@ -270,6 +272,7 @@ def matched(mine: Detections, wanted: dict[str, Tensor]) -> tuple[float, float, 
     return boxes, scores, largest(mine.scores_D, wanted["scores"])
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("alone", [False, True], ids=["one_batch", "image_by_image"])
 def test_detections_are_the_same(pair: Pair, alone: bool) -> None:
@@ -294,6 +297,7 @@ def test_detections_are_the_same(pair: Pair, alone: bool) -> None:
     check(f"{pair.name} their scores, and scores rank by rank ({where})", score_difference, 1e-5)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_exported_weights_load_strictly_into_torchvisions_model_and_detect_the_same(pair: Pair) -> None:
     shape = torchvision_shape(pair.checkpoint.config, pair.name)

@@ -170,6 +170,7 @@ def resnet18_state() -> dict[str, Tensor]:
     return models.resnet18().state_dict()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_a_training_starts_from_any_kind_of_file(
     tmp_path: Path, resnet18_state: dict[str, Tensor], suffix: str

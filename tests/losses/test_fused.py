@@ -209,6 +209,7 @@ def test_a_large_batch_of_ghm_is_compiled_and_the_same() -> None:
     assert close.float().mean() > 0.9999
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("kind", ["ohem", "ghm"])
 def test_losses_that_rank_or_weigh_are_the_same_with_and_without_kernels(kind: str) -> None:
@@ -275,6 +276,7 @@ for _ in range(2):
 """
 
 
+@pytest.mark.slow
 def test_a_broken_compiler_is_reported_once_and_the_plain_loss_runs(tmp_path: Path) -> None:
     environment = {**os.environ, "CXX": "false", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
     done = subprocess.run(

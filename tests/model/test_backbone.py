@@ -66,6 +66,7 @@ def test_the_schema_names_every_architecture() -> None:
     assert tuple(ARCHITECTURES) == NAMES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_backbone_of_the_schema_builds_with_strides_8_16_32(name: str) -> None:
     with torch.device("meta"):

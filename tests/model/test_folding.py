@@ -45,6 +45,7 @@ def pair(name: str) -> tuple[Backbone, Backbone]:
     return plain, folded
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_folded_and_plain_have_the_same_outputs_gradients_and_names(name: str) -> None:
     plain, folded = (network.double() for network in pair(name))

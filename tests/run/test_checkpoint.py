@@ -79,6 +79,7 @@ def train_a_little(state: TrainState, steps: int) -> None:
             state.average.update_parameters(state.model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_training_goes_on_from_a_file_as_from_memory(
     tiny: Callable[..., Config], tmp_path: Path, optimizer: str

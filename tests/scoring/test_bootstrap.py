@@ -100,6 +100,7 @@ def test_a_tie_of_hit_and_miss_in_one_image_alternates_over_its_copies() -> None
     assert given[0] == pytest.approx((34 * 1 + 33 * 2 / 3 + 34 * 3 / 5) / 101, abs=1e-9)
 
 
+@pytest.mark.slow
 @needs_pairs
 @pytest.mark.parametrize(
     ("name", "images", "resamples"),

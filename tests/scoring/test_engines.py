@@ -39,6 +39,7 @@ def fast_equals_reference(truth: dict[str, Any], results: Rows) -> CocoNumbers:
     return given
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hundred", range(8))
 def test_random_sets_score_the_same_to_the_last_bit(hundred: int) -> None:
     measured = 0

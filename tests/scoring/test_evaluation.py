@@ -41,6 +41,7 @@ def perfect(truth: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.slow
 @needs_pairs
 @pytest.mark.parametrize(
     ("engine", "name"),

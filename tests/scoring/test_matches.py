@@ -107,6 +107,7 @@ def test_a_diverged_run_has_ap_0_wherever_there_are_objects() -> None:
     assert precision_recall_curve(matches).tolist() == [-1.0] * 101
 
 
+@pytest.mark.slow
 @needs_pairs
 @pytest.mark.parametrize("name", ["cocoapi_val2014_100_fake", "coco_val_subset_fastestdet", "voc2007_yolov2"])
 def test_real_pairs_give_pycocotools_numbers_to_the_last_bit(name: str) -> None:

@@ -84,6 +84,7 @@ def assert_same(truth: dict[str, Any], results: Rows) -> int:
     return sum(int((found.outcome_ATD == TRUE_POSITIVE).sum()) for found in expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", range(4))
 def test_random_sets_match_as_pycocotools_does(part: int) -> None:
     hits = [assert_same(*random_set(seed)) for seed in range(1000 + 50 * part, 1050 + 50 * part)]

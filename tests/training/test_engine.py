@@ -126,6 +126,7 @@ def test_the_moving_average_is_saved_with_the_weights(finished: Path) -> None:
     assert best.optimizer == best.average == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [2, 4])
 def test_a_run_does_not_depend_on_loader_workers(finished: Path, tiny: Tiny, tmp_path: Path, workers: int) -> None:
     words = ("eval.every=3", "eval.unit=steps", "schedule.ema=0.9", "log.pictures=0", f"data.workers={workers}")
@@ -136,6 +137,7 @@ def test_a_run_does_not_depend_on_loader_workers(finished: Path, tiny: Tiny, tmp
     assert (tmp_path / "detections.json").read_bytes() == (finished / "detections.json").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("normaliser", "parts"), [("batch_positives", (2, 4)), ("image_positives", (4,))])
 def test_accumulation_changes_nothing(tiny: Tiny, tmp_path: Path, normaliser: str, parts: tuple[int, ...]) -> None:
     words = ("schedule.iterations=4", f"loss.normaliser={normaliser}", "log.pictures=0")
@@ -152,6 +154,7 @@ def test_accumulation_changes_nothing(tiny: Tiny, tmp_path: Path, normaliser: st
             assert row["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_micro_batches_of_transposed_canvases_have_anchors_of_their_own(tiny: Tiny, tmp_path: Path) -> None:
     """96 x 128 and 128 x 96 have as many anchors, elsewhere: two images together cost the mean of each alone."""
     sizes, box = [(96, 97), (97, 96)], [20, 50, 40, 30]
@@ -182,6 +185,7 @@ def test_micro_batches_of_transposed_canvases_have_anchors_of_their_own(tiny: Ti
     assert together == pytest.approx(sum(alone) / 2, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_two_images_are_learned(tiny: Tiny, tmp_path: Path) -> None:
     words = ("data.limit=2", "schedule.iterations=40", "schedule.batch_size=2", "schedule.reference_batch=2")
     train(tiny(*words, "schedule.optimizer=adamw", "schedule.lr=0.002", "data.flip=0.0", "log.pictures=0"), tmp_path)
@@ -189,6 +193,7 @@ def test_two_images_are_learned(tiny: Tiny, tmp_path: Path) -> None:
     assert sum(values[-5:]) / 5 < 0.35 * values[0], values
 
 
+@pytest.mark.slow
 def test_batches_without_any_object_are_trained_on(tiny: Tiny, tmp_path: Path, shapes: Path) -> None:
     data = copy_data(shapes, tmp_path / "data")
     edit_json(data / "annotations/train.json", lambda c: [a for a in c["annotations"] if a["image_id"] == 1])
@@ -201,6 +206,7 @@ def test_batches_without_any_object_are_trained_on(tiny: Tiny, tmp_path: Path, s
     assert all(0 < row["loss"] < 1e4 for row in empty)
 
 
+@pytest.mark.slow
 def test_the_ap_of_validation_images_without_objects_is_minus_one(tiny: Tiny, tmp_path: Path, shapes: Path) -> None:
     data = copy_data(shapes, tmp_path / "data")
     edit_json(data / "annotations/val.json", lambda _: [])
@@ -208,6 +214,7 @@ def test_the_ap_of_validation_images_without_objects_is_minus_one(tiny: Tiny, tm
     assert json.loads((tmp_path / "run/eval.json").read_text(encoding="utf-8"))["metrics"]["AP"] == -1
 
 
+@pytest.mark.slow
 def test_data_that_cannot_be_trained_on_is_refused(tiny: Tiny, tmp_path: Path, shapes: Path) -> None:
     with pytest.raises(DataError, match=r"data\.root: no folder .*nowhere"):
         train(tiny(f"data.root={tmp_path / 'nowhere'}"), tmp_path / "run")
@@ -225,6 +232,7 @@ def test_data_that_cannot_be_trained_on_is_refused(tiny: Tiny, tmp_path: Path, s
     train(tiny("schedule.iterations=1"), tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_training_stops_early_and_notes_it(tiny: Tiny, tmp_path: Path) -> None:
     config = tiny("schedule.early_stop=2", "eval.every=1", "eval.unit=steps", "schedule.lr=1e-9", "log.pictures=0")
     train(config, tmp_path)
@@ -238,6 +246,7 @@ def test_training_stops_early_and_notes_it(tiny: Tiny, tmp_path: Path) -> None:
     assert without_clock(tmp_path / "metrics.jsonl") == before
 
 
+@pytest.mark.slow
 def test_a_folder_with_a_run_is_not_touched_unless_asked_to(finished: Path, tiny: Tiny, tmp_path: Path) -> None:
     before = (finished / "metrics.jsonl").read_bytes()
     with pytest.raises(ConfigError, match="already holds a run"):
@@ -262,6 +271,7 @@ def test_a_batch_that_does_not_split_evenly_is_refused(
         check_batch_divides(config, distributed.Ranks(0, 0, ranks))
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_the_images(tiny: Tiny, tmp_path: Path) -> None:
     config = tiny("schedule.iterations=4", "log.save_every=2", "log.pictures=0")
     train(config, tmp_path)
@@ -332,6 +342,7 @@ def test_a_step_syncs_with_the_device_once_for_positives_and_once_for_its_number
     assert reads.found == ["tolist"] * accumulation + ["nonzero"] * accumulation + ["tolist"]
 
 
+@pytest.mark.slow
 def test_a_step_divides_by_the_running_mean_of_its_own_positives(tiny: Tiny, tmp_path: Path) -> None:
     """The first step's loss under each normaliser, one rank: the mean starts at 100 and moves before it divides."""
     words = ("schedule.iterations=1", "log.pictures=0", "schedule.accumulation=2")
@@ -364,6 +375,7 @@ def edit_json(path: Path, annotations: Callable[[dict[str, Any]], list[dict[str,
     path.write_text(json.dumps(content), encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ohem_1_3", "sampled", "quality_focal", "ghm", "softmax_focal"])
 def test_losses_of_every_kind_train_save_and_detect(kind: str, tiny: Tiny, tmp_path: Path) -> None:
     """Those that use boxes, draw at random, have their own normaliser or another head; also with two micro-batches."""

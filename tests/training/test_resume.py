@@ -143,6 +143,7 @@ def test_a_run_killed_five_times_and_interrupted_twice_equals_an_uninterrupted_o
     assert [row["step"] for row in read_rows(run / "metrics.jsonl") if row["kind"] == "train"] == [*range(1, STEPS + 1)]
 
 
+@pytest.mark.slow
 def test_the_hash_notices_one_changed_bit(unbroken: Path, tmp_path: Path) -> None:
     copied = tmp_path / "run"
     for name in ("metrics.jsonl", "eval.json", "detections.json", "checkpoints/last.pt", "checkpoints/best.pt"):
@@ -158,17 +159,20 @@ def test_the_hash_notices_one_changed_bit(unbroken: Path, tmp_path: Path) -> Non
     assert differs == ["last"]
 
 
+@pytest.mark.slow
 def test_resuming_a_finished_run_changes_nothing(unbroken: Path, tiny: Callable[..., Config]) -> None:
     before = run_hash(unbroken)
     train(tiny(*WORDS), unbroken, resume=True)
     assert run_hash(unbroken) == before
 
 
+@pytest.mark.slow
 def test_resuming_without_a_run_starts_a_new_one(tiny: Callable[..., Config], tmp_path: Path) -> None:
     train(tiny("schedule.iterations=1"), tmp_path / "run", resume=True)
     assert last_step(tmp_path / "run") == 1
 
 
+@pytest.mark.slow
 def test_resuming_with_another_config_lists_what_differs(unbroken: Path, tiny: Callable[..., Config]) -> None:
     before = run_hash(unbroken)
     config_text = (unbroken / "config.yaml").read_text(encoding="utf-8")

@@ -182,6 +182,7 @@ def test_exchanged_detections_are_noticed(study: StudyResult) -> None:
     assert any("recorded as 12.30" in remark and "arm focal, seed 0" in remark for remark in remarks)
 
 
+@pytest.mark.slow
 def test_a_study_that_has_not_begun_is_reported(study: StudyResult, tmp_path: Path) -> None:
     cells = tuple(changed(cell, status=CellStatus.WAITING)._replace(folder=tmp_path / "none") for cell in study.cells)
     write_study_report(study._replace(cells=cells), tmp_path / "out")

@@ -163,6 +163,7 @@ def random_matches(rng: np.random.Generator, images: int, found: float) -> Match
     return Matches(np.arange(images), (found_in_class,))
 
 
+@pytest.mark.slow
 def test_average_precision_of_equal_detectors_is_rarely_called_different() -> None:
     rng = np.random.default_rng(11)
     p_null, p_worse = [], []

@@ -37,6 +37,7 @@ def photographs(folder: Path, count: int) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_everything_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     truth, results = random_scene(1)
     images = photographs(tmp_path / "images", 12)
@@ -66,6 +67,7 @@ def test_everything_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert str(tmp_path / "out") in out.replace("\n", "")
 
 
+@pytest.mark.slow
 def test_csv_files_hold_what_was_drawn(tmp_path: Path) -> None:
     truth, results = random_scene(2)
     evaluate_files(*on_disk(tmp_path / "in", truth, results), tmp_path / "out")
@@ -93,6 +95,7 @@ def test_without_a_report_there_is_eval_json_alone(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["eval.json"]
 
 
+@pytest.mark.slow
 def test_an_older_report_goes_but_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     truth, results = random_scene(3)
     files, out = on_disk(tmp_path / "in", truth, results), tmp_path / "out"
@@ -110,6 +113,7 @@ def test_an_older_report_goes_but_nothing_else(tmp_path: Path, capsys: pytest.Ca
     assert {path.name for path in out.rglob("*.*")} == {"eval.json", "mine.png", "report.html", "errors.png"}
 
 
+@pytest.mark.slow
 def test_a_report_that_fails_leaves_the_older_one(tmp_path: Path) -> None:
     evaluate_files(*on_disk(tmp_path / "in", *random_scene(3)), tmp_path / "out")
     before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*")}
@@ -135,6 +139,7 @@ def test_only_files_within_plots_are_removed(tmp_path: Path) -> None:
     assert (tmp_path / "mine.txt").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ODD)
 def test_odd_inputs_get_a_whole_report(name: str, tmp_path: Path) -> None:
     truth, results = ODD[name]
@@ -144,6 +149,7 @@ def test_odd_inputs_get_a_whole_report(name: str, tmp_path: Path) -> None:
     assert page.count("<h2 ") == 10
 
 
+@pytest.mark.slow
 def test_names_that_look_like_markup_stay_text(tmp_path: Path) -> None:
     truth = truth_of([(1, 1, BOX), (2, 2, BOX)], classes=2)
     for row, name in zip(truth["categories"], ("<b>$x_1$", "_hidden & $$")):
@@ -156,6 +162,7 @@ def test_names_that_look_like_markup_stay_text(tmp_path: Path) -> None:
     assert '<img src="http' not in page
 
 
+@pytest.mark.slow
 def test_images_that_cannot_be_drawn_are_reported_once_all_is_written(tmp_path: Path) -> None:
     truth = truth_of([(1, 1, BOX), (2, 1, BOX), (3, 1, BOX), (4, 1, BOX)], images=4)
     truth["images"][2]["file_name"] = "../3.jpg"
@@ -180,6 +187,7 @@ def test_a_missing_image_folder_is_reported_at_once(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_with_none_of_the_images_is_reported_once_and_at_once(tmp_path: Path) -> None:
     truth, results = random_scene(1)
     files = on_disk(tmp_path / "in", truth, results)

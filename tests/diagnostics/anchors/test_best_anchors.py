@@ -37,6 +37,7 @@ def random_boxes(count: int, canvases: tuple[tuple[int, int], ...], seed: int) -
     return placed_boxes(boxes_N4, canvas_N, canvases)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SPECS)
 def test_equals_the_dense_maximum(name: str) -> None:
     spec = SPECS[name]

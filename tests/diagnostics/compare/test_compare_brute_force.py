@@ -88,6 +88,7 @@ def test_each_class_equals_a_ground_truth_of_that_class_alone() -> None:
         np.testing.assert_allclose(given_RKM[:, k], metrics_by_hand(alone, found, multiplicity_RI), atol=1e-9, rtol=0)
 
 
+@pytest.mark.slow
 def test_two_hundred_resamples_of_a_small_set_give_the_same_interval() -> None:
     truth, first = small_set(7)
     second = perturbed(first, 0.05, 1)

@@ -253,6 +253,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_files_of_a_comparison(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     truth = files / "data/annotations/val.json"
     inputs = Inputs(files / "a.json", files / "b.json", truth)
@@ -282,6 +283,7 @@ def test_files_of_a_comparison(files: Path, tmp_path: Path, capsys: pytest.Captu
     assert (tmp_path / "out/compare.json").read_bytes() == first
 
 
+@pytest.mark.slow
 def test_remarks_on_odd_files(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     truth = files / "data/annotations/val.json"
     empty = tmp_path / "empty.json"

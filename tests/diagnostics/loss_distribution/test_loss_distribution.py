@@ -272,6 +272,7 @@ def softmax_checkpoint(tiny: Callable[..., Config], tmp_path_factory: pytest.Tem
     return folder / "checkpoints" / "last.pt"
 
 
+@pytest.mark.slow
 def test_a_softmax_head_gets_softmax_losses(softmax_checkpoint: Path) -> None:
     draw_loss_distribution(softmax_checkpoint, [], losses=[], most_images=2)
     rows = (softmax_checkpoint.parent.parent / "loss_distribution" / "curves.csv").read_text(encoding="utf-8")

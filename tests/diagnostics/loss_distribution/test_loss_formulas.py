@@ -65,6 +65,7 @@ def test_rows_are_finite_and_name_every_loss() -> None:
     assert len({row[:2] for row in rows}) == len(rows)
 
 
+@pytest.mark.slow
 def test_figures_and_their_numbers_are_written(tmp_path: Path) -> None:
     paths = draw_loss_formulas(tmp_path / "new")
     assert sorted(path.name for path in paths) == sorted(path.name for path in (tmp_path / "new").iterdir())

@@ -146,6 +146,7 @@ def test_corrections_equal_scoring_corrected_detections(seed: int) -> None:
     assert cost["missed"] == pytest.approx(coco_evaluation(fewer, results).metrics["AP50"] - base, abs=1e-12)
 
 
+@pytest.mark.slow
 @needs_pairs
 def test_a_real_detector_has_the_errors_that_the_authors_code_finds() -> None:
     """tidecv 1.0.1 on the same detections. It breaks ties of scores differently, so costs differ by thousandths."""
