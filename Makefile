@@ -1,5 +1,5 @@
 # quickstart  set up, train on generated scenes, evaluate, draw pictures (runs/quickstart)
-# quick       set up, then lint, types and the unit tests: about a minute
+# quick       set up, then lint, types and the unit tests: a minute and a half
 # test        set up, then lint, types and every test
 # lint        ruff and the type checker
 # bench       set up, then check that nothing has become slower compared with its peers (benchmarks/README.md)
