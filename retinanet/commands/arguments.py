@@ -45,6 +45,13 @@ def positive_int(text: str) -> int:
     return int(text)
 
 
+def max_detections(text: str) -> int:
+    """An argparse type: how many detections of a class and image count."""
+    if not text.isdecimal() or int(text) < 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 100, COCO's own limit")
+    return int(text)
+
+
 def natural_int(text: str) -> int:
     """An argparse type."""
     if not text.isdecimal():

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from retinanet.commands.arguments import new_parser
+from retinanet.commands.arguments import max_detections, new_parser
 
 
 def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -29,6 +29,13 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
         metavar="N",
         help="bootstrap samples, at least 40 (default: 1000; more over 25 classes)",
     )
+    parser.add_argument(
+        "--max-detections",
+        type=max_detections,
+        default=100,
+        metavar="N",
+        help="detections of a class and image that count (default: 100)",
+    )
     arguments = parser.parse_args(words)
     from retinanet.diagnostics.compare.report import Inputs, compare_files
 
@@ -37,4 +44,5 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
         images=arguments.images,
         output=arguments.output,
         resamples=arguments.resamples,
+        max_detections=arguments.max_detections,
     )

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from retinanet.commands.arguments import add_overrides, new_parser
+from retinanet.commands.arguments import add_overrides, max_detections, new_parser
 
 
 def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -31,6 +31,9 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
         "--engine", choices=engines, help="library for the numbers of files (default: auto, the fast one)"
     )
     parser.add_argument(
+        "--max-detections", type=max_detections, metavar="N", help="detections of a class and image of files that count"
+    )
+    parser.add_argument(
         "--output", type=Path, metavar="DIR", help="folder for the results (default: in the run folder, or runs/)"
     )
     parser.add_argument("--no-report", action="store_true", help="write eval.json only, no report.html and plots/")
@@ -50,9 +53,16 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
         evaluate_loaded(detector, arguments.checkpoint, arguments.output, report=report)
     else:
         from retinanet.diagnostics.evaluate import evaluate_files
+        from retinanet.scoring.columns import DETECTIONS
 
         files = (arguments.ground_truth, arguments.detections, arguments.output)
-        evaluate_files(*files, engine=arguments.engine or "auto", images=arguments.images, report=report)
+        evaluate_files(
+            *files,
+            engine=arguments.engine or "auto",
+            max_detections=arguments.max_detections or DETECTIONS,
+            images=arguments.images,
+            report=report,
+        )
 
 
 def find_conflict(arguments: argparse.Namespace) -> str | None:
@@ -64,8 +74,11 @@ def find_conflict(arguments: argparse.Namespace) -> str | None:
         return f"give a checkpoint, or both --ground-truth and --detections, but not {first} and files together"
     if first is None and None in files:
         return "give a checkpoint, or both --ground-truth and --detections"
-    if first is not None and (arguments.images or arguments.engine):
-        return "with a checkpoint, use data.val_images=FOLDER and eval.engine=NAME instead of --images, --engine"
+    if first is not None and (arguments.images or arguments.engine or arguments.max_detections):
+        return (
+            "with a checkpoint, use data.val_images=FOLDER, eval.engine=NAME and eval.max_detections=N instead of "
+            "--images, --engine, --max-detections"
+        )
     if arguments.images and arguments.no_report:
         return "--images is for the report, which --no-report leaves out; give only one of them"
     return None

@@ -298,7 +298,19 @@ class EvalKeys(Section):
     topk: Count = Field(1000, description="Best candidates kept on each level before NMS.")
     nms_iou: Fraction = Field(0.5, description="IoU from which the weaker of two boxes of a class is suppressed.")
     detections: Count = Field(100, description="Detections kept an image.")
+    max_detections: Annotated[int, Field(ge=100)] = Field(
+        100, description="Detections of a class and image that count in AP; COCO's own numbers are those of 100."
+    )
     shown_score: Fraction = Field(0.3, description="Detections below are left out of pictures; files hold them all.")
+
+    @model_validator(mode="after")
+    def _keeps_what_counts(self) -> "EvalKeys":
+        if self.detections < self.max_detections and self.max_detections > 100:
+            raise ValueError(
+                f"max_detections is {self.max_detections}, but the detector keeps only {self.detections} an image: set "
+                "detections to as many or more"
+            )
+        return self
 
 
 class LogKeys(Section):

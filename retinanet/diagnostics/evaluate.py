@@ -18,6 +18,7 @@ from retinanet.evaluation.evaluate import evaluate_dataset
 from retinanet.evaluation.saved import LoadedDetector, check_covers, load_detector
 from retinanet.evaluation.splits import load_split
 from retinanet.files import make_folder, write_json
+from retinanet.scoring.columns import DETECTIONS
 from retinanet.scoring.evaluation import Engine, check_engine, coco_evaluation
 
 
@@ -47,7 +48,7 @@ def evaluate_loaded(saved: LoadedDetector, path: Path, output: Path | None, *, r
         batches = (saved.config.eval.batch_size, data.workers)
         resize_rule = build_resize_rule(saved.config)
         evaluation, results = evaluate_dataset(
-            saved.detector, dataset, resize_rule, batches, ranks, on_batch, saved.config.eval.engine, saved.categories
+            saved.detector, dataset, resize_rule, batches, ranks, on_batch, saved.config.eval, saved.categories
         )
     distributed.stop()
     if not ranks.is_main:
@@ -77,6 +78,7 @@ def evaluate_files(
     output: Path | None,
     *,
     engine: Engine = "auto",
+    max_detections: int = DETECTIONS,
     images: Path | None = None,
     report: bool = True,
 ) -> None:
@@ -101,7 +103,7 @@ def evaluate_files(
         results = read_results(detections, truth)
         make_folder(folder)
         on_step("computing COCO metrics")
-        evaluation = coco_evaluation(truth, results, engine)
+        evaluation = coco_evaluation(truth, results, engine, max_detections)
     lines = (f"Detections: {detections}.", f"Ground truth: {ground_truth}.")
     header = ReportHeader(f"{TITLE}{detections.name.split('.')[0]}", lines, images)
     write_evaluation_report(folder, header, evaluation, step=None, precision=None, report=report)

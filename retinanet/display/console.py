@@ -130,7 +130,7 @@ class _PerClass:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         names = [Text(str(entry["name"]), no_wrap=True, overflow="ellipsis") for entry in self._per_class]
-        name_width = min(max(name.cell_len for name in names), 24)
+        name_width = min(max(len("class"), *(name.cell_len for name in names)), 24)
         group_width = name_width + sum((2 + 7, 2 + 5, 2 + 5)) + 3  # instances, AP, AP50, each with its gap; a rule
         groups = max(1, min(options.max_width // group_width, -(-len(names) // 10)))
         rows = -(-len(names) // groups)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from retinanet.config.schema import EvalKeys
 from retinanet.data.coco import CocoDataset
 from retinanet.data.loader import eval_batches
 from retinanet.data.transforms import ResizeRule
@@ -20,7 +21,7 @@ from retinanet.evaluation.detector import AnyDetector
 from retinanet.files import write_json
 from retinanet.scoring.analysis.analyse import analyse
 from retinanet.scoring.eval_file import write_eval_file
-from retinanet.scoring.evaluation import Engine, Evaluation, coco_evaluation
+from retinanet.scoring.evaluation import Evaluation, coco_evaluation
 from retinanet.structures import Batch, Category, Detections
 
 
@@ -58,13 +59,14 @@ def evaluate_dataset(
     batches: tuple[int, int],
     ranks: Ranks,
     on_batch: Callable[[int], None],
-    engine: Engine,
+    scoring: EvalKeys,
     categories: tuple[Category, ...],
 ) -> tuple[Evaluation, list[dict[str, Any]]]:
     """COCO numbers and results of a data set; every rank evaluates its part of it and returns the same.
 
-    batches: images per forward pass and loader threads, of each rank. categories: the classes that the detector knows;
-    its detections of those that the data set does not have are left out.
+    batches: images per forward pass and loader threads, of each rank. scoring: config `eval`, for its engine and
+    max_detections. categories: the classes that the detector knows; its detections of those that the data set does not
+    have are left out.
     """
     batch_size, workers = batches
     pin = detector.device.type == "cuda"
@@ -81,7 +83,7 @@ def evaluate_dataset(
         rows_N7 = detect_all(detector, loader, on_batch)
     rows_N7 = gather_rows(rows_N7.to(detector.device) if pin else rows_N7).cpu()
     results = results_on(dataset, to_results(rows_N7, categories))
-    return coco_evaluation(dataset.ground_truth, results, engine), results
+    return coco_evaluation(dataset.ground_truth, results, scoring.engine, scoring.max_detections), results
 
 
 def write_evaluation(

@@ -120,7 +120,7 @@ def measured(
     detectors = {name: opened(path, default) for name, path in files.items()}
     rule = saved.config.eval
     results = measure.compare_exports(
-        saved.detector, detectors, dataset, resize_rule, rule.batch_size, rule.engine, saved.categories
+        saved.detector, detectors, dataset, resize_rule, rule.batch_size, rule, saved.categories
     )
     report: dict[str, Any] = {
         "annotations": str(dataset.annotation_file),

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from retinanet.config.schema import EvalKeys
 from retinanet.data.coco import CocoDataset
 from retinanet.data.loader import eval_batches
 from retinanet.data.transforms import ResizeRule
@@ -23,7 +24,7 @@ from retinanet.evaluation.detector import AnyDetector, Detector
 from retinanet.evaluation.evaluate import result_rows, results_on, to_results
 from retinanet.export.graph import RawGraph
 from retinanet.export.runtime import ExportedDetector
-from retinanet.scoring.evaluation import Engine, coco_evaluation
+from retinanet.scoring.evaluation import coco_evaluation
 from retinanet.structures import Batch, Category, Detections
 
 SAME_BOX = 0.9
@@ -88,7 +89,7 @@ def compare_exports(
     dataset: CocoDataset,
     resize_rule: ResizeRule,
     batch_size: int,
-    engine: Engine,
+    scoring: EvalKeys,
     categories: tuple[Category, ...],
 ) -> dict[str, dict[str, Any]]:
     """COCO metrics of a checkpoint and of files exported from it, and how far each file's outputs are from its own.
@@ -120,7 +121,7 @@ def compare_exports(
     results: dict[str, dict[str, Any]] = {}
     for name, found_rows in rows.items():
         found_results = results_on(dataset, to_results(torch.cat(found_rows), categories))
-        evaluation = coco_evaluation(dataset.ground_truth, found_results, engine)
+        evaluation = coco_evaluation(dataset.ground_truth, found_results, scoring.engine, scoring.max_detections)
         results[name] = {"metrics": evaluation.metrics}
         if name in exported:
             results[name]["difference"] = differences[name].as_dict(raw=not exported[name].info.nms)

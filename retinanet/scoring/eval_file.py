@@ -51,12 +51,16 @@ def eval_content(analysis: Analysis, *, step: int | None, precision: str | None)
     evaluation, scored, errors = analysis.evaluation, analysis.scored, analysis.errors
     truth, names = scored.objects, scored.names()
     costs = (*errors.main, *errors.special)
+    limit = analysis.limit
     return {
         "schema": SCHEMA,
         "step": step,
         "precision": precision,
         "metrics": evaluation.metrics,
         "engine": evaluation.engine,
+        "max_detections": limit.limit,
+        "reachable_AP": limit.reachable_ap,
+        "images_over_max_detections": limit.images,
         "per_class": [row.as_dict() for row in evaluation.per_class],
         "thresholds": {
             "iou": HIT_IOU,

@@ -36,7 +36,7 @@ class ClassScores(NamedTuple):
     images: int
     """Images with such objects."""
     detections: int
-    """Detections that COCO scores: at most DETECTIONS in an image."""
+    """Detections that are scored: at most `Evaluation.max_detections` in an image."""
 
     def as_dict(self) -> dict[str, Any]:
         """The class in eval.json."""
@@ -64,6 +64,8 @@ class Evaluation(NamedTuple):
     """By ascending category id."""
     engine: str
     """Name and version of the library that computed them, such as "pycocotools 2.0.11"."""
+    max_detections: int
+    """Best detections of an image and class that count in the metrics; COCO's is DETECTIONS."""
     truth: TruthColumns
     found: DetectionColumns
 
@@ -77,23 +79,30 @@ def check_engine(engine: Engine) -> None:
         )
 
 
-def coco_evaluation(ground_truth: dict[str, Any], results: list[dict[str, Any]], engine: Engine = "auto") -> Evaluation:
+def coco_evaluation(
+    ground_truth: dict[str, Any],
+    results: list[dict[str, Any]],
+    engine: Engine = "auto",
+    max_detections: int = DETECTIONS,
+) -> Evaluation:
     """The twelve COCO box metrics and AP of each class.
 
     ground_truth: a validated COCO dict; results: validated COCO results, an empty list allowed. Neither is changed.
+    max_detections: at least DETECTIONS; AR1, AR10 and AR100 keep their own limits, whatever it is.
     Raises ConfigError for an engine that is not installed.
     """
     check_engine(engine)
     truth = truth_columns(ground_truth)
     found = detection_columns(truth, results)
     if _is_fast(engine) and fast.is_exact(found):
-        numbers = fast.hotcoco_numbers(truth, found)
+        numbers = fast.hotcoco_numbers(truth, found, max_detections)
     else:
-        numbers = pycocotools_numbers(ground_truth, results)
+        numbers = pycocotools_numbers(ground_truth, results, max_detections)
     return Evaluation(
         metrics=dict(zip(METRIC_NAMES, numbers.twelve, strict=True)),
-        per_class=_per_class(numbers, truth, found),
+        per_class=_per_class(numbers, truth, found, max_detections),
         engine=numbers.engine,
+        max_detections=max_detections,
         truth=truth,
         found=found,
     )
@@ -111,12 +120,14 @@ def _warn_once(text: str) -> None:
     _log.warning(text)
 
 
-def _per_class(numbers: CocoNumbers, truth: TruthColumns, found: DetectionColumns) -> tuple[ClassScores, ...]:
-    """AP at DETECTIONS detections an image, and counts."""
+def _per_class(
+    numbers: CocoNumbers, truth: TruthColumns, found: DetectionColumns, max_detections: int
+) -> tuple[ClassScores, ...]:
+    """AP at `max_detections` of an image, and counts."""
     objects_K = truth.objects_K().tolist()
     kept_N = ~truth.crowd_N
-    images_K, _ = _images_and_counts(truth, truth.class_N[kept_N], truth.image_N[kept_N])
-    _, detections_K = _images_and_counts(truth, found.class_D, found.image_D)
+    images_K, _ = _images_and_counts(truth, truth.class_N[kept_N], truth.image_N[kept_N], max_detections)
+    _, detections_K = _images_and_counts(truth, found.class_D, found.image_D, max_detections)
 
     def mean(values: np.ndarray) -> float:
         known = values[values > -1]
@@ -143,11 +154,11 @@ def _per_class(numbers: CocoNumbers, truth: TruthColumns, found: DetectionColumn
     return tuple(rows)
 
 
-def _images_and_counts(truth: TruthColumns, class_M: Ints, image_M: Ints) -> tuple[list[int], list[int]]:
-    """Of M boxes, for each class: images that have one, and boxes of which at most DETECTIONS in an image count."""
+def _images_and_counts(truth: TruthColumns, class_M: Ints, image_M: Ints, most: int) -> tuple[list[int], list[int]]:
+    """Of M boxes, for each class: images that have one, and boxes of which at most `most` in an image count."""
     images, classes = len(truth.image_ids_I), len(truth.category_ids_K)
     pairs, counts = np.unique(class_M * images + image_M, return_counts=True)
     class_P = pairs // max(images, 1)
     images_K = np.bincount(class_P, minlength=classes)
-    counts_K = np.bincount(class_P, weights=counts.clip(max=DETECTIONS), minlength=classes)
+    counts_K = np.bincount(class_P, weights=counts.clip(max=most), minlength=classes)
     return images_K.tolist(), counts_K.astype(np.int64).tolist()

@@ -14,8 +14,8 @@ import io
 
 import numpy as np
 
-from retinanet.scoring.columns import DetectionColumns, TruthColumns
-from retinanet.scoring.reference import CocoNumbers
+from retinanet.scoring.columns import DETECTIONS, DetectionColumns, TruthColumns
+from retinanet.scoring.reference import CocoNumbers, detection_limits, twelve_numbers
 
 _EXACT_INTEGERS = 2.0**53
 
@@ -38,7 +38,7 @@ def is_exact(found: DetectionColumns) -> bool:
     return not lost_D.any() and bool((np.abs(found.score_D) < _EXACT_INTEGERS).all())
 
 
-def hotcoco_numbers(truth: TruthColumns, found: DetectionColumns) -> CocoNumbers:
+def hotcoco_numbers(truth: TruthColumns, found: DetectionColumns, max_detections: int = DETECTIONS) -> CocoNumbers:
     """As `reference.pycocotools_numbers`, equal in every number where `is_exact`."""
     import hotcoco
 
@@ -56,13 +56,21 @@ def hotcoco_numbers(truth: TruthColumns, found: DetectionColumns) -> CocoNumbers
         np.column_stack([found.image_D + 1, found.boxes_D4, found.score_D, found.class_D + 1])
     )
     evaluation = hotcoco.COCOeval(objects, detections, "bbox")
+    parameters = evaluation.params
+    parameters.max_dets = detection_limits(max_detections)
+    evaluation.params = parameters
+    own = max_detections > DETECTIONS
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluation.run()
+        evaluation.evaluate()
+        evaluation.accumulate()
+        if not own:
+            evaluation.summarize()
     curves = evaluation.eval
     assert curves is not None
+    precision_TQKAM, recall_TKAM = np.asarray(curves["precision"]), np.asarray(curves["recall"])
     return CocoNumbers(
-        twelve=tuple(map(float, evaluation.stats)),
-        precision_TQKAM=np.asarray(curves["precision"]),
-        recall_TKAM=np.asarray(curves["recall"]),
+        twelve=twelve_numbers(precision_TQKAM, recall_TKAM) if own else tuple(map(float, evaluation.stats)),
+        precision_TQKAM=precision_TQKAM,
+        recall_TKAM=recall_TKAM,
         engine=f"hotcoco {hotcoco.__version__}",
     )

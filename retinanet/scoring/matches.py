@@ -76,7 +76,9 @@ class ScoreSamples(NamedTuple):
     false_positives: NDArray[np.float64]
 
 
-def match_detections(ground_truth: dict[str, Any], results: list[dict[str, Any]] | None) -> Matches:
+def match_detections(
+    ground_truth: dict[str, Any], results: list[dict[str, Any]] | None, max_detections: int | None = DETECTIONS
+) -> Matches:
     """`match_columns` of a validated COCO dict and validated COCO results; neither is changed.
 
     None stands for the detections of a run that diverged and equals an empty list: no detections, so AP is 0 wherever
@@ -84,17 +86,19 @@ def match_detections(ground_truth: dict[str, Any], results: list[dict[str, Any]]
     failing on its hard seeds.
     """
     truth = truth_columns(ground_truth)
-    return match_columns(truth, detection_columns(truth, results or []))
+    return match_columns(truth, detection_columns(truth, results or []), max_detections)
 
 
-def match_columns(truth: TruthColumns, found: DetectionColumns) -> Matches:
+def match_columns(truth: TruthColumns, found: DetectionColumns, max_detections: int | None = DETECTIONS) -> Matches:
     """Pycocotools' matching of a set of detections.
 
+    max_detections: best detections of an image and class that count; None: all.
     Raises DataError where boxes are so large or small that an IoU is not a number.
     """
     # Class by class, image by image, best first, ties as in the results.
     order = np.lexsort((-found.score_D, found.image_D, found.class_D))
-    order = order[_rank_in_image(found.class_D[order], found.image_D[order]) < DETECTIONS]
+    if max_detections is not None:
+        order = order[_rank_in_image(found.class_D[order], found.image_D[order]) < max_detections]
     ends = np.searchsorted(found.class_D[order], np.arange(len(truth.category_ids_K) + 1))
     by_image = np.lexsort((truth.image_N, truth.class_N))
     object_ends = np.searchsorted(truth.class_N[by_image], np.arange(len(truth.category_ids_K) + 1))

@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from retinanet.scoring.columns import DETECTIONS
+
 
 class CocoNumbers(NamedTuple):
     """Results of an engine.
 
     Axes as in pycocotools: T IoU thresholds, Q recalls, K classes by ascending id, A areas, M detection limits
-    (1, 10, 100).
+    (`detection_limits`).
     """
 
     twelve: tuple[float, ...]
@@ -35,20 +37,53 @@ def index_coco(dataset: dict[str, Any]) -> COCO:
     return coco
 
 
-def pycocotools_numbers(ground_truth: dict[str, Any], results: list[dict[str, Any]]) -> CocoNumbers:
-    """Box evaluation of validated results against a validated COCO dict; neither is changed."""
+def detection_limits(most: int) -> list[int]:
+    """COCO's limits 1, 10 and 100, and `most` where it is larger."""
+    return [1, 10, DETECTIONS, *([most] if most > DETECTIONS else [])]
+
+
+def twelve_numbers(precision_TQKAM: NDArray[np.float64], recall_TKAM: NDArray[np.float64]) -> tuple[float, ...]:
+    """The twelve metrics of these curves: AR1, AR10 and AR100 at those limits, all others at the last one.
+
+    pycocotools has 100 written into its first metric, which is -1 at any other limit.
+    """
+
+    def mean(values: NDArray[np.float64]) -> float:
+        known = values[values > -1]
+        return float(known.mean()) if known.size else -1.0
+
+    precisions = [precision_TQKAM[..., a, -1] for a in range(4)]
+    recalls = [recall_TKAM[..., 0, 0], recall_TKAM[..., 0, 1], recall_TKAM[..., 0, 2]]
+    recalls += [recall_TKAM[..., a, -1] for a in range(1, 4)]
+    cells = [precisions[0], precisions[0][0], precisions[0][5], *precisions[1:], *recalls]
+    return tuple(mean(cell) for cell in cells)
+
+
+def pycocotools_numbers(
+    ground_truth: dict[str, Any], results: list[dict[str, Any]], max_detections: int = DETECTIONS
+) -> CocoNumbers:
+    """Box evaluation of validated results against a validated COCO dict; neither is changed.
+
+    max_detections: best detections of an image and class that count, at least COCO's 100.
+    """
     with contextlib.redirect_stdout(io.StringIO()):
         # COCOeval writes "ignore" and "_ignore" into the annotations it gets.
         truth = index_coco({**ground_truth, "annotations": [dict(row) for row in ground_truth["annotations"]]})
         empty = {"images": ground_truth["images"], "categories": ground_truth["categories"], "annotations": []}
         found = truth.loadRes([dict(result) for result in results]) if results else index_coco(empty)
         evaluation = COCOeval(truth, found, "bbox")
+        evaluation.params.maxDets = detection_limits(max_detections)
         evaluation.evaluate()
         evaluation.accumulate()
-        evaluation.summarize()
+        precision_TQKAM, recall_TKAM = evaluation.eval["precision"], evaluation.eval["recall"]
+        if max_detections > DETECTIONS:
+            twelve = twelve_numbers(precision_TQKAM, recall_TKAM)
+        else:
+            evaluation.summarize()
+            twelve = tuple(map(float, evaluation.stats))
     return CocoNumbers(
-        twelve=tuple(map(float, evaluation.stats)),
-        precision_TQKAM=evaluation.eval["precision"],
-        recall_TKAM=evaluation.eval["recall"],
+        twelve=twelve,
+        precision_TQKAM=precision_TQKAM,
+        recall_TKAM=recall_TKAM,
         engine=f"pycocotools {version('pycocotools')}",
     )

@@ -187,7 +187,7 @@ def evaluate_step(run: Run, state: TrainState, log: RunLog, stop: StopRequest) -
         batches=(config.eval.batch_size, config.data.workers),
         ranks=run.ranks,
         on_batch=check_stop,
-        engine=config.eval.engine,
+        scoring=config.eval,
         categories=run.train_set.categories,
     )
     ap = evaluation.metrics["AP"]

@@ -59,6 +59,8 @@ class StudyResult(NamedTuple):
     """Warnings for the reader."""
     test_annotations: Path
     test_images: Path
+    max_detections: int
+    """Detections of a class and image that count, of the base config."""
     base_text: str
     """The resolved base config, with the study's own overrides, as YAML."""
     machine: str
@@ -83,6 +85,7 @@ def collect(study: Study, folder: Path) -> StudyResult:
         guards=all_warnings(study, records),
         test_annotations=study.splits().test,
         test_images=Path(study.base.data.root) / study.test[1],
+        max_detections=study.base.eval.max_detections,
         base_text=dump_config(study.base),
         machine=_machines(records),
     )

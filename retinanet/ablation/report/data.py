@@ -98,7 +98,7 @@ def gather(result: StudyResult, resamples: int = RESAMPLES) -> ReportData:
     ground_truth = load_ground_truth(result.test_annotations)
     counted = (CellStatus.DONE, CellStatus.DIVERGED)
     cells = [cell for cell in result.cells if not cell.tuning]
-    measured = [_measure(cell, ground_truth) for cell in cells if cell.record.status in counted]
+    measured = [_measure(cell, ground_truth, result.max_detections) for cell in cells if cell.record.status in counted]
     resampled_CRM = resample([cell.matches for cell in measured], resamples, SEED)
     samples = {
         info.name: _samples(info.name, measured, resampled_CRM)
@@ -124,9 +124,10 @@ def gather(result: StudyResult, resamples: int = RESAMPLES) -> ReportData:
     )
 
 
-def _measure(cell: CellResult, ground_truth: dict[str, Any]) -> MeasuredCell:
+def _measure(cell: CellResult, ground_truth: dict[str, Any], max_detections: int) -> MeasuredCell:
     done = cell.record.status == CellStatus.DONE
-    matches = match_detections(ground_truth, read_results(detections_path(cell), ground_truth) if done else None)
+    results = read_results(detections_path(cell), ground_truth) if done else None
+    matches = match_detections(ground_truth, results, max_detections)
     metrics = average_precisions(matches)
     return MeasuredCell(
         record=cell.record,

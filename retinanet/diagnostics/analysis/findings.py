@@ -8,6 +8,7 @@ from retinanet.display.numbers import points
 from retinanet.scoring.analysis.analyse import Analysis
 from retinanet.scoring.analysis.confusion import most_confused
 from retinanet.scoring.analysis.scored import Scored
+from retinanet.scoring.limits import describe_empty_boxes, describe_limit
 
 LOW_SCORE = 0.1
 """An edge of the bins of `calibration`: the share of detections that score below it is reported."""
@@ -22,6 +23,8 @@ def describe_findings(analysis: Analysis) -> list[str]:
         return ["There are no detections."]
     sentences = (
         _without_detections(scored),
+        describe_limit(analysis.limit),
+        describe_empty_boxes(analysis.evaluation.found),
         _errors(analysis),
         _threshold(analysis),
         _calibration(analysis),

@@ -48,7 +48,7 @@ from retinanet.display.document.blocks import Block, Heading, Listing, Paragraph
 from retinanet.display.document.html import render_html
 from retinanet.files import CsvValue, make_folder, write_csv, write_json, write_text
 from retinanet.scoring.analysis.scored import score_detections
-from retinanet.scoring.columns import detection_columns, truth_columns
+from retinanet.scoring.columns import DETECTIONS, detection_columns, truth_columns
 from retinanet.scoring.evaluation import METRIC_NAMES
 
 PICTURES_EACH_WAY = 4
@@ -69,11 +69,17 @@ class Inputs(NamedTuple):
 
 
 def compare_files(
-    inputs: Inputs, *, images: Path | None = None, output: Path | None = None, resamples: int | None = None
+    inputs: Inputs,
+    *,
+    images: Path | None = None,
+    output: Path | None = None,
+    resamples: int | None = None,
+    max_detections: int = DETECTIONS,
 ) -> None:
     """Print the comparison of two COCO results files and write it into `output` (default: a folder in runs/).
 
-    images: folder of the ground truth's file names; with it the images that differ most are drawn. For files
+    images: folder of the ground truth's file names; with it the images that differ most are drawn. max_detections: of a
+    class and image, those that count. For files
     with the same detections, only that is reported. Raises DataError for files that cannot be used, ConfigError for too
     few resamples, ResourceError where it cannot write.
     """
@@ -88,7 +94,9 @@ def compare_files(
         return
     with console.status("comparing"):
         objects = truth_columns(truth)
-        first, second = (score_detections(objects, detection_columns(objects, found)) for found in results)
+        first, second = (
+            score_detections(objects, detection_columns(objects, found), max_detections) for found in results
+        )
         pair = (at_best_threshold("A", first), at_best_threshold("B", second))
         comparison = compare_detectors(first.matches, second.matches, first.names(), resamples)
     rows = image_differences(*pair)

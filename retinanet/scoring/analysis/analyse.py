@@ -12,6 +12,7 @@ from retinanet.scoring.analysis.sizes import SizeGroup, by_size
 from retinanet.scoring.analysis.thresholds import Thresholds, find_thresholds
 from retinanet.scoring.analysis.worst_images import ImageErrors, best_images, measure_images, worst_images
 from retinanet.scoring.evaluation import Evaluation
+from retinanet.scoring.limits import DetectionLimit, measure_limit
 
 SHOWN_IMAGES = 20
 """Images in each of the lists of the worst and the best."""
@@ -21,7 +22,9 @@ class Analysis(NamedTuple):
     """An evaluation with what is measured beyond COCO's twelve metrics."""
 
     evaluation: Evaluation
+    limit: DetectionLimit
     scored: Scored
+    """All detections, whatever `evaluation.max_detections`."""
     curves: tuple[PrecisionCurves, ...]
     sizes: tuple[SizeGroup, ...]
     crowding: tuple[CrowdingGroup, ...]
@@ -59,6 +62,7 @@ def analyse(evaluation: Evaluation) -> Analysis:
     images = measure_images(scored, score)
     return Analysis(
         evaluation=evaluation,
+        limit=measure_limit(evaluation.truth, evaluation.max_detections),
         scored=scored,
         curves=precision_curves(scored.matches),
         sizes=by_size(scored),

@@ -1,6 +1,6 @@
 """Matched detections of all classes in one order: the input of every analysis.
 
-Legend: I images, K classes, N annotations in file order, D detections that COCO scores, best first over all classes;
+Legend: I images, K classes, N annotations in file order, D detections, best first over all classes;
 4 is [x, y, width, height] in pixels of the stored image.
 """
 
@@ -19,7 +19,7 @@ NO_OBJECT = -1
 
 
 class ScoredDetections(NamedTuple):
-    """The detections that COCO scores: at most 100 of a class in an image. Best score first, ties by class."""
+    """All detections, or those within a limit of an image and class. Best score first, ties by class."""
 
     image_D: NDArray[np.int64]
     class_D: NDArray[np.int64]
@@ -48,9 +48,12 @@ class Scored(NamedTuple):
         return [f"{name} ({number})" if names.count(name) > 1 else name for number, name in zip(ids, names)]
 
 
-def score_detections(truth: TruthColumns, found: DetectionColumns) -> Scored:
-    """Match detections and sort those of all classes by score. Raises DataError as `match_columns`."""
-    matches = match_columns(truth, found)
+def score_detections(truth: TruthColumns, found: DetectionColumns, max_detections: int | None = None) -> Scored:
+    """Match detections and sort those of all classes by score.
+
+    max_detections: as for `match_columns`, which also says what is raised.
+    """
+    matches = match_columns(truth, found, max_detections)
     classes = matches.classes
     score_D = _joined([of_class.score_D for of_class in classes], np.float64)
     order_D = np.argsort(-score_D, kind="stable")

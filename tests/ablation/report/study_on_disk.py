@@ -107,6 +107,7 @@ def make_study(
         guards=("arm b: a warning",),
         test_annotations=annotations,
         test_images=data / "val",
+        max_detections=100,
         base_text="model:\n  head:\n    prior: 0.01\n",
         machine="a host, cpu",
     )
