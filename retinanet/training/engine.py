@@ -25,10 +25,13 @@ from retinanet.compile import check_compiler, compile_network, compiler_errors
 from retinanet.config.dump import dump_config
 from retinanet.config.schema import Config
 from retinanet.data.coco import CocoDataset, summary
+from retinanet.display.console import parts_table
 from retinanet.distributed import Ranks
 from retinanet.evaluation.detector import build_detector, precision_name
 from retinanet.evaluation.evaluate import evaluate_dataset, write_evaluation
 from retinanet.files import write_text
+from retinanet.interop.detector_file import TrainedDetector
+from retinanet.interop.start import Start, continue_model, fit_detector, resolve_model
 from retinanet.run.checkpoint import load_checkpoint, save_checkpoint
 from retinanet.run.folder import RunFolder, claim
 from retinanet.run.interrupts import StopRequest, listen
@@ -37,6 +40,7 @@ from retinanet.run.pictures import PictureOptions, draw_evaluation, draw_run_cur
 from retinanet.scoring.evaluation import check_engine
 from retinanet.training.batches import check_batch_divides, load_data, load_steps
 from retinanet.training.clock import StepClock
+from retinanet.training.continuation import check_length, describe_length, finished_step
 from retinanet.training.optim import Plan, build_plan, describe_rescaling, lr_at, set_lr
 from retinanet.training.state import TrainState, build_state, restore, snapshot
 from retinanet.training.step import StepParts, train_step
@@ -54,6 +58,8 @@ class Run(NamedTuple):
     ranks: Ranks
     resume_command: str | None = None
     """The command line that continues the run; None for one that was started from Python."""
+    finished_at: int | None = None
+    """The step at which a run that is continued for a longer schedule had ended; its evaluation is repeated."""
 
     def describe_saved(self, step: int) -> str:
         """What has been saved at `step` and how to continue, for the message of an interrupted run."""
@@ -77,36 +83,59 @@ def train(
     if config.compile:
         check_compiler(device)
     resume = resume or distributed.was_restarted()
+    detector = None
+    if not (resume and RunFolder(output).last.exists()):
+        # Before the folder is cleared: an unusable detector must not cost an old run.
+        config, detector = resolve_model(config)
     claimed = claim(output, resume=resume, overwrite=overwrite) if ranks.is_main else nullcontext(RunFolder(output))
     with claimed as folder:
-        train_in(folder, config, ranks, device, resume, resume_command)
+        train_in(folder, config, ranks, device, resume, resume_command, detector)
 
 
 def train_in(
-    folder: RunFolder, config: Config, ranks: Ranks, device: torch.device, resume: bool, resume_command: str | None
+    folder: RunFolder,
+    config: Config,
+    ranks: Ranks,
+    device: torch.device,
+    resume: bool,
+    resume_command: str | None,
+    detector: TrainedDetector | None = None,
 ) -> None:
-    """`train` in a folder that this run has claimed."""
+    """`train` in a folder that this run has claimed, with the detector of a resolved config's `model.weights`."""
     train_set, val_set = load_data(config, ranks)
+    start = fit_detector(detector, config, train_set.categories) if detector is not None else None
     distributed.start(ranks, device)
     seed_everything(config.seed, config.threads)
+    resumable = distributed.agree(
+        resume and folder.last.exists(), f"output: only some ranks can read {folder.last}", device
+    )
+    saved = load_checkpoint(folder.last) if resumable else None
+    if saved is not None:
+        config = continue_model(config, saved.config)
+    images = len(train_set.images)
     run = Run(
         config=config,
-        plan=build_plan(config.schedule, len(train_set.images)),
+        plan=build_plan(config.schedule, images),
         train_set=train_set,
         val_set=val_set,
         folder=folder,
         device=device,
         ranks=ranks,
         resume_command=resume_command,
+        finished_at=finished_step(saved, images) if saved is not None else None,
     )
-    resumable = distributed.agree(
-        resume and folder.last.exists(), f"output: only some ranks can read {folder.last}", device
-    )
-    state = build_state(config, len(train_set.categories), device, ranks, load_weights=not resumable)
-    if resumable:
-        restore(state, load_checkpoint(folder.last), config, train_set.categories, folder.last)
+    state = build_state(config, len(train_set.categories), device, ranks, load_weights=not resumable, start=start)
+    if saved is not None:
+        restore(state, saved, config, train_set.categories, folder.last)
+        check_length(run.plan, state.progress.step, folder.last)
     compiling = compiler_errors() if config.compile else nullcontext()
     with listen() as stop, open_log(run, state.progress.step, resume) as log, compiling:
+        say_start(log, state, start)
+        if saved is not None:
+            before = build_plan(saved.config.schedule, images)
+            course = describe_length(saved.config, config, (before, run.plan), state.progress.step)
+            if course:
+                log.note(state.progress.step, course)
         run_steps(run, state, log, stop)
     distributed.stop()
 
@@ -188,7 +217,7 @@ def evaluate_step(run: Run, state: TrainState, log: RunLog, stop: StopRequest) -
 
 def evaluation_due(run: Run, step: int) -> bool:
     """Whether an evaluation follows the first `step` updates."""
-    if step == 0 or step == run.plan.total_steps:
+    if step == 0 or step in (run.plan.total_steps, run.finished_at):
         return step > 0
     every, per_epoch = run.config.eval.every, len(run.train_set.images) / run.config.schedule.batch_size
     interval = every * per_epoch if run.config.eval.unit == "epochs" else every
@@ -203,6 +232,22 @@ def stopped_early(run: Run, state: TrainState, log: RunLog) -> bool:
     best = f"AP {progress.best_ap:.4f} of step {progress.best_step}"
     log.note(progress.step, f"stopped early: {patience} evaluations without improvement over {best}")
     return True
+
+
+def say_start(log: RunLog, state: TrainState, start: Start | None) -> None:
+    """Show which initial weights were loaded, and what of the network trains."""
+    if state.note:
+        log.say(state.note)
+    if start is None:
+        return
+    parameters = list(state.model.parameters())
+    count = sum(parameter.numel() for parameter in parameters)
+    training = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+    trains = ("trains", f"{training / count:.0%}", f"{training:,} of {count:,} parameters")
+    log.say(f"start from {start.source}")
+    log.say(parts_table([*start.report, trains]))
+    for note in start.notes:
+        log.say(f"note: {note}")
 
 
 def build_step_parts(run: Run) -> StepParts:
