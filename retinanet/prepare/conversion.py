@@ -31,6 +31,44 @@ class LabeledImage(NamedTuple):
     boxes: list[LabeledBox]
 
 
+class LabeledSplit(NamedTuple):
+    """The images of one split."""
+
+    folder: Path
+    """Folder that the images' names are relative to."""
+    images: list[LabeledImage]
+
+
+class LabeledSet(NamedTuple):
+    """A data set as a labelling program wrote it."""
+
+    form: str
+    """Name of the format, such as "YOLO labels"."""
+    splits: dict[str, LabeledSplit]
+    classes: list[str]
+    notes: list[str]
+    """What was read otherwise than it is written, or left out: a line a kind."""
+
+
+class Notes:
+    """What was read otherwise than it is written: counted by kind, each with its first example."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, tuple[int, str]] = {}
+
+    def add(self, kind: str, example: object) -> None:
+        """Count one more of a kind."""
+        count, first = self._found.get(kind, (0, str(example)))
+        self._found[kind] = (count + 1, first)
+
+    def lines(self) -> list[str]:
+        """One line for each kind, in the order in which they were met first."""
+        return [
+            f"{kind}: {example}" if count == 1 else f"{kind}: {count:,}, such as {example}"
+            for kind, (count, example) in self._found.items()
+        ]
+
+
 class ConvertedSplit(NamedTuple):
     """One annotation file that a conversion wrote."""
 
@@ -79,6 +117,21 @@ def _formats_in(folder: Path) -> list[LabelFormat]:
     return [name for name, found in formats if found]
 
 
+def find_here(written: str, homes: Sequence[Path]) -> Path | None:
+    """Where a path that was written for another place is in one of the folders `homes`; None if it is nowhere.
+
+    Backslashes are read as slashes. Tried are the path itself and its endings, the longest first, such as images/train
+    of /content/set/images/train and of ../images/train. The result is inside its home.
+    """
+    parts = [part for part in written.strip().replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    for start in range(len(parts)):
+        for home in homes:
+            place = home.joinpath(*parts[start:])
+            if place.exists() and place.resolve().is_relative_to(home.resolve()):
+                return place
+    return None
+
+
 def read_lines(path: Path) -> list[str]:
     """The lines of a UTF-8 text file, with or without a byte order mark. Raises DataError."""
     try:
@@ -94,13 +147,13 @@ def refuse_errors(folder: Path, source: str, errors: list[str]) -> None:
 
 
 def write_splits(
-    splits: Mapping[str, tuple[Path, Sequence[LabeledImage]]],
+    splits: Mapping[str, LabeledSplit],
     classes: Sequence[str],
     output: Path,
     description: str,
     overwrite: bool,
 ) -> list[ConvertedSplit]:
-    """Write `output`/<split>.json for each split (image folder, images); category ids are 1..K in the order given.
+    """Write `output`/<split>.json for each split; category ids are 1..K in the order given.
 
     Raises DataError for classes that cannot be distinguished, and for files that exist where `overwrite` is not set;
     ResourceError where a file cannot be written.
@@ -128,6 +181,12 @@ def write_splits(
         )
         written.append(ConvertedSplit(name=name, annotations=file, images=folder, summary=summary))
     return written
+
+
+def with_notes(written: list[ConvertedSplit], notes: Sequence[str]) -> list[ConvertedSplit]:
+    """The splits with the notes of their reading below the last one's summary."""
+    last = written[-1]
+    return [*written[:-1], last._replace(summary="\n".join([last.summary, *(f"note: {note}" for note in notes)]))]
 
 
 def coco_document(images: Sequence[LabeledImage], classes: Sequence[str], description: str) -> dict[str, object]:

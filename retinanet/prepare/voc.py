@@ -24,8 +24,12 @@ from retinanet.prepare.conversion import (
     ConvertedSplit,
     LabeledBox,
     LabeledImage,
+    LabeledSet,
+    LabeledSplit,
+    Notes,
     read_lines,
     refuse_errors,
+    with_notes,
     write_splits,
 )
 
@@ -53,14 +57,40 @@ def convert_voc(
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
+    read = read_voc(folder, splits, images, classes, zero_based, clip=clip)
+    written = write_splits(
+        read.splits, read.classes, output, f"converted from {read.form}, folder {folder.name}", overwrite
+    )
+    return with_notes(written, read.notes)
+
+
+def read_voc(
+    folder: Path,
+    splits: Mapping[str, Path] | None = None,
+    images: Path | None = None,
+    classes: Sequence[str] | None = None,
+    zero_based: bool | None = False,
+    *,
+    clip: bool = False,
+) -> LabeledSet:
+    """The content of a folder with Pascal VOC's XML files; arguments as of `convert_voc`.
+
+    zero_based None: whether corners count from 0 is read from them (one at 0 cannot count from 1).
+    """
     annotations = folder / "Annotations" if (folder / "Annotations").is_dir() else folder
     jpeg_images = folder / "JPEGImages" if (folder / "JPEGImages").is_dir() else folder
     pictures = ImageFolder(images or jpeg_images)
     errors: list[str] = []
+    notes = Notes()
     names = _split_names(folder, annotations, splits, errors)
+    files = sorted({name for members in names.values() for name in members})
+    if zero_based is None:
+        zero_based = any(_counts_from_zero(annotations / f"{name}.xml") for name in files)
+        if zero_based:
+            notes.add("corners count from 0, since some are 0", folder.name)
     read: dict[str, LabeledImage] = {}
-    for name in sorted({name for members in names.values() for name in members}):
-        image = _read_image(annotations / f"{name}.xml", pictures, zero_based, clip, errors)
+    for name in files:
+        image = _read_image(annotations / f"{name}.xml", pictures, zero_based, clip, errors, notes)
         if image is not None:
             read[name] = image
     found = {box.name for image in read.values() for box in image.boxes}
@@ -68,10 +98,36 @@ def convert_voc(
         errors.extend(f"class {name!r} occurs but is not in the given classes" for name in sorted(found - set(classes)))
     refuse_errors(folder, "Pascal VOC", errors)
     order = list(classes) if classes is not None else sorted(found)
-    return write_splits(
-        {split: (pictures.folder, [read[name] for name in members]) for split, members in names.items()},
-        order, output, f"converted from Pascal VOC, folder {folder.name}", overwrite,
-    )  # fmt: skip
+    _note_spellings(order, notes)
+    return LabeledSet(
+        form="Pascal VOC",
+        splits={
+            split: LabeledSplit(pictures.folder, [read[name] for name in members]) for split, members in names.items()
+        },
+        classes=order,
+        notes=notes.lines(),
+    )
+
+
+def _note_spellings(classes: Sequence[str], notes: Notes) -> None:
+    """Note names that differ in upper and lower case only, which are classes of their own."""
+    spellings: dict[str, list[str]] = {}
+    for name in classes:
+        spellings.setdefault(name.casefold(), []).append(name)
+    for names in spellings.values():
+        if len(names) > 1:
+            notes.add("classes that differ in upper and lower case only", " and ".join(names))
+
+
+def _counts_from_zero(path: Path) -> bool:
+    """Whether an XML file has a corner of 0; False for a file that cannot be read, which is reported later."""
+    try:
+        root = parse(path, forbid_dtd=True).getroot()
+        assert root is not None
+        corners = [float(tag.text or 1) for name in ("xmin", "ymin") for tag in root.iter(name)]
+    except (OSError, ValueError, LookupError, AssertionError, ElementTree.ParseError, defusedxml.DefusedXmlException):
+        return False
+    return any(0 <= corner < 1 for corner in corners)
 
 
 class ImageFolder:
@@ -149,7 +205,7 @@ def _read_image_set(path: Path, annotations: Path, errors: list[str]) -> list[st
 
 
 def _read_image(
-    path: Path, pictures: ImageFolder, zero_based: bool, clip: bool, errors: list[str]
+    path: Path, pictures: ImageFolder, zero_based: bool, clip: bool, errors: list[str], notes: Notes
 ) -> LabeledImage | None:
     """One XML file with its image's header; every error is added to `errors`."""
     try:
@@ -171,10 +227,15 @@ def _read_image(
         return None
     if root.find("size") is not None:
         stated = tuple((root.findtext(f"size/{side}") or "nothing").strip() for side in ("height", "width"))
-        if stated != (str(height), str(width)):
+        sides = [_side(text) for text in stated]
+        if any(side == 0 for side in sides):
+            notes.add("sizes of 0, replaced by those of the image", path.name)
+        elif sides != [height, width]:
             errors.append(
                 f"{path}: states height {stated[0]} and width {stated[1]}, but {file_name} has {height} and {width}"
             )
+        elif stated != (str(height), str(width)):
+            notes.add("sizes that are not written as whole numbers", f"{stated[1]} x {stated[0]} in {path.name}")
     boxes = []
     for number, element in enumerate(root.findall("object"), 1):
         try:
@@ -182,6 +243,14 @@ def _read_image(
         except DataError as error:
             errors.append(f"{path}: object {number}: {error}")
     return LabeledImage(file_name, (height, width), boxes)
+
+
+def _side(text: str) -> float | None:
+    """A side of <size> as a number; None for any other text."""
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def _read_object(element: ElementTree.Element, height: int, width: int, zero_based: bool, clip: bool) -> LabeledBox:

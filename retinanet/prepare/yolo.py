@@ -1,41 +1,29 @@
 """YOLO text labels (one file per image, lines of `class cx cy w h` in fractions of the image) to COCO-format JSON.
 
-Images stay where they are. A line with a polygon, `class x1 y1 x2 y2 x3 y3 ...`, becomes its bounding box.
-Boxes are (x, y, w, h) in pixels, rounded to a thousandth; boxes that leave the image by at most one pixel, the rounding
-of the fractions, are cut.
+Images stay where they are. `yolo_layout` finds the classes and splits, `yolo_lines` reads a line.
 """
 
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
-
-import yaml
 
 from retinanet.data.images import image_header
-from retinanet.errors import DataError, list_errors
+from retinanet.errors import DataError
 from retinanet.prepare.conversion import (
     IMAGE_SUFFIXES,
     ConvertedSplit,
-    LabeledBox,
     LabeledImage,
+    LabeledSet,
+    LabeledSplit,
+    Notes,
+    find_here,
     read_lines,
     refuse_errors,
+    with_notes,
     write_splits,
 )
-
-MAX_YAML_BYTES = 1 << 20
-MAX_YAML_LEVELS = 16
-ROUNDING_PIXELS = 1.0
-
-
-class YoloDescription(NamedTuple):
-    """Classes and splits, by data.yaml or classes.txt and the folders."""
-
-    classes: list[str]
-    sources: dict[str, list[Path]]
-    """Split name -> folders of images, or text files that list images."""
+from retinanet.prepare.yolo_layout import find_layout
+from retinanet.prepare.yolo_lines import LabelRule, looks_like_key_points, read_line
 
 
 def convert_yolo(
@@ -56,157 +44,56 @@ def convert_yolo(
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
+    read = read_yolo(folder, splits, clip=clip)
+    written = write_splits(
+        read.splits, read.classes, output, f"converted from {read.form}, folder {folder.name}", overwrite
+    )
+    return with_notes(written, read.notes)
+
+
+def read_yolo(
+    folder: Path, splits: Mapping[str, Path] | None = None, *, clip: bool = False, described: Path | None = None
+) -> LabeledSet:
+    """The content of a folder with YOLO's labels; arguments as of `convert_yolo`, `described` as of `find_layout`."""
     errors: list[str] = []
-    described = _describe(folder, splits, errors)
+    notes = Notes()
+    layout = find_layout(folder, splits, errors, notes, described)
     refuse_errors(folder, "YOLO", errors)
-    converted: dict[str, tuple[Path, list[LabeledImage]]] = {}
-    for name, sources in described.sources.items():
-        files = _image_files(sources, errors)
+    rule = LabelRule(classes=layout.classes, key_points=layout.key_points, clip=clip)
+    converted: dict[str, LabeledSplit] = {}
+    polygons: list[list[str]] = []
+    for name, sources in layout.sources.items():
+        files = _image_files(sources, folder, errors, notes)
         if not files:
             errors.append(f"{name}: no image in {', '.join(map(str, sources))}")
             continue
         base = sources[0] if len(sources) == 1 and sources[0].is_dir() else _common_folder(files)
-        images = [_read_image(file, base, described.classes, clip, errors) for file in files]
-        if not any(_label_of(file).is_file() for file in files):
+        images = [_read_image(file, base, rule, errors, notes, polygons) for file in files]
+        unlabeled = [file for file in files if not _label_of(file).is_file()]
+        if len(unlabeled) == len(files):
             errors.append(f"{name}: none of {len(files)} images has a label file, for example {_label_of(files[0])}")
-        errors.extend(_orphans(files))
-        converted[name] = (base, images)
+        for file in unlabeled:
+            notes.add("images without a label file, read as images without objects", file.name)
+        for orphan in _orphans(files):
+            notes.add("label files without an image, left out", orphan)
+        converted[name] = LabeledSplit(base, images)
+    if not layout.key_points and looks_like_key_points(polygons):
+        errors.append(
+            f"every line has {len(polygons[0])} values, the first four a box around the others: key points, not "
+            "polygons. Add kpt_shape: [POINTS, 2] (or 3, with visibility) to data.yaml"
+        )
     refuse_errors(folder, "YOLO", errors)
-    return write_splits(
-        converted, described.classes, output, f"converted from YOLO labels, folder {folder.name}", overwrite
-    )
+    return LabeledSet(form="YOLO labels", splits=converted, classes=layout.classes, notes=notes.lines())
 
 
-def _describe(folder: Path, splits: Mapping[str, Path] | None, errors: list[str]) -> YoloDescription:
-    sources = {name: [path] for name, path in (splits or {}).items()}
-    described = next((folder / name for name in ("data.yaml", "data.yml") if (folder / name).is_file()), None)
-    if described is not None:
-        content = _read_yaml(described)
-        classes = _yaml_classes(described, content, errors)
-        sources = sources or _yaml_sources(folder, described, content, errors)
-    elif (folder / "classes.txt").is_file():
-        lines = read_lines(folder / "classes.txt")
-        while lines and not lines[-1].strip():
-            lines.pop()
-        classes = [line.strip() for line in lines]
-        errors.extend(f"{folder / 'classes.txt'}:{n}: empty line" for n, name in enumerate(classes, 1) if not name)
-        sources = sources or _folder_sources(folder)
-    else:
-        raise DataError(
-            f"{folder}: has neither data.yaml nor classes.txt, so the classes have no names; add one of them"
-        )
-    return YoloDescription(classes, sources)
-
-
-def _folder_sources(folder: Path) -> dict[str, list[Path]]:
-    """images/<split>/ or <split>/images/ where there are such folders, otherwise everything as one split "all"."""
-    known = (("train", "train"), ("val", "val"), ("valid", "val"), ("test", "test"))
-    found: dict[str, list[Path]] = {}
-    for name, split in known:
-        for place in (folder / "images" / name, folder / name / "images"):
-            if place.is_dir():
-                found.setdefault(split, []).append(place)
-    return found or {"all": [folder / "images" if (folder / "images").is_dir() else folder]}
-
-
-def _read_yaml(path: Path) -> dict[object, object]:
-    """The top-level mapping of data.yaml. Its class names have integers as keys, unlike anything in a config.
-
-    Raises DataError where it is not a mapping, has a key twice or uses an alias.
-    """
-    try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_YAML_BYTES + 1)
-        text = raw.decode("utf-8-sig")
-        plain = len(raw) <= MAX_YAML_BYTES and _is_plain_yaml(text)
-        node = yaml.compose(text, Loader=yaml.SafeLoader) if plain else None
-        content = yaml.safe_load(text) if plain else None
-    except (OSError, yaml.YAMLError, ValueError, OverflowError) as error:
-        raise DataError(f"{path}: cannot be read as YAML ({error})") from error
-    if not isinstance(content, dict) or not isinstance(node, yaml.MappingNode):
-        raise DataError(
-            f"{path}: expected keys such as names and train in at most {MAX_YAML_BYTES} bytes, nested at most "
-            f"{MAX_YAML_LEVELS} deep and without aliases"
-        )
-    mappings = [node, *(value for _, value in node.value if isinstance(value, yaml.MappingNode))]
-    errors = []
-    for mapping in mappings:
-        lines: dict[str, list[int]] = {}
-        for key, _ in mapping.value:
-            lines.setdefault(str(key.value), []).append(key.start_mark.line + 1)
-        errors += [
-            f"key {key} is given more than once, in lines {found}" for key, found in lines.items() if len(found) > 1
-        ]
-    if errors:
-        raise DataError(list_errors(f"{path}: ambiguous", errors))
-    return content
-
-
-def _is_plain_yaml(text: str) -> bool:
-    """Whether there are neither aliases, which can multiply, nor the deep nesting that PyYAML needs very long for."""
-    level = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        level += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if level > MAX_YAML_LEVELS or isinstance(event, yaml.AliasEvent):
-            return False
-    return True
-
-
-def _yaml_classes(path: Path, content: dict[object, object], errors: list[str]) -> list[str]:
-    names = content.get("names")
-    if isinstance(names, dict):
-        if sorted(names, key=str) != sorted(range(len(names)), key=str):
-            errors.append(f"{path}: the keys of names must be 0 to {len(names) - 1} without a gap")
-            return []
-        names = [names[number] for number in range(len(names))]
-    if not isinstance(names, list) or not names:
-        errors.append(f"{path}: names must list the classes")
-        return []
-    for number, name in enumerate(names):
-        if not isinstance(name, str) or not name.strip():
-            errors.append(f"{path}: names: class {number} is {_shown(name)}, not a string; put it in quotes")
-    count = content.get("nc", len(names))
-    if count != len(names):
-        errors.append(f"{path}: nc is {_shown(count)} but names has {len(names)}")
-    return [str(name).strip() for name in names]
-
-
-def _shown(value: object) -> str:
-    return type(value).__name__ if isinstance(value, (list, dict)) else repr(value)
-
-
-def _yaml_sources(folder: Path, path: Path, content: dict[object, object], errors: list[str]) -> dict[str, list[Path]]:
-    root = content.get("path", "") or ""
-    if not isinstance(root, str):
-        errors.append(f"{path}: path must be a string, found {_shown(root)}")
-        return {}
-    sources: dict[str, list[Path]] = {}
-    for split in ("train", "val", "test"):
-        value = content.get(split)
-        for entry in value if isinstance(value, list) else [value] if value else []:
-            if not isinstance(entry, str):
-                errors.append(f"{path}: {split}: expected a path, found {_shown(entry)}")
-                continue
-            place = Path(os.path.normpath(folder / root / entry))
-            if not place.resolve().is_relative_to(folder.resolve()):
-                errors.append(f"{path}: {split}: {place} is outside {folder}; give it with --split {split}=PATH")
-            elif not place.exists():
-                errors.append(f"{path}: {split}: there is no {place}; correct it, or give it with --split {split}=PATH")
-            else:
-                sources.setdefault(split, []).append(place)
-    if not sources and not errors:
-        errors.append(f"{path}: has neither train nor val nor test; give one with --split NAME=PATH")
-    return sources
-
-
-def _image_files(sources: list[Path], errors: list[str]) -> list[Path]:
+def _image_files(sources: list[Path], folder: Path, errors: list[str], notes: Notes) -> list[Path]:
     """Every image of a split, once each, sorted within each source."""
     files: dict[Path, None] = {}
     for source in sources:
         if source.is_dir():
             found = sorted(file for file in source.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
         elif source.is_file() and source.suffix == ".txt":
-            found = _listed_files(source, errors)
+            found = _listed_files(source, folder, errors, notes)
         else:
             errors.append(f"{source}: neither a folder of images nor a .txt file that lists them")
             continue
@@ -214,8 +101,8 @@ def _image_files(sources: list[Path], errors: list[str]) -> list[Path]:
     return list(files)
 
 
-def _listed_files(source: Path, errors: list[str]) -> list[Path]:
-    """The images that a text file lists, one path per line, relative to the file's own folder."""
+def _listed_files(source: Path, folder: Path, errors: list[str], notes: Notes) -> list[Path]:
+    """The images that a text file lists, one path per line, relative to the file's own folder or found in `folder`."""
     try:
         lines = read_lines(source)
     except DataError as error:
@@ -223,15 +110,17 @@ def _listed_files(source: Path, errors: list[str]) -> list[Path]:
         return []
     found = []
     for number, line in enumerate(lines, 1):
-        file = Path(os.path.normpath(source.parent / line.strip()))
         if not line.strip():
             continue
-        if not file.resolve().is_relative_to(source.parent.resolve()):
-            errors.append(f"{source}:{number}: {line.strip()} is outside {source.parent}")
-        elif not file.is_file():
-            errors.append(f"{source}:{number}: no image {file}")
-        else:
-            found.append(file)
+        file = Path(os.path.normpath(source.parent / line.strip()))
+        if not file.is_file() or not file.resolve().is_relative_to(source.parent.resolve()):
+            here = find_here(line, [source.parent, folder])
+            if here is None or not here.is_file():
+                errors.append(f"{source}:{number}: no image {line.strip()} in {source.parent}")
+                continue
+            notes.add(f"paths of {source.name} written for another place, found here", f"{line.strip()} is {here}")
+            file = here
+        found.append(file)
     return found
 
 
@@ -251,22 +140,23 @@ def _label_of(image: Path) -> Path:
     return image.with_suffix(".txt")
 
 
-def _orphans(files: list[Path]) -> list[str]:
-    """Errors for the label files of a labels/ folder that belong to no image."""
+def _orphans(files: list[Path]) -> list[Path]:
+    """The label files of a labels/ folder that belong to no image."""
     labels = {_label_of(file) for file in files}
     folders = sorted({label.parent for label, file in zip(map(_label_of, files), files) if label.parent != file.parent})
-    ignored = {"classes.txt"}
     return [
-        f"{file}: label file without an image"
+        file
         for folder in folders
         if folder.is_dir()
         for file in sorted(folder.glob("*.txt"))
-        if file not in labels and file.name not in ignored
+        if file not in labels and file.name != "classes.txt"
     ]
 
 
-def _read_image(file: Path, base: Path, classes: list[str], clip: bool, errors: list[str]) -> LabeledImage:
-    """One image's header and its label file; every error is added to `errors`."""
+def _read_image(
+    file: Path, base: Path, rule: LabelRule, errors: list[str], notes: Notes, polygons: list[list[str]]
+) -> LabeledImage:
+    """One image's header and its label file; every error is added to `errors`, lines of polygons to `polygons`."""
     name = PurePosixPath(file.relative_to(base)).as_posix()
     label = _label_of(file)
     try:
@@ -277,43 +167,13 @@ def _read_image(file: Path, base: Path, classes: list[str], clip: bool, errors: 
         return LabeledImage(name, (1, 1), [])
     boxes = []
     for number, line in enumerate(lines, 1):
-        if not line.strip():
+        fields = line.split()
+        if not fields:
             continue
+        if len(fields) > 6:
+            polygons.append(fields)
         try:
-            boxes.append(_read_line(line.split(), height, width, classes, clip))
+            boxes.append(read_line(fields, (height, width), rule, notes))
         except DataError as error:
             errors.append(f"{label}:{number}: {error}")
     return LabeledImage(name, (height, width), boxes)
-
-
-def _read_line(fields: list[str], height: int, width: int, classes: list[str], clip: bool) -> LabeledBox:
-    """One line of a label file. Raises DataError, to which the caller adds file and line."""
-    if not fields[0].isdecimal() or len(fields[0]) > 9 or int(fields[0]) >= len(classes):
-        raise DataError(f"class {fields[0]!r} is not one of 0 to {len(classes) - 1}")
-    try:
-        values = [float(field) for field in fields[1:]]
-    except ValueError as error:
-        raise DataError(f"expected numbers ({error})") from error
-    if not all(math.isfinite(value) for value in values):
-        raise DataError("a number is not finite")
-    if len(values) == 4:
-        cx, cy, w, h = values
-        if w < 0 or h < 0:
-            raise DataError(f"negative width or height ({w:g}, {h:g})")
-        x1, y1, x2, y2 = cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2
-    elif len(values) >= 6 and len(values) % 2 == 0:
-        x1, y1, x2, y2 = min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])
-    else:
-        raise DataError(f"{len(fields)} values; expected class cx cy w h, or class and at least three points x y")
-    x1, y1, x2, y2 = x1 * width, y1 * height, x2 * width, y2 * height
-    least, most = min(x1, y1), max(x2 - width, y2 - height)
-    if not clip and (least < -ROUNDING_PIXELS or most > ROUNDING_PIXELS):
-        raise DataError(
-            f"box from ({x1:.1f}, {y1:.1f}) to ({x2:.1f}, {y2:.1f}) leaves the image of {width} x {height} pixels; "
-            "values must be fractions of the image; to cut boxes at the border, use --clip"
-        )
-    x1, x2 = min(max(x1, 0.0), width), min(max(x2, 0.0), width)
-    y1, y2 = min(max(y1, 0.0), height), min(max(y2, 0.0), height)
-    return LabeledBox(
-        classes[int(fields[0])], (round(x1, 3), round(y1, 3), round(x2 - x1, 3), round(y2 - y1, 3)), False
-    )

@@ -1,0 +1,213 @@
+"""The layout of a YOLO data set: its classes, splits and image lists, wherever its paths were written for.
+
+data.yaml (Ultralytics, Roboflow), obj.data with obj.names (Darknet's "YOLO 1.1", CVAT) or classes.txt (labelImg, Label
+Studio) name the classes.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from retinanet.errors import DataError, list_errors
+from retinanet.prepare.conversion import Notes, find_here, read_lines
+
+MAX_YAML_BYTES = 1 << 20
+MAX_YAML_LEVELS = 16
+YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
+
+
+class YoloLayout(NamedTuple):
+    """Classes and splits."""
+
+    classes: list[str]
+    sources: dict[str, list[Path]]
+    """Split name -> folders of images, or text files that list images."""
+    key_points: int = 0
+    """Numbers of the key points in a line; 0 for a data set without."""
+
+
+def find_layout(
+    folder: Path, splits: Mapping[str, Path] | None, errors: list[str], notes: Notes, described: Path | None = None
+) -> YoloLayout:
+    """The layout of a folder; every error is added to `errors`.
+
+    splits: folders of images or lists of them, by name, which replace those of the folder. described: its data.yaml;
+    None searches it. Raises DataError where nothing names the classes.
+    """
+    sources = {name: [path] for name, path in (splits or {}).items()}
+    described = described or next((folder / name for name in YAML_NAMES if (folder / name).is_file()), None)
+    key_points = 0
+    if described is not None:
+        content = _read_yaml(described)
+        classes = _yaml_classes(described, content, errors)
+        key_points = _key_points(described, content, errors)
+        sources = sources or _yaml_sources(folder, described, content, errors, notes)
+    elif (folder / "obj.names").is_file():
+        classes = [line.strip() for line in read_lines(folder / "obj.names") if line.strip()]
+        sources = sources or _darknet_sources(folder) or _folder_sources(folder)
+    elif (folder / "classes.txt").is_file():
+        lines = read_lines(folder / "classes.txt")
+        while lines and not lines[-1].strip():
+            lines.pop()
+        classes = [line.strip() for line in lines]
+        errors.extend(f"{folder / 'classes.txt'}:{n}: empty line" for n, name in enumerate(classes, 1) if not name)
+        sources = sources or _folder_sources(folder)
+    else:
+        raise DataError(
+            f"{folder}: has no data.yaml, obj.names or classes.txt, so the classes have no names; add one of them"
+        )
+    return YoloLayout(classes, sources, key_points)
+
+
+def _key_points(path: Path, content: dict[object, object], errors: list[str]) -> int:
+    """Numbers of the key points of a line: the product of data.yaml's kpt_shape, 0 without it."""
+    shape = content.get("kpt_shape")
+    if shape is None:
+        return 0
+    if not isinstance(shape, list) or len(shape) != 2 or not all(type(n) is int and n > 0 for n in shape):
+        errors.append(f"{path}: kpt_shape must be [points, 2] or [points, 3], found {_shown(shape)}")
+        return 0
+    return int(shape[0] * shape[1])
+
+
+def _darknet_sources(folder: Path) -> dict[str, list[Path]]:
+    """The lists that obj.data names, otherwise train.txt, valid.txt and test.txt."""
+    written = {"train": "train.txt", "valid": "valid.txt", "val": "val.txt", "test": "test.txt"}
+    if (folder / "obj.data").is_file():
+        pairs = [line.partition("=") for line in read_lines(folder / "obj.data") if "=" in line]
+        written |= {key.strip(): value.strip() for key, _, value in pairs if key.strip() in written}
+    found: dict[str, list[Path]] = {}
+    for key, value in written.items():
+        place = find_here(value, [folder])
+        if place is not None:
+            found.setdefault("val" if key == "valid" else key, []).append(place)
+    return found
+
+
+def _folder_sources(folder: Path) -> dict[str, list[Path]]:
+    """images/<split>/ or <split>/images/ where there are such folders, otherwise everything as one split "all"."""
+    known = (("train", "train"), ("val", "val"), ("valid", "val"), ("test", "test"))
+    found: dict[str, list[Path]] = {}
+    for name, split in known:
+        for place in (folder / "images" / name, folder / name / "images"):
+            if place.is_dir():
+                found.setdefault(split, []).append(place)
+    return found or {"all": [folder / "images" if (folder / "images").is_dir() else folder]}
+
+
+def _read_yaml(path: Path) -> dict[object, object]:
+    """The top-level mapping of data.yaml. Its class names have integers as keys, unlike anything in a config.
+
+    Raises DataError where it is not a mapping, has a key twice or uses an alias.
+    """
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_YAML_BYTES + 1)
+        text = raw.decode("utf-8-sig")
+        plain = len(raw) <= MAX_YAML_BYTES and _is_plain_yaml(text)
+        node = yaml.compose(text, Loader=yaml.SafeLoader) if plain else None
+        content = yaml.safe_load(text) if plain else None
+    except (OSError, yaml.YAMLError, ValueError, OverflowError) as error:
+        raise DataError(f"{path}: cannot be read as YAML ({error})") from error
+    if not isinstance(content, dict) or not isinstance(node, yaml.MappingNode):
+        raise DataError(
+            f"{path}: expected keys such as names and train in at most {MAX_YAML_BYTES} bytes, nested at most "
+            f"{MAX_YAML_LEVELS} deep and without aliases"
+        )
+    mappings = [node, *(value for _, value in node.value if isinstance(value, yaml.MappingNode))]
+    errors = []
+    for mapping in mappings:
+        lines: dict[str, list[int]] = {}
+        for key, _ in mapping.value:
+            lines.setdefault(str(key.value), []).append(key.start_mark.line + 1)
+        errors += [
+            f"key {key} is given more than once, in lines {found}" for key, found in lines.items() if len(found) > 1
+        ]
+    if errors:
+        raise DataError(list_errors(f"{path}: ambiguous", errors))
+    return content
+
+
+def _is_plain_yaml(text: str) -> bool:
+    """Whether there are neither aliases, which can multiply, nor the deep nesting that PyYAML needs very long for."""
+    level = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        level += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if level > MAX_YAML_LEVELS or isinstance(event, yaml.AliasEvent):
+            return False
+    return True
+
+
+def _yaml_classes(path: Path, content: dict[object, object], errors: list[str]) -> list[str]:
+    names = content.get("names")
+    if isinstance(names, dict):
+        if sorted(names, key=str) != sorted(range(len(names)), key=str):
+            errors.append(f"{path}: the keys of names must be 0 to {len(names) - 1} without a gap")
+            return []
+        names = [names[number] for number in range(len(names))]
+    if not isinstance(names, list) or not names:
+        errors.append(f"{path}: names must list the classes")
+        return []
+    for number, name in enumerate(names):
+        if not isinstance(name, str) or not name.strip():
+            errors.append(f"{path}: names: class {number} is {_shown(name)}, not a string; put it in quotes")
+    count = content.get("nc", len(names))
+    if count != len(names):
+        errors.append(f"{path}: nc is {_shown(count)} but names has {len(names)}")
+    return [str(name).strip() for name in names]
+
+
+def _shown(value: object) -> str:
+    return type(value).__name__ if isinstance(value, (list, dict)) else repr(value)
+
+
+def _yaml_sources(
+    folder: Path, path: Path, content: dict[object, object], errors: list[str], notes: Notes
+) -> dict[str, list[Path]]:
+    root = content.get("path", "") or ""
+    if not isinstance(root, str):
+        errors.append(f"{path}: path must be a string, found {_shown(root)}")
+        return {}
+    sources: dict[str, list[Path]] = {}
+    for split in ("train", "val", "test"):
+        value = content.get(split) or (content.get("valid") if split == "val" else None)
+        for entry in value if isinstance(value, list) else [value] if value else []:
+            if not isinstance(entry, str):
+                errors.append(f"{path}: {split}: expected a path, found {_shown(entry)}")
+                continue
+            place = place_of(folder, root, entry)
+            if place is None:
+                outside = Path(os.path.normpath(folder / root / entry))
+                cause = f"{outside} is outside {folder}" if outside.exists() else f"there is no {outside}"
+                errors.append(f"{path}: {split}: {cause}; correct it, or give it with --split {split}=PATH")
+                continue
+            if place != Path(os.path.normpath(folder / root / entry)):
+                notes.add(f"paths of {path.name} written for another place, found here", f"{entry} is {place}")
+            sources.setdefault(split, []).append(place)
+    if not sources and not errors:
+        found = _folder_sources(folder)
+        if "all" in found:
+            errors.append(f"{path}: has neither train nor val nor test; give one with --split NAME=PATH")
+        sources = found
+    return sources
+
+
+def place_of(folder: Path, root: str, entry: str) -> Path | None:
+    """Where an entry of data.yaml is: at its path if that is inside `folder`, otherwise as `find_here` finds it."""
+    place = Path(os.path.normpath(folder / root / entry))
+    if place.exists() and place.resolve().is_relative_to(folder.resolve()):
+        return place
+    homes = [folder / root, folder] if root and (folder / root).resolve().is_relative_to(folder.resolve()) else [folder]
+    return find_here(entry, homes) or _renamed_split(entry, folder)
+
+
+def _renamed_split(entry: str, folder: Path) -> Path | None:
+    """val/images for valid/images and the other way round, where only that is there."""
+    for one, other in (("valid", "val"), ("val", "valid")):
+        parts = [other if part == one else part for part in entry.replace("\\", "/").split("/")]
+        if one in entry.replace("\\", "/").split("/") and (place := find_here("/".join(parts), [folder])) is not None:
+            return place
+    return None

@@ -1,0 +1,106 @@
+"""Lines of YOLO's label files: boxes, oriented boxes, polygons, key points and predictions as boxes in pixels.
+
+A line is `class cx cy w h` in fractions of the image; with more numbers it is a polygon `class x1 y1 x2 y2 x3 y3 ...`
+(an oriented box has four points), of which the box around is taken; a box and key points where data.yaml has
+`kpt_shape`; or a box and a confidence. Boxes are (x, y, w, h) in pixels, rounded to a thousandth; boxes that leave the
+image by at most one pixel, the rounding of the fractions, are cut.
+"""
+
+import math
+from typing import NamedTuple
+
+from retinanet.errors import DataError
+from retinanet.prepare.conversion import LabeledBox, Notes
+
+ROUNDING_PIXELS = 1.0
+FEWEST_POSES = 3
+"""Lines that must all be a box with points inside for a set of polygons to be taken for key points."""
+
+
+class LabelRule(NamedTuple):
+    """What lines mean."""
+
+    classes: list[str]
+    key_points: int
+    """Numbers of the key points of a line (`kpt_shape`: points times 2 or 3); 0 for a data set without."""
+    clip: bool
+    """Cut boxes that cross the border, instead of refusing them."""
+
+
+def read_line(fields: list[str], size: tuple[int, int], rule: LabelRule, notes: Notes) -> LabeledBox:
+    """One line of a label file; size: (height, width) in pixels. Raises DataError, whose place the caller adds."""
+    name = _class_name(fields[0], rule.classes)
+    try:
+        values = [float(field) for field in fields[1:]]
+    except ValueError as error:
+        raise DataError(f"expected numbers ({error})") from error
+    if not all(math.isfinite(value) for value in values):
+        raise DataError("a number is not finite")
+    if rule.key_points and len(values) == 4 + rule.key_points:
+        notes.add("key points (kpt_shape of data.yaml) are left out; their boxes are read", " ".join(fields[:5]))
+        values = values[:4]
+    elif len(values) == 5:
+        notes.add("a sixth number, a confidence, is left out: are these predictions?", " ".join(fields))
+        values = values[:4]
+    if len(values) == 4:
+        corners = _box_corners(values)
+    elif len(values) >= 6 and len(values) % 2 == 0:
+        corners = min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])
+    else:
+        raise DataError(
+            f"{len(fields)} values; expected class cx cy w h, or class and at least three points x y; for key points "
+            "data.yaml needs kpt_shape"
+        )
+    return LabeledBox(name, _in_pixels(corners, size, rule.clip), False)
+
+
+def looks_like_key_points(lines: list[list[str]]) -> bool:
+    """Whether lines that would be polygons are all a box of four numbers with points inside: key points.
+
+    Polygons of a data set differ in length, and the first two points of one are not a box around the others.
+    """
+    long = [fields for fields in lines if len(fields) > 9 and len(fields) % 2]
+    return len(long) >= FEWEST_POSES and len({len(fields) for fields in long}) == 1 and all(map(_is_pose, long))
+
+
+def _is_pose(fields: list[str]) -> bool:
+    try:
+        values = [float(field) for field in fields[1:]]
+    except ValueError:
+        return False
+    x1, y1, x2, y2 = _box_corners([*values[:2], *map(abs, values[2:4])])
+    points = values[4:]
+    return all(x1 <= x <= x2 for x in points[::2]) and all(y1 <= y <= y2 for y in points[1::2])
+
+
+def _class_name(text: str, classes: list[str]) -> str:
+    number = float(text) if text.replace(".", "", 1).isdecimal() and len(text) <= 9 else -1.0
+    if not number.is_integer() or not 0 <= number < len(classes):
+        hint = "; classes count from 0" if number == len(classes) else ""
+        raise DataError(f"class {text!r} is not one of 0 to {len(classes) - 1}{hint}")
+    return classes[int(number)]
+
+
+def _box_corners(values: list[float]) -> tuple[float, float, float, float]:
+    cx, cy, w, h = values
+    if w < 0 or h < 0:
+        raise DataError(f"negative width or height ({w:g}, {h:g})")
+    return cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2
+
+
+def _in_pixels(
+    corners: tuple[float, float, float, float], size: tuple[int, int], clip: bool
+) -> tuple[float, float, float, float]:
+    """(x, y, w, h) in pixels of corners in fractions of an image of (height, width) pixels."""
+    height, width = size
+    x1, y1, x2, y2 = corners
+    x1, y1, x2, y2 = x1 * width, y1 * height, x2 * width, y2 * height
+    least, most = min(x1, y1), max(x2 - width, y2 - height)
+    if not clip and (least < -ROUNDING_PIXELS or most > ROUNDING_PIXELS):
+        raise DataError(
+            f"box from ({x1:.1f}, {y1:.1f}) to ({x2:.1f}, {y2:.1f}) leaves the image of {width} x {height} pixels; "
+            "values must be fractions of the image; to cut boxes at the border, use --clip"
+        )
+    x1, x2 = min(max(x1, 0.0), width), min(max(x2, 0.0), width)
+    y1, y2 = min(max(y1, 0.0), height), min(max(y2, 0.0), height)
+    return round(x1, 3), round(y1, 3), round(x2 - x1, 3), round(y2 - y1, 3)
