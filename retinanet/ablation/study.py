@@ -277,6 +277,9 @@ def _name_errors(keys: StudyKeys, written: list[_WrittenArm], origins: Origins) 
 def _selection_errors(keys: StudyKeys, base: Config, origins: Origins) -> list[LocatedError]:
     """Keys that would give arms different lengths, or select on the test split."""
     errors = []
+    if base.data.source is not None:
+        message = "data.source: a study compares arms on files that are written down: give data.root and the four paths"
+        errors.append(located(nearest_origin("overrides", origins), message))
     if automatic := has_auto(base):
         message = (
             f"{', '.join(automatic)}: `auto` in the base; a study compares arms at a length that is written down: give "

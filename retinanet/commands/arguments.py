@@ -52,6 +52,17 @@ def max_detections(text: str) -> int:
     return int(text)
 
 
+def fraction(text: str) -> float:
+    """An argparse type: a number above 0 and below 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 and below 1, such as 0.2")
+    return value
+
+
 def natural_int(text: str) -> int:
     """An argparse type."""
     if not text.isdecimal():

@@ -1,11 +1,14 @@
 """`retinanet data`: check, convert, fetch or generate data sets."""
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from retinanet.commands.arguments import new_parser, positive_int
+from retinanet.commands.arguments import fraction, natural_int, new_parser, positive_int
 from retinanet.errors import ConfigError
+
+DEFAULT_HOLD_OUT = 0.2
 
 
 def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -13,9 +16,18 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
     options = _parser(prog).parse_args(words)
     match options.command:
         case "check":
-            from retinanet.prepare.check import check_data_sets
+            _check(options)
+        case "split":
+            from retinanet.prepare.source import split_source
 
-            check_data_sets(options.path, options.images, every_pixel=options.pixels)
+            source = split_source(options.path, options.output, options.hold_out, options.seed, options.overwrite)
+            print(*source.lines, "", sep="\n")
+            words = [
+                f"data.{role}_{key}={value}"
+                for role, part in (("train", source.train), ("val", source.val))
+                for key, value in (("annotations", part.annotations.name), ("images", part.images))
+            ]
+            print(shlex.join(["retinanet", "train", "own", f"data.root={options.output}", *words]))
         case "fetch" | "coco":
             from retinanet.prepare.fetch import fetch_coco
 
@@ -40,13 +52,30 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
             _convert(options)
 
 
+def _check(options: argparse.Namespace) -> None:
+    from retinanet.prepare.check import check_data_sets, check_files
+    from retinanet.prepare.recognise import is_coco
+    from retinanet.prepare.source import open_source
+
+    if options.images is not None or not options.path.exists() or is_coco(options.path):
+        check_data_sets(options.path, options.images, every_pixel=options.pixels)
+    else:
+        source = open_source(options.path, DEFAULT_HOLD_OUT)
+        print(f"{source.form} in {options.path}", *source.lines, "", sep="\n")
+        parts = [part for part in (source.train, source.val, source.test) if part is not None]
+        check_files([(part.annotations, part.images) for part in parts], every_pixel=options.pixels)
+    print(f"train with: {shlex.join(['retinanet', 'train', 'own', f'data={options.path}'])}")
+
+
 def _convert(options: argparse.Namespace) -> None:
-    from retinanet.prepare.conversion import find_format, split_paths, train_command
+    from retinanet.prepare.conversion import split_paths, with_notes, write_splits
+    from retinanet.prepare.recognise import CocoFiles, read_any
+    from retinanet.prepare.source import divide_written
     from retinanet.prepare.voc import convert_voc
     from retinanet.prepare.yolo import convert_yolo
 
-    label_format = find_format(options.folder) if options.command == "convert" else options.command
     splits = split_paths(options.split)
+    label_format = find_label_format(options, bool(splits))
     if label_format == "voc":
         written = convert_voc(
             options.folder,
@@ -58,31 +87,63 @@ def _convert(options: argparse.Namespace) -> None:
             clip=options.clip,
             overwrite=options.overwrite,
         )
-    else:
-        only_voc = [flag for flag in ("images", "classes", "zero_based") if vars(options).get(flag)]
-        if only_voc:
-            flags = ", ".join(f"--{flag.replace('_', '-')}" for flag in only_voc)
-            raise ConfigError(f"{options.folder}: has YOLO labels, but {flags} is for Pascal VOC only; leave it out")
+    elif label_format == "yolo":
         written = convert_yolo(options.folder, options.output, splits, clip=options.clip, overwrite=options.overwrite)
-    print(*(split.summary for split in written), "", train_command(written, options.output), sep="\n")
+    else:
+        read = read_any(options.folder)
+        if isinstance(read, CocoFiles):
+            raise ConfigError(
+                f"{options.folder}: is in COCO format, so no conversion is needed: retinanet data check "
+                f"{options.folder}; to hold out a part: retinanet data split {options.folder} --output FOLDER"
+            )
+        description = f"converted from {read.form}, folder {options.folder.name}"
+        written = write_splits(read.splits, read.classes, options.output, description, options.overwrite)
+        written = with_notes(written, read.notes)
+    if options.hold_out:
+        written = divide_written(written, options.output, options.hold_out, options.seed)
+    print(*(split.summary for split in written), "", sep="\n")
+    if len(written) == 1:
+        print("there is no val split: add --hold-out 0.2, or train on all images and evaluate on a part of them:")
+    print(shlex.join(["retinanet", "train", "own", f"data={options.output if len(written) > 1 else options.folder}"]))
+
+
+def find_label_format(options: argparse.Namespace, splits: bool) -> str:
+    """`voc` or `yolo` where the command or its arguments are about those formats; `any` for other formats."""
+    from retinanet.prepare.conversion import find_format, formats_in
+
+    only_voc = [flag for flag in ("images", "classes", "zero_based") if vars(options).get(flag)]
+    if options.command == "convert":
+        named = formats_in(options.folder) if options.folder.is_dir() else []
+        label_format: str = find_format(options.folder) if named or only_voc or splits else "any"
+    else:
+        label_format = options.command
+    if only_voc and label_format != "voc":
+        flags = ", ".join(f"--{flag.replace('_', '-')}" for flag in only_voc)
+        raise ConfigError(f"{options.folder}: has YOLO labels, but {flags} is for Pascal VOC only; leave it out")
+    return label_format
 
 
 def _parser(prog: str | None) -> argparse.ArgumentParser:
     parser = new_parser(
         prog,
-        "Check a data set, convert Pascal VOC or YOLO folders to COCO format, download COCO 2017, or generate scenes.\n"
+        "Check or divide a data set of any format, convert it to COCO format, download COCO 2017, or generate scenes.\n"
         "data/README.md explains the formats.",
         "Examples: retinanet data check data/mine\n"
         "          retinanet data convert VOCdevkit/VOC2007 --output data/voc",
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="check|convert|fetch|shapes")
-    check = commands.add_parser("check", help="report what a COCO-format data set contains, and all its errors")
-    check.add_argument("path", type=Path, metavar="PATH", help="annotation file, or a folder with annotations/*.json")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="check|split|convert|fetch|shapes")
+    check = commands.add_parser("check", help="report what a data set contains, and all its errors")
+    check.add_argument("path", type=Path, metavar="PATH", help="folder, .zip or file in any format that is recognised")
     check.add_argument(
         "--images", type=Path, metavar="FOLDER", help="folder of the images (default: searched near each file)"
     )
     check.add_argument("--pixels", action="store_true", help="decode every image instead of reading its header and end")
-    convert = commands.add_parser("convert", help="Pascal VOC XML or YOLO text labels to COCO JSON")
+    split = commands.add_parser("split", help="divide a data set into train.json and val.json, by a seed and by class")
+    split.add_argument("path", type=Path, metavar="PATH", help="folder, .zip or file in any format that is recognised")
+    split.add_argument("--output", type=Path, required=True, help="folder for train.json and val.json")
+    split.add_argument("--seed", type=natural_int, default=0, metavar="N", help="default: %(default)s")
+    split.add_argument("--overwrite", action="store_true", help="replace existing files")
+    convert = commands.add_parser("convert", help="labels of any program (Pascal VOC, YOLO, VIA ...) to COCO JSON")
     voc = commands.add_parser("voc", help="the same for a folder with Pascal VOC XML")
     yolo = commands.add_parser("yolo", help="the same for a folder with YOLO text labels")
     for converter in (convert, voc):
@@ -99,8 +160,17 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
         converter.add_argument(
             "--split", action="append", default=[], metavar="NAME=PATH", help="list of a split's images"
         )
+        converter.add_argument("--seed", type=natural_int, default=0, metavar="N", help="of --hold-out (default: 0)")
         for flag, meaning in (("clip", "cut boxes that cross the border"), ("overwrite", "replace existing files")):
             converter.add_argument(f"--{flag}", action="store_true", help=meaning)
+    for command, default in ((split, DEFAULT_HOLD_OUT), (convert, None), (voc, None), (yolo, None)):
+        command.add_argument(
+            "--hold-out",
+            type=fraction,
+            default=default,
+            metavar="PART",
+            help="part of the images that becomes the val split" + (f" (default: {default})" if default else ""),
+        )
     for name in ("fetch", "coco"):
         fetch = commands.add_parser(name, help="download COCO 2017, verify and unpack it; resumes where it stopped")
         fetch.add_argument("--root", type=Path, default=Path("data/coco"), help="its folder (default: %(default)s)")

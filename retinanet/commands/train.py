@@ -1,11 +1,16 @@
 """`retinanet train`: train a detector."""
 
+import os
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from retinanet.commands.arguments import add_overrides, new_parser
+
+if TYPE_CHECKING:
+    from retinanet.config.schema import DataKeys
 
 
 def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -38,6 +43,7 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
     if arguments.print_config:
         sys.stdout.write(dump_config(config, described=True))
         return
+    print_source(config.data)
     output = Path(config.output or Path("runs") / config_name(path))
     if arguments.dry_run:
         from retinanet.diagnostics.dry_run import report_dry_run
@@ -48,6 +54,17 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
 
     command = resume_command(prog, sys.argv[1:] if words is None else words)
     train(config, output, resume=arguments.resume, overwrite=arguments.overwrite, resume_command=command)
+
+
+def print_source(data: "DataKeys") -> None:
+    """Open `data.source`, if there is one, and print what it is; on the main rank only."""
+    if data.source is None or os.environ.get("RANK", "0") != "0":
+        return
+    from retinanet.evaluation.sources import describe_source, find_source
+
+    source = find_source(data)
+    if source is not None:
+        print(*describe_source(data, source), sep="\n", flush=True)
 
 
 def resume_command(prog: str | None, words: Sequence[str]) -> str:

@@ -2,8 +2,8 @@
 
 Layers, lowest first: the schema's defaults, the chain of `base:` files, the file, the overrides. A later layer
 replaces values key by key; lists are replaced as a whole. Setting one of `schedule.epochs` and `schedule.iterations`
-removes the other from the layers below, and setting another kind of `loss.classification` removes the keys of the kind
-below, except `weight`.
+removes the other from the layers below; `data.source` and the paths that it sets remove each other; setting another
+kind of `loss.classification` removes the keys of the kind below, except `weight`.
 """
 
 import stat
@@ -27,6 +27,8 @@ from retinanet.config.shipped import describe_missing, file_type
 from retinanet.errors import ConfigError
 
 LENGTHS = ("epochs", "iterations")
+PLACES = ("root", "train_annotations", "train_images", "val_annotations", "val_images")
+"""Keys of `data` that `data.source` sets."""
 
 
 class _Layer(NamedTuple):
@@ -148,6 +150,9 @@ def _read_chain(path: Path) -> tuple[list[_Layer], _Unread]:
         errors += text_errors(str(path), parsed)
         origins = file_origins(str(path), parsed)
         data = dict(parsed.data)
+        if isinstance(data.get("data"), str):
+            data["data"] = {"source": data["data"]}
+            origins["data.source"] = origins["data"]
         layers.insert(0, _Layer(data, origins))
         if "base" not in data:
             return layers, _Unread(errors, partial)
@@ -211,7 +216,14 @@ def _read_overrides(overrides: Sequence[str], below: _Layer | None = None) -> tu
             partial = True
             errors += [located(origin, f"{key.strip()}: {message}") for _, message in parsed.errors]
             continue
-        layer = _with_key(layer, key.strip(), parsed, origin)
+        # `data=PATH` can only mean the data set.
+        name = "data.source" if key.strip() == "data" and isinstance(parsed.data, str) else key.strip()
+        layer = _with_key(layer, name, parsed, origin)
+    given = layer.data.get("data")
+    if isinstance(given, dict) and given.get("source") is not None and set(given) & set(PLACES):
+        both = ", ".join(f"data.{key}" for key in PLACES if key in given)
+        message = f"data.source: is given together with {both}, which it sets; give only one of them"
+        errors.append(located(layer.origins["data.source"], message))
     return layer, _Unread(errors, partial)
 
 
@@ -224,7 +236,7 @@ def _parse_value(text: str) -> strict_yaml.Parsed:
 
 def _stacked(below: _Layer, above: _Layer) -> tuple[_Layer, list[LocatedError]]:
     """Two layers merged, and the error of milestones in the unit of the length that was replaced."""
-    data = _without_other_kind(below.data, above.data)
+    data = _without_other_places(_without_other_kind(below.data, above.data), above.data)
     errors: list[LocatedError] = []
     lower, upper = data.get("schedule"), above.data.get("schedule")
     if isinstance(lower, dict) and isinstance(upper, dict):
@@ -252,6 +264,18 @@ def _without_other_kind(below: dict[str, Any], above: dict[str, Any]) -> dict[st
         return dict(below)
     kept = {key: value for key, value in lower.items() if key == "weight"}
     return {**below, "loss": {**below["loss"], "classification": kept}}
+
+
+def _without_other_places(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """The layer below without `data.source` where the layer above sets its paths, and the other way round."""
+    lower, upper = below.get("data"), above.get("data")
+    if not (isinstance(lower, dict) and isinstance(upper, dict)):
+        return below
+    if upper.get("source") is not None:
+        replaced = set(PLACES)
+    else:
+        replaced = {"source"} if set(upper) & set(PLACES) else set()
+    return {**below, "data": {key: value for key, value in lower.items() if key not in replaced}}
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

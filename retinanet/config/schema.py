@@ -62,6 +62,14 @@ class LossKeys(Section):
 class DataKeys(Section):
     """The data set, how its images are resized, augmented and loaded."""
 
+    source: str | None = Field(
+        None,
+        description="Folder, .zip or file of a data set in any format that is recognised: COCO, YOLO, Pascal VOC ...; "
+        "instead of root and the four paths. On a command line also `data=PATH`.",
+    )
+    hold_out: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.2, description="Part of the images of `source` that is evaluated on where it has no val split."
+    )
     root: str = Field("data/coco", description="Folder that the four paths below are relative to.")
     train_annotations: str = Field("annotations/instances_train2017.json", description="COCO-format JSON to train on.")
     train_images: str = Field("train2017", description="Folder of its images.")

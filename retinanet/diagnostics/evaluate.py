@@ -40,7 +40,7 @@ def evaluate_loaded(saved: LoadedDetector, path: Path, output: Path | None, *, r
     dataset = load_split(data, "val", data.check_images)
     left_out = check_covers(saved.categories, dataset, path)
     home = path.parent.parent if path.parent.name == "checkpoints" else path.parent
-    folder = output or home / f"eval-{path.stem}-{Path(data.val_annotations).stem}"
+    folder = output or home / f"eval-{path.stem}-{dataset.annotation_file.stem}"
     if ranks.is_main:
         make_folder(folder)
     distributed.start(ranks, saved.detector.device)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from retinanet.config.fields import known
 from retinanet.config.schema import Config
 from retinanet.errors import DataError
+from retinanet.evaluation.sources import resolve_data
 from retinanet.files import read_json
 from retinanet.run.folder import RunFolder
 from retinanet.run.metrics import read_rows
@@ -50,7 +51,7 @@ class Duration(NamedTuple):
 
 def measure_pace(config: Config, folder: Path) -> Pace:
     """Train STEPS steps of a config without `auto` values in `folder`, and evaluate some images; prints nothing."""
-    short = build_short_config(config)
+    short = build_short_config(config.model_copy(update={"data": resolve_data(config.data)}))
     with contextlib.redirect_stdout(io.StringIO()):
         train(short, folder)
     run = RunFolder(folder)

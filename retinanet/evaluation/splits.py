@@ -8,6 +8,7 @@ from retinanet.data.coco import CocoDataset, first_images, load_coco
 from retinanet.data.image_files import CheckImages
 from retinanet.data.root import check_data_root
 from retinanet.errors import DataError
+from retinanet.evaluation.sources import resolve_data
 
 Split = Literal["train", "val"]
 
@@ -18,6 +19,7 @@ def load_split(data: DataKeys, split: Split, check_images: CheckImages) -> CocoD
     check_images: as of `load_coco`; a config's own choice is `data.check_images`. Raises DataError, with the config key
     to set, where the folder or the annotation file is missing; otherwise as `load_coco`.
     """
+    data = resolve_data(data)
     root = Path(data.root)
     annotations, images = (
         (data.train_annotations, data.train_images) if split == "train" else (data.val_annotations, data.val_images)

@@ -17,6 +17,7 @@ from retinanet.data.find_images import find_images
 from retinanet.errors import ConfigError, list_errors
 from retinanet.evaluation.detector import AnyDetector, Detector
 from retinanet.evaluation.saved import SavedDetector, check_covers, load_detector
+from retinanet.evaluation.sources import resolve_data
 from retinanet.export import measure
 from retinanet.export.info import ExportInfo, Kind, need
 from retinanet.export.measure import Contender
@@ -163,6 +164,7 @@ def check_options(output: Path, options: ExportOptions) -> Kind:
 def validation_set(saved: SavedDetector, checkpoint: Path, limit: int | None) -> CocoDataset:
     """The val split of the checkpoint's config, or its first `limit` images."""
     data = saved.config.data
+    data = resolve_data(data)
     root = Path(data.root)
     dataset = load_coco(root / data.val_annotations, root / data.val_images, data.check_images)
     check_covers(saved.categories, dataset, checkpoint)

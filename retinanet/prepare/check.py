@@ -1,7 +1,7 @@
 """`retinanet data check`: what COCO-format annotation files contain, and all their errors, before any training."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from retinanet.data.coco import CocoDataset, parse_coco, summary
@@ -20,12 +20,20 @@ def check_data_sets(path: Path, images: Path | None = None, *, every_pixel: bool
     images: None searches each file's image folder near it. every_pixel: decode the images instead of reading only
     their headers and ends. Raises DataError with the errors of all files, after the valid ones have been reported.
     """
+    check_files([(file, images) for file in annotation_files(path)], every_pixel=every_pixel, some=path.is_dir())
+
+
+def check_files(files: Sequence[tuple[Path, Path | None]], *, every_pixel: bool = False, some: bool = False) -> None:
+    """`check_data_sets` of annotation files with their image folders, None to search it.
+
+    some: pass over JSON files that have nothing of an annotation file.
+    """
     datasets: dict[str, CocoDataset] = {}
     errors: list[str] = []
-    for file in annotation_files(path):
+    for file, images in files:
         try:
             content = read_json(file, leave_out="segmentation")
-            if path.is_dir() and not _is_annotations(content):
+            if some and not _is_annotations(content):
                 print(f"{file}: skipped, since it has neither images nor annotations nor categories")
                 continue
             folder = images or find_image_folder(file, content)
@@ -36,7 +44,7 @@ def check_data_sets(path: Path, images: Path | None = None, *, every_pixel: bool
         print(summary(dataset), f"  images in {folder}", sep="\n", flush=True)
         datasets[file.name.split(".")[0]] = dataset
     if not datasets and not errors:
-        raise DataError(_no_annotations(path))
+        raise DataError(_no_annotations(files[0][0].parent))
     if datasets:
         print("", *objects_by_class(datasets), *joint_notes(datasets), sep="\n")
     if errors:

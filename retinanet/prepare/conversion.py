@@ -1,6 +1,5 @@
 """Shared by the conversions to COCO-format JSON: labelled images, reading, writing, and the command to train with."""
 
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -83,7 +82,7 @@ def find_format(folder: Path) -> LabelFormat:
     """The format of a folder's labels. Raises DataError where it has both or none, naming what was found instead."""
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
-    formats = _formats_in(folder)
+    formats = formats_in(folder)
     if len(formats) == 1:
         return formats[0]
     if formats:
@@ -91,7 +90,7 @@ def find_format(folder: Path) -> LabelFormat:
             f"{folder}: has both Pascal VOC's XML files and YOLO's labels; name the format to convert: "
             f"retinanet data voc {folder} ... or retinanet data yolo {folder} ..."
         )
-    nested = [str(child) for child in sorted(folder.iterdir()) if child.is_dir() and _formats_in(child)]
+    nested = [str(child) for child in sorted(folder.iterdir()) if child.is_dir() and formats_in(child)]
     if nested:
         remedy = f"but there are labels in {', '.join(nested)}; give that folder instead"
     elif any(folder.glob("*.json")) or any((folder / "annotations").glob("*.json")):
@@ -104,12 +103,13 @@ def find_format(folder: Path) -> LabelFormat:
     )
 
 
-def _formats_in(folder: Path) -> list[LabelFormat]:
+def formats_in(folder: Path) -> list[LabelFormat]:
+    """The formats whose labels are directly in a folder."""
     has_xml = any((folder / "Annotations").glob("*.xml")) or any(folder.glob("*.xml"))
     # Some tools write classes.txt next to XML files; only with further .txt files are there YOLO labels, too.
     texts = {path.name for path in folder.glob("*.txt")}
     has_yolo = (
-        any((folder / name).is_file() for name in ("data.yaml", "data.yml"))
+        any((folder / name).is_file() for name in ("data.yaml", "data.yml", "obj.names"))
         or (folder / "labels").is_dir()
         or ("classes.txt" in texts and (len(texts) > 1 or not has_xml))
     )
@@ -219,16 +219,3 @@ def split_paths(pairs: Iterable[str]) -> dict[str, Path] | None:
             raise ConfigError(f"--split {pair}: expected NAME=PATH, each name once")
         splits[name] = Path(path)
     return splits or None
-
-
-def train_command(written: Iterable[ConvertedSplit], output: Path) -> str:
-    """The command that trains on the converted splits: which one to train on, and which one to evaluate on."""
-    splits = {split.name: split for split in written}
-    train = next((splits[name] for name in ("train", "trainval") if name in splits), next(iter(splits.values())))
-    val = next((splits[name] for name in ("val", "valid", "test") if name in splits), train)
-    pairs = [f"data.root={output}"]
-    for role, split in (("train", train), ("val", val)):
-        inside = split.images.resolve().is_relative_to(output.resolve())
-        images = split.images.resolve().relative_to(output.resolve()) if inside else split.images.resolve()
-        pairs += [f"data.{role}_annotations={split.annotations.name}", f"data.{role}_images={images}"]
-    return shlex.join(["retinanet", "train", "bccd", *pairs])

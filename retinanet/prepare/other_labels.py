@@ -120,7 +120,7 @@ def around(xs: Iterable[float], ys: Iterable[float]) -> Corners:
 
 def read_via(file: Path, folder: Path) -> LabeledSet:
     """Regions of a VIA export or project; their class is the only attribute that all regions have."""
-    content = read_json(file)
+    content: Any = read_json(file)
     entries = content.get("_via_img_metadata", content) if isinstance(content, dict) else {}
     errors: list[str] = []
     notes = Notes()
@@ -157,7 +157,7 @@ def _class_attribute(file: Path, regions: list[dict[str, Any]]) -> str:
         raise DataError(
             f"{file}: which region attribute is the class? Attributes are {found}; keep one, or call one of them class"
         )
-    return chosen[0]
+    return str(chosen[0])
 
 
 def _via_corners(shape: Mapping[str, Any]) -> Corners:
@@ -184,7 +184,7 @@ def read_labelme(folder: Path, files: list[Path]) -> LabeledSet:
     shapes: dict[str, list[tuple[str, Corners]]] = {}
     index = ImageIndex(folder)
     for file in files:
-        content = read_json(file)
+        content: Any = read_json(file)
         written = str(content.get("imagePath") or "")
         near = next((p for p in sorted(file.parent.glob(f"{file.stem}.*")) if p.suffix.lower() in IMAGE_SUFFIXES), None)
         try:

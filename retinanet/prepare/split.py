@@ -31,7 +31,7 @@ def hold_out(content: dict[str, Any], folder: Path, part: float, seed: int) -> t
         if row["image_id"] in position and row["category_id"] in category:
             has_UK[units[position[row["image_id"]]], category[row["category_id"]]] = True
     held_U = stratified(has_UK, part, seed)
-    sides = ([], []) if not images else ([], [])
+    sides: tuple[list[Any], list[Any]] = ([], [])
     for row, unit in zip(images, units, strict=True):
         sides[int(held_U[unit])].append(row)
     return _only(content, sides[0]), _only(content, sides[1])
@@ -50,27 +50,22 @@ def stratified(has_UK: NDArray[np.bool_], part: float, seed: int) -> NDArray[np.
     rarest class first, each of its units to the side that still needs it most. At least one unit is trained on, and at
     least one is held out of two or more.
     """
-    units, classes = has_UK.shape
+    units = len(has_UK)
     order_U = np.random.default_rng(seed).permutation(units)
     count_K = has_UK.sum(axis=0)
     wanted_K = np.where(count_K >= 2, np.clip(np.round(part * count_K), 1, count_K - 1), 0)
     wanted = int(np.clip(round(part * units), min(1, units - 1), max(units - 1, 0)))
     held_U = np.zeros(units, dtype=np.bool_)
     free_U = np.ones(units, dtype=np.bool_)
-    kept_K = np.zeros(classes, dtype=np.int64)
     while True:
         left_K = (has_UK & free_U[:, None]).sum(axis=0)
         rare = int(np.argmin(np.where(left_K > 0, left_K, np.iinfo(np.int64).max))) if (left_K > 0).any() else -1
         if rare < 0:
             break
         for unit in order_U[(has_UK[:, rare] & free_U)[order_U]]:
-            missing = wanted_K[rare] - has_UK[held_U, rare].sum()
-            owed = (count_K[rare] - wanted_K[rare]) - kept_K[rare]
-            # To the side that lacks the larger part of what it should have.
-            held_U[unit] = missing * max(count_K[rare] - wanted_K[rare], 1) > owed * max(wanted_K[rare], 1) or (
-                missing > 0 and missing * max(count_K[rare] - wanted_K[rare], 1) == owed * max(wanted_K[rare], 1)
-            )
-            kept_K += has_UK[unit] & ~held_U[unit]
+            lacking = wanted_K[rare] - has_UK[held_U, rare].sum()
+            owed = count_K[rare] - wanted_K[rare] - (has_UK[:, rare] & ~held_U & ~free_U).sum()
+            held_U[unit] = lacking > 0 and lacking >= owed
             free_U[unit] = False
     empty = [unit for unit in order_U if free_U[unit]]
     for unit in empty[: max(0, wanted - int(held_U.sum()))]:

@@ -13,12 +13,14 @@ from retinanet.data.loader import Shard, train_batches
 from retinanet.data.root import check_data_root
 from retinanet.distributed import Ranks
 from retinanet.errors import ConfigError, DataError
+from retinanet.evaluation.sources import resolve_data
 from retinanet.structures import Batch
 
 
 def load_data(config: Config, ranks: Ranks) -> tuple[CocoDataset, CocoDataset]:
     """Both splits, validated; DataError if they do not fit together. Only the main rank opens the images."""
-    data, root = config.data, Path(config.data.root)
+    data = resolve_data(config.data)
+    root = Path(data.root)
     check_data_root(root)
     check = data.check_images if ranks.is_main else "none"
     train_set = load_coco(root / data.train_annotations, root / data.train_images, check)

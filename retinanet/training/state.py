@@ -25,6 +25,7 @@ from retinanet.structures import Category
 from retinanet.training.optim import build_optimizer
 
 FREE_TO_CHANGE = (
+    "data.source",
     "data.root",
     "data.workers",
     "data.cache_mib",

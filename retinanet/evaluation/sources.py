@@ -1,0 +1,32 @@
+"""`data.source` of a config, resolved to the files that it is made of."""
+
+from pathlib import Path
+
+from retinanet.config.schema import DataKeys
+from retinanet.prepare.source import Source, open_source
+
+
+def find_source(data: DataKeys) -> Source | None:
+    """The data set of `data.source`; None for data that are given by root and paths. Raises as `open_source`."""
+    return None if data.source is None else open_source(Path(data.source), data.hold_out)
+
+
+def resolve_data(data: DataKeys) -> DataKeys:
+    """Config `data` with root and paths of the files that its source is made of; as it is without a source."""
+    source = find_source(data)
+    if source is None or data.source is None:
+        return data
+    given = Path(data.source).expanduser()
+    places = {
+        "root": str(given if given.is_dir() else given.parent),
+        "train_annotations": str(source.train.annotations),
+        "train_images": str(source.train.images),
+        "val_annotations": str(source.val.annotations),
+        "val_images": str(source.val.images),
+    }
+    return data.model_copy(update=places)
+
+
+def describe_source(data: DataKeys, source: Source) -> list[str]:
+    """What kind of data set it is, where its annotations are, and what was done."""
+    return [f"data: {source.form} in {data.source}", *(f"      {line}" for line in source.lines)]
