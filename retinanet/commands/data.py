@@ -68,7 +68,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _convert(options: argparse.Namespace) -> None:
-    from retinanet.prepare.conversion import split_paths, with_notes, write_splits
+    from retinanet.prepare.conversion import split_paths, train_command, with_notes, write_splits
     from retinanet.prepare.recognise import CocoFiles, read_any
     from retinanet.prepare.source import divide_written
     from retinanet.prepare.voc import convert_voc
@@ -102,9 +102,11 @@ def _convert(options: argparse.Namespace) -> None:
     if options.hold_out:
         written = divide_written(written, options.output, options.hold_out, options.seed)
     print(*(split.summary for split in written), "", sep="\n")
-    if len(written) == 1:
-        print("there is no val split: add --hold-out 0.2, or train on all images and evaluate on a part of them:")
-    print(shlex.join(["retinanet", "train", "own", f"data={options.output if len(written) > 1 else options.folder}"]))
+    if len(written) > 1:
+        print(train_command(written, options.output))
+    else:
+        print("There is no val split. Add --hold-out 0.2, or let the training hold out a part:")
+        print(shlex.join(["retinanet", "train", "own", f"data={options.folder}"]))
 
 
 def find_label_format(options: argparse.Namespace, splits: bool) -> str:

@@ -1,5 +1,6 @@
 """Shared by the conversions to COCO-format JSON: labelled images, reading, writing, and the command to train with."""
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -219,3 +220,16 @@ def split_paths(pairs: Iterable[str]) -> dict[str, Path] | None:
             raise ConfigError(f"--split {pair}: expected NAME=PATH, each name once")
         splits[name] = Path(path)
     return splits or None
+
+
+def train_command(written: Iterable[ConvertedSplit], output: Path) -> str:
+    """The command that trains on one of the converted splits and evaluates on another; there must be two."""
+    splits = {split.name: split for split in written}
+    train = next((splits[name] for name in ("train", "trainval") if name in splits), next(iter(splits.values())))
+    val = next(splits[name] for name in ("val", "valid", "test", *splits) if name in splits and splits[name] != train)
+    pairs = [f"data.root={output}"]
+    for role, split in (("train", train), ("val", val)):
+        inside = split.images.resolve().is_relative_to(output.resolve())
+        images = split.images.resolve().relative_to(output.resolve()) if inside else split.images.resolve()
+        pairs += [f"data.{role}_annotations={split.annotations.name}", f"data.{role}_images={images}"]
+    return shlex.join(["retinanet", "train", "own", *pairs])
