@@ -25,7 +25,8 @@ from retinanet.config.class_losses import (
     SoftmaxFocalKeys,
     VarifocalKeys,
 )
-from retinanet.config.schema import Config, ModelKeys
+from retinanet.config.model_keys import ModelKeys
+from retinanet.config.schema import Config
 from retinanet.data.transforms import Augment, PixelRule, ResizeRule
 from retinanet.detection.anchors import AnchorSpec
 from retinanet.detection.assign import AssignRule

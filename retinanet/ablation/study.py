@@ -10,11 +10,11 @@ from retinanet.ablation.guards import Splits, is_under, unfair_differences
 from retinanet.ablation.study_file import ShapesKeys, SplitKeys, StudyKeys, read_study_file
 from retinanet.config.auto import has_auto
 from retinanet.config.dump import dump_config
-from retinanet.config.faults import suggest_name
 from retinanet.config.flat import flat, leaves
 from retinanet.config.load import config_name, config_to_dict, load_config, with_values
 from retinanet.config.origins import InvalidConfig, LocatedError, Origin, located, nearest_origin, raise_located
 from retinanet.config.schema import Config
+from retinanet.config.suggestions import suggest_name
 from retinanet.errors import ConfigError
 
 NOT_FOR_ARMS = ("seed", "output", "schedule.iterations", "schedule.epochs")

@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from retinanet.config.model_keys import ModelKeys
 from retinanet.config.schema import Config
 
 YAML_1_1_WORDS = ("y", "n", "yes", "no", "on", "off", "true", "false", "null")
@@ -12,16 +13,24 @@ YAML_1_1_WORDS = ("y", "n", "yes", "no", "on", "off", "true", "false", "null")
 
 
 def dump_config(config: Config, described: bool = False) -> str:
-    """YAML text of every key, which loads back to an equal config; `described` adds each key's meaning."""
+    """YAML text of every key, which loads back to an equal config; `described` adds each key's meaning.
+
+    With `model.weights`, keys of `model` that are not set are left out, because the detector named there brings them;
+    a config in which they have been resolved has them all.
+    """
     return "\n".join(_lines(config, described, "")) + "\n"
 
 
-def _lines(section: BaseModel, described: bool, indent: str) -> list[str]:
+def _lines(section: BaseModel, described: bool, indent: str, only_set: bool = False) -> list[str]:
     lines = []
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
+        if only_set and name not in section.model_fields_set:
+            continue
         if isinstance(value, BaseModel):
-            lines += [f"{indent}{name}:", *_lines(value, described, indent + "  ")]
+            part = only_set or (isinstance(value, ModelKeys) and value.weights is not None)
+            below = _lines(value, described, indent + "  ", part)
+            lines += [f"{indent}{name}:", *below] if below else []
         else:
             comment = f"  # {field.description}" if described and field.description else ""
             lines.append(f"{indent}{name}: {_written(value)}{comment}")

@@ -11,9 +11,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 
 from retinanet.config.strict_yaml import scalar
-
-KeyPath = tuple[str | int, ...]
-"""Keys, and indices of lists, from the top."""
+from retinanet.config.suggestions import KeyPath, dotted_path, schema_node, suggest_key, suggest_name
 
 
 class WrongKey(NamedTuple):
@@ -73,12 +71,6 @@ def message_words(message: str) -> set[str]:
     return set(re.findall(r"\w+", message))
 
 
-def suggest_name(name: str, known: list[str]) -> str:
-    """Ending of a message about an unknown name: the nearest known ones, else all."""
-    near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
-    return f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(known)}"
-
-
 def schema_tree(schema: type[BaseModel], data: dict[str, Any]) -> dict[str, Any]:
     """The JSON schema of a model with its references resolved; sections have "properties".
 
@@ -117,22 +109,6 @@ def _chosen(node: dict[str, Any], data: Any) -> dict[str, Any]:
         for key, child in node.get("properties", {}).items()
     }
     return {**node, "properties": below} if below else node
-
-
-def leaf_paths(tree: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """Dotted path of every key that is no section -> its description."""
-    paths: dict[str, str] = {}
-    for key, node in tree["properties"].items():
-        if "properties" in node:
-            paths |= leaf_paths(node, f"{prefix}{key}.")
-        else:
-            paths[prefix + key] = node.get("description", "")
-    return paths
-
-
-def _section_paths(tree: dict[str, Any]) -> list[str]:
-    """Dotted paths of the sections, sections within sections included."""
-    return sorted({leaf.rsplit(".", depth)[0] for leaf in leaf_paths(tree) for depth in range(1, leaf.count(".") + 1)})
 
 
 def describe_type(node: dict[str, Any]) -> str:
@@ -177,43 +153,6 @@ def describe_value(value: Any) -> str:
     return "a section of keys" if isinstance(value, dict) else f"a Python {type(value).__name__}"
 
 
-def _speaks_of(description: str, parts: list[str]) -> bool:
-    """Whether a description has all parts of a key, up to a typing error, such as `lerning_rate`."""
-    used = re.findall(r"[a-z]+", description.lower())
-    return len("".join(parts)) > 3 and all(difflib.get_close_matches(part, used, n=1, cutoff=0.8) for part in parts)
-
-
-def suggest_key(path: KeyPath, tree: dict[str, Any]) -> str:
-    """Ending of a message about an unknown key: the keys that may have been meant."""
-    key = str(path[-1])
-    siblings = list(_find(path[:-1], tree).get("properties", {}))
-    parent = f"{_dotted(path[:-1])}.".removeprefix(".")
-    leaves = leaf_paths(tree)
-    everything = list(leaves) + _section_paths(tree)
-    kinds = [kind for kind, option in _find(path[:-1], tree).get("kinds", {}).items() if key in option["properties"]]
-    if kinds:
-        return f"it is a key of kind {', '.join(kinds)}, and the keys of this kind are {', '.join(siblings)}"
-    if key in leaves:
-        return f"did you mean {key}?"
-    meant = [parent + near for near in difflib.get_close_matches(key, siblings, n=1)]
-    meant += [path for path in everything if path.rsplit(".", 1)[-1] == key]
-    if not meant:
-        last = key.rsplit(".", 1)[-1]
-        names = {leaf.rsplit(".", 1)[-1] for leaf in leaves}
-        near_names = difflib.get_close_matches(last, names, n=1, cutoff=0.75)
-        meant = [leaf for leaf in leaves if leaf.rsplit(".", 1)[-1] in near_names]
-        meant += difflib.get_close_matches(parent + key, leaves, n=1, cutoff=0.75)
-    if not meant:
-        parts = key.lower().split("_")
-        initials = "".join(part[:1] for part in parts)
-        meant = [leaf for leaf, description in leaves.items() if _speaks_of(description, parts)]
-        # `lr` before other keys that mention the learning rate; then keys of the section that the user named.
-        meant.sort(key=lambda leaf: (leaf.rsplit(".", 1)[-1] != initials, not leaf.startswith(parent or " ")))
-    if meant:
-        return f"did you mean {' or '.join(list(dict.fromkeys(meant))[:3])}?"
-    return f"the keys of {parent[:-1] or 'the top level'} are {', '.join(siblings)}"
-
-
 def _validation_errors(data: dict[str, Any], schema: type[BaseModel]) -> list[dict[str, Any]]:
     """Errors as pydantic reports them, each with "loc", "type", "input" and for some types "ctx"."""
     try:
@@ -233,7 +172,7 @@ def _as_written(raw: dict[str, Any], tree: dict[str, Any], data: Any) -> dict[st
     if raw["type"] == "union_tag_invalid":
         return {**raw, "loc": (*loc, "kind"), "input": raw["input"].get("kind")}
     for index in range(1, len(loc)):
-        node = _find(loc[:index], tree)
+        node = schema_node(loc[:index], tree)
         if loc[index] in node.get("kinds", {}):
             return _as_written({**raw, "loc": loc[:index] + loc[index + 1 :]}, tree, data)
         if "anyOf" in node and isinstance(loc[index], str):
@@ -247,21 +186,21 @@ def _as_written(raw: dict[str, Any], tree: dict[str, Any], data: Any) -> dict[st
 def _worded(raw: dict[str, Any], tree: dict[str, Any]) -> SchemaError:
     """One of pydantic's errors in this project's words."""
     path = tuple(raw["loc"])
-    dotted = _dotted(path)
+    dotted = dotted_path(path)
     if raw["type"] == "value_error":
         return WrongSection(path, f"{dotted}: {raw['ctx']['error']}" if dotted else str(raw["ctx"]["error"]))
     if raw["type"] == "invalid_key":
         return WrongKey(path, f"{dotted}: keys must be text")
     if raw["type"] == "missing":
-        return MissingKey(path, f"{dotted}: is missing; give {_find(path, tree).get('description', 'it')}")
+        return MissingKey(path, f"{dotted}: is missing; give {schema_node(path, tree).get('description', 'it')}")
     if path[-1:] == ("[key]",):
-        names = _find(path[:-2], tree).get("propertyNames", {}).get("enum", [])
-        return WrongKey(path[:-1], f"{_dotted(path[:-1])}: unknown key; {suggest_name(str(path[-2]), names)}")
+        names = schema_node(path[:-2], tree).get("propertyNames", {}).get("enum", [])
+        return WrongKey(path[:-1], f"{dotted_path(path[:-1])}: unknown key; {suggest_name(str(path[-2]), names)}")
     if raw["type"] == "extra_forbidden":
         dots = "." in str(path[-1])
         nest = " In a file, nest keys by indentation; dots are for the command line" if dots else ""
         return WrongKey(path, f"{dotted}: unknown key; {suggest_key(path, tree)}{nest}")
-    node = _find(path, tree)
+    node = schema_node(path, tree)
     given = raw["input"]
     return WrongKey(path, f"{dotted}: expected {describe_type(node)}, got {describe_value(given)}{_hint(node, given)}")
 
@@ -307,26 +246,9 @@ def _bounds(node: dict[str, Any]) -> str:
     return " and ".join(part for part in parts if part)
 
 
-def _find(path: KeyPath, tree: dict[str, Any]) -> dict[str, Any]:
-    """Schema node at a path; an index takes the node of a list's items. Empty if the schema has none."""
-    node = tree
-    for part in path:
-        if isinstance(part, int):
-            items = [option["items"] for option in node.get("anyOf", [node]) if "items" in option]
-            node = items[0] if items else {}
-        else:
-            values = node.get("additionalProperties")
-            node = node.get("properties", {}).get(part, values if isinstance(values, dict) else {})
-    return node
-
-
 def _up_to_list(path: KeyPath) -> KeyPath:
     """The path up to the first index of a list."""
     return tuple(path[: next((i for i, part in enumerate(path) if isinstance(part, int)), len(path))])
-
-
-def _dotted(path: KeyPath) -> str:
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
 
 
 def _without(data: dict[str, Any], paths: set[KeyPath]) -> dict[str, Any]:

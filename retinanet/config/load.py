@@ -88,7 +88,9 @@ def with_values(
 
     Raises InvalidConfig naming every error.
     """
-    below = _Layer(config_to_dict(config), {"": Origin("the config")})
+    # Keys of `model` that are not set stay so, because a detector of `model.weights` brings them.
+    data = {**config_to_dict(config), "model": _with_lists(config.model.model_dump(exclude_unset=True))}
+    below = _Layer(data, {"": Origin("the config")})
     overlay, wrong = _read_overrides(overrides, _value_layer(values, origins or {}))
     return _checked([below, overlay], wrong, "cannot use the overrides")
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.ops import FrozenBatchNorm2d
 
-from retinanet.config.schema import BackboneKeys as BackboneConfig
+from retinanet.config.model_keys import BackboneKeys as BackboneConfig
 from retinanet.errors import CheckpointError
 from retinanet.model.backbone import ARCHITECTURES, Backbone, InitialWeights, NormKind, build_backbone, group_norm
 from retinanet.model.folding import FrozenNorm

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from retinanet.build import build_anchor_spec, build_box_loss, build_class_loss, build_model
 from retinanet.config.class_losses import BoxLossKeys, FocalKeys
-from retinanet.config.schema import ModelKeys
+from retinanet.config.model_keys import ModelKeys
 from retinanet.detection.anchors import pyramid_anchors
 from retinanet.detection.assign import AssignRule, assign_batch
 from retinanet.losses.criterion import Criterion, Divisor, criterion
