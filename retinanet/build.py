@@ -270,7 +270,7 @@ def build_model(
     # The box head is drawn first, so that class losses with other outputs share every other initial weight.
     box_head = Head(channels, width, head.depth, head.norm, per_cell, [0.0] * 4, 4)
     class_head = Head(channels, width, head.depth, head.norm, per_cell, class_biases, classes)
-    model = RetinaNet(backbone, fpn, class_head, box_head)
+    model = RetinaNet(backbone, fpn, class_head, box_head, frozen=config.frozen)
     return model.to(memory_format=torch.channels_last) if config.channels_last else model
 
 

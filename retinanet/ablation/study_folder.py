@@ -14,6 +14,7 @@ from retinanet.config.load import config_to_dict, load_config
 from retinanet.data.root import check_data_root
 from retinanet.errors import ConfigError, DataError, ResourceError, list_errors
 from retinanet.files import make_folder, write_text
+from retinanet.interop.start import continue_model
 from retinanet.prepare.shapes import generate_shapes
 from retinanet.training.state import config_differences
 
@@ -100,8 +101,10 @@ def check_cells(study: Study) -> None:
         saved = cell_folder(study, cell) / "config.yaml"
         lr = lr_of(study, cell, records)
         if saved.exists() and lr is not None:
-            configs = load_config(saved, []), build_cell_config(cell, lr)
-            errors += [f"cell {cell.name}: {line}" for line in config_differences(*map(config_to_dict, configs))]
+            was = load_config(saved, [])
+            now = continue_model(build_cell_config(cell, lr), was)
+            lines = config_differences(config_to_dict(was), config_to_dict(now))
+            errors += [f"cell {cell.name}: {line}" for line in lines]
         record = records.get(cell.name)
         if record is not None and record.test_metrics and (record.test_annotations, record.test_images) != study.test:
             was_test = f"{record.test_annotations}, {record.test_images}"

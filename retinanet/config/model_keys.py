@@ -1,6 +1,6 @@
 """Config keys of `model`: the network, its anchors, its input pixels and the weights that it starts from."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -152,3 +152,16 @@ class ModelKeys(Section):
                 "detector to start from"
             )
         return self
+
+
+def complete_model(given: ModelKeys, detector: ModelKeys) -> ModelKeys:
+    """`given` with the keys that are not set in it taken from a detector's own section; all keys are set.
+
+    Raises pydantic's ValidationError for keys that contradict each other.
+    """
+    return ModelKeys.model_validate(_over(detector.model_dump(), given.model_dump(exclude_unset=True)))
+
+
+def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    sections = {key: _over(below[key], value) for key, value in above.items() if isinstance(value, dict)}
+    return below | above | sections

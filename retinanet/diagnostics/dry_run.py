@@ -23,6 +23,7 @@ from retinanet.data.transforms import ResizeRule
 from retinanet.detection.anchors import pyramid_anchors
 from retinanet.diagnostics.anchors.report import describe_fit, measure_anchors
 from retinanet.diagnostics.pace import STEPS, WARM_STEPS, Pace, describe_seconds, estimate_duration, measure_pace
+from retinanet.interop.start import resolve_model
 from retinanet.training.batches import load_data
 from retinanet.training.engine import resolve
 from retinanet.training.optim import build_plan, describe_long_warmup
@@ -39,6 +40,7 @@ def report_dry_run(config: Config, output: Path) -> None:
     """
     ranks = distributed.read_ranks()
     device = distributed.choose_device(config.device, ranks)
+    config, _ = resolve_model(config)
     train_set, val_set = load_data(config, ranks)
     resolved = resolve(config, train_set, device, ranks, None)
     with tempfile.TemporaryDirectory() as folder:

@@ -181,6 +181,17 @@ def evaluation_table(
     return Group(*parts)
 
 
+def parts_table(rows: Sequence[Sequence[str]]) -> RenderableType:
+    """Parts of a network and what became of them: (part, count, outcome) each; texts are literal."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False)
+    for _ in range(2):
+        table.add_column(no_wrap=True)
+    table.add_column()
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return Padding(table, (0, 0, 0, 2), expand=False)
+
+
 def print_plain(console: Console, text: str) -> None:
     """Print text literally: no markup, no colours, lines not wrapped, so that they can be copied."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -143,8 +143,14 @@ def _from_foreign(name: FormatName, source: Path, target: Path, options: Convers
 
 def read_foreign(name: FormatName, source: Path, options: ConversionOptions) -> tuple[Checkpoint, list[str]]:
     """This project's checkpoint of a foreign file, and lines that describe what was found in it."""
+    return convert_foreign(name, source, read_weights(source), options)
+
+
+def convert_foreign(
+    name: FormatName, source: Path, file: WeightsFile, options: ConversionOptions
+) -> tuple[Checkpoint, list[str]]:
+    """`read_foreign` of a file that has been read."""
     form = FORMATS[name]
-    file = read_weights(source)
     state = with_current_names(file.tensors) if form.naming is TORCHVISION else dict(file.tensors)
     state, extras = _split_extras(state, form)
     errors = not_finite(extras)
@@ -246,7 +252,9 @@ def _description(
         f"strides in {'1x1' if backbone.stride_in_1x1 else '3x3'} convolutions",
     ]
     if file.stripped:
-        lines.append(f"names: the prefix {file.stripped!r} of distributed training was removed")
+        lines.append(f"names: the prefix {file.stripped!r} of the training program was removed")
+    if file.averaged:
+        lines.append(f"weights: {file.averaged}")
     if eps != NORM_EPS:
         lines.append(
             f"batch norms: eps {eps:g} in the file, {NORM_EPS:g} here; their weights are rescaled to compute the same"

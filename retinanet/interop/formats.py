@@ -5,6 +5,7 @@ torchvision models/detection/retinanet.py; detectron2 config/defaults.py and con
 configs/_base_/models/retinanet_r50_fpn.py.
 """
 
+from collections.abc import Collection
 from typing import Any, Literal, NamedTuple, assert_never
 
 from retinanet.config.schema import Config
@@ -31,6 +32,17 @@ FORMATS = {
     "detectron2": Format(name="detectron2", naming=DETECTRON2, scales_outermost=True, rows_are_ids=False),
     "mmdetection": Format(name="mmdetection", naming=MMDETECTION, scales_outermost=False, rows_are_ids=False),
 }
+
+
+def detect_format(names: Collection[str]) -> FormatName | None:
+    """The format of a state dict with these names of tensors; None if it is not a RetinaNet of one of FORMATS."""
+    if f"{TORCHVISION.class_predict}.weight" in names:
+        norms = ("head.classification_head.conv.0.1.weight", "head.classification_head.conv.1.1.weight")
+        return "torchvision_v2" if any(name in names for name in norms) else "torchvision_v1"
+    if f"{DETECTRON2.class_predict}.weight" in names:
+        return "detectron2"
+    return "mmdetection" if f"{MMDETECTION.class_predict}.weight" in names else None
+
 
 STRIDES_MAY_MOVE = ("resnet50", "resnet101", "resnet152")
 

@@ -12,7 +12,10 @@ from retinanet.interop.naming import Shape
 
 TorchvisionName = Literal["torchvision_v1", "torchvision_v2"]
 
-FREE = ("backbone.weights", "backbone.norm", "backbone.frozen_stages", "backbone.fold", "head.prior", "channels_last")
+FREE = (
+    *("weights", "frozen", "backbone.weights", "backbone.norm", "backbone.frozen_stages", "backbone.fold"),
+    *("head.prior", "channels_last"),
+)
 """Keys of config `model` that do not change what given weights compute (the norm must be a BatchNorm)."""
 
 

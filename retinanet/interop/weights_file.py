@@ -1,7 +1,6 @@
-"""The one reader of foreign weights: torch's own format, pickles of numpy arrays and safetensors, as plain data."""
+"""The one reader of foreign weights: torch's own format, pickles of numpy arrays and safetensors, as state dicts."""
 
-import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,18 +11,21 @@ from torch import Tensor
 from retinanet.errors import CheckpointError, list_errors
 from retinanet.files import replacing
 from retinanet.interop.numpy_pickle import read_numpy_pickle
-from retinanet.model.backbone import ARCHITECTURES, InitialWeights
-from retinanet.run.checkpoint import refused_global
+from retinanet.interop.torch_file import read_torch
+from retinanet.run.checkpoint import FORMAT
 from retinanet.run.published import read_safetensors
 
-WRAPPERS = ("state_dict", "model", "blobs")
+WRAPPERS = ("state_dict", "model", "module", "blobs")
 """Keys under which training programs store a state dict among other things."""
 
-DISTRIBUTED = "module."
-"""Prefix that DistributedDataParallel and DataParallel give every name."""
+AVERAGES = ("model_ema", "state_dict_ema", "ema_state_dict", "ema_model", "ema")
+"""Keys under which they store the moving average of the weights, which is preferred."""
 
-ZIP, PICKLE = b"PK", b"\x80"
-"""First bytes of files that torch.save writes; the second until torch 1.5."""
+PREFIXES = ("module.", "_orig_mod.", "model.")
+"""What DistributedDataParallel and AveragedModel, torch.compile, and Lightning put before every name."""
+
+COUNTERS = ("n_averaged", "steps", "num_updates")
+"""Entries of a moving average that are not weights."""
 
 
 class WeightsFile(NamedTuple):
@@ -35,29 +37,84 @@ class WeightsFile(NamedTuple):
     """mmdetection's `meta`, or the metadata of a safetensors file; else empty."""
     stripped: str = ""
     """Prefix that every name has in the file and that `tensors` leaves out."""
+    averaged: str = ""
+    """What the file says of its moving average, if it has one; `tensors` are the averaged ones."""
+    is_ours: bool = False
+    """Whether it is a checkpoint of this project, for `run.published.open_checkpoint`."""
 
 
 def read_weights(path: Path) -> WeightsFile:
     """Read the state dict of a .pth, .pt, .pkl or .safetensors file.
 
-    A state dict under one of WRAPPERS is found there. Raises CheckpointError for a file that is missing, damaged or
-    more than plain data.
+    A state dict under one of WRAPPERS is found there, and a moving average is preferred to it. Raises CheckpointError
+    for a file that is missing, damaged or more than plain data.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: {'is a folder; give a file' if path.is_dir() else 'no such file'}.")
+    check_weights_path(path)
     if path.suffix == ".safetensors":
         tensors, header = read_safetensors(path)
-        return _without_prefix(WeightsFile({name: _plain(value) for name, value in tensors.items()}, header))
-    content = read_numpy_pickle(path) if path.suffix == ".pkl" else _read_torch(path)
+        plain = {name: _plain(value) for name, value in tensors.items()}
+        return _without_prefix(WeightsFile(plain, header, is_ours=header.get("format") == FORMAT))
+    content = read_numpy_pickle(path) if path.suffix == ".pkl" else read_torch(path)
     meta = content.get("meta") if isinstance(content, dict) else None
-    return _without_prefix(WeightsFile(_state(content, path), meta if isinstance(meta, dict) else {}))
+    chosen, averaged = _averaged(content)
+    tensors = _state(chosen, path)
+    if averaged:
+        tensors = {name: value for name, value in tensors.items() if name not in COUNTERS}
+    tensors, swapped = _without_swapped(tensors)
+    return _without_prefix(
+        WeightsFile(
+            tensors=tensors,
+            meta=meta if isinstance(meta, dict) else {},
+            averaged=averaged or swapped,
+            is_ours=isinstance(content, dict) and content.get("format") == FORMAT,
+        )
+    )
+
+
+def check_weights_path(path: Path) -> None:
+    """Raise CheckpointError, with the remedy, for a path that cannot be a file of weights."""
+    best = path / "checkpoints" / "best.pt"
+    if path.is_dir():
+        raise CheckpointError(f"{path}: is a folder; give a file{f', here {best}' if best.is_file() else ''}.")
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file.")
+    if path.suffix in (".onnx", ".pt2", ".engine", ".tflite", ".torchscript"):
+        raise CheckpointError(
+            f"{path}: is an exported network, which cannot be trained; give the checkpoint that it was exported from, "
+            "such as a run's checkpoints/best.pt."
+        )
+
+
+def _averaged(content: object) -> tuple[object, str]:
+    """The moving average among the content if there is one, else the content; and what the user should know of it."""
+    if not isinstance(content, dict):
+        return content, ""
+    meta = content.get("meta")
+    if "ema_state_dict" in content and ("message_hub" in content or (isinstance(meta, dict) and "cfg" in meta)):
+        # mmengine's EMAHook swaps them when it saves.
+        return content, "mmengine's moving average, which it saves as the state dict"
+    for key in AVERAGES:
+        inner = _unwrapped(content.get(key))
+        if isinstance(inner, dict) and any(isinstance(value, Tensor) for value in inner.values()):
+            return inner, f"the moving average, {key!r}"
+    return content, ""
+
+
+def _without_swapped(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+    """Without mmcv's buffers `ema_backbone_conv1_weight`: its EMAHook keeps the weights that are not averaged there."""
+    swapped = {"ema_" + name.replace(".", "_") for name in tensors} & tensors.keys()
+    if not swapped:
+        return tensors, ""
+    kept = {name: value for name, value in tensors.items() if name not in swapped}
+    return kept, "mmcv's moving average, which it saves under the plain names"
 
 
 def _without_prefix(file: WeightsFile) -> WeightsFile:
-    if not file.tensors or not all(name.startswith(DISTRIBUTED) for name in file.tensors):
-        return file
-    tensors = {name.removeprefix(DISTRIBUTED): value for name, value in file.tensors.items()}
-    return file._replace(tensors=tensors, stripped=DISTRIBUTED)
+    for prefix in PREFIXES:
+        if file.tensors and all(name.startswith(prefix) for name in file.tensors):
+            tensors = {name.removeprefix(prefix): value for name, value in file.tensors.items()}
+            return _without_prefix(file._replace(tensors=tensors, stripped=file.stripped + prefix))
+    return file
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
@@ -69,54 +126,15 @@ def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
     ]
 
 
-def _numpy_scalars() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
-    """Types that torch.load needs for numpy's scalars, such as a learning rate in mmdetection's `meta`."""
-    kinds = (np.bool_, np.int32, np.int64, np.float32, np.float64)
-    scalar = np.float64(0).__reduce__()[0]
-    assert callable(scalar)
-    return [
-        np.dtype,
-        *(type(np.dtype(kind)) for kind in kinds),
-        (scalar, "numpy._core.multiarray.scalar"),
-        (scalar, "numpy.core.multiarray.scalar"),
-    ]
-
-
-def _read_torch(path: Path) -> object:
-    damaged = None
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                damaged = archive.testzip()  # torch.load does not verify checksums
-        if damaged is None:
-            with torch.serialization.safe_globals(_numpy_scalars()):
-                return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises many kinds for a file that is not one of plain tensors
-        refused = refused_global(error)
-        if refused is None:
-            raise CheckpointError(f"{path}: {_why_unreadable(path)}.") from error
-        raise CheckpointError(
-            f"{path}: asks for {refused}, which is more than plain tensors and numbers; not loaded, nothing of it was "
-            "run. If you trust it, save its state dict alone in the program that wrote it: "
-            "torch.save({'state_dict': model.state_dict()}, 'weights.pth')."
-        ) from error
-    raise CheckpointError(f"{path}: damaged (its record {damaged!r} fails its checksum); use another copy.")
-
-
-def _why_unreadable(path: Path) -> str:
-    with path.open("rb") as file:
-        start = file.read(2)
-    if not start.startswith((ZIP, PICKLE)):
-        return "not a file of weights (torch.save did not write it)"
-    if start == ZIP and not zipfile.is_zipfile(path):
-        return "cut short or damaged; use another copy"
-    return "damaged, or not written by torch.save"
-
-
-def _state(content: object, path: Path) -> dict[str, Tensor]:
+def _unwrapped(content: object) -> object:
     for wrapper in WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
+    return content
+
+
+def _state(content: object, path: Path) -> dict[str, Tensor]:
+    content = _unwrapped(content)
     if not isinstance(content, dict) or not any(isinstance(value, Tensor | np.ndarray) for value in content.values()):
         raise CheckpointError(f"{path}: holds no state dict (a mapping of names to tensors).")
     errors = [
@@ -144,37 +162,3 @@ def write_state(path: Path, tensors: dict[str, Tensor]) -> None:
     whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with replacing(path, also=(RuntimeError,)) as part:
         torch.save(whole, part)
-
-
-def read_backbone_weights(name: str, weights: str) -> InitialWeights | None:
-    """Read the weights that config `model.backbone` names, to be handed to `build_loss_and_model`.
-
-    name: config `model.backbone.name`. weights: config `model.backbone.weights`: `imagenet` (torchvision's file, from
-    torch's cache or downloaded into it), `none` (which gives None), or a file for `read_weights`.
-    Raises CheckpointError for weights that cannot be read or downloaded.
-    """
-    if weights == "none":
-        return None
-    if weights == "imagenet":
-        return InitialWeights(_imagenet_state(name), f"torchvision's {name}")
-    if not Path(weights).is_file():
-        raise CheckpointError(
-            f"model.backbone.weights: no file {weights}; give a file of weights (.pth, .pt, .pkl or .safetensors), "
-            "`imagenet` or `none`."
-        )
-    return InitialWeights(read_weights(Path(weights)).tensors, weights)
-
-
-def _imagenet_state(name: str) -> dict[str, Tensor]:
-    published = ARCHITECTURES[name].weights
-    file = Path(torch.hub.get_dir()) / "checkpoints" / published.url.rsplit("/", 1)[1]
-    if file.is_file():
-        return read_weights(file).tensors
-    try:
-        state: dict[str, Tensor] = published.get_state_dict(progress=True, check_hash=True)
-    except (OSError, RuntimeError) as error:
-        raise CheckpointError(
-            f"model.backbone.weights: cannot download torchvision's ImageNet weights ({error}). Put {published.url} "
-            f"at {file}, or set model.backbone.weights to a file of weights, or to `none` to train from scratch."
-        ) from error
-    return state

@@ -56,6 +56,15 @@ ARCHITECTURES = {
 """By config `model.backbone.name`."""
 
 
+MOBILENET_STAGES = ((0, 2), (2, 4), (4, 7), (7, 14), (14, 18))
+"""First and one after the last of MobileNetV2's `features` in each stage."""
+
+RESNET_STEM = ("conv1", "bn1", "relu", "maxpool")
+
+MOST_BLOCKS = 64
+"""Upper bound of the residual blocks of a stage."""
+
+
 class InitialWeights(NamedTuple):
     """A state dict that a backbone starts from."""
 
@@ -63,6 +72,8 @@ class InitialWeights(NamedTuple):
     """With torchvision's names: of the whole network or, for MobileNetV2, of its `features`."""
     source: str
     """Where they come from, for error messages."""
+    note: str = ""
+    """What the user should know of them."""
 
 
 class Backbone(nn.Module):
@@ -165,13 +176,24 @@ def build_backbone(
         fold_frozen_norms(network)
     if name == "mobilenet_v2":
         blocks = list(network.children())
-        cuts = ((0, 2), (2, 4), (4, 7), (7, 14), (14, 18))
-        stages: list[nn.Module] = [nn.Sequential(*blocks[a:b]) for a, b in cuts]
+        stages: list[nn.Module] = [nn.Sequential(*blocks[a:b]) for a, b in MOBILENET_STAGES]
     else:
         layers = dict(network.named_children())
-        stem = nn.Sequential(*(layers[part] for part in ("conv1", "bn1", "relu", "maxpool")))
+        stem = nn.Sequential(*(layers[part] for part in RESNET_STEM))
         stages = [stem, *(layers[part] for part in ("layer1", "layer2", "layer3", "layer4"))]
     return Backbone(stages, architecture.widths, frozen_stages)
+
+
+def published_stage_names(name: str) -> dict[tuple[int, str], str]:
+    """(stage, module in it) of the named backbone -> name of the same module in torchvision's network.
+
+    `(1, "0")` is `layer1.0` of a ResNet and `2` of MobileNetV2's `features`.
+    """
+    if name == "mobilenet_v2":
+        spans = enumerate(MOBILENET_STAGES)
+        return {(stage, str(at - first)): str(at) for stage, (first, end) in spans for at in range(first, end)}
+    stem = {(0, str(at)): part for at, part in enumerate(RESNET_STEM)}
+    return stem | {(stage, str(at)): f"layer{stage}.{at}" for stage in range(1, 5) for at in range(MOST_BLOCKS)}
 
 
 def load_backbone_state(network: nn.Module, weights: InitialWeights, needs_statistics: bool) -> None:

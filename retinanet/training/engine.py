@@ -19,10 +19,13 @@ from retinanet.config.dump import dump_config
 from retinanet.config.fields import known
 from retinanet.config.schema import Config
 from retinanet.data.coco import CocoDataset, summary
+from retinanet.display.console import parts_table
 from retinanet.distributed import Ranks
 from retinanet.evaluation.detector import build_detector, precision_name
 from retinanet.evaluation.evaluate import evaluate_dataset, write_evaluation
 from retinanet.files import write_text
+from retinanet.interop.detector_file import TrainedDetector
+from retinanet.interop.start import Start, continue_model, fit_detector, resolve_model
 from retinanet.run.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from retinanet.run.folder import RunFolder, claim
 from retinanet.run.interrupts import StopRequest, listen
@@ -31,6 +34,7 @@ from retinanet.run.pictures import PictureOptions, draw_evaluation, draw_run_cur
 from retinanet.scoring.evaluation import check_engine
 from retinanet.training.batches import check_batch_divides, load_data, load_steps
 from retinanet.training.clock import StepClock
+from retinanet.training.continuation import check_length, describe_length, finished_step
 from retinanet.training.fit import fit_accumulation
 from retinanet.training.optim import Plan, build_plan, describe_long_warmup, describe_rescaling, lr_at, set_lr
 from retinanet.training.parts import build_step_parts
@@ -50,6 +54,8 @@ class Run(NamedTuple):
     ranks: Ranks
     resume_command: str | None = None
     """The command line that continues the run; None for one that was started from Python."""
+    finished_at: int | None = None
+    """The step at which a run that is continued for a longer schedule had ended; its evaluation is repeated."""
 
     def describe_saved(self, step: int) -> str:
         """What has been saved at `step` and how to continue, for the message of an interrupted run."""
@@ -73,42 +79,63 @@ def train(
     if config.compile:
         check_compiler(device)
     resume = resume or distributed.was_restarted()
+    detector = None
+    if not (resume and RunFolder(output).last.exists()):
+        # Before the folder is cleared: an unusable detector must not cost an old run.
+        config, detector = resolve_model(config)
     claimed = claim(output, resume=resume, overwrite=overwrite) if ranks.is_main else nullcontext(RunFolder(output))
     with claimed as folder:
-        train_in(folder, config, ranks, device, resume, resume_command)
+        train_in(folder, config, ranks, device, resume, resume_command, detector)
 
 
 def train_in(
-    folder: RunFolder, config: Config, ranks: Ranks, device: torch.device, resume: bool, resume_command: str | None
+    folder: RunFolder,
+    config: Config,
+    ranks: Ranks,
+    device: torch.device,
+    resume: bool,
+    resume_command: str | None,
+    detector: TrainedDetector | None = None,
 ) -> None:
-    """`train` in a folder that this run has claimed."""
+    """`train` in a folder that this run has claimed, with the detector of a resolved config's `model.weights`."""
     train_set, val_set = load_data(config, ranks)
+    start = fit_detector(detector, config, train_set.categories) if detector is not None else None
     distributed.start(ranks, device)
     resumable = distributed.agree(
         resume and folder.last.exists(), f"output: only some ranks can read {folder.last}", device
     )
     saved = load_checkpoint(folder.last) if resumable else None
+    if saved is not None:
+        config = continue_model(config, saved.config)
     asked, config = config, resolve(config, train_set, device, ranks, saved)
     seed_everything(config.seed, config.threads)
+    images = len(train_set.images)
     run = Run(
         config=config,
-        plan=build_plan(config.schedule, len(train_set.images)),
+        plan=build_plan(config.schedule, images),
         train_set=train_set,
         val_set=val_set,
         folder=folder,
         device=device,
         ranks=ranks,
         resume_command=resume_command,
+        finished_at=finished_step(saved, images) if saved is not None else None,
     )
-    state = build_state(config, len(train_set.categories), device, ranks, load_weights=saved is None)
+    state = build_state(config, len(train_set.categories), device, ranks, load_weights=saved is None, start=start)
     if saved is not None:
         restore(state, saved, config, train_set.categories, folder.last)
+        check_length(run.plan, state.progress.step, folder.last)
     compiling = compiler_errors() if config.compile else nullcontext()
     with listen() as stop, open_log(run, state.progress.step, resume) as log, compiling:
-        automatic = describe_auto(asked, config, len(train_set.images))
-        for line in (automatic, describe_long_warmup(config.schedule, run.plan)):
+        for line in (describe_auto(asked, config, images), describe_long_warmup(config.schedule, run.plan)):
             if line:
                 log.say(line)
+        say_start(log, state, start)
+        if saved is not None:
+            before = build_plan(saved.config.schedule, images)
+            course = describe_length(saved.config, config, (before, run.plan), state.progress.step)
+            if course:
+                log.note(state.progress.step, course)
         run_steps(run, state, log, stop)
     distributed.stop()
 
@@ -206,7 +233,7 @@ def evaluate_step(run: Run, state: TrainState, log: RunLog, stop: StopRequest) -
 
 def evaluation_due(run: Run, step: int) -> bool:
     """Whether an evaluation follows the first `step` updates."""
-    if step == 0 or step == run.plan.total_steps:
+    if step == 0 or step in (run.plan.total_steps, run.finished_at):
         return step > 0
     per_epoch = len(run.train_set.images) / known(run.config.schedule.batch_size)
     every = known(run.config.eval.every)
@@ -222,6 +249,26 @@ def stopped_early(run: Run, state: TrainState, log: RunLog) -> bool:
     best = f"AP {progress.best_ap:.4f} of step {progress.best_step}"
     log.note(progress.step, f"stopped early: {patience} evaluations without improvement over {best}")
     return True
+
+
+def say_start(log: RunLog, state: TrainState, start: Start | None) -> None:
+    """Show which initial weights were loaded, and what of the network trains."""
+    if state.note:
+        log.say(state.note)
+    if start is None:
+        return
+    parameters = list(state.model.parameters())
+    count = sum(parameter.numel() for parameter in parameters)
+    training = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+    trains = (
+        "trains",
+        "all" if training == count else f"{training / count:.1%}",
+        f"{training:,} of {count:,} parameters",
+    )
+    log.say(f"start from {start.source}")
+    log.say(parts_table([*start.report, trains]))
+    for note in start.notes:
+        log.say(f"note: {note}")
 
 
 def open_log(run: Run, step: int, resume: bool) -> RunLog:

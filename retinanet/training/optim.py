@@ -105,14 +105,20 @@ def parameter_groups(model: nn.Module, schedule: ScheduleKeys) -> list[dict[str,
             if not parameter.requires_grad:
                 continue
             bias = name == "bias" and isinstance(module, nn.Conv2d)
-            backbone = path.startswith("backbone.")
-            multiplier = (schedule.backbone_lr if backbone else 1.0) * (schedule.bias_lr if bias else 1.0)
+            multiplier = part_multiplier(path, schedule) * (schedule.bias_lr if bias else 1.0)
             decays = parameter.ndim > 1 or (bias_decay if bias else schedule.norm_decay)
             groups.setdefault((multiplier, schedule.weight_decay if decays else 0.0), []).append(parameter)
     return [
         {"params": parameters, "lr_multiplier": multiplier, "weight_decay": decay}
         for (multiplier, decay), parameters in groups.items()
     ]
+
+
+def part_multiplier(path: str, schedule: ScheduleKeys) -> float:
+    """Multiplier of the learning rate for the part of the network that a module's path is in."""
+    part = path.partition(".")[0]
+    multipliers = {"backbone": schedule.backbone_lr, "fpn": schedule.fpn_lr}
+    return multipliers.get(part, schedule.head_lr if part in ("class_head", "box_head") else 1.0)
 
 
 def build_optimizer(model: nn.Module, schedule: ScheduleKeys) -> optim.Optimizer:

@@ -17,7 +17,8 @@ from retinanet.config.load import config_to_dict
 from retinanet.config.schema import Config
 from retinanet.distributed import Ranks
 from retinanet.errors import CheckpointError, ConfigError, list_errors
-from retinanet.interop.weights_file import read_backbone_weights
+from retinanet.interop.backbone_file import read_backbone_weights
+from retinanet.interop.start import Start, load_start
 from retinanet.losses.criterion import RUNNING_START
 from retinanet.run.checkpoint import Checkpoint, Progress, load_weights
 from retinanet.structures import Category
@@ -36,6 +37,9 @@ FREE_TO_CHANGE = (
 """Config keys that may differ in a resumed run, because they do not change what is computed or, as `device` and
 `compile`, only its rounding."""
 
+LENGTH = ("schedule.iterations", "schedule.epochs", "schedule.milestones", "schedule.early_stop")
+"""Config keys with which a run may be resumed for another length."""
+
 
 @dataclass
 class TrainState:
@@ -50,6 +54,8 @@ class TrainState:
     progress: Progress
     running_positives_R: Tensor | None = None
     """(R,) float32, each rank's running mean of positives, the same on every rank; see `criterion.move_running`."""
+    note: str = ""
+    """What the user should know of the initial weights."""
 
     def weights(self) -> nn.Module:
         """The network to evaluate: the moving average if there is one."""
@@ -71,19 +77,28 @@ def warmed_average(decay: float) -> Callable[[Any, Any, Any], None]:
 
 
 def build_state(
-    config: Config, classes: int, device: torch.device, ranks: Ranks, load_weights: bool = True
+    config: Config,
+    classes: int,
+    device: torch.device,
+    ranks: Ranks,
+    load_weights: bool = True,
+    start: Start | None = None,
 ) -> TrainState:
     """Network, average, optimizer and loss scaler at step 0, the same on every rank.
 
-    With load_weights False config `model.backbone.weights` is not read, because a checkpoint will replace the weights.
+    start: the detector of config `model.weights`. Without one config `model.backbone.weights` is read, except with
+    load_weights False, because a checkpoint will replace the weights.
     """
     if config.model.backbone.norm == "sync_bn" and ranks.world_size > 1 and device.type != "cuda":
         raise ConfigError("model.backbone.norm: sync_bn over several processes needs GPUs; use bn, or one process.")
     if config.model.backbone.norm == "sync_bn" and ranks.world_size > 1 and config.compile:
         raise ConfigError("compile: a network with sync_bn over several processes is not compiled; use compile=false.")
     backbone = config.model.backbone
-    weights = read_backbone_weights(backbone.name, backbone.weights) if load_weights else None
+    from_backbone = load_weights and start is None
+    weights = read_backbone_weights(backbone.name, backbone.weights) if from_backbone else None
     _, model = build_loss_and_model(config, classes, weights)
+    if start is not None:
+        load_start(model, start)
     model = model.to(device)
     average = None
     if config.schedule.ema:
@@ -106,6 +121,7 @@ def build_state(
         scaler=scaler,
         progress=Progress(step=0),
         running_positives_R=running_R,
+        note=weights.note if weights is not None else "",
     )
 
 
@@ -150,12 +166,13 @@ def snapshot(
 def restore(
     state: TrainState, saved: Checkpoint, config: Config, categories: tuple[Category, ...], source: Path
 ) -> None:
-    """Continue from `saved`. ConfigError or CheckpointError if it belongs to another training."""
-    differences = config_differences(config_to_dict(saved.config), config_to_dict(config))
+    """Continue from `saved`, possibly for another length. ConfigError or CheckpointError if it is another training."""
+    was, now = config_to_dict(saved.config), config_to_dict(config)
+    differences = config_differences(was, now, (*FREE_TO_CHANGE, *LENGTH))
     if differences:
-        raise ConfigError(
-            list_errors(f"{source} was trained with another config; --resume cannot continue it", differences)
-        )
+        title = f"{source} was trained with another config; --resume cannot continue it"
+        remedy = f"A new run can start from its weights: model.weights={source} and another output."
+        raise ConfigError(f"{list_errors(title, differences)}\n{remedy}")
     if saved.categories != categories:
         raise CheckpointError(
             f"{source}: its categories differ from those of data.train_annotations; --resume cannot continue it."
@@ -185,11 +202,13 @@ def restored_running(own_R: Tensor | None, saved_R: Tensor | None, source: Path)
     return saved_R.to(own_R)
 
 
-def config_differences(saved: dict[str, Any], given: dict[str, Any]) -> list[str]:
-    """One line for each key that differs, or that only one has, and is not FREE_TO_CHANGE."""
+def config_differences(
+    saved: dict[str, Any], given: dict[str, Any], free: tuple[str, ...] = FREE_TO_CHANGE
+) -> list[str]:
+    """One line for each key that differs, or that only one has, and does not begin with one of `free`."""
     was, now = flat(saved), flat(given)
     return [
         f"{key}: was {repr(was[key]) if key in was else 'absent'}, now {repr(now[key]) if key in now else 'absent'}"
         for key in differing(saved, given)
-        if not key.startswith(FREE_TO_CHANGE)
+        if not key.startswith(free)
     ]

@@ -359,7 +359,7 @@ def test_names_of_distributed_training_lose_their_prefix(tmp_path: Path) -> None
     assert bare.model.keys() == wrapped.model.keys()
     assert all(torch.equal(value, wrapped.model[name]) for name, value in bare.model.items())
     assert not any("prefix" in line for line in lines)
-    assert any("the prefix 'module.' of distributed training was removed" in line for line in other_lines)
+    assert any("the prefix 'module.' of the training program was removed" in line for line in other_lines)
 
 
 def test_a_file_of_another_format_is_refused(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from torchvision import models
 from retinanet.config.schema import Config
 from retinanet.distributed import Ranks
 from retinanet.errors import CheckpointError
-from retinanet.interop.weights_file import read_backbone_weights, read_weights
+from retinanet.interop.backbone_file import read_backbone_weights
+from retinanet.interop.weights_file import read_weights
 from retinanet.run.checkpoint import load_checkpoint
 from retinanet.training.state import build_state
 

@@ -33,6 +33,7 @@ from retinanet.display.figures import COLORS, FONT, INK, MUTED, new_figure, save
 from retinanet.errors import ConfigError, DataError
 from retinanet.evaluation.splits import Split, load_split
 from retinanet.files import write_csv
+from retinanet.interop.start import resolve_model
 
 FITS, MOSTLY = 0.98, 0.90
 """Fractions of boxes with an anchor at the positive threshold from which anchors fit, or fit most boxes."""
@@ -50,6 +51,7 @@ def report_anchors(config: Config, name: str, *, split: Split = "train", output:
     """
     if output is not None:
         check_picture(output)
+    config, _ = resolve_model(config)
     # Image files must exist, but only their sizes in the annotations matter.
     dataset = load_split(config.data, split, "none")
     placed, now = measure_anchors(config, dataset)

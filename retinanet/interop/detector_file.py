@@ -1,0 +1,147 @@
+"""The trained detector that config `model.weights` names: this project's, another project's, or torchvision's download.
+
+A foreign file is converted as `retinanet convert` does, with the recipe of its format.
+"""
+
+import difflib
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor
+from torchvision.models import WeightsEnum
+from torchvision.models.detection import RetinaNet_ResNet50_FPN_V2_Weights, RetinaNet_ResNet50_FPN_Weights
+
+from retinanet.config.class_losses import kind_of
+from retinanet.config.flat import flat
+from retinanet.config.model_keys import ModelKeys
+from retinanet.config.schema import Config
+from retinanet.errors import CheckpointError, list_errors
+from retinanet.interop.backbone_file import fetch_published
+from retinanet.interop.classes import NOT_A_CLASS, TORCHVISION_COCO, coco_categories
+from retinanet.interop.convert import NO_OPTIONS, convert_foreign
+from retinanet.interop.formats import detect_format
+from retinanet.interop.weights_file import WeightsFile, not_finite, read_weights
+from retinanet.run.checkpoint import Checkpoint
+from retinanet.run.published import open_checkpoint
+from retinanet.structures import Category
+
+PUBLISHED: dict[str, WeightsEnum] = {
+    "torchvision_v1_coco": RetinaNet_ResNet50_FPN_Weights.COCO_V1,
+    "torchvision_v2_coco": RetinaNet_ResNet50_FPN_V2_Weights.COCO_V1,
+}
+"""Detectors that torchvision publishes, by the name that config `model.weights` takes."""
+
+
+class TrainedDetector(NamedTuple):
+    """A trained detector to start from."""
+
+    source: str
+    """As config `model.weights` names it."""
+    description: str
+    """What it is, for the user."""
+    model: ModelKeys
+    """Its own config `model`, every key of it."""
+    is_softmax: bool
+    """Whether its class head has a last output for the background."""
+    categories: tuple[Category | None, ...]
+    """Of the outputs of its class head; None for one without a name."""
+    weights: dict[str, Tensor]
+    """This project's state dict, on the CPU."""
+    notes: tuple[str, ...]
+    """What the user should know of it."""
+
+
+def read_detector(keys: ModelKeys) -> TrainedDetector:
+    """The detector that `keys.weights` names. Raises CheckpointError, with the cause and the remedy, if there is none.
+
+    Anchors that are set in `keys` are taken for a foreign file's own, because such a file does not hold them.
+    """
+    source = str(keys.weights)
+    path = _locate(source)
+    file = read_weights(path)
+    if file.is_ours:
+        return _own(source, open_checkpoint(path))
+    name = detect_format(file.tensors)
+    if name is None:
+        raise CheckpointError(_describe_other(source, file))
+    given = flat({"model": {"anchors": keys.anchors.model_dump(exclude_unset=True)}})
+    words = [f"{key}={json.dumps(value)}" for key, value in given.items()]
+    checkpoint, lines = convert_foreign(name, path, file, NO_OPTIONS._replace(overrides=words))
+    notes = [line for line in lines if line.startswith(("names:", "weights:", "batch norms:"))]
+    named = any("named by the weights file" in line for line in lines)
+    if (
+        not named
+        and len(checkpoint.categories) in (TORCHVISION_COCO, len(coco_categories()))
+        and source not in PUBLISHED
+    ):
+        notes.append(f"its {len(checkpoint.categories)} outputs are taken for COCO's classes, as that number suggests")
+    return _detector(source, checkpoint, f"file in the format {name}", notes)
+
+
+def _locate(source: str) -> Path:
+    if source in PUBLISHED:
+        remedy = "set model.weights to a file"
+        return fetch_published(PUBLISHED[source], "model.weights", "torchvision's detector", remedy)
+    path = Path(source)
+    if not path.exists():
+        near = difflib.get_close_matches(source, PUBLISHED, n=1)
+        meant = f" Did you mean {near[0]}?" if near and not path.suffix else ""
+        raise CheckpointError(
+            f"model.weights: no file {source}.{meant} Give a detector's checkpoint (.pt, .pth, .pkl or .safetensors) "
+            f"or one of {', '.join(PUBLISHED)}."
+        )
+    return path
+
+
+def _own(source: str, saved: Checkpoint) -> TrainedDetector:
+    errors = not_finite(saved.weights())
+    if errors:
+        raise CheckpointError(list_errors(f"{source}: its weights cannot be used", errors))
+    average = ", the moving average of its weights" if saved.average else ""
+    what = f"of step {saved.progress.step:,}{average}" if saved.progress.step else "converted by retinanet convert"
+    return _detector(source, saved, f"checkpoint of this project {what}", [])
+
+
+def _detector(source: str, saved: Checkpoint, description: str, notes: list[str]) -> TrainedDetector:
+    return TrainedDetector(
+        source=source,
+        description=description,
+        model=saved.config.model,
+        is_softmax=softmax_head(saved.config),
+        categories=tuple(None if _is_unnamed(category, saved) else category for category in saved.categories),
+        weights=saved.weights(),
+        notes=tuple(notes),
+    )
+
+
+def softmax_head(config: Config) -> bool:
+    """Whether the class loss asks for a head with a last output for the background."""
+    return str(kind_of(config.loss.classification)).startswith("softmax")
+
+
+def _is_unnamed(category: Category, saved: Checkpoint) -> bool:
+    """Whether the conversion of a foreign file numbered this output, or it is none of a class."""
+    numbered = saved.progress.step == 0 and category.name == f"class {category.id}"
+    return numbered or category.name in NOT_A_CLASS
+
+
+def _describe_other(source: str, file: WeightsFile) -> str:
+    names = list(file.tensors)
+    shown = f"It holds {len(names)} tensors: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+    if any(name.startswith(("backbone.stages.", "class_head.")) for name in names):
+        return (
+            f"{source}: a state dict of this project without its config and classes; give the checkpoint that it was "
+            "taken from, such as a run's checkpoints/best.pt."
+        )
+    if {"conv1.weight", "layer1.0.conv1.weight"} <= file.tensors.keys() or any(
+        name.startswith(("features.0.", "0.0.", "conv1_w", "stem.")) for name in names
+    ):
+        return (
+            f"{source}: a backbone alone, not a detector. {shown}. Give it as model.backbone.weights={source} and "
+            "leave out model.weights."
+        )
+    return (
+        f"{source}: not a RetinaNet of this project, torchvision, detectron2 or mmdetection. {shown}. A detector of "
+        "another architecture cannot be loaded; give the backbone of one as model.backbone.weights."
+    )

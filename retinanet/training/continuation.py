@@ -1,0 +1,56 @@
+"""A resumed run: whether it can go on for another length, and what the learning rate does then."""
+
+from pathlib import Path
+
+from retinanet.config.schema import Config, ScheduleKeys
+from retinanet.errors import ConfigError
+from retinanet.run.checkpoint import Checkpoint
+from retinanet.training.optim import Plan, build_plan, lr_at
+
+
+def finished_step(saved: Checkpoint, images: int) -> int | None:
+    """The step at which a saved run had reached its length, on a training set of `images`; None if it had not."""
+    step = saved.progress.step
+    return step if build_plan(saved.config.schedule, images).total_steps == step else None
+
+
+def check_length(plan: Plan, step: int, source: Path) -> None:
+    """Raise ConfigError for a length that the run in `source` has already passed at `step`."""
+    if plan.total_steps < step:
+        raise ConfigError(
+            f"schedule: {plan.total_steps:,} steps, but the run in {source} has already made {step:,}; give a longer "
+            "schedule.epochs or schedule.iterations."
+        )
+
+
+def describe_length(saved: Config, config: Config, plans: tuple[Plan, Plan], step: int) -> str | None:
+    """How a run goes on at `step` with another length than it was saved with; None for the same length.
+
+    plans: of both configs.
+    """
+    before, after = plans
+    if (before.total_steps, before.milestones) == (after.total_steps, after.milestones):
+        return None
+    was, now = lr_at(step, before), lr_at(step, after)
+    match config.schedule.shape:
+        case "cosine":
+            course = "its cosine is recomputed for the new length"
+        case "constant":
+            course = "it is constant"
+        case "steps":
+            dropped = sum(step >= milestone for milestone in after.milestones)
+            course = (
+                f"{dropped} of its milestones {list(after.milestones)} are passed" if after.milestones else "no drop"
+            )
+    changes = f"stays {now:.3g}" if was == now else f"was {was:.3g} and is now {now:.3g}"
+    length, old_length = _length(config.schedule, after), _length(saved.schedule, before)
+    return (
+        f"continued at step {step:,} for {length} instead of {old_length}; the learning rate here {changes} ({course})"
+    )
+
+
+def _length(schedule: ScheduleKeys, plan: Plan) -> str:
+    steps = f"{plan.total_steps:,} step{'s' * (plan.total_steps != 1)}"
+    if schedule.epochs is None:
+        return steps
+    return f"{schedule.epochs:g} epoch{'s' * (schedule.epochs != 1)} ({steps})"
