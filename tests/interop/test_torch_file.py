@@ -5,7 +5,6 @@ import os
 import pathlib
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -40,14 +39,16 @@ class ConfigDict(dict[str, Any]):
 
 
 @pytest.fixture
-def mmengine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def mmengine(monkeypatch: pytest.MonkeyPatch) -> None:
     """The two classes under the names that mmengine gives them, only while the file is written."""
     module = ModuleType("mmengine.logging.history_buffer")
+    for name in ("mmengine", "mmengine.logging"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setattr(HistoryBuffer.smallest, "__module__", module.__name__)
     for kind in (HistoryBuffer, ConfigDict):
         monkeypatch.setattr(kind, "__module__", module.__name__)
         monkeypatch.setattr(module, kind.__name__, kind, raising=False)
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    yield
 
 
 def written(path: Path, content: object, zipped: bool = True) -> Path:

@@ -73,8 +73,6 @@ def test_a_finished_run_goes_on_for_a_longer_schedule(
     run = tmp_path / "run"
     words = ("schedule.shape=cosine", "schedule.ema=0.9")
     train(tiny(*words, "schedule.iterations=4"), run)
-    moments = load_checkpoint(run / LAST).optimizer["state"]
-    assert moments
     capsys.readouterr()
     train(tiny(*words, "schedule.iterations=8"), run, resume=True)
     lr = lr_at(4, build_plan(tiny(*words, "schedule.iterations=8").schedule, 12))
@@ -82,7 +80,8 @@ def test_a_finished_run_goes_on_for_a_longer_schedule(
     rows = read_rows(run / "metrics.jsonl")
     assert [row["step"] for row in rows if row["kind"] == "train"] == [*range(1, 9)]
     assert [row["step"] for row in rows if row["kind"] == "eval"] == [4, 8], "that of the old end is kept"
-    assert rows[-2]["lr"] < rows[4]["lr"]
+    rates = [row["lr"] for row in rows if row["kind"] == "train"]
+    assert rates[4] == lr > rates[3]
     with pytest.raises(ConfigError, match=r"5 steps, but the run in .* has already made 8"):
         train(tiny(*words, "schedule.iterations=5"), run, resume=True)
 
