@@ -94,7 +94,8 @@ def _contradictions(given: ModelKeys, detector: ModelKeys) -> tuple[list[str], l
         if key == "backbone.norm":
             fits = (value == "gn") == (theirs == "gn")
         elif key == "head.channels":
-            fits = (value or given.fpn.channels) == (theirs or detector.fpn.channels)
+            pyramid = given.fpn.channels if "channels" in given.fpn.model_fields_set else detector.fpn.channels
+            fits = (value or pyramid) == (theirs or detector.fpn.channels)
         elif key in COUNTED:
             fits = len(value) == len(theirs)
         else:

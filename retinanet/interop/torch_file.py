@@ -22,8 +22,8 @@ ZIP, PICKLE = b"PK", b"\x80"
 
 PASSED_OVER = re.compile(
     r"argparse\.Namespace|types\.SimpleNamespace|pathlib(\._local)?\.\w*Path|collections\.(defaultdict|deque)"
-    r"|datetime\.\w+|uuid\.UUID|decimal\.Decimal|getattr|slice|range|frozenset|torch\.torch_version\.TorchVersion"
-    r"|numpy\.(ndarray|_?core\.multiarray\._reconstruct|dtypes?[.\w]*)"
+    r"|datetime\.\w+|uuid\.UUID|decimal\.Decimal|getattr|slice|range|frozenset|list|dict|tuple|int|float|str|bool|torch\.torch_version\.TorchVersion"
+    r"|copyreg\._reconstructor|typing\.\w+|numpy\.(ndarray|_?core\.multiarray\._reconstruct|dtypes?[.\w]*)"
     r"|(mmengine|mmcv|mmdet|addict|yacs|fvcore|iopath|detectron2|omegaconf|easydict|ml_collections)\.[\w.]+"
     r"|(lightning|lightning_fabric|lightning_utilities|pytorch_lightning|torchmetrics|wandb)\.[\w.]+"
 )

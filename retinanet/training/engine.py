@@ -107,9 +107,9 @@ def train_in(
     saved = load_checkpoint(folder.last) if resumable else None
     if saved is not None:
         config = continue_model(config, saved.config)
-    images = len(train_set.images)
     asked, config = config, resolve(config, train_set, device, ranks, saved)
     seed_everything(config.seed, config.threads)
+    images = len(train_set.images)
     run = Run(
         config=config,
         plan=build_plan(config.schedule, images),
@@ -127,11 +127,10 @@ def train_in(
         check_length(run.plan, state.progress.step, folder.last)
     compiling = compiler_errors() if config.compile else nullcontext()
     with listen() as stop, open_log(run, state.progress.step, resume) as log, compiling:
-        say_start(log, state, start)
-        automatic = describe_auto(asked, config, images)
-        for line in (automatic, describe_long_warmup(config.schedule, run.plan)):
+        for line in (describe_auto(asked, config, images), describe_long_warmup(config.schedule, run.plan)):
             if line:
                 log.say(line)
+        say_start(log, state, start)
         if saved is not None:
             before = build_plan(saved.config.schedule, images)
             course = describe_length(saved.config, config, (before, run.plan), state.progress.step)
@@ -261,7 +260,11 @@ def say_start(log: RunLog, state: TrainState, start: Start | None) -> None:
     parameters = list(state.model.parameters())
     count = sum(parameter.numel() for parameter in parameters)
     training = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
-    trains = ("trains", f"{training / count:.0%}", f"{training:,} of {count:,} parameters")
+    trains = (
+        "trains",
+        "all" if training == count else f"{training / count:.1%}",
+        f"{training:,} of {count:,} parameters",
+    )
     log.say(f"start from {start.source}")
     log.say(parts_table([*start.report, trains]))
     for note in start.notes:

@@ -95,6 +95,15 @@ def test_the_resolved_text_loads_back_to_the_same_study(write: Write, tmp_path: 
     assert load_study(again) == epochs
 
 
+def test_arms_that_start_from_a_detector_leave_the_network_to_it(write: Write, tmp_path: Path) -> None:
+    text = STUDY.replace("log.pictures: 0", "model.weights: a.pt").replace("base: {base}\n", "")
+    study = load_study(write(text))
+    resolved = tmp_path / "study.yaml"
+    resolved.write_text(study_text(study), encoding="utf-8")
+    for arm in (*study.arms, *load_study(resolved).arms):
+        assert arm.config.model.model_dump(exclude_unset=True) == {"weights": "a.pt"}
+
+
 def test_all_errors_are_reported_together_with_their_lines(write: Write) -> None:
     text = STUDY.replace("gamma: 1.0", "gama: 1.0").replace("momentum: 0.8", "momentum: 1.5")
     lines = errors_of(write(text))

@@ -359,3 +359,30 @@ def test_another_kind_of_class_loss_drops_the_keys_of_the_kind_below(tmp_path: P
 )
 def test_errors_of_a_class_loss_are_told_for_its_kind(tmp_path: Path, override: str, told: str) -> None:
     assert told in refusal(write(tmp_path, "a.yaml", "seed: 1"), override)
+
+
+# ---- a detector to start from
+
+
+@pytest.mark.parametrize(
+    "key", ["init", "checkpoint", "pretrained", "weights", "load_from", "resume_from", "model.pretrained", "model.ckpt"]
+)
+def test_names_of_other_projects_lead_to_the_detector_to_start_from(tmp_path: Path, key: str) -> None:
+    message = refusal(write(tmp_path, "a.yaml", ""), f"{key}=a.pt")
+    assert "did you mean model.weights? (it " in message
+    assert ("--resume continues a run" in message) == (key == "resume_from")
+
+
+def test_frozen_parts_must_leave_something_to_train_and_have_weights(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.yaml", "")
+    assert "fpn would keep random weights" in refusal(path, "model.frozen=[fpn]")
+    everything = "model.frozen=[backbone, fpn, class_head, box_head]"
+    assert "nothing would train" in refusal(path, everything, "model.weights=a.pt")
+    assert load_config(path, ["model.frozen=[backbone]"]).model.frozen == ("backbone",)
+
+
+def test_keys_of_the_network_that_are_not_set_stay_so(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.yaml", "model: {weights: a.pt, backbone: {norm: bn}}")
+    config = with_overrides(load_config(path, ["seed=1"]), ["seed=2", "model.fpn.channels=8"])
+    given = {"weights": "a.pt", "backbone": {"norm": "bn"}, "fpn": {"channels": 8}}
+    assert config.model.model_dump(exclude_unset=True) == given

@@ -15,10 +15,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision import models
 
+from retinanet.config.model_keys import ModelKeys
 from retinanet.config.schema import Config
 from retinanet.distributed import Ranks
 from retinanet.errors import CheckpointError
 from retinanet.interop.backbone_file import read_backbone_weights
+from retinanet.interop.detector_file import read_detector
 from retinanet.interop.weights_file import read_weights
 from retinanet.run.checkpoint import load_checkpoint
 from retinanet.training.state import build_state
@@ -232,6 +234,14 @@ def test_imagenet_weights_without_a_network_name_the_file_to_provide(hub: Path) 
     with pytest.raises(CheckpointError) as caught:
         read_backbone_weights("resnet18", "imagenet")
     for part in ("model.backbone.weights", URL, str(hub / NAME), "no network in this test", "`none`"):
+        assert part in str(caught.value)
+
+
+def test_a_published_detector_without_a_network_names_the_file_to_provide(hub: Path) -> None:
+    published = models.detection.RetinaNet_ResNet50_FPN_V2_Weights.COCO_V1.url
+    with pytest.raises(CheckpointError) as caught:
+        read_detector(ModelKeys(weights="torchvision_v2_coco"))
+    for part in ("model.weights", published, str(hub / published.rsplit("/", 1)[1]), "no network in this test"):
         assert part in str(caught.value)
 
 

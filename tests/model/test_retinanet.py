@@ -161,3 +161,17 @@ def test_every_trainable_parameter_gets_a_gradient() -> None:
         frozen = name.startswith(("backbone.stages.0.", "backbone.stages.1."))
         assert (parameter.grad is None) is frozen, name
         assert parameter.requires_grad is not frozen, name
+
+
+def test_frozen_parts_keep_their_weights_and_statistics_in_either_mode() -> None:
+    keys = {"backbone": {"norm": "bn"}, "head": {"norm": "none"}}
+    config = small(**keys).model_copy(update={"frozen": ("backbone", "box_head")})
+    model = build(config)
+    model.train()
+    training = {name.partition(".")[0] for name, value in model.named_parameters() if value.requires_grad}
+    assert training == {"fpn", "class_head"}
+    before = model.backbone.stages[0][1].running_mean.clone()
+    model(torch.randn(2, 3, 64, 64))
+    assert torch.equal(model.backbone.stages[0][1].running_mean, before)
+    assert not model.backbone.training
+    assert model.fpn.training

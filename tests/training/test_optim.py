@@ -243,3 +243,11 @@ def test_two_steps_of_sgd_by_hand() -> None:
         velocity = 0.5 * velocity + 2 * weight + 0.1 * weight
         weight -= 0.1 * velocity
     assert net.weight.item() == pytest.approx(weight)
+
+
+def test_each_part_has_its_own_learning_rate() -> None:
+    model = nn.ModuleDict({part: nn.Linear(1, 1) for part in ("backbone", "fpn", "class_head", "box_head")})
+    groups = parameter_groups(model, schedule(backbone_lr=0.1, fpn_lr=0.5, head_lr=2.0))
+    multipliers = {id(p): group["lr_multiplier"] for group in groups for p in group["params"]}  # type: ignore[attr-defined]
+    found = {part: {multipliers[id(p)] for p in module.parameters()} for part, module in model.items()}
+    assert found == {"backbone": {0.1}, "fpn": {0.5}, "class_head": {2.0}, "box_head": {2.0}}
