@@ -4,10 +4,16 @@
 # lint        ruff and the type checker
 # bench       set up, then check that nothing has become slower compared with its peers (benchmarks/README.md)
 # clean       remove what these targets made, but not your runs
+#
+# PYTHON=PATH      the Python that makes the environment
+# TORCH_INDEX=URL  take torch and torchvision from this index, for example one of wheels without CUDA; all other
+#                  packages come from pip's own
 PYTHON ?= python3
+TORCH_INDEX ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: quickstart quick test lint bench clean
 
@@ -36,8 +42,9 @@ $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed; name one with: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(if $(TORCH_INDEX),$(PIP_INSTALL) --no-deps --index-url '$(TORCH_INDEX)' $(shell grep '^torch' requirements.txt))
+	$(PIP_INSTALL) -r requirements.txt
+	$(PIP_INSTALL) --no-deps --editable .
 	touch $(READY)
 
 clean:

@@ -264,6 +264,7 @@ def build_model(
         frozen_stages=backbone_config.frozen_stages,
         stride_in_1x1=backbone_config.stride_in_1x1,
         fold=backbone_config.fold,
+        zero_init_residual=backbone_config.zero_init_residual,
     )
     width = head.channels or channels
     fpn = Fpn(backbone.channels, channels, config.fpn.p6_source, config.fpn.p7_relu)

@@ -79,6 +79,13 @@ def test_loss_and_model_fit_together() -> None:
     assert loss.scoring.scores(bias).tolist() == pytest.approx([0.2] * 12)
 
 
+def test_residual_branches_start_as_the_config_says() -> None:
+    for zero in (True, False):
+        backbone = {**SMALL["backbone"], "norm": "bn", "zero_init_residual": zero}
+        _, model = build_loss_and_model(Config.model_validate({"model": {**SMALL, "backbone": backbone}}), 1)
+        assert {bool(block.bn2.weight.any()) for block in model.backbone.stages[4]} == {not zero}
+
+
 def test_sizing_and_augment() -> None:
     data = {"shorter_side": (480, 600), "longer_side": 900, "scale_jitter": (0.5, 1.5), "color_jitter": 0.3}
     built = config(data={**data, "flip": 0.25, "vertical_flip": 0.125})

@@ -29,7 +29,11 @@ class BackboneKeys(Section):
     stride_in_1x1: bool = Field(
         False, description="Bottlenecks stride in their first 1x1 convolution (Caffe's ResNets: Detectron, detectron2)."
     )
-
+    zero_init_residual: bool = Field(
+        True,
+        description="A ResNet from scratch starts with residual branches at zero (arXiv 1706.02677): steadier in long "
+        "trainings, slower in the first few hundred steps.",
+    )
     fold: bool = Field(
         True,
         description="Fold frozen batch norms into the convolutions before them (faster); equal up to rounding.",

@@ -158,16 +158,17 @@ def build_backbone(
     frozen_stages: int,
     stride_in_1x1: bool,
     fold: bool,
+    zero_init_residual: bool = True,
 ) -> Backbone:
     """Build the named network of ARCHITECTURES without its classifier.
 
-    Without `weights`, each residual branch of a ResNet starts at zero (arXiv 1706.02677, section 5.1) unless its norms
-    are frozen. stride_in_1x1: see `move_strides`; fold: see `fold_frozen_norms`.
+    With zero_init_residual and without `weights`, each residual branch of a ResNet starts at zero (arXiv 1706.02677,
+    section 5.1) unless its norms are frozen. stride_in_1x1: see `move_strides`; fold: see `fold_frozen_norms`.
     Raises CheckpointError for weights that do not fit.
     """
     architecture = ARCHITECTURES[name]
-    from_scratch = weights is None and norm != "frozen_bn"
-    network = architecture.build(norm_layer=norm_layer(norm), zero_init_residual=from_scratch)
+    zero_init = zero_init_residual and weights is None and norm != "frozen_bn"
+    network = architecture.build(norm_layer=norm_layer(norm), zero_init_residual=zero_init)
     if stride_in_1x1:
         move_strides(network)
     if weights is not None:

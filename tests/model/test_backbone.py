@@ -41,6 +41,7 @@ def build(
     frozen_stages: int = 0,
     stride_in_1x1: bool = False,
     fold: bool = True,
+    zero_init_residual: bool = True,
 ) -> Backbone:
     return build_backbone(
         name=name,
@@ -49,6 +50,7 @@ def build(
         frozen_stages=frozen_stages,
         stride_in_1x1=stride_in_1x1,
         fold=fold,
+        zero_init_residual=zero_init_residual,
     )
 
 
@@ -221,11 +223,12 @@ def test_residual_branches_start_at_zero_from_scratch(norm: Norm) -> None:
     assert block.bn1.weight.min() == 1
 
 
-def test_residual_branches_of_weights_or_frozen_norms_do_not(resnet18_state: dict[str, Tensor]) -> None:
+def test_residual_branches_of_weights_or_frozen_norms_or_on_request_do_not(resnet18_state: dict[str, Tensor]) -> None:
     state = {name: torch.ones_like(v) if name.endswith("bn2.weight") else v for name, v in resnet18_state.items()}
     loaded = build("resnet18", state, norm="bn")
     frozen = build("resnet18")
-    for backbone in (loaded, frozen):
+    asked = build("resnet18", norm="bn", zero_init_residual=False)
+    for backbone in (loaded, frozen, asked):
         assert backbone.stages[2][1].bn2.weight.min() == 1
 
 
