@@ -12,6 +12,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 from retinanet.errors import judge
+from retinanet.files import silence_stdout
 
 
 def run(main: Callable[[], None]) -> int:
@@ -43,7 +44,7 @@ class _Border:
         verdict = judge(error)
         self.exit_code = verdict.exit_code
         if isinstance(error, BrokenPipeError):
-            _silence_stdout()
+            silence_stdout()
         try:
             if verdict.is_bug:
                 traceback.print_exception(error, file=sys.stderr)
@@ -53,13 +54,3 @@ class _Border:
             # Nobody reads stderr either; the exit code still reports it.
             pass
         return True
-
-
-def _silence_stdout() -> None:
-    """Point stdout at nothing, so that the interpreter's last flush does not fail on the closed pipe."""
-    with open(os.devnull, "wb") as nothing:  # noqa: PTH123 - a device, not a path
-        try:
-            os.dup2(nothing.fileno(), sys.stdout.fileno())
-        except (OSError, ValueError):
-            # stdout has no descriptor (it was replaced), so there is nothing to silence.
-            return

@@ -24,22 +24,28 @@ from retinanet.build import (
 from retinanet.compile import check_compiler, compile_network, compiler_errors
 from retinanet.config.dump import dump_config
 from retinanet.config.schema import Config
-from retinanet.data.coco import CocoDataset, summary
+from retinanet.data.coco import CocoDataset
+from retinanet.display.facts import Facts
 from retinanet.distributed import Ranks
 from retinanet.evaluation.detector import build_detector, precision_name
 from retinanet.evaluation.evaluate import evaluate_dataset, write_evaluation
 from retinanet.files import write_text
 from retinanet.run.checkpoint import load_checkpoint, save_checkpoint
+from retinanet.run.command_lines import CommandLines
 from retinanet.run.folder import RunFolder, claim
 from retinanet.run.interrupts import StopRequest, listen
 from retinanet.run.metrics import MetricsLog, RunLog, SilentLog
 from retinanet.run.pictures import PictureOptions, draw_evaluation, draw_run_curves
 from retinanet.scoring.evaluation import check_engine
 from retinanet.training.batches import check_batch_divides, load_data, load_steps
-from retinanet.training.clock import StepClock
-from retinanet.training.optim import Plan, build_plan, describe_rescaling, lr_at, set_lr
+from retinanet.training.clock import Forecast, StepClock, evaluation_in_steps
+from retinanet.training.closing import Ending, describe_end
+from retinanet.training.opening import Opening, describe_run
+from retinanet.training.optim import Plan, build_plan, lr_at, set_lr
 from retinanet.training.state import TrainState, build_state, restore, snapshot
 from retinanet.training.step import StepParts, train_step
+
+FROM_PYTHON = CommandLines()
 
 
 class Run(NamedTuple):
@@ -52,22 +58,30 @@ class Run(NamedTuple):
     folder: RunFolder
     device: torch.device
     ranks: Ranks
-    resume_command: str | None = None
-    """The command line that continues the run; None for one that was started from Python."""
+    commands: CommandLines = FROM_PYTHON
 
     def describe_saved(self, step: int) -> str:
         """What has been saved at `step` and how to continue, for the message of an interrupted run."""
-        how = f"with: {self.resume_command}" if self.resume_command else "with resume=True."
+        how = f"with: {self.commands.resume}" if self.commands.resume else "with resume=True."
         return f"Saved step {step} of {self.plan.total_steps} to {self.folder.last}. Continue {how}"
+
+    def epoch(self, step: int) -> float:
+        """Passes over the training set after `step` updates."""
+        return step * self.config.schedule.batch_size / len(self.train_set.images)
 
 
 def train(
-    config: Config, output: Path, *, resume: bool = False, overwrite: bool = False, resume_command: str | None = None
+    config: Config,
+    output: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    commands: CommandLines = FROM_PYTHON,
 ) -> None:
     """Run, or continue, the training that `config` describes in the folder `output`.
 
-    resume: continue the run in `output` if there is one. overwrite: delete it and start anew. resume_command: the
-    command line that continues this run, to show when it is interrupted; None: a run that was started from Python.
+    resume: continue the run in `output` if there is one. overwrite: delete it and start anew. commands: the command
+    lines that continue this run, or go on from it, to show at its end.
     Raises a UserError for input that cannot be used and Interrupted, after saving, for SIGINT or SIGTERM.
     """
     ranks = distributed.read_ranks()
@@ -79,11 +93,11 @@ def train(
     resume = resume or distributed.was_restarted()
     claimed = claim(output, resume=resume, overwrite=overwrite) if ranks.is_main else nullcontext(RunFolder(output))
     with claimed as folder:
-        train_in(folder, config, ranks, device, resume, resume_command)
+        train_in(folder, config, ranks, device, resume, commands)
 
 
 def train_in(
-    folder: RunFolder, config: Config, ranks: Ranks, device: torch.device, resume: bool, resume_command: str | None
+    folder: RunFolder, config: Config, ranks: Ranks, device: torch.device, resume: bool, commands: CommandLines
 ) -> None:
     """`train` in a folder that this run has claimed."""
     train_set, val_set = load_data(config, ranks)
@@ -97,7 +111,7 @@ def train_in(
         folder=folder,
         device=device,
         ranks=ranks,
-        resume_command=resume_command,
+        commands=commands,
     )
     resumable = distributed.agree(
         resume and folder.last.exists(), f"output: only some ranks can read {folder.last}", device
@@ -106,7 +120,7 @@ def train_in(
     if resumable:
         restore(state, load_checkpoint(folder.last), config, train_set.categories, folder.last)
     compiling = compiler_errors() if config.compile else nullcontext()
-    with listen() as stop, open_log(run, state.progress.step, resume) as log, compiling:
+    with open_log(run, state, resume) as log, listen(log.acknowledge) as stop, compiling:
         run_steps(run, state, log, stop)
     distributed.stop()
 
@@ -120,12 +134,15 @@ def run_steps(run: Run, state: TrainState, log: RunLog, stop: StopRequest) -> No
     parts, config = build_step_parts(run), run.config
     if config.compile:
         compile_network(state.model, log.say)
-    clock = StepClock(config.schedule.batch_size, run.plan.total_steps)
-    span, pin = (state.progress.step, run.plan.total_steps), run.device.type == "cuda"
+    began, first_step = time.monotonic(), state.progress.step
+    clock = StepClock(config.schedule.batch_size, build_forecast(run))
+    log.begin(first_step, run.epoch(first_step))
+    span, pin = (first_step, run.plan.total_steps), run.device.type == "cuda"
     with closing(load_steps(config, run.train_set, span, run.ranks, pin)) as steps:
         while True:
             if evaluation_due(run, state.progress.step):
-                evaluate_step(run, state, log, stop)
+                with clock.evaluating():
+                    evaluate_step(run, state, log, stop, clock.forecast)
             if state.progress.step >= run.plan.total_steps or stopped_early(run, state, log):
                 break
             with clock.waiting():
@@ -136,15 +153,29 @@ def run_steps(run: Run, state: TrainState, log: RunLog, stop: StopRequest) -> No
                 result = train_step(state, micro_batches, parts, stop)
             step = state.progress.step + 1
             state.progress = state.progress._replace(step=step)
+            log.step(step, run.epoch(step), {**result.values, "lr": lr}, clock.glance(step))
             if step % config.log.every == 0 or step in (1, run.plan.total_steps):
-                epoch = step * config.schedule.batch_size / len(run.train_set.images)
-                log.train(step, epoch, {**result.values, "lr": lr}, clock.read(step, run.device))
+                log.train(step, run.epoch(step), {**result.values, "lr": lr}, clock.read(step, run.device))
             if result.stop_asked or step % config.log.save_every == 0 or evaluation_due(run, step):
                 save_last(run, state)
             if result.stop_asked:
                 stop.raise_asked(run.describe_saved(step))
     if run.ranks.is_main:
         draw_run_curves(run.folder)
+        ending = Ending(
+            first_step=first_step,
+            step=state.progress.step,
+            seconds=time.monotonic() - began,
+            evaluating=clock.forecast.seconds_evaluating(),
+        )
+        log.last_words(describe_end(run.folder, ending, run.commands))
+
+
+def build_forecast(run: Run) -> Forecast:
+    """What the time left is estimated from."""
+    due = [step for step in range(1, run.plan.total_steps + 1) if evaluation_due(run, step)]
+    one = evaluation_in_steps(len(run.val_set.images), run.config.schedule.batch_size)
+    return Forecast(run.plan.total_steps, due, one)
 
 
 def save_last(run: Run, state: TrainState) -> None:
@@ -153,25 +184,32 @@ def save_last(run: Run, state: TrainState) -> None:
         save_checkpoint(run.folder.last, snapshot(state, run.config, run.train_set.categories))
 
 
-def evaluate_step(run: Run, state: TrainState, log: RunLog, stop: StopRequest) -> None:
+def evaluate_step(run: Run, state: TrainState, log: RunLog, stop: StopRequest, forecast: Forecast) -> None:
     """Evaluate the current weights on val; log, draw, and keep them as best.pt if their AP is the best so far."""
     config, progress = run.config, state.progress
     started = time.monotonic()
 
-    def check_stop(_images: int) -> None:
+    done, total = 0, len(run.val_set.images)
+
+    def on_batch(images: int) -> None:
+        nonlocal done
+        done = min(done + images * run.ranks.world_size, total)
+        log.evaluating(progress.step, done, total, forecast.seconds_left(progress.step, done / total))
         stop.raise_if_asked(run.describe_saved(progress.step))
 
     detector = build_detector(config, state.weights(), run.device)
-    evaluation, results = evaluate_dataset(
-        detector,
-        run.val_set,
-        build_resize_rule(config),
-        batches=(config.eval.batch_size, config.data.workers),
-        ranks=run.ranks,
-        on_batch=check_stop,
-        engine=config.eval.engine,
-        categories=run.train_set.categories,
-    )
+    on_batch(0)
+    with stop.answering(f"stopping; step {progress.step} is saved already"):
+        evaluation, results = evaluate_dataset(
+            detector,
+            run.val_set,
+            build_resize_rule(config),
+            batches=(config.eval.batch_size, config.data.workers),
+            ranks=run.ranks,
+            on_batch=on_batch,
+            engine=config.eval.engine,
+            categories=run.train_set.categories,
+        )
     ap = evaluation.metrics["AP"]
     improved = progress.best_step == 0 or ap > progress.best_ap
     state.progress = progress.after_evaluation(ap, improved)
@@ -223,18 +261,24 @@ def build_step_parts(run: Run) -> StepParts:
     )
 
 
-def open_log(run: Run, step: int, resume: bool) -> RunLog:
+def open_log(run: Run, state: TrainState, resume: bool) -> RunLog:
     """Write config.yaml and open the run's log, with what is known before the first step; silent on other ranks."""
     if not run.ranks.is_main:
         return SilentLog()
     write_text(run.folder.config, dump_config(run.config))
+    step = state.progress.step
     log = MetricsLog(run.folder.path, resume_step=step if resume else None, total_steps=run.plan.total_steps)
-    log.say(f"train {summary(run.train_set)}\nval   {summary(run.val_set)}")
-    rescaled = describe_rescaling(run.config.schedule, run.plan)
-    if rescaled:
-        log.say(rescaled)
-    precision = str(build_precision(run.config, run.device)).removeprefix("torch.")
-    processes = f"{run.ranks.world_size} process{'es' if run.ranks.world_size > 1 else ''}"
-    log.say(f"{run.plan.total_steps} steps from step {step} on {run.device} in {precision}, {processes}")
-    log.say(f"writing {run.folder.path}")
+    opening = Opening(
+        config=run.config,
+        plan=run.plan,
+        train_set=run.train_set,
+        val_set=run.val_set,
+        evaluations=sum(evaluation_due(run, number) for number in range(1, run.plan.total_steps + 1)),
+        model=state.model,
+        step=step,
+        device=run.device,
+        ranks=run.ranks,
+        folder=run.folder.path,
+    )
+    log.say(Facts(describe_run(opening)))
     return log
