@@ -37,6 +37,7 @@ from retinanet.run.interrupts import StopRequest, listen
 from retinanet.run.metrics import MetricsLog, RunLog, SilentLog
 from retinanet.run.pictures import PictureOptions, draw_evaluation, draw_run_curves
 from retinanet.scoring.evaluation import check_engine
+from retinanet.structures import Batch
 from retinanet.training.batches import check_batch_divides, load_data, load_steps
 from retinanet.training.clock import Forecast, StepClock, evaluation_in_steps
 from retinanet.training.closing import Ending, describe_end
@@ -147,6 +148,8 @@ def run_steps(run: Run, state: TrainState, log: RunLog, stop: StopRequest) -> No
                 break
             with clock.waiting():
                 micro_batches = next(steps)
+            if state.progress.step == 0:
+                draw_before_training(run, micro_batches, parts)
             with clock.working():
                 lr = lr_at(state.progress.step, run.plan)
                 set_lr(state.optimizer, lr)
@@ -176,6 +179,25 @@ def build_forecast(run: Run) -> Forecast:
     due = [step for step in range(1, run.plan.total_steps + 1) if evaluation_due(run, step)]
     one = evaluation_in_steps(len(run.val_set.images), run.config.schedule.batch_size)
     return Forecast(run.plan.total_steps, due, one)
+
+
+def draw_before_training(run: Run, micro_batches: list[Batch], parts: StepParts) -> None:
+    """Write pictures/data.png and train_batch.jpg, on the main rank, unless config `log.pictures` is 0."""
+    if not run.ranks.is_main or run.config.log.pictures == 0:
+        return
+    # Imported here: Matplotlib takes half a second.
+    from retinanet.run.batch_picture import NetworkView, draw_train_batch
+    from retinanet.run.data_picture import draw_data
+
+    draw_data(run.folder.pictures / "data.png", run.train_set, build_resize_rule(run.config), parts.anchors)
+    view = NetworkView(
+        pixels=parts.pixels,
+        channels_last=parts.channels_last,
+        anchors=parts.anchors,
+        rule=parts.rule,
+        categories=run.train_set.categories,
+    )
+    draw_train_batch(run.folder.pictures / "train_batch.jpg", micro_batches, view)
 
 
 def save_last(run: Run, state: TrainState) -> None:
