@@ -81,6 +81,6 @@ def draw_input(image_HW3: NDArray[np.uint8], batch: Batch, index: int, view: Net
         [colors[k] if count else _NO_ANCHOR for k, count in zip(classes_G, counts)],
         [f"{name} {count}" for name, count in zip(names, counts)],
     )
-    for boxes, line in ((anchors, 1), (ignored, 2), (objects, 3)):
-        picture = draw_boxes(picture, boxes, BoxStyle(width=line, enlarge=1))
-    return picture
+    # Half transparent, or the anchors of crowded images would hide what is in them.
+    faint = draw_boxes(picture, anchors, BoxStyle(width=1, enlarge=1)) // 2 + picture // 2
+    return draw_boxes(draw_boxes(faint, ignored, BoxStyle(width=2, enlarge=1)), objects, BoxStyle(width=3, enlarge=1))

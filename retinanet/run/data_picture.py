@@ -35,8 +35,8 @@ class DataColumns(NamedTuple):
     centres_N2: NDArray[np.float64]
     """x and y as fractions (0..1) of the image."""
     objects_I: NDArray[np.int64]
-    images_I2: NDArray[np.float64]
-    """Width and height of the resized images."""
+    stored_I2: NDArray[np.float64]
+    """Width and height of the images as stored."""
 
 
 def draw_data(path: Path, train_set: CocoDataset, resize_rule: ResizeRule, spec: AnchorSpec) -> None:
@@ -71,7 +71,7 @@ def data_columns(records: tuple[ImageRecord, ...], resize_rule: ResizeRule) -> D
     shorter = resize_rule.shorter_side[-1]
     fitted = [resize_rule.fitted(record.height, record.width, shorter) for record in chosen]
     stored_I2 = np.array([(record.width, record.height) for record in chosen], dtype=np.float64).reshape(-1, 2)
-    images_I2 = np.array([(width, height) for height, width in fitted], dtype=np.float64).reshape(-1, 2)
+    resized_I2 = np.array([(width, height) for height, width in fitted], dtype=np.float64).reshape(-1, 2)
     objects_I = np.array([len(record.boxes_G4) for record in chosen], dtype=np.int64)
     boxes_N4 = np.concatenate([np.zeros((0, 4)), *(record.boxes_G4 for record in chosen)]).astype(np.float64)
     classes_N = np.concatenate([np.zeros(0, dtype=np.int64), *(record.classes_G for record in chosen)])
@@ -79,10 +79,10 @@ def data_columns(records: tuple[ImageRecord, ...], resize_rule: ResizeRule) -> D
     stored_N2 = stored_I2[image_N]
     return DataColumns(
         classes_N=classes_N,
-        sizes_N2=(boxes_N4[:, 2:] - boxes_N4[:, :2]) / stored_N2 * images_I2[image_N],
+        sizes_N2=(boxes_N4[:, 2:] - boxes_N4[:, :2]) / stored_N2 * resized_I2[image_N],
         centres_N2=(boxes_N4[:, 2:] + boxes_N4[:, :2]) / 2 / stored_N2,
         objects_I=objects_I,
-        images_I2=images_I2,
+        stored_I2=stored_I2,
     )
 
 
@@ -131,7 +131,7 @@ def _draw_sizes(axes: Axes, columns: DataColumns, anchors_C2: NDArray[np.float64
     for side in anchors.tolist():
         axes.axvline(side, color=COLORS[1], linewidth=0.9, linestyle=(0, (4, 2)))
     far_N = (sides_N < anchors[0] / FAR) | (sides_N > anchors[-1] * FAR)
-    far = f"; {far_N.mean():.1%} of the boxes beyond them" if far_N.any() else ""
+    far = f" ({far_N.mean():.1%} of boxes far off)" if far_N.any() else ""
     _log_pixels(axes, "x")
     tidy(axes, "side (square root of the area), pixels of the input", "boxes", f"sizes; dashed: anchors{far}")
 
@@ -157,19 +157,16 @@ def _draw_centres(axes: Axes, columns: DataColumns) -> None:
 
 
 def _draw_images(axes: Axes, columns: DataColumns) -> None:
-    sizes_S2, counts_S = np.unique(columns.images_I2, axis=0, return_counts=True)
+    sizes_S2, counts_S = np.unique(columns.stored_I2, axis=0, return_counts=True)
     area = 12 + 220 * np.sqrt(counts_S / max(counts_S.max(initial=1), 1))
     axes.scatter(sizes_S2[:, 0], sizes_S2[:, 1], s=area, alpha=0.45, color=COLORS[2], linewidths=0)
-    tidy(
-        axes,
-        "width, pixels",
-        "height, pixels",
-        f"images as resized: {len(sizes_S2):,} size{'s' if len(sizes_S2) != 1 else ''}",
-    )
+    same = f"all {sizes_S2[0, 0]:.0f} x {sizes_S2[0, 1]:.0f}" if len(sizes_S2) == 1 else f"{len(sizes_S2):,} sizes"
+    tidy(axes, "width, pixels", "height, pixels", f"images as stored: {same}")
     high = float(sizes_S2.max(initial=1)) * 1.12
     axes.set_xlim(0, high)
     axes.set_ylim(high, 0)
     axes.set_aspect("equal")
+    axes.xaxis.set_major_locator(MaxNLocator(6))
 
 
 def _log_pixels(axes: Axes, axis: str) -> None:
