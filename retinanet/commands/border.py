@@ -49,8 +49,23 @@ class _Border:
             if verdict.is_bug:
                 traceback.print_exception(error, file=sys.stderr)
             if verdict.message:
-                print(verdict.message, file=sys.stderr, flush=True)
+                print(fitted(verdict.message), file=sys.stderr, flush=True)
         except BrokenPipeError:
             # Nobody reads stderr either; the exit code still reports it.
             pass
         return True
+
+
+def fitted(message: str) -> str:
+    """The message, on a terminal broken between words, with the command that it may end in on lines of its own."""
+    if not sys.stderr.isatty():
+        return message
+    # Imported here: it takes some milliseconds, and other modules import this one to be quick.
+    from shutil import get_terminal_size
+
+    from retinanet.display.facts import WIDEST, wrap, wrap_command
+
+    width = min(get_terminal_size().columns, WIDEST)
+    text, mark, command = message.partition("Continue with: ")
+    lines = wrap(f"{text}{mark}".rstrip(), width)
+    return "\n".join([*lines, *(f"  {line}" for line in wrap_command(command, width - 2) if command)])

@@ -52,7 +52,7 @@ def format_training(values: Mapping[str, float], clock: Mapping[str, float], wid
     lr, wait = values.get("lr"), clock.get("data_wait")
     parts = {
         "loss": f"loss {_fixed(values.get('loss'))}",
-        "each": f"(class {_fixed(values.get('loss_class'))} box {_fixed(values.get('loss_box'))})",
+        "each": f"class {_fixed(values.get('loss_class'))}  box {_fixed(values.get('loss_box'))}",
         "lr": f"lr {ABSENT if lr is None else f'{lr:.4f}' if lr >= 1e-3 else f'{lr:.0e}':>6}",
         "grad": f"grad {_short(values.get('grad_norm')):>5}",
         "speed": f"{_short(clock.get('images_per_second')):>5} images/s",
@@ -116,8 +116,8 @@ class RunConsole:
         self._show(f"step {step}/{self._total}", step / max(self._total, 1), "starting: the first step takes longest")
 
     def step(self, row: TrainingRow) -> None:
-        """Show the last update on a terminal; cheap enough for every step."""
-        self._row = row
+        """Show the last update on a terminal; cheap enough for every step. Its clock may leave figures out."""
+        self._row = row._replace(clock={**self._row.clock, **row.clock})
         if self._lines.is_live:
             self._show(f"step {row.step}/{self._total}  epoch {row.epoch:.1f}", row.step / max(self._total, 1))
 
@@ -182,8 +182,10 @@ class _MovingLines:
         bar.add_column(no_wrap=True)
         bar.add_row(self._title, ProgressBar(total=1.0, completed=self._done), times)
         yield bar
-        details = self._details or format_training(self._row.values, self._row.clock, options.max_width)
-        yield Text(details, no_wrap=True, overflow="ellipsis")
+        # The last line has room for the ^C that a terminal writes: in a line more, redrawing would miss the lines.
+        width = options.max_width - 4
+        details = self._details or format_training(self._row.values, self._row.clock, width)
+        yield Text(details[:width], no_wrap=True, overflow="ellipsis")
 
 
 class _PerClass:

@@ -20,7 +20,8 @@ from retinanet.errors import Interrupted
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GRACE_SECONDS = 1.0
 """After a second signal, time for the main thread to end by itself, before the process ends without it."""
-STOPS_AFTER_STEP = "stopping after this step and saving"
+STOPS_AFTER_STEP = "stopping after this step and saving", "quit without saving"
+"""What a first signal does, and what a second one would do."""
 
 
 class StopRequest:
@@ -32,7 +33,6 @@ class StopRequest:
     def __init__(self) -> None:
         self.signal = 0
         self.answer = STOPS_AFTER_STEP
-        """What a first signal does now, for the user to read."""
 
     def handle(self, number: int, _frame: FrameType | None) -> None:
         """The signal handler."""
@@ -41,9 +41,9 @@ class StopRequest:
         self.signal = number
 
     @contextmanager
-    def answering(self, text: str) -> Iterator[None]:
-        """Within this context a first signal does something else, which `text` describes."""
-        before, self.answer = self.answer, text
+    def answering(self, first: str, second: str) -> Iterator[None]:
+        """Within this context signals do something else, which these texts describe to the user."""
+        before, self.answer = self.answer, (first, second)
         try:
             yield
         finally:
@@ -100,10 +100,10 @@ def _acknowledge(received: socket.socket, request: StopRequest, acknowledge: Cal
         if not data:
             return
         for last in (number for number in data if number in SIGNALS):
-            again = "; press Ctrl-C again to quit without saving" if last == signal.SIGINT else ""
-            text = f"{signal.Signals(last).name}: {request.answer}{again}"
+            now, then = request.answer
+            again = f"; press Ctrl-C again to {then}" if last == signal.SIGINT else ""
             with suppress(OSError):  # a terminal that is gone
-                acknowledge("quitting now, without saving" if first else text)
+                acknowledge("quitting now" if first else f"{signal.Signals(last).name}: {now}{again}")
             if first:
                 received.settimeout(GRACE_SECONDS)
             first = first or last
@@ -114,7 +114,7 @@ def _end_process(exit_code: int) -> NoReturn:
     try:
         sys.stdout.flush()
         if sys.stdout.isatty():
-            os.write(sys.stdout.fileno(), b"\x1b[?25h")  # the cursor, which live lines hide
+            os.write(sys.stdout.fileno(), b"\n\x1b[?25h")  # below the live lines, the cursor that they hide
     except (OSError, ValueError):
         pass  # nobody reads the output, or it is no file
     os._exit(exit_code)

@@ -78,7 +78,8 @@ class StepClock:
         self.batch_size, self.forecast = batch_size, forecast
         self.waited = self.worked = 0.0
         self.steps = 0
-        self._lap = time.monotonic()
+        self._lap: float | None = None
+        """End of the last step or evaluation; None before the first, since opening files and pictures is no step."""
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -91,6 +92,8 @@ class StepClock:
     def working(self) -> Iterator[None]:
         """Around one step."""
         started = time.monotonic()
+        if self._lap is None:
+            self._lap = started
         yield
         ended = time.monotonic()
         self.worked += ended - started
@@ -101,6 +104,8 @@ class StepClock:
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """Around one evaluation."""
+        if self._lap is None:
+            self._lap = time.monotonic()
         yield
         ended = time.monotonic()
         self.forecast.evaluation_took(ended - self._lap)

@@ -221,7 +221,7 @@ def evaluate_step(run: Run, state: TrainState, log: RunLog, stop: StopRequest, f
 
     detector = build_detector(config, state.weights(), run.device)
     on_batch(0)
-    with stop.answering(f"stopping; step {progress.step} is saved already"):
+    with stop.answering(f"stopping; step {progress.step} is saved already", "quit at once"):
         evaluation, results = evaluate_dataset(
             detector,
             run.val_set,
