@@ -66,9 +66,16 @@ def format_training(values: Mapping[str, float], clock: Mapping[str, float], wid
     return "  ".join(text for name, text in parts.items() if name in shown)
 
 
-def format_evaluation(metrics: Mapping[str, float]) -> str:
-    """The COCO numbers that `metrics` holds on one line, AP first."""
-    return "  ".join(f"{name} {format_ap(metrics[name])}" for name in (*COCO_PRECISIONS, "AR100") if name in metrics)
+def format_evaluation(metrics: Mapping[str, float], width: int) -> str:
+    """The COCO numbers that `metrics` holds on one line, AP first, as many as fit into `width` columns."""
+    line = ""
+    for name in (*COCO_PRECISIONS, "AR100"):
+        if name in metrics:
+            longer = f"{line}  {name} {format_ap(metrics[name])}".strip()
+            if line and len(longer) > width:
+                break
+            line = longer
+    return line
 
 
 def _fixed(value: float | None) -> str:
@@ -127,7 +134,7 @@ class RunConsole:
             self.step(row)
             return
         count = f"step {row.step:>{len(str(self._total))}}/{self._total}  epoch {row.epoch:.1f}"
-        left = f"left {format_seconds(row.clock.get('seconds_left'))}"
+        left = f"left {format_seconds(row.clock.get('seconds_left')):>5}"
         details = format_training(row.values, row.clock, plain_width() - len(count) - len(left) - 4)
         self._lines.show("", f"{count}  {details}  {left}")
 
@@ -137,13 +144,16 @@ class RunConsole:
         self._row = self._row._replace(clock={**self._row.clock, "seconds_left": seconds_left})
         if self._lines.is_live:
             self._show(f"step {step}/{self._total}  {what}", images / max(total, 1))
+        elif images == 0:
+            self._printed = time.monotonic()
         elif time.monotonic() - self._printed >= LINE_SECONDS:
             self._printed = time.monotonic()
             self._lines.show("", f"step {step}/{self._total}  {what}")
 
     def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
         """Print a permanent line with the COCO numbers of `step`."""
-        self.say(f"eval {step:>{len(str(self._total))}}/{self._total}  {format_evaluation(metrics)}")
+        count = f"eval {step:>{len(str(self._total))}}/{self._total}  "
+        self.say(count + format_evaluation(metrics, plain_width() - len(count)))
 
     def say(self, what: RenderableType) -> None:
         """Print text (literally, no markup) or a rich renderable above the live lines."""

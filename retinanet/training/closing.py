@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 
-from retinanet.display.console import COCO_PRECISIONS, class_table, format_evaluation, format_seconds
-from retinanet.display.facts import LABELS, Fact, Facts
+from retinanet.display.console import class_table, format_evaluation, format_seconds
+from retinanet.display.facts import LABELS, WIDEST, Fact, Facts
 from retinanet.run.command_lines import CommandLines
 from retinanet.run.folder import RunFolder
 from retinanet.scoring.eval_file import read_eval_file
@@ -53,9 +53,9 @@ def time_taken(ending: Ending) -> Fact:
 
 
 def best_result(content: dict[str, Any]) -> str:
-    """The COCO precisions of an eval.json and its step."""
-    shown = {name: content["metrics"][name] for name in COCO_PRECISIONS}
-    return f"{format_evaluation(shown)}  at step {content['step']:,}"
+    """AP, AP50 and AP75 of an eval.json and its step."""
+    shown = {name: content["metrics"][name] for name in ("AP", "AP50", "AP75")}
+    return f"{format_evaluation(shown, WIDEST)}  at step {content['step']:,}"
 
 
 def files_and_commands(folder: RunFolder, commands: CommandLines) -> list[Fact]:

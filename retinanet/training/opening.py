@@ -50,7 +50,7 @@ def describe_run(opening: Opening) -> list[Fact]:
         Fact("optimizer", describe_optimizer(config.schedule, plan)),
         *([Fact("", rescaled)] if rescaled else []),
         Fact("device", describe_device(config, opening.device, opening.ranks)),
-        Fact("writes", str(opening.folder)),
+        Fact("writes", describe_files(opening)),
     ]
 
 
@@ -169,6 +169,12 @@ def describe_device(config: Config, device: torch.device, ranks: Ranks) -> str:
     else:
         name = f"{processor_name()}{each}"
     return f"{device.type}: {name}; {precision}{compiled}"
+
+
+def describe_files(opening: Opening) -> str:
+    """The run folder, and the pictures to look at while the run is young."""
+    pictures = "\nlook at pictures/data.png and pictures/train_batch.jpg in it"
+    return str(opening.folder) + (pictures if opening.step == 0 and opening.config.log.pictures else "")
 
 
 def processor_name() -> str:
