@@ -3,7 +3,7 @@
 import math
 import sys
 import time
-from bisect import bisect_right
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -13,7 +13,7 @@ SLOW_FIRST = 3
 """Steps at the start of a process that are left out of the estimate: they compile kernels and fill caches."""
 FORWARD_SHARE = 1 / 3
 """Part of a training step's time that its forward pass takes: the backward pass costs twice as much."""
-MEMORY_SECONDS = 120.0
+MEMORY_SECONDS = 60.0
 """The estimate follows a change of speed within about this time, or LEAST_STEPS steps if that is longer."""
 LEAST_STEPS = 20
 
@@ -54,16 +54,15 @@ class Forecast:
             return self._seconds / self._steps
         return min(self._first, default=math.nan)
 
-    def seconds_left(self, step: int, evaluated: float | None = None) -> float:
-        """After `step` steps; NaN before the first. evaluated: finished part (0..1) of the evaluation after `step`.
+    def seconds_left(self, step: int, evaluated: float = 0.0) -> float:
+        """After `step` steps; NaN before the first.
 
-        None: the evaluation after `step`, if one follows it, is finished or is not counted.
+        evaluated: finished part (0..1) of the evaluation that follows this step, if one does.
         """
         pace = self.seconds_per_step()
         one = sum(self._evaluated) / len(self._evaluated) if self._evaluated else self._evaluation_steps * pace
-        to_come = len(self._evaluations) - bisect_right(self._evaluations, step)
-        running = 0.0 if evaluated is None else 1.0 - evaluated
-        return pace * (self._total - step) + one * (to_come + running)
+        to_come = len(self._evaluations) - bisect_left(self._evaluations, step)
+        return pace * (self._total - step) + one * max(to_come - evaluated, 0.0)
 
 
 def evaluation_in_steps(images: int, batch_size: int) -> float:
