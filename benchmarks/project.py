@@ -1,7 +1,6 @@
 """This project's detector with torchvision's rules, built and run by the functions that a training run uses."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -11,13 +10,10 @@ from benchmarks.contest import Precision
 from retinanet.build import computes_bfloat16
 from retinanet.config.load import config_from_dict
 from retinanet.config.schema import Config
-from retinanet.data.coco import CocoDataset
 from retinanet.distributed import Ranks
-from retinanet.run.folder import RunFolder
 from retinanet.run.interrupts import StopRequest
 from retinanet.structures import Batch
-from retinanet.training import engine
-from retinanet.training.optim import build_plan
+from retinanet.training.parts import build_step_parts
 from retinanet.training.state import TrainState, build_state
 from retinanet.training.step import StepParts, train_step
 
@@ -63,24 +59,14 @@ def build_config(backbone: str, precision: Precision, batch: int) -> Config:
 def build_training(
     backbone: str, precision: Precision, batch: int, classes: int, device: torch.device
 ) -> tuple[TrainState, StepParts]:
-    """A run's state and the fixed parts of its step, as `engine.train` makes them."""
+    """A run's state and the fixed parts of its step, as `training.engine.train` makes them."""
     torch.manual_seed(0)
     return build_training_of(build_config(backbone, precision, batch), classes, device)
 
 
 def build_training_of(config: Config, classes: int, device: torch.device) -> tuple[TrainState, StepParts]:
     """The same for any config; no data set is read, and nothing is written."""
-    no_data = CocoDataset(Path(), Path(), (), (), dropped={}, clipped=0, notes=(), ground_truth={})
-    run = engine.Run(
-        config=config,
-        plan=build_plan(config.schedule, images=config.schedule.batch_size),
-        train_set=no_data,
-        val_set=no_data,
-        folder=RunFolder(Path()),
-        device=device,
-        ranks=ONE_PROCESS,
-    )
-    return build_state(config, classes, device, ONE_PROCESS), engine.build_step_parts(run)
+    return build_state(config, classes, device, ONE_PROCESS), build_step_parts(config, device, ONE_PROCESS)
 
 
 def one_update(state: TrainState, parts: StepParts) -> Callable[[Batch], float]:

@@ -79,6 +79,15 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     return values
 
 
+def largest_over_ranks(value: int, device: torch.device) -> int:
+    """The largest of the values that the ranks give, on every rank."""
+    if not dist.is_initialized():
+        return value
+    largest = torch.tensor(value, device=device)
+    dist.all_reduce(largest, dist.ReduceOp.MAX)
+    return int(largest)
+
+
 def agree(answer: bool, disagreement: str, device: torch.device) -> bool:
     """The answer of all ranks; ResourceError with `disagreement` if they differ."""
     if not dist.is_initialized():

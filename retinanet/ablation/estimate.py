@@ -1,12 +1,8 @@
 """`--dry-run`: the cells of a study, and an estimate of their duration from a few steps that are actually trained."""
 
-import contextlib
-import io
 import math
-import statistics
 import tempfile
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -14,96 +10,34 @@ from rich.text import Text
 
 from retinanet.ablation.cells import CellRecord, is_finished, list_cells, lr_of
 from retinanet.ablation.study import Study, override_lines
-from retinanet.config.schema import Config
-from retinanet.errors import DataError
-from retinanet.files import read_json
-from retinanet.run.metrics import FILE_NAME, read_rows
-from retinanet.training.engine import train
-from retinanet.training.optim import build_plan
-
-STEPS, WARM_STEPS = 12, 4
-"""Steps that are trained, and the number of slower first ones that are not counted."""
-IMAGES = 32
-"""Validation images that are evaluated."""
-
-
-class Pace(NamedTuple):
-    """Speed measured on this machine."""
-
-    step: float
-    """Seconds per training step, including waiting for data."""
-    image: float
-    """Seconds per evaluated image."""
-
-
-class Estimate(NamedTuple):
-    """Seconds of one cell."""
-
-    training: float
-    evaluation: float
-    """All evaluations on val, and the one on test."""
-    steps: int
-
-    def total(self) -> float:
-        """Seconds of training and evaluation."""
-        return self.training + self.evaluation
+from retinanet.diagnostics.pace import (
+    STEPS,
+    WARM_STEPS,
+    Duration,
+    Pace,
+    count_images,
+    describe_seconds,
+    estimate_duration,
+    measure_pace,
+)
 
 
 def measure(study: Study, folder: Path) -> Pace:
     """Train a few steps of the reference arm in `folder` and evaluate a few images."""
     arm = next(arm for arm in study.arms if arm.name == study.reference)
-    with contextlib.redirect_stdout(io.StringIO()):
-        train(build_short_config(arm.config, study.seeds[0]), folder)
-    rows = read_rows(folder / FILE_NAME)
-    speeds = [row["clock"]["images_per_second"] for row in rows if row["kind"] == "train"]
-    evaluation = next(row for row in rows if row["kind"] == "eval")
-    data = arm.config.data
-    images = min(IMAGES, count_images(Path(data.root, data.val_annotations), data.limit))
-    step = arm.config.schedule.batch_size / statistics.median(speeds[WARM_STEPS:])
-    return Pace(step=step, image=evaluation["clock"]["seconds"] / images)
+    return measure_pace(arm.config.model_copy(update={"seed": study.seeds[0]}), folder)
 
 
-def build_short_config(config: Config, seed: int) -> Config:
-    """The config with STEPS steps, one evaluation of at most IMAGES images, and every step in the log."""
-    schedule, data = config.schedule, config.data
-    # Enough training images for every batch to differ, as in the real run.
-    limit = min(data.limit or math.inf, max(IMAGES, STEPS * schedule.batch_size))
-    factor = schedule.batch_size / schedule.reference_batch
-    short = {"iterations": max(1, round(STEPS * factor)), "epochs": None, "milestones": (), "early_stop": None}
-    return config.model_copy(
-        update={
-            "seed": seed,
-            "output": None,
-            "schedule": schedule.model_copy(update=short),
-            "data": data.model_copy(update={"limit": int(limit)}),
-            "eval": config.eval.model_copy(update={"every": 0.0}),
-            "log": config.log.model_copy(update={"every": 1, "pictures": 0}),
-        }
-    )
-
-
-def estimate(study: Study, pace: Pace) -> Estimate:
-    """Seconds of one cell of the study at this pace."""
-    config = study.base
-    data, schedule = config.data, config.schedule
+def estimate(study: Study, pace: Pace) -> Duration:
+    """Seconds of one cell of the study at this pace, the evaluation on test included."""
+    data = study.base.data
     train_images = count_images(Path(data.root, data.train_annotations), data.limit)
     val_images = count_images(Path(data.root, data.val_annotations), data.limit)
+    cell = estimate_duration(study.base, pace, train_images, val_images)
+    if study.test == (data.val_annotations, data.val_images):  # the last evaluation of training is used
+        return cell
     test_images = count_images(Path(data.root, study.test[0]), data.limit)
-    steps = build_plan(schedule, train_images).total_steps
-    every = config.eval.every * (train_images / schedule.batch_size if config.eval.unit == "epochs" else 1.0)
-    evaluations = math.ceil(steps / every) if every > 0 else 1
-    # If test is val, the last evaluation of training is used.
-    evaluated = evaluations * val_images + test_images * (study.test != (data.val_annotations, data.val_images))
-    return Estimate(training=steps * pace.step, evaluation=evaluated * pace.image, steps=steps)
-
-
-def count_images(annotations: Path, limit: int | None) -> int:
-    """Images of a COCO file, at most `limit`."""
-    content: Any = read_json(annotations, leave_out="segmentation")
-    try:
-        return min(len(content["images"]), limit or len(content["images"]))
-    except (TypeError, KeyError) as error:
-        raise DataError(f"{annotations}: has no list `images`, so it is not a COCO file; check the path.") from error
+    return cell._replace(evaluation=cell.evaluation + test_images * pace.image)
 
 
 def show_cells(study: Study, records: dict[str, CellRecord]) -> None:
@@ -133,8 +67,7 @@ def show_estimate(study: Study, records: dict[str, CellRecord], slots: int) -> N
         pace = measure(study, Path(folder) / "measured")
     one = estimate(study, pace)
     rounds = math.ceil(left / slots)
-    hours = rounds * one.total() / 3600
-    length = f"{hours:.2f} hours" if hours > 0.2 else f"{60 * hours:.1f} min"
+    length = describe_seconds(rounds * one.total())
     print(
         f"measured on arm {study.reference}: {pace.step:.3f} s per step (median of {STEPS - WARM_STEPS} after "
         f"{WARM_STEPS}), {pace.image:.3f} s per evaluated image\n"

@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
+from retinanet.config.fields import known
 from retinanet.config.flat import differing
 from retinanet.config.load import config_to_dict
 from retinanet.config.schema import Config
@@ -78,7 +79,7 @@ def _arm_warnings(config: Config) -> list[str]:
 
 def _milestone_warnings(config: Config) -> list[str]:
     schedule = config.schedule
-    length = schedule.epochs if schedule.epochs is not None else schedule.iterations
+    length = known(schedule.epochs) if schedule.epochs is not None else schedule.iterations
     late = [milestone for milestone in schedule.milestones if milestone >= (length or math.inf)]
     if schedule.shape != "steps" or not late:
         return []

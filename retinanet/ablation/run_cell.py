@@ -28,6 +28,7 @@ from retinanet.ablation.cells import (
 )
 from retinanet.ablation.claims import Claim, held, owner_of, take
 from retinanet.ablation.study import Study
+from retinanet.config.fields import known
 from retinanet.diagnostics.evaluate import evaluate_checkpoint
 from retinanet.errors import ConfigError, Interrupted, NumericalError, ResourceError, judge
 from retinanet.files import make_folder
@@ -180,7 +181,7 @@ def build_record(study: Study, cell: Cell, lr: float, outcome: Outcome) -> CellR
         status=outcome.status,
         message=outcome.message,
         steps=trained[-1]["step"] if trained else 0,
-        seconds=training_seconds(trained, study.base.schedule.batch_size),
+        seconds=training_seconds(trained, known(study.base.schedule.batch_size)),
         memory_mb=max((row["clock"].get("memory_mb") or 0.0 for row in trained), default=0.0),
         val_metrics={k: v for k, v in final.items() if k not in ("kind", "step", "clock")},
         test_metrics=outcome.test_metrics,

@@ -27,6 +27,7 @@ from retinanet.ablation.run_cell import RUNNER_VARIABLE, CellTaken, Outcome, bui
 from retinanet.ablation.runner_console import CellProgress, RunnerConsole, read_progress
 from retinanet.ablation.study import Study
 from retinanet.ablation.study_folder import log_path, study_file
+from retinanet.config.fields import known
 from retinanet.errors import ConfigError, UserError, list_errors
 from retinanet.run.interrupts import StopRequest, listen
 from retinanet.run.metrics import FILE_NAME
@@ -217,7 +218,7 @@ class Runner:
         schedule = self.study.base.schedule
 
         def total_at(step: int, epoch: float) -> int:
-            return build_plan(schedule, round(step * schedule.batch_size / epoch)).total_steps
+            return build_plan(schedule, round(step * known(schedule.batch_size) / epoch)).total_steps
 
         folders = [(child.cell.name, cell_folder(self.study, child.cell)) for child in self.running]
         return [read_progress(name, folder / FILE_NAME, total_at) for name, folder in folders]

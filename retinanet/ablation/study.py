@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from retinanet.ablation.guards import Splits, is_under, unfair_differences
 from retinanet.ablation.study_file import ShapesKeys, SplitKeys, StudyKeys, read_study_file
+from retinanet.config.auto import has_auto
 from retinanet.config.dump import dump_config
 from retinanet.config.faults import suggest_name
 from retinanet.config.flat import flat, leaves
@@ -276,6 +277,12 @@ def _name_errors(keys: StudyKeys, written: list[_WrittenArm], origins: Origins) 
 def _selection_errors(keys: StudyKeys, base: Config, origins: Origins) -> list[LocatedError]:
     """Keys that would give arms different lengths, or select on the test split."""
     errors = []
+    if automatic := has_auto(base):
+        message = (
+            f"{', '.join(automatic)}: `auto` in the base; a study compares arms at a length that is written down: give "
+            "numbers under overrides"
+        )
+        errors.append(located(nearest_origin("overrides", origins), message))
     if base.schedule.early_stop is not None:
         message = (
             f"schedule.early_stop is {base.schedule.early_stop}: arms would get different numbers of steps; set "

@@ -28,6 +28,9 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
     parser.add_argument("--resume", action="store_true", help="continue the run in the run folder, if there is one")
     parser.add_argument("--overwrite", action="store_true", help="delete the run in the run folder and start anew")
     parser.add_argument(
+        "--dry-run", action="store_true", help="print size, speed, time, memory and disk of the training, and stop"
+    )
+    parser.add_argument(
         "--print-config", action="store_true", help="print every config key with its value and meaning, and stop"
     )
     arguments = parser.parse_intermixed_args(words)
@@ -40,9 +43,14 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
     if arguments.print_config:
         sys.stdout.write(dump_config(config, described=True))
         return
+    output = Path(config.output or Path("runs") / config_name(path))
+    if arguments.dry_run:
+        from retinanet.diagnostics.dry_run import report_dry_run
+
+        report_dry_run(config, output)
+        return
     from retinanet.training.engine import train
 
-    output = Path(config.output or Path("runs") / config_name(path))
     commands = command_lines(prog, sys.argv[1:] if words is None else words)
     train(config, output, resume=arguments.resume, overwrite=arguments.overwrite, commands=commands)
 

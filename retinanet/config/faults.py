@@ -143,6 +143,8 @@ def describe_type(node: dict[str, Any]) -> str:
         return "a section of keys or null" if node.get("nullable") else "a section of keys"
     if "enum" in node:
         return "one of " + ", ".join(map(str, node["enum"]))
+    if "const" in node:
+        return str(node["const"])
     kind = node.get("type")
     if kind == "array":
         least, most = node.get("minItems", 0), node.get("maxItems")
@@ -266,8 +268,12 @@ def _worded(raw: dict[str, Any], tree: dict[str, Any]) -> SchemaError:
 
 def _hint(node: dict[str, Any], given: Any) -> str:
     """How to write what was probably meant; empty if that is unknown."""
-    kinds = {option.get("type") for option in node.get("anyOf", [node])}
+    options = node.get("anyOf", [node])
+    kinds = {option.get("type") for option in options if "const" not in option}
+    words = [option["const"] for option in options if "const" in option]
     choices = [str(choice) for choice in node.get("enum", [])]
+    if isinstance(given, str) and difflib.get_close_matches(given.lower(), words, n=1):
+        return f": write {difflib.get_close_matches(given.lower(), words, n=1)[0]}"
     if isinstance(given, str) and choices:
         near = difflib.get_close_matches(given.lower(), choices, n=1)
         return f"; did you mean {near[0]}?" if near else ""

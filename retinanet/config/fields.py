@@ -1,6 +1,6 @@
 """What every section of a config is made of. Only pydantic is imported."""
 
-from typing import Annotated
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -9,6 +9,16 @@ NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
+Auto = Literal["auto"]
+
+Number = TypeVar("Number", int, float)
+
+
+def known(value: Number | Auto) -> Number:
+    """A number of a schedule whose `auto` values have been replaced (`config.auto`); ValueError if they have not."""
+    if isinstance(value, str):
+        raise ValueError("this schedule has `auto` values, which depend on the data: resolve them first")
+    return value
 
 
 class Section(BaseModel):

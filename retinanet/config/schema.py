@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from retinanet.config.class_losses import AnyClassLossKeys, BoxLossKeys, FocalKeys
-from retinanet.config.fields import Count, Fraction, Natural, NonNegative, Positive, Section
+from retinanet.config.fields import Auto, Count, Fraction, Natural, NonNegative, Positive, Section
 
 
 class BackboneKeys(Section):
@@ -225,12 +225,17 @@ class DataKeys(Section):
 class ScheduleKeys(Section):
     """Length, batch, optimizer and learning rate."""
 
-    epochs: Positive | None = Field(None, description="Length of training in passes over the data; or use iterations.")
+    epochs: Positive | Auto | None = Field(
+        None,
+        description="Length of training in passes over the data; or use iterations. `auto`: 12 + 4000 / images.",
+    )
     iterations: Count | None = Field(
         None, description="Length of training in steps at the reference batch; or use epochs."
     )
-    batch_size: Count = Field(
-        16, description="Images of one optimizer step, over all ranks and accumulated micro-batches."
+    batch_size: Count | Auto = Field(
+        16,
+        description="Images of one optimizer step, over all ranks and accumulated micro-batches. `auto`: the reference "
+        "batch, in the largest micro-batches that fit into the GPU.",
     )
     reference_batch: Count = Field(
         16,
@@ -247,7 +252,10 @@ class ScheduleKeys(Section):
     )
     backbone_lr: Positive = Field(1.0, description="Multiplier of the learning rate for the backbone.")
     bias_lr: Positive = Field(1.0, description="Multiplier for biases of convolutions (Detectron: 2).")
-    warmup: Natural = Field(500, description="Steps (at the reference batch) of linear warmup.")
+    warmup: Natural | Auto = Field(
+        500,
+        description="Steps (at the reference batch) of linear warmup; `auto`: a tenth of the run, at most 500.",
+    )
     warmup_factor: Fraction = Field(0.001, description="Share of lr that warmup starts from.")
     shape: Literal["steps", "cosine", "constant"] = Field(
         "steps", description="What the learning rate does after warmup."
@@ -267,6 +275,8 @@ class ScheduleKeys(Section):
             raise ValueError("give exactly one of epochs and iterations (the other null)")
         if list(self.milestones) != sorted(set(self.milestones)):
             raise ValueError("milestones must ascend")
+        if self.epochs == "auto" and self.milestones:
+            raise ValueError("milestones need a length that is known: give epochs a number, or use shape=cosine")
         return self
 
 
@@ -277,8 +287,10 @@ class EvalKeys(Section):
         "auto",
         description="Library that computes the twelve numbers; `auto` takes the fast engine, which equals pycocotools.",
     )
-    every: NonNegative = Field(
-        1.0, description="Evaluate every N epochs (or steps, see `unit`) and at the end; 0: only at the end."
+    every: NonNegative | Auto = Field(
+        1.0,
+        description="Evaluate every N epochs (or steps, see `unit`) and at the end; 0: only at the end; `auto`: twelve "
+        "times in a run, but not more often than each epoch.",
     )
     unit: Literal["epochs", "steps"] = Field("epochs", description="Unit of `every`.")
     batch_size: Count = Field(8, description="Images in one forward pass of each rank.")

@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import Path
 
 from retinanet.build import build_augment, build_resize_rule
+from retinanet.config.fields import known
 from retinanet.config.schema import Config
 from retinanet.data.coco import CocoDataset, first_images, load_coco, with_objects
 from retinanet.data.loader import Shard, train_batches
@@ -42,7 +43,7 @@ def load_steps(
         train_set,
         build_resize_rule(config),
         build_augment(config),
-        batch_size=config.schedule.batch_size,
+        batch_size=known(config.schedule.batch_size),
         seed=config.seed,
         steps=steps,
         shard=Shard(ranks.rank, ranks.world_size, config.schedule.accumulation),
@@ -57,9 +58,11 @@ def load_steps(
 
 def check_batch_divides(config: Config, ranks: Ranks) -> None:
     """ConfigError if the batch cannot be split evenly over ranks and micro-batches."""
-    parts = ranks.world_size * config.schedule.accumulation
-    if config.schedule.batch_size % parts:
+    schedule = config.schedule
+    size = schedule.reference_batch if schedule.batch_size == "auto" else known(schedule.batch_size)
+    parts = ranks.world_size * schedule.accumulation
+    if size % parts:
         raise ConfigError(
-            f"schedule.batch_size: {config.schedule.batch_size} images do not split into {ranks.world_size} rank(s) x "
-            f"{config.schedule.accumulation} micro-batch(es); use a multiple of {parts}."
+            f"schedule.batch_size: {size} images do not split into {ranks.world_size} rank(s) x "
+            f"{schedule.accumulation} micro-batch(es); use a multiple of {parts}."
         )

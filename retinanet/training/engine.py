@@ -12,17 +12,11 @@ from typing import NamedTuple
 import torch
 
 from retinanet import distributed
-from retinanet.build import (
-    build_anchor_spec,
-    build_assign_rule,
-    build_criterion,
-    build_pixel_rule,
-    build_precision,
-    build_resize_rule,
-    seed_everything,
-)
+from retinanet.build import build_resize_rule, seed_everything
 from retinanet.compile import check_compiler, compile_network, compiler_errors
+from retinanet.config.auto import describe_auto, resolve_auto
 from retinanet.config.dump import dump_config
+from retinanet.config.fields import known
 from retinanet.config.schema import Config
 from retinanet.data.coco import CocoDataset
 from retinanet.display.facts import Facts
@@ -30,7 +24,7 @@ from retinanet.distributed import Ranks
 from retinanet.evaluation.detector import build_detector, precision_name
 from retinanet.evaluation.evaluate import evaluate_dataset, write_evaluation
 from retinanet.files import write_text
-from retinanet.run.checkpoint import load_checkpoint, save_checkpoint
+from retinanet.run.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from retinanet.run.command_lines import CommandLines
 from retinanet.run.folder import RunFolder, claim
 from retinanet.run.interrupts import StopRequest, listen
@@ -41,8 +35,10 @@ from retinanet.structures import Batch
 from retinanet.training.batches import check_batch_divides, load_data, load_steps
 from retinanet.training.clock import Forecast, StepClock, evaluation_in_steps
 from retinanet.training.closing import Ending, describe_end
+from retinanet.training.fit import fit_accumulation
 from retinanet.training.opening import Opening, describe_run
-from retinanet.training.optim import Plan, build_plan, lr_at, set_lr
+from retinanet.training.optim import Plan, build_plan, describe_long_warmup, lr_at, set_lr
+from retinanet.training.parts import build_step_parts
 from retinanet.training.state import TrainState, build_state, restore, snapshot
 from retinanet.training.step import StepParts, train_step
 
@@ -68,7 +64,7 @@ class Run(NamedTuple):
 
     def epoch(self, step: int) -> float:
         """Passes over the training set after `step` updates."""
-        return step * self.config.schedule.batch_size / len(self.train_set.images)
+        return step * known(self.config.schedule.batch_size) / len(self.train_set.images)
 
 
 def train(
@@ -103,6 +99,11 @@ def train_in(
     """`train` in a folder that this run has claimed."""
     train_set, val_set = load_data(config, ranks)
     distributed.start(ranks, device)
+    resumable = distributed.agree(
+        resume and folder.last.exists(), f"output: only some ranks can read {folder.last}", device
+    )
+    saved = load_checkpoint(folder.last) if resumable else None
+    asked, config = config, resolve(config, train_set, device, ranks, saved)
     seed_everything(config.seed, config.threads)
     run = Run(
         config=config,
@@ -114,16 +115,32 @@ def train_in(
         ranks=ranks,
         commands=commands,
     )
-    resumable = distributed.agree(
-        resume and folder.last.exists(), f"output: only some ranks can read {folder.last}", device
-    )
-    state = build_state(config, len(train_set.categories), device, ranks, load_weights=not resumable)
-    if resumable:
-        restore(state, load_checkpoint(folder.last), config, train_set.categories, folder.last)
+    state = build_state(config, len(train_set.categories), device, ranks, load_weights=saved is None)
+    if saved is not None:
+        restore(state, saved, config, train_set.categories, folder.last)
     compiling = compiler_errors() if config.compile else nullcontext()
     with open_log(run, state, resume) as log, listen(log.acknowledge) as stop, compiling:
+        automatic = describe_auto(asked, config, len(train_set.images))
+        for line in (automatic, describe_long_warmup(config.schedule, run.plan)):
+            if line:
+                log.say(line)
         run_steps(run, state, log, stop)
     distributed.stop()
+
+
+def resolve(
+    config: Config, train_set: CocoDataset, device: torch.device, ranks: Ranks, saved: Checkpoint | None
+) -> Config:
+    """The config with numbers in place of `auto`. A resumed run keeps the micro-batches that it began with."""
+    resolved = resolve_auto(config, len(train_set.images))
+    if config.schedule.batch_size != "auto":
+        return resolved
+    if saved is not None:
+        accumulation = saved.config.schedule.accumulation
+        return resolved.model_copy(
+            update={"schedule": resolved.schedule.model_copy(update={"accumulation": accumulation})}
+        )
+    return fit_accumulation(resolved, train_set.images, len(train_set.categories), device, ranks)
 
 
 def run_steps(run: Run, state: TrainState, log: RunLog, stop: StopRequest) -> None:
@@ -132,11 +149,12 @@ def run_steps(run: Run, state: TrainState, log: RunLog, stop: StopRequest) -> No
     last.pt is written after an update and before that step's evaluation, so that a resumed run repeats the evaluation
     and produces the same bytes.
     """
-    parts, config = build_step_parts(run), run.config
+    config = run.config
+    parts = build_step_parts(config, run.device, run.ranks)
     if config.compile:
         compile_network(state.model, log.say)
     began, first_step = time.monotonic(), state.progress.step
-    clock = StepClock(config.schedule.batch_size, build_forecast(run))
+    clock = StepClock(known(config.schedule.batch_size), build_forecast(run))
     log.begin(first_step, run.epoch(first_step))
     span, pin = (first_step, run.plan.total_steps), run.device.type == "cuda"
     with closing(load_steps(config, run.train_set, span, run.ranks, pin)) as steps:
@@ -177,7 +195,7 @@ def run_steps(run: Run, state: TrainState, log: RunLog, stop: StopRequest) -> No
 def build_forecast(run: Run) -> Forecast:
     """What the time left is estimated from."""
     due = [step for step in range(1, run.plan.total_steps + 1) if evaluation_due(run, step)]
-    one = evaluation_in_steps(len(run.val_set.images), run.config.schedule.batch_size)
+    one = evaluation_in_steps(len(run.val_set.images), known(run.config.schedule.batch_size))
     return Forecast(run.plan.total_steps, due, one)
 
 
@@ -250,7 +268,8 @@ def evaluation_due(run: Run, step: int) -> bool:
     """Whether an evaluation follows the first `step` updates."""
     if step == 0 or step == run.plan.total_steps:
         return step > 0
-    every, per_epoch = run.config.eval.every, len(run.train_set.images) / run.config.schedule.batch_size
+    per_epoch = len(run.train_set.images) / known(run.config.schedule.batch_size)
+    every = known(run.config.eval.every)
     interval = every * per_epoch if run.config.eval.unit == "epochs" else every
     return interval > 0 and int(step / interval) > int((step - 1) / interval)
 
@@ -263,24 +282,6 @@ def stopped_early(run: Run, state: TrainState, log: RunLog) -> bool:
     best = f"AP {progress.best_ap:.4f} of step {progress.best_step}"
     log.note(progress.step, f"stopped early: {patience} evaluations without improvement over {best}")
     return True
-
-
-def build_step_parts(run: Run) -> StepParts:
-    """The step's values from the config."""
-    config = run.config
-    return StepParts(
-        anchors=build_anchor_spec(config.model),
-        rule=build_assign_rule(config),
-        criterion=build_criterion(config),
-        normaliser=config.loss.normaliser,
-        clip_norm=config.schedule.clip_norm,
-        precision=build_precision(config, run.device),
-        channels_last=config.model.channels_last,
-        pixels=build_pixel_rule(config),
-        seed=config.seed,
-        device=run.device,
-        ranks=run.ranks,
-    )
 
 
 def open_log(run: Run, state: TrainState, resume: bool) -> RunLog:

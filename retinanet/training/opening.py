@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from retinanet.build import build_precision
+from retinanet.config.fields import known
 from retinanet.config.schema import Config, DataKeys, ScheduleKeys
 from retinanet.data.coco import CocoDataset
 from retinanet.display.facts import Fact
@@ -121,13 +122,13 @@ def describe_batch(schedule: ScheduleKeys, ranks: Ranks) -> str:
     parts = ranks.world_size * schedule.accumulation
     processes = f"{ranks.world_size} process{'es' if ranks.world_size > 1 else ''}"
     micro = f"{schedule.accumulation} micro-batch{'es' if schedule.accumulation > 1 else ''}"
-    return f"{schedule.batch_size} images a step: {processes} x {micro} of {schedule.batch_size // parts}"
+    return f"{schedule.batch_size} images a step: {processes} x {micro} of {known(schedule.batch_size) // parts}"
 
 
 def describe_length(opening: Opening) -> str:
     """Steps, epochs and evaluations."""
     schedule, total = opening.config.schedule, opening.plan.total_steps
-    epochs = total * schedule.batch_size / len(opening.train_set.images)
+    epochs = total * known(schedule.batch_size) / len(opening.train_set.images)
     count = opening.evaluations
     evaluated = "1 evaluation, at the end" if count == 1 else f"{count} evaluations"
     early = f", fewer if {schedule.early_stop} in a row bring nothing" if schedule.early_stop else ""

@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple, assert_never
 
 from torch import nn, optim
 
+from retinanet.config.fields import known
 from retinanet.config.schema import ScheduleKeys
 
 
@@ -26,15 +27,16 @@ def build_plan(schedule: ScheduleKeys, images: int) -> Plan:
 
     images: size of the training set. With batch_size = f * reference_batch, lr is multiplied by f and warmup,
     iterations and iteration milestones are divided by f (the linear rule, arXiv 1706.02677); a length in epochs
-    needs no change.
+    needs no change. Values that are `auto` are replaced before (`config.auto`).
     """
-    factor = schedule.batch_size / schedule.reference_batch
-    steps_per_unit = images / schedule.batch_size if schedule.epochs is not None else 1.0 / factor
-    length = schedule.epochs if schedule.epochs is not None else schedule.iterations
+    batch_size = known(schedule.batch_size)
+    factor = batch_size / schedule.reference_batch
+    steps_per_unit = images / batch_size if schedule.epochs is not None else 1.0 / factor
+    length = known(schedule.epochs) if schedule.epochs is not None else schedule.iterations
     return Plan(
         total_steps=max(1, math.ceil(float(length or 0) * steps_per_unit - 1e-9)),
         lr=schedule.lr * factor,
-        warmup=round(schedule.warmup / factor),
+        warmup=round(known(schedule.warmup) / factor),
         warmup_factor=schedule.warmup_factor,
         shape=schedule.shape,
         milestones=tuple(round(milestone * steps_per_unit) for milestone in schedule.milestones),
@@ -51,6 +53,23 @@ def describe_rescaling(schedule: ScheduleKeys, plan: Plan) -> str | None:
         f"batch size {schedule.batch_size} instead of {schedule.reference_batch}: lr {schedule.lr:g} -> {plan.lr:g}, "
         f"warmup {schedule.warmup} -> {plan.warmup} steps, {plan.total_steps} steps in all"
         + (f", milestones {list(plan.milestones)}" if plan.milestones else "")
+    )
+
+
+LONGEST_WARMUP = 0.1
+"""Part of a run from which a warmup is reported as too long."""
+
+
+def describe_long_warmup(schedule: ScheduleKeys, plan: Plan) -> str | None:
+    """A warning, with the remedy, about a warmup of more than a tenth of the run; None if it is not longer."""
+    if plan.warmup <= max(1, LONGEST_WARMUP * plan.total_steps):
+        return None
+    missed = ", so the learning rate never reaches schedule.lr" if plan.warmup >= plan.total_steps else ""
+    factor = known(schedule.batch_size) / schedule.reference_batch
+    better = int(LONGEST_WARMUP * plan.total_steps * factor)
+    return (
+        f"warning: warmup takes {plan.warmup} of the {plan.total_steps} steps{missed}; set schedule.warmup={better} "
+        "(or auto), or train longer"
     )
 
 

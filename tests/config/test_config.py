@@ -71,7 +71,7 @@ def test_every_error_at_once_with_its_line(tmp_path: Path) -> None:
         f"{path}:11: seed: expected a whole number of at least 0",
         f"{path}:12: log: expected a section of keys, got null",
         f"{path}:13: eval.topk: expected a whole number of at least 1, got the text '1_000': write 1000",
-        f"{path}:13: eval.every: expected a number of at least 0, got -1",
+        f"{path}:13: eval.every: expected a number of at least 0 or auto, got -1",
         f"{path}:13: eval.nms_iou: expected a number from 0 to 1, got the text '0.5': write it without quotes",
         f"{path}:13: eval.score_threshold: expected a number from 0 to 1, got nan",
         f"{path}:14: output: expected text or null, got 2024: put it in quotes",
@@ -96,7 +96,7 @@ def test_a_section_rule_is_checked_beside_an_unknown_key(tmp_path: Path) -> None
 def test_a_section_rule_about_a_wrong_key_is_not_reported(tmp_path: Path) -> None:
     message = refusal(write(tmp_path, "a.yaml", "schedule:\n  epochs: ten\n"))
     assert "(1 error)" in message
-    assert "expected a number above 0 or null, got the text 'ten'" in message
+    assert "expected a number above 0 or auto or null, got the text 'ten'" in message
 
 
 def test_yaml_and_schema_errors_come_together(tmp_path: Path) -> None:

@@ -23,7 +23,6 @@ from retinanet.data.loader import GlobalBatches
 from retinanet.data.results import read_results
 from retinanet.errors import ConfigError, DataError, NumericalError
 from retinanet.run.checkpoint import Progress, load_checkpoint, save_checkpoint
-from retinanet.run.folder import RunFolder
 from retinanet.run.interrupts import StopRequest
 from retinanet.run.metrics import read_rows, without_clock
 from retinanet.scoring.analysis.analyse import analyse
@@ -31,8 +30,8 @@ from retinanet.scoring.eval_file import eval_content
 from retinanet.scoring.evaluation import METRIC_NAMES, coco_evaluation
 from retinanet.structures import Batch
 from retinanet.training.batches import check_batch_divides, load_data, load_steps
-from retinanet.training.engine import Run, build_step_parts, train
-from retinanet.training.optim import build_plan
+from retinanet.training.engine import train
+from retinanet.training.parts import build_step_parts
 from retinanet.training.state import TrainState, build_state
 from retinanet.training.step import StepParts, train_step
 
@@ -61,8 +60,8 @@ def test_a_run_folder_holds_everything(finished: Path, tiny: Tiny) -> None:
     pictures = {name for name in files if name.startswith("pictures/")}
     events = {name for name in files if name.startswith("tensorboard/events.out.tfevents")}
     assert len(events) == 1
-    assert {"pictures/overview.jpg", "pictures/curves.png"} < pictures
-    assert len(pictures) == 4
+    assert {f"pictures/{name}" for name in ("overview.jpg", "curves.png", "data.png", "train_batch.jpg")} < pictures
+    assert len(pictures) == 6
     assert files - pictures - events == {
         *("config.yaml", "metrics.jsonl", "eval.json", "detections.json", "run.lock"),
         *("checkpoints/last.pt", "checkpoints/best.pt"),
@@ -298,19 +297,14 @@ def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_the_images(
 def first_step(config: Config, folder: Path) -> tuple[TrainState, list[Batch], StepParts]:
     """All that the first step of a run takes."""
     device, ranks = torch.device("cpu"), distributed.read_ranks()
-    train_set, val_set = load_data(config, ranks)
-    run = Run(
-        config=config,
-        plan=build_plan(config.schedule, len(train_set.images)),
-        train_set=train_set,
-        val_set=val_set,
-        folder=RunFolder(folder),
-        device=device,
-        ranks=ranks,
-    )
+    train_set, _ = load_data(config, ranks)
     with closing(load_steps(config, train_set, (0, 1), ranks, pin=False)) as steps:
         batches = next(steps)
-    return build_state(config, len(train_set.categories), device, ranks), batches, build_step_parts(run)
+    return (
+        build_state(config, len(train_set.categories), device, ranks),
+        batches,
+        build_step_parts(config, device, ranks),
+    )
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

@@ -13,6 +13,7 @@ from retinanet.training.optim import (
     Plan,
     build_optimizer,
     build_plan,
+    describe_long_warmup,
     describe_rescaling,
     lr_at,
     parameter_groups,
@@ -126,6 +127,34 @@ def test_lengths_that_do_not_divide_round_up_and_are_never_zero() -> None:
     assert build_plan(schedule(iterations=None, epochs=0.001), images=10).total_steps == 1
     assert build_plan(schedule(iterations=None, epochs=0.3, batch_size=1), images=10).total_steps == 3
     assert build_plan(schedule(iterations=7, batch_size=48), images=10).total_steps == 3
+
+
+@pytest.mark.parametrize(
+    ("warmup", "steps", "batch", "remedy"),
+    [
+        (0, 100, 16, None),
+        (10, 100, 16, None),
+        (11, 100, 16, "warmup=10"),
+        (1, 3, 16, None),
+        (2, 3, 16, "warmup=0"),
+        # A batch of half the reference has twice the steps, but both keys are written for the reference batch.
+        (20, 100, 8, "warmup=10"),
+    ],
+)
+def test_a_warmup_of_more_than_a_tenth_is_reported_with_the_remedy(
+    warmup: int, steps: int, batch: int, remedy: str | None
+) -> None:
+    keys = schedule(warmup=warmup, iterations=steps, batch_size=batch)
+    text = describe_long_warmup(keys, build_plan(keys, 1000))
+    assert (text is None) == (remedy is None)
+    assert text is None or (f"schedule.{remedy} " in text and "never reaches" not in text)
+
+
+def test_a_warmup_that_never_ends_is_called_so() -> None:
+    keys = schedule(warmup=100, iterations=96)
+    text = describe_long_warmup(keys, build_plan(keys, 66))
+    assert text is not None
+    assert "100 of the 96 steps, so the learning rate never reaches schedule.lr" in text
 
 
 def test_the_description_names_what_changed() -> None:
