@@ -42,7 +42,7 @@ def describe_run(opening: Opening) -> list[Fact]:
     config, plan = opening.config, opening.plan
     rescaled = describe_rescaling(config.schedule, plan)
     return [
-        Fact("network", describe_network(config, opening.model, from_scratch=opening.step == 0)),
+        Fact("network", describe_model(config, opening.model, from_scratch=opening.step == 0)),
         Fact("train", describe_data(opening.train_set)),
         Fact("val", describe_data(opening.val_set)),
         Fact("input", describe_input(config.data)),
@@ -55,7 +55,7 @@ def describe_run(opening: Opening) -> list[Fact]:
     ]
 
 
-def describe_network(config: Config, model: nn.Module, *, from_scratch: bool) -> str:
+def describe_model(config: Config, model: nn.Module, *, from_scratch: bool) -> str:
     """Backbone, pyramid and heads, the parameters and how many train, and where the weights come from."""
     parameters = [(p.numel(), p.requires_grad) for p in model.parameters()]
     count, trained = sum(n for n, _ in parameters), sum(n for n, trains in parameters if trains)

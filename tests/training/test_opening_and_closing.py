@@ -34,6 +34,7 @@ def text_of(what: RenderableType, width: int = 80) -> str:
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_first_lines_name_everything_that_decides_a_run(tiny: Tiny, tmp_path: Path, width: int) -> None:
     words = ("schedule.batch_size=8", "schedule.ema=0.9", "schedule.accumulation=2", "data.scale_jitter=[0.8, 1.2]")
+    words += ("log.pictures=1",)
     config, ranks = tiny(*words, "schedule.shape=steps", "schedule.milestones=[4]"), distributed.read_ranks()
     device = distributed.choose_device("cpu", ranks)
     train_set, val_set = load_data(config, ranks)
