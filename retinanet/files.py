@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -172,3 +173,13 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[CsvValu
     writer.writerow(header)
     writer.writerows(["" if cell != cell else cell for cell in row] for row in rows)
     write_text(path, text.getvalue())
+
+
+def silence_stdout() -> None:
+    """Point stdout at nothing, so that the interpreter's last flush does not fail on the closed pipe."""
+    with open(os.devnull, "wb") as nothing:  # noqa: PTH123 - a device, not a path
+        try:
+            os.dup2(nothing.fileno(), sys.stdout.fileno())
+        except (OSError, ValueError):
+            # stdout has no descriptor (it was replaced), so there is nothing to silence.
+            return

@@ -40,7 +40,7 @@ schedule:
   warmup: 2
   shape: constant
 eval: {{every: 0, score_threshold: 0.0, detections: 20, topk: 100}}
-log: {{every: 1, save_every: 100, pictures: 1}}
+log: {{every: 1, save_every: 100, pictures: 0}}
 device: cpu
 threads: 1
 """

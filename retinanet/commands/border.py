@@ -12,6 +12,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 from retinanet.errors import judge
+from retinanet.files import silence_stdout
 
 
 def run(main: Callable[[], None]) -> int:
@@ -43,23 +44,28 @@ class _Border:
         verdict = judge(error)
         self.exit_code = verdict.exit_code
         if isinstance(error, BrokenPipeError):
-            _silence_stdout()
+            silence_stdout()
         try:
             if verdict.is_bug:
                 traceback.print_exception(error, file=sys.stderr)
             if verdict.message:
-                print(verdict.message, file=sys.stderr, flush=True)
+                print(fitted(verdict.message), file=sys.stderr, flush=True)
         except BrokenPipeError:
             # Nobody reads stderr either; the exit code still reports it.
             pass
         return True
 
 
-def _silence_stdout() -> None:
-    """Point stdout at nothing, so that the interpreter's last flush does not fail on the closed pipe."""
-    with open(os.devnull, "wb") as nothing:  # noqa: PTH123 - a device, not a path
-        try:
-            os.dup2(nothing.fileno(), sys.stdout.fileno())
-        except (OSError, ValueError):
-            # stdout has no descriptor (it was replaced), so there is nothing to silence.
-            return
+def fitted(message: str) -> str:
+    """The message, on a terminal broken between words, with the command that it may end in on lines of its own."""
+    if not sys.stderr.isatty():
+        return message
+    # Imported here: it takes some milliseconds, and other modules import this one to be quick.
+    from shutil import get_terminal_size
+
+    from retinanet.display.facts import WIDEST, wrap, wrap_command
+
+    width = min(get_terminal_size().columns, WIDEST)
+    text, mark, command = message.partition("Continue with: ")
+    lines = wrap(f"{text}{mark}".rstrip(), width)
+    return "\n".join([*lines, *(f"  {line}" for line in wrap_command(command, width - 2) if command)])

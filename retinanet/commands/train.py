@@ -11,6 +11,7 @@ from retinanet.commands.arguments import add_overrides, new_parser
 
 if TYPE_CHECKING:
     from retinanet.config.schema import DataKeys
+    from retinanet.run.command_lines import CommandLines
 
 
 def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -52,8 +53,8 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
         return
     from retinanet.training.engine import train
 
-    command = resume_command(prog, sys.argv[1:] if words is None else words)
-    train(config, output, resume=arguments.resume, overwrite=arguments.overwrite, resume_command=command)
+    commands = command_lines(prog, sys.argv[1:] if words is None else words)
+    train(config, output, resume=arguments.resume, overwrite=arguments.overwrite, commands=commands)
 
 
 def print_source(data: "DataKeys") -> None:
@@ -67,7 +68,39 @@ def print_source(data: "DataKeys") -> None:
         print(*describe_source(data, source), sep="\n", flush=True)
 
 
-def resume_command(prog: str | None, words: Sequence[str]) -> str:
-    """The command line that continues a run that was started with these arguments."""
+def command_lines(prog: str | None, words: Sequence[str]) -> "CommandLines":
+    """The command lines that go on from a run that was started with these arguments.
+
+    prog: None for a script of tools/, as which the others are called then, too.
+    """
+    from retinanet.run.command_lines import CommandLines
+
+    if prog is None:
+        script = Path(sys.argv[0])
+        siblings = {name: script.with_name(f"{name}.py") for name in ("predict", "eval", "export", "doctor")}
+        called = {
+            name: f"python {path}" if path.exists() else f"python -m retinanet {name}"
+            for name, path in siblings.items()
+        }
+        start = f"python {script}"
+    else:
+        program = "python -m retinanet" if Path(sys.argv[0]).name == "__main__.py" else "retinanet"
+        called = {name: f"{program} {name}" for name in ("predict", "eval", "export", "doctor")}
+        start = f"{program} train"
     again = [word for word in words if word not in ("--resume", "--overwrite")]
-    return " ".join([prog or f"python {sys.argv[0]}", shlex.join([*again, "--resume"])])
+    return CommandLines(
+        resume=f"{under_torchrun(start)} {shlex.join([*again, '--resume'])}",
+        predict=called["predict"],
+        evaluate=called["eval"],
+        export=called["export"],
+        doctor=called["doctor"],
+    )
+
+
+def under_torchrun(start: str) -> str:
+    """How `python ...` is started on as many processes as this run, on one machine; unchanged for one process."""
+    processes = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return start
+    module = start.removeprefix("python ") if start.startswith("python ") else f"-m {start}"
+    return f"torchrun --nproc-per-node {processes} {module}"

@@ -225,7 +225,9 @@ class LogKeys(Section):
     every: Count = Field(20, description="Steps between lines of metrics.jsonl and the console.")
     save_every: Count = Field(500, description="Steps between saves of checkpoints/last.pt.")
     pictures: Natural = Field(
-        8, description="Validation images drawn with ground truth and predictions at each evaluation."
+        8,
+        description="Validation images drawn with ground truth and predictions at each evaluation; 0: no pictures, of "
+        "the data and the first batch neither.",
     )
 
 

@@ -44,7 +44,8 @@ def evaluate_loaded(saved: LoadedDetector, path: Path, output: Path | None, *, r
     if ranks.is_main:
         make_folder(folder)
     distributed.start(ranks, saved.detector.device)
-    with image_progress("evaluating", -(-len(dataset.images) // ranks.world_size)) as on_batch:
+    images = -(-len(dataset.images) // ranks.world_size)
+    with image_progress("evaluating", images, then="scoring", shown=ranks.is_main) as on_batch:
         batches = (saved.config.eval.batch_size, data.workers)
         resize_rule = build_resize_rule(saved.config)
         evaluation, results = evaluate_dataset(

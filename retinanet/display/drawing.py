@@ -7,14 +7,14 @@ No torch here: tensors are passed in as NumPy arrays.
 
 import math
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image, ImageColor, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw
 
+from retinanet.display.fonts import draw_line, text_width
 from retinanet.errors import ConfigError
 from retinanet.files import replacing
 
@@ -175,15 +175,15 @@ def add_title(image_HW3: Picture, title: str) -> Picture:
     width = image_HW3.shape[1]
     size = max(14, min(round(width / 40), 20))
     band = Image.new("RGB", (width, 2 * size), PAPER)
-    ImageDraw.Draw(band).text((4, size), title, fill=INK, font=fitted_font(title, size, width - 4), anchor="lm")
+    draw_line(ImageDraw.Draw(band), (4, size), title, fitted_size(title, size, width - 4), INK)
     return np.concatenate([np.array(band), image_HW3])
 
 
-def fitted_font(text: str, size: int, width: int) -> ImageFont.FreeTypeFont:
-    """The font of at most `size` pixels in which the lines of `text` are at most `width` pixels wide, if any is."""
-    while size > _SMALLEST_FONT and max(text_font(size).getlength(line) for line in text.split("\n")) > width:
+def fitted_size(text: str, size: int, width: int) -> int:
+    """The largest font size, at most `size` pixels, in which the lines of `text` are at most `width` pixels wide."""
+    while size > _SMALLEST_FONT and max(text_width(line, size) for line in text.split("\n")) > width:
         size -= 1
-    return text_font(size)
+    return size
 
 
 def picture_format(path: Path) -> str:
@@ -264,7 +264,7 @@ def _draw_tags(draw: ImageDraw.ImageDraw, boxes: NDArray[np.float64], texts: lis
         while len(text) > 1 and _tag_size(text, size)[0] > x2 - x1:
             text = text[:-1]
         ink = (0, 0, 0) if luminance > 130 else (255, 255, 255)
-        draw.text((x1 + 2, (y1 + y2) // 2), text, fill=ink, font=text_font(size), anchor="lm")
+        draw_line(draw, (x1 + 2, (y1 + y2) // 2), text, size, ink)
 
 
 def _outline(
@@ -313,13 +313,4 @@ def _line_width(size: tuple[int, int]) -> int:
 
 
 def _tag_size(text: str, font_size: int) -> tuple[int, int]:
-    return math.ceil(text_font(font_size).getlength(text)) + 4, round(font_size * 1.3)
-
-
-@cache
-def text_font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, as in the plots; Pillow's own font has no letters beyond ASCII."""
-    # Imported here: drawing needs no more of Matplotlib than where its files are.
-    from matplotlib import get_data_path
-
-    return ImageFont.truetype(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
+    return math.ceil(text_width(text, font_size)) + 4, round(font_size * 1.3)

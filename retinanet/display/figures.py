@@ -1,13 +1,16 @@
 """The style of all plots, and figures that are created and saved without global state."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from retinanet.display.drawing import PALETTE, save_picture
+from retinanet.display.fonts import families_for
 
 COLORS = (*PALETTE[:6], "#000000")
 """The palette without its yellow, which is hard to see on white paper."""
@@ -62,8 +65,18 @@ def legend_below(figure: Figure, axes: Axes, columns: int = 4) -> None:
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
-    """Write the figure as a PNG or JPEG, as the suffix says; returns the path. Raises as `drawing.save_picture`."""
+    """Write the figure as a PNG or JPEG, as the suffix says; returns the path. Raises as `drawing.save_picture`.
+
+    Texts get the fonts that have their characters.
+    """
+    for axes in figure.axes:
+        axes.get_xticklabels(), axes.get_yticklabels()  # their texts are there only when they have been asked for
+    for text in figure.findobj(Text):
+        if isinstance(text, Text) and not text.get_text().isascii():
+            text.set_fontfamily(families_for(text.get_text()))
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # `families_for` warns once
+        canvas.draw()
     save_picture(path, np.array(canvas.buffer_rgba())[..., :3])
     return path

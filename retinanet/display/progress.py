@@ -1,5 +1,6 @@
 """Progress on standard output: bars and live lines on a terminal, plain lines from time to time elsewhere."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,22 +20,43 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from retinanet.display.facts import wrap
+from retinanet.files import silence_stdout
+
 LINE_SECONDS = 10.0
 """Minimum time between the plain lines of a bar."""
 LEAST_SECONDS = 1.0
 """A speed is shown only after at least this time."""
+REFRESHES = 4.0
+"""Times a second that live lines are redrawn, at 0.3 ms each."""
+
+
+def is_live_terminal() -> bool:
+    """Whether lines on standard output can be redrawn: a terminal that moves its cursor (TERM=dumb does not)."""
+    return sys.stdout.isatty() and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
+
+
+def plain_width() -> int:
+    """Columns of a line on standard output: those of the terminal, of COLUMNS, or 80."""
+    return Console(file=sys.stdout).width
 
 
 @contextmanager
-def image_progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Yields a function to call with the number of images finished since its last call."""
+def image_progress(title: str, total: int, *, then: str = "", shown: bool = True) -> Iterator[Callable[[int], None]]:
+    """Yields a function to call with the number of images finished since its last call.
+
+    then: what follows the last image within this context, shown while it lasts. shown: False shows nothing.
+    """
+    if not shown:
+        yield lambda count: None
+        return
     columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn("images, left"), TimeRemainingColumn())
     done = 0
 
     def line(done: int, seconds: float) -> str:
         return f"{title} {done}/{total} images{_image_speed(done, total, seconds)}"
 
-    with _bar(columns, total, 0, line, transient=True) as report:
+    with _bar(columns, total, 0, line, transient=True, then=then) as report:
 
         def advance(count: int) -> None:
             nonlocal done
@@ -68,17 +90,23 @@ def transfer_progress(title: str, total: int, start: int) -> Iterator[Callable[[
 
 @contextmanager
 def _bar(
-    columns: tuple[ProgressColumn, ...], total: int, start: int, line: Callable[[int, float], str], *, transient: bool
+    columns: tuple[ProgressColumn, ...],
+    total: int,
+    start: int,
+    line: Callable[[int, float], str],
+    *,
+    transient: bool,
+    then: str = "",
 ) -> Iterator[Callable[[int], None]]:
     """Yields a function to call with the amount done so far.
 
     line: (amount done, seconds since the start) -> the text printed every LINE_SECONDS where there is no terminal.
-    transient: the bar disappears at the end.
+    transient: the bar disappears at the end. then: shown after the bar when it is full.
     """
-    if sys.stdout.isatty():
-        with Progress(*columns, transient=transient) as bar:
+    if is_live_terminal():
+        with Progress(*columns, TextColumn("{task.description}"), transient=transient) as bar:
             task = bar.add_task("", total=total, completed=start)
-            yield lambda done: bar.update(task, completed=done)
+            yield lambda done: bar.update(task, completed=done, description=then if done >= total else "")
         return
     began = shown = time.monotonic()
 
@@ -103,37 +131,62 @@ class LiveLines:
     """Permanent lines and, below them on a terminal, lines that are redrawn; elsewhere plain lines.
 
     every: minimum seconds between two plain lines of `show`.
-    terminal: None checks whether standard output is one.
+    terminal: None checks whether standard output is one whose lines can be redrawn.
+    moving: the live lines are redrawn REFRESHES times a second by a thread of their own, so that what they compute from
+        the time moves; `show` then costs next to nothing and may be called at every step. False: `show` redraws.
     """
 
-    def __init__(self, *, every: float = 0.0, terminal: bool | None = None) -> None:
+    def __init__(self, *, every: float = 0.0, terminal: bool | None = None, moving: bool = False) -> None:
         self._every, self._shown = every, time.monotonic()
+        self._moving, self._forgiving = moving, False
         self._live: Live | None = None
-        if sys.stdout.isatty() if terminal is None else terminal:
-            # No refresh thread: it would take Python's lock from the work that is reported.
-            self._live = Live(console=Console(force_terminal=True), auto_refresh=False)
+        if is_live_terminal() if terminal is None else terminal:
+            console = Console(force_terminal=True)
+            self._live = Live(console=console, auto_refresh=moving, refresh_per_second=REFRESHES)
             self._live.start()
 
-    def say(self, what: RenderableType) -> None:
-        """Print text (literally, no markup) or a rich renderable as permanent lines."""
-        if self._live is not None:
-            self._live.console.print(Text(what) if isinstance(what, str) else what)
-        elif isinstance(what, str):
-            print(what, flush=True)
-        else:
-            Console(file=sys.stdout).print(what)
+    @property
+    def is_live(self) -> bool:
+        """Whether there are lines that are redrawn."""
+        return self._live is not None
 
-    def show(self, live: RenderableType, plain: str) -> None:
-        """Redraw the live lines as `live`, or print the line `plain` where there is no terminal."""
+    def say(self, what: RenderableType) -> None:
+        """Print text (literally, no markup) or a rich renderable as permanent lines.
+
+        On a terminal text is broken between words.
+        """
+        try:
+            if self._live is not None and isinstance(what, str):
+                console = self._live.console
+                console.print(Text("\n".join(wrap(what, console.width))), soft_wrap=True)
+            elif self._live is not None:
+                self._live.console.print(what)
+            elif isinstance(what, str):
+                print(what, flush=True)
+            else:
+                Console(file=sys.stdout).print(what)
+        except BrokenPipeError:
+            if not self._forgiving:
+                raise
+            silence_stdout()
+
+    def show(self, live: RenderableType, plain: str | None) -> None:
+        """Redraw the live lines as `live`, or print the line `plain` where there is no terminal; None prints none."""
         if self._live is not None:
-            self._live.update(live, refresh=True)
-        elif time.monotonic() - self._shown >= self._every:
+            self._live.update(live, refresh=not self._moving)
+        elif plain is not None and time.monotonic() - self._shown >= self._every:
             self._shown = time.monotonic()
-            print(plain, flush=True)
+            self.say(plain)
+
+    def forgive(self) -> None:
+        """From now on, go on without output where its reader has gone.
+
+        Ctrl-C also ends a `tee` that reads the output; what is to be saved must be saved nevertheless.
+        """
+        self._forgiving = True
 
     def close(self, *, erase: bool = False) -> None:
         """Stop redrawing; the live lines stay unless `erase`. May be called again."""
         if self._live is not None:
-            if erase:
-                self._live.update(Text(""), refresh=True)
+            self._live.transient = erase
             self._live.stop()

@@ -14,6 +14,7 @@ TorchvisionName = Literal["torchvision_v1", "torchvision_v2"]
 
 FREE = (
     *("weights", "frozen", "backbone.weights", "backbone.norm", "backbone.frozen_stages", "backbone.fold"),
+    "backbone.zero_init_residual",
     *("head.prior", "channels_last"),
 )
 """Keys of config `model` that do not change what given weights compute (the norm must be a BatchNorm)."""

@@ -1,28 +1,53 @@
-"""SIGINT and SIGTERM as a request that the training loop checks once per step."""
+"""SIGINT and SIGTERM as a request that the training loop checks once per step, acknowledged at once.
 
+Python runs a signal's handler only between two bytecodes of the main thread, which may be in the middle of a
+convolution of seconds. The signal's number arrives on a socket immediately (`signal.set_wakeup_fd`), where a thread
+waits for it and answers the user meanwhile. Nothing is printed by a handler: it might interrupt a print.
+"""
+
+import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from threading import Thread
 from types import FrameType
 from typing import NoReturn
 
 from retinanet.errors import Interrupted
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+GRACE_SECONDS = 1.0
+"""After a second signal, time for the main thread to end by itself, before the process ends without it."""
+STOPS_AFTER_STEP = "stopping after this step and saving", "quit without saving"
+"""What a first signal does, and what a second one would do."""
+
 
 class StopRequest:
     """The signal that asked to stop, 0 as long as there is none.
 
-    A second signal ends the process without saving, as soon as the images that are being read have arrived.
+    A second signal ends the process without saving.
     """
 
     def __init__(self) -> None:
         self.signal = 0
+        self.answer = STOPS_AFTER_STEP
 
     def handle(self, number: int, _frame: FrameType | None) -> None:
         """The signal handler."""
         if self.signal:
             raise SystemExit(128 + number)
         self.signal = number
+
+    @contextmanager
+    def answering(self, first: str, second: str) -> Iterator[None]:
+        """Within this context signals do something else, which these texts describe to the user."""
+        before, self.answer = self.answer, (first, second)
+        try:
+            yield
+        finally:
+            self.answer = before
 
     def raise_if_asked(self, saved: str) -> None:
         """`raise_asked` if this process has received a signal."""
@@ -40,12 +65,56 @@ class StopRequest:
 
 
 @contextmanager
-def listen() -> Iterator[StopRequest]:
-    """Within this context SIGINT and SIGTERM only set the request; the previous handlers are restored at its end."""
+def listen(acknowledge: Callable[[str], None] = lambda text: None) -> Iterator[StopRequest]:
+    """Within this context SIGINT and SIGTERM only set the request; the previous handlers are restored at its end.
+
+    acknowledge: shows a line to the user; called at once for every signal, from another thread. A second signal ends
+    the process, with the exit code 128 + signal, as soon as the main thread notices it or after GRACE_SECONDS.
+    """
     request = StopRequest()
-    before = {number: signal.signal(number, request.handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    received, wakeup = socket.socketpair()
+    wakeup.setblocking(False)
+    watcher = Thread(target=_acknowledge, args=(received, request, acknowledge), name="signals", daemon=True)
+    watcher.start()
+    before_wakeup = signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
+    before = {number: signal.signal(number, request.handle) for number in SIGNALS}
     try:
         yield request
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(before_wakeup)
+        wakeup.close()
+        watcher.join()
+        received.close()
+
+
+def _acknowledge(received: socket.socket, request: StopRequest, acknowledge: Callable[[str], None]) -> None:
+    """Answer each signal whose number arrives, until the other end of the socket is closed."""
+    first = last = 0
+    while True:
+        try:
+            data = received.recv(16)
+        except TimeoutError:
+            _end_process(128 + last)
+        if not data:
+            return
+        for last in (number for number in data if number in SIGNALS):
+            now, then = request.answer
+            again = f"; press Ctrl-C again to {then}" if last == signal.SIGINT else ""
+            with suppress(OSError):  # a terminal that is gone
+                acknowledge("quitting now" if first else f"{signal.Signals(last).name}: {now}{again}")
+            if first:
+                received.settimeout(GRACE_SECONDS)
+            first = first or last
+
+
+def _end_process(exit_code: int) -> NoReturn:
+    """End at once; the main thread is in a call that does not return. Files are written as a whole or not at all."""
+    try:
+        sys.stdout.flush()
+        if sys.stdout.isatty():
+            os.write(sys.stdout.fileno(), b"\n\x1b[?25h")  # below the live lines, the cursor that they hide
+    except (OSError, ValueError):
+        pass  # nobody reads the output, or it is no file
+    os._exit(exit_code)

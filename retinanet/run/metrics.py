@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import RenderableType
 
-from retinanet.display.console import COCO_PRECISIONS, COCO_RECALLS, RunConsole
+from retinanet.display.console import COCO_PRECISIONS, COCO_RECALLS, RunConsole, TrainingRow
 from retinanet.errors import CheckpointError, NumericalError, ResourceError, list_errors
 from retinanet.files import replacing
 
@@ -119,7 +119,19 @@ class MetricsLog:
         row = {"kind": "train", "step": step, "epoch": float(epoch), **_finite(step, values)}
         self._write(row, clock)
         self._train_scalars(step, epoch, values, clock)
-        self._console.train(step, epoch, values, _known(clock))
+        self._console.train(TrainingRow(step=step, epoch=epoch, values=values, clock=_known(clock)))
+
+    def begin(self, step: int, epoch: float) -> None:
+        """Show that updates follow the first `step`; nothing is recorded."""
+        self._console.begin(step, epoch)
+
+    def step(self, step: int, epoch: float, values: Mapping[str, float], clock: Mapping[str, float]) -> None:
+        """Show the `step`-th update on a terminal without recording it; arguments as of `train`."""
+        self._console.step(TrainingRow(step=step, epoch=epoch, values=values, clock=_known(clock)))
+
+    def evaluating(self, step: int, images: int, total: int, seconds_left: float) -> None:
+        """Show how many of `total` images the evaluation after `step` has detected on, and the seconds left in all."""
+        self._console.evaluating(step, images, total, seconds_left)
 
     def evaluation(self, step: int, metrics: Mapping[str, float], clock: Mapping[str, float]) -> None:
         """Record the evaluation after `step` updates: COCO numbers in 0..1, -1 if there are no instances.
@@ -144,6 +156,15 @@ class MetricsLog:
 
     def say(self, what: RenderableType) -> None:
         """Show text or a rich renderable on the console, without recording it."""
+        self._console.say(what)
+
+    def acknowledge(self, text: str) -> None:
+        """Show the answer to a signal; from now on a closed standard output does not end the run before it is saved."""
+        self._console.acknowledge(text)
+
+    def last_words(self, what: RenderableType) -> None:
+        """Show what the run has come to, in place of its progress."""
+        self._console.close(erase=True)
         self._console.say(what)
 
     def image(self, step: int, tag: str, image_HW3: NDArray[np.uint8]) -> None:
@@ -212,6 +233,15 @@ class SilentLog:
     def train(self, step: int, epoch: float, values: Mapping[str, float], clock: Mapping[str, float]) -> None:
         """Ignore an update."""
 
+    def begin(self, step: int, epoch: float) -> None:
+        """Ignore the start."""
+
+    def step(self, step: int, epoch: float, values: Mapping[str, float], clock: Mapping[str, float]) -> None:
+        """Ignore an update."""
+
+    def evaluating(self, step: int, images: int, total: int, seconds_left: float) -> None:
+        """Ignore the progress of an evaluation."""
+
     def evaluation(self, step: int, metrics: Mapping[str, float], clock: Mapping[str, float]) -> None:
         """Ignore an evaluation."""
 
@@ -220,6 +250,12 @@ class SilentLog:
 
     def say(self, what: RenderableType) -> None:
         """Ignore a text."""
+
+    def acknowledge(self, text: str) -> None:
+        """Ignore the answer to a signal."""
+
+    def last_words(self, what: RenderableType) -> None:
+        """Ignore the end."""
 
     def image(self, step: int, tag: str, image_HW3: NDArray[np.uint8]) -> None:
         """Ignore a picture."""

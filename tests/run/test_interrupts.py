@@ -2,6 +2,10 @@
 
 import os
 import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 
 import pytest
 
@@ -42,3 +46,50 @@ def test_the_previous_handlers_are_restored_after_an_error() -> None:
     with pytest.raises(RuntimeError), listen():
         raise RuntimeError
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def arrives(condition: Callable[[], bool]) -> bool:
+    """Whether it becomes true within five seconds."""
+    deadline = time.monotonic() + 5
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return condition()
+
+
+def test_signals_are_acknowledged_with_what_they_do_now() -> None:
+    lines: list[str] = []
+    with listen(lines.append) as stop, stop.answering("step 7 is saved already", "quit at once"):
+        os.kill(os.getpid(), signal.SIGINT)
+        assert arrives(lambda: len(lines) == 1)
+        with pytest.raises(SystemExit):
+            os.kill(os.getpid(), signal.SIGINT)
+        assert arrives(lambda: len(lines) == 2)
+    assert lines == ["SIGINT: step 7 is saved already; press Ctrl-C again to quit at once", "quitting now"]
+    with listen(lines.append):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert lines[2:] == ["SIGTERM: stopping after this step and saving"]
+
+
+BUSY = """
+import hashlib, os, signal, threading, time
+from retinanet.run import interrupts
+interrupts.GRACE_SECONDS = 0.2
+def press():
+    for _ in range(2):
+        time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGINT)
+with interrupts.listen(lambda text: print(text, flush=True)):
+    threading.Thread(target=press).start()
+    hashlib.pbkdf2_hmac("sha256", b"a", b"b", 10**9)
+"""
+"""The main thread computes for minutes within one call, in which no handler runs; as torch, it releases the lock."""
+
+
+def test_a_main_thread_that_does_not_return_is_acknowledged_and_ended() -> None:
+    done = subprocess.run([sys.executable, "-c", BUSY], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 130
+    assert done.stdout.splitlines() == [
+        "SIGINT: stopping after this step and saving; press Ctrl-C again to quit without saving",
+        "quitting now",
+    ]
+    assert done.stderr == ""

@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from retinanet.display import progress
 from retinanet.display.console import evaluation_table, format_ap, format_seconds
 from retinanet.errors import CheckpointError, NumericalError, ResourceError
 from retinanet.run.metrics import MetricsLog, RunLog, SilentLog, read_rows, without_clock
@@ -159,30 +161,58 @@ def test_without_tensorboard_a_run_goes_on(
     assert len(read_rows(tmp_path / "metrics.jsonl")) == 1
 
 
-def test_plain_lines_carry_everything_and_align(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plain_lines_carry_what_fits_and_align(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     values = {"loss": 0.8123, "loss_class": 0.512, "loss_box": 0.3, "lr": 0.01, "grad_norm": 2.1}
     clock = {"images_per_second": 31.2, "data_wait": 0.02, "memory_mb": 1234.0, "seconds_left": 250.0}
-    with open_log(tmp_path) as log:
-        log.train(5, 0.1, values, clock)
-        log.train(90, 1.3, {**values, "loss": 12.5, "lr": 1e-5, "grad_norm": 1234.0}, {**clock, "memory_mb": 80.0})
-        log.evaluation(90, {"AP": 0.4, "APs": -1.0}, {})
-    first, second, evaluation = capsys.readouterr().out.splitlines()
-    assert first == (
-        "step   5/100  epoch 0.1  loss 0.812 (class 0.512 box 0.300)  lr 0.0100  grad   2.1   31.2 img/s"
-        "  wait  2%  1.2 GB  left 4m10s"
+    for columns in ("120", "80"):
+        monkeypatch.setenv("COLUMNS", columns)
+        with open_log(tmp_path) as log:
+            log.begin(0, 0.0)
+            log.step(4, 0.1, values, clock)
+            log.train(5, 0.1, values, clock)
+            log.train(90, 1.3, {**values, "loss": 12.5, "lr": 1e-5, "grad_norm": 1234.0}, {**clock, "memory_mb": 80.0})
+            log.evaluation(90, {**dict.fromkeys(COCO, 0.25), "APs": -1.0}, {})
+    wide, wide_too, _, first, second, evaluation = capsys.readouterr().out.splitlines()
+    assert wide == (
+        "step   5/100  epoch 0.1  loss 0.812  class 0.512  box 0.300  lr 0.0100   31.2 images/s  wait  2%  1.2 GB"
+        "  left 4m10s"
     )
-    assert len(first) == len(second)
-    assert first.index("img/s") == second.index("img/s")
-    assert evaluation == "eval  90/100  AP 0.400  APs -"
+    assert first == "step   5/100  epoch 0.1  loss 0.812  lr 0.0100   31.2 images/s  left 4m10s"
+    assert (len(wide), len(first)) == (len(wide_too), len(second))
+    assert first.index("images") == second.index("images")
+    assert evaluation == "eval  90/100  AP 0.250  AP50 0.250  AP75 0.250  APs -  APm 0.250  APl 0.250"
 
 
-def test_live_lines_redraw_and_evaluations_stay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_live_lines_redraw_and_evaluations_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "REFRESHES", 200.0)
+    shown = ""
+
+    def appears(text: str) -> bool:
+        nonlocal shown
+        deadline = time.monotonic() + 5
+        while text not in shown and time.monotonic() < deadline:
+            time.sleep(0.002)
+            shown += capsys.readouterr().out
+        return text in shown
+
     with MetricsLog(tmp_path, resume_step=None, tensorboard=False, total_steps=100, terminal=True) as log:
+        log.begin(0, 0.0)
+        assert appears("step 0/100")
         log.train(50, 1.3, {"loss": 0.5, "lr": 0.01}, {"seconds_left": 61.0})
+        assert appears("step 50/100")
+        assert appears("left 1m00s"), "time goes on without a step"
         log.say("[bold]taken literally[/bold]")
-    shown = capsys.readouterr().out
-    assert "step 50/100" in shown
-    assert "left 1m01s" in shown
+        log.step(51, 1.3, {"loss": 0.75, "lr": 0.01}, {"seconds_left": 60.4})
+        assert appears("loss 0.750")
+        log.evaluating(51, 3, 7, 30.4)
+        assert appears("evaluating 3/7 images")
+        log.last_words("the end")
+    assert appears("the end")
+    assert shown.rindex("the end") > shown.rindex("evaluating")
     assert "[bold]taken literally[/bold]" in shown
     assert "\x1b[" in shown
 

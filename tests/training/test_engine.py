@@ -60,8 +60,8 @@ def test_a_run_folder_holds_everything(finished: Path, tiny: Tiny) -> None:
     pictures = {name for name in files if name.startswith("pictures/")}
     events = {name for name in files if name.startswith("tensorboard/events.out.tfevents")}
     assert len(events) == 1
-    assert {"pictures/overview.jpg", "pictures/curves.png"} < pictures
-    assert len(pictures) == 4
+    assert {f"pictures/{name}" for name in ("overview.jpg", "curves.png", "data.png", "train_batch.jpg")} < pictures
+    assert len(pictures) == 6
     assert files - pictures - events == {
         *("config.yaml", "metrics.jsonl", "eval.json", "detections.json", "run.lock"),
         *("checkpoints/last.pt", "checkpoints/best.pt"),

@@ -139,7 +139,7 @@ def test_a_run_killed_five_times_and_interrupted_twice_equals_an_uninterrupted_o
     command = [sys.executable, "-c", WITHOUT_COLLECTOR, str(PROJECT / "tools" / "train.py"), *map(str, arguments)]
     done = subprocess.run(command, env=tool_environment, capture_output=True, text=True, timeout=90, check=False)
     assert done.returncode == 0, done.stderr
-    assert f"{STEPS} steps from step" in done.stdout
+    assert f"{STEPS} steps (6 epochs) from step" in done.stdout
     assert run_hash(run) == run_hash(unbroken)
     assert [row["step"] for row in read_rows(run / "metrics.jsonl") if row["kind"] == "train"] == [*range(1, STEPS + 1)]
 

@@ -27,10 +27,10 @@ from retinanet.display.drawing import (
     add_title,
     contact_sheet,
     draw_boxes,
-    fitted_font,
+    fitted_size,
     save_picture,
-    text_font,
 )
+from retinanet.display.fonts import text_font
 from retinanet.run.pictures import evenly_spaced
 from retinanet.scoring.matches import IGNORED, IOUS, TRUE_POSITIVE, Matches, hit_and_miss_scores
 
@@ -177,9 +177,9 @@ def _row_label(name: str, remark: str) -> Picture:
     cell = Image.new("RGB", (LABEL_WIDTH, LABEL_HEIGHT), PAPER)
     draw = ImageDraw.Draw(cell)
     lines, small = "\n".join(wrap(name, 18)[:3]), "\n".join(wrap(remark, 22))
-    draw.multiline_text((0, 4), lines, fill=INK, font=fitted_font(lines, 16, LABEL_WIDTH))
+    draw.multiline_text((0, 4), lines, fill=INK, font=text_font(fitted_size(lines, 16, LABEL_WIDTH)))
     top = 4 + 21 * (1 + lines.count("\n"))
-    draw.multiline_text((0, top), small, fill=MUTED, font=fitted_font(small, 13, LABEL_WIDTH))
+    draw.multiline_text((0, top), small, fill=MUTED, font=text_font(fitted_size(small, 13, LABEL_WIDTH)))
     return np.array(cell)
 
 

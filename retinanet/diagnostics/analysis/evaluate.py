@@ -7,7 +7,7 @@ from rich.console import Console
 
 from retinanet.diagnostics.analysis.findings import describe_findings
 from retinanet.diagnostics.analysis.report_files import ReportHeader, remove_report, replaced_report
-from retinanet.display.console import evaluation_table, print_plain
+from retinanet.display.console import evaluation_table, format_ap, print_plain
 from retinanet.display.document.blocks import Block
 from retinanet.display.progress import steps
 from retinanet.errors import DataError, list_errors
@@ -49,7 +49,8 @@ def write_evaluation_report(
             with replaced_report(folder) as part:
                 errors = write_analysis_report(header, analysis, part, extra, on_step)
     console = Console()
-    console.print(evaluation_table(evaluation.metrics, content["per_class"], describe_findings(analysis)))
+    findings = describe_findings(analysis, format_ap)
+    console.print(evaluation_table(evaluation.metrics, content["per_class"], findings))
     written = "eval.json, report.html and plots/" if report else "eval.json"
     written += " (the older report there was removed)" if older and not report else ""
     print_plain(console, f"written to {folder}/: {written}")

@@ -1,6 +1,7 @@
 """The most important findings of an analysis, in sentences."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -14,8 +15,11 @@ LOW_SCORE = 0.1
 """An edge of the bins of `calibration`: the share of detections that score below it is reported."""
 
 
-def describe_findings(analysis: Analysis) -> list[str]:
-    """A few sentences, each on one aspect; aspects with nothing to report are left out."""
+def describe_findings(analysis: Analysis, metric: Callable[[float], str] = points) -> list[str]:
+    """A few sentences, each on one aspect; aspects with nothing to report are left out.
+
+    metric: writes an AP in 0..1 as what is next to the sentences does: points in a report, fractions on a terminal.
+    """
     scored = analysis.scored
     if not scored.objects.objects_K().any():
         return ["The ground truth has no objects: there is nothing to find, and every detection is a false positive."]
@@ -25,11 +29,11 @@ def describe_findings(analysis: Analysis) -> list[str]:
         _without_detections(scored),
         describe_limit(analysis.limit),
         describe_empty_boxes(analysis.evaluation.found),
-        _errors(analysis),
+        _errors(analysis, metric),
         _threshold(analysis),
         _calibration(analysis),
-        _sizes(analysis),
-        _classes(analysis),
+        _sizes(analysis, metric),
+        _classes(analysis, metric),
         _confused(analysis),
     )
     return [sentence for sentence in sentences if sentence]
@@ -53,11 +57,11 @@ def _without_detections(scored: Scored) -> str:
     return text + (" Was the detector run on the whole data set?" if 2 * with_objects > (objects_I > 0).sum() else "")
 
 
-def _errors(analysis: Analysis) -> str:
+def _errors(analysis: Analysis, metric: Callable[[float], str]) -> str:
     costs = sorted((cost for cost in analysis.errors.main if cost.ap50 > 0), key=lambda cost: -cost.ap50)
     if not costs:
         return "No AP50 is lost to any type of error."
-    lost = ", ".join(f"{cost.kind} {points(cost.ap50)} ({cost.errors:,})" for cost in costs)
+    lost = ", ".join(f"{cost.kind} {metric(cost.ap50)} ({cost.errors:,})" for cost in costs)
     return f"AP50 lost to each type of error (count): {lost}."
 
 
@@ -87,23 +91,23 @@ def _calibration(analysis: Analysis) -> str:
     return f"{text}; above score {shown.from_score:.3f} the detector is {gap}."
 
 
-def _sizes(analysis: Analysis) -> str:
+def _sizes(analysis: Analysis, metric: Callable[[float], str]) -> str:
     known = [group for group in analysis.sizes if group.ap > -1]
     if len(known) < 2:
         return ""
     weak, strong = min(known, key=lambda group: group.ap), max(known, key=lambda group: group.ap)
     return (
-        f"By object size (side in pixels), AP ranges from {points(weak.ap)} ({weak.name}, {weak.objects:,} objects) to "
-        f"{points(strong.ap)} ({strong.name}, {strong.objects:,} objects)."
+        f"By object size (side in pixels), AP ranges from {metric(weak.ap)} ({weak.name}, {weak.objects:,} objects) to "
+        f"{metric(strong.ap)} ({strong.name}, {strong.objects:,} objects)."
     )
 
 
-def _classes(analysis: Analysis) -> str:
+def _classes(analysis: Analysis, metric: Callable[[float], str]) -> str:
     known = sorted((row for row in analysis.evaluation.per_class if row.ap > -1), key=lambda row: row.ap)
     if len(known) < 2:
         return ""
-    lowest = ", ".join(f"{row.name} {points(row.ap)}" for row in known[: min(3, len(known) - 1)])
-    return f"Lowest AP: {lowest}; highest: {known[-1].name} {points(known[-1].ap)}."
+    lowest = ", ".join(f"{row.name} {metric(row.ap)}" for row in known[: min(3, len(known) - 1)])
+    return f"Lowest AP: {lowest}; highest: {known[-1].name} {metric(known[-1].ap)}."
 
 
 def _confused(analysis: Analysis) -> str:
