@@ -1,0 +1,201 @@
+"""The training loop.
+
+Legend: B images of a micro-batch, A anchors, P positive anchors. A step is one optimizer update over the effective
+batch: all ranks, all accumulated micro-batches.
+"""
+
+import time
+from contextlib import closing
+from typing import NamedTuple
+
+import torch
+
+from retinanet.build import build_resize_rule
+from retinanet.compile import compile_network
+from retinanet.config.fields import known
+from retinanet.config.schema import Config
+from retinanet.data.coco import CocoDataset
+from retinanet.distributed import Ranks
+from retinanet.evaluation.detector import build_detector, precision_name
+from retinanet.evaluation.evaluate import evaluate_dataset, write_evaluation
+from retinanet.run.checkpoint import save_checkpoint
+from retinanet.run.command_lines import CommandLines
+from retinanet.run.folder import RunFolder
+from retinanet.run.interrupts import StopRequest
+from retinanet.run.metrics import RunLog
+from retinanet.run.pictures import PictureOptions, draw_evaluation, draw_run_curves
+from retinanet.structures import Batch
+from retinanet.training.batches import load_steps
+from retinanet.training.clock import Forecast, StepClock, evaluation_in_steps
+from retinanet.training.closing import Ending, describe_end
+from retinanet.training.optim import Plan, lr_at, set_lr
+from retinanet.training.parts import build_step_parts
+from retinanet.training.state import TrainState, snapshot
+from retinanet.training.step import StepParts, train_step
+
+FROM_PYTHON = CommandLines()
+
+
+class Run(NamedTuple):
+    """Everything that stays fixed during a run."""
+
+    config: Config
+    plan: Plan
+    train_set: CocoDataset
+    val_set: CocoDataset
+    folder: RunFolder
+    device: torch.device
+    ranks: Ranks
+    commands: CommandLines = FROM_PYTHON
+    finished_at: int | None = None
+    """The step at which a run that is continued for a longer schedule had ended; its evaluation is repeated."""
+
+    def describe_saved(self, step: int) -> str:
+        """What has been saved at `step` and how to continue, for the message of an interrupted run."""
+        how = f"with: {self.commands.resume}" if self.commands.resume else "with resume=True."
+        return f"Saved step {step} of {self.plan.total_steps} to {self.folder.last}. Continue {how}"
+
+    def epoch(self, step: int) -> float:
+        """Passes over the training set after `step` updates."""
+        return step * known(self.config.schedule.batch_size) / len(self.train_set.images)
+
+
+def run_steps(run: Run, state: TrainState, log: RunLog, stop: StopRequest) -> None:
+    """Step, log, save and evaluate until the plan or early stopping ends.
+
+    last.pt is written after an update and before that step's evaluation, so that a resumed run repeats the evaluation
+    and produces the same bytes.
+    """
+    config = run.config
+    parts = build_step_parts(config, run.device, run.ranks)
+    if config.compile:
+        compile_network(state.model, log.say)
+    began, first_step = time.monotonic(), state.progress.step
+    clock = StepClock(known(config.schedule.batch_size), build_forecast(run))
+    log.begin(first_step, run.epoch(first_step))
+    span, pin = (first_step, run.plan.total_steps), run.device.type == "cuda"
+    with closing(load_steps(config, run.train_set, span, run.ranks, pin)) as steps:
+        while True:
+            if evaluation_due(run, state.progress.step):
+                with clock.evaluating():
+                    evaluate_step(run, state, log, stop, clock.forecast)
+            if state.progress.step >= run.plan.total_steps or stopped_early(run, state, log):
+                break
+            with clock.waiting():
+                micro_batches = next(steps)
+            if state.progress.step == 0:
+                draw_before_training(run, micro_batches, parts)
+            with clock.working():
+                lr = lr_at(state.progress.step, run.plan)
+                set_lr(state.optimizer, lr)
+                result = train_step(state, micro_batches, parts, stop)
+            step = state.progress.step + 1
+            state.progress = state.progress._replace(step=step)
+            log.step(step, run.epoch(step), {**result.values, "lr": lr}, clock.glance(step))
+            if step % config.log.every == 0 or step in (1, run.plan.total_steps):
+                log.train(step, run.epoch(step), {**result.values, "lr": lr}, clock.read(step, run.device))
+            if result.stop_asked or step % config.log.save_every == 0 or evaluation_due(run, step):
+                save_last(run, state)
+            if result.stop_asked:
+                stop.raise_asked(run.describe_saved(step))
+    if run.ranks.is_main:
+        draw_run_curves(run.folder)
+        ending = Ending(
+            first_step=first_step,
+            step=state.progress.step,
+            seconds=time.monotonic() - began,
+            evaluating=clock.forecast.seconds_evaluating(),
+        )
+        log.last_words(describe_end(run.folder, ending, run.commands))
+
+
+def build_forecast(run: Run) -> Forecast:
+    """What the time left is estimated from."""
+    due = [step for step in range(1, run.plan.total_steps + 1) if evaluation_due(run, step)]
+    one = evaluation_in_steps(len(run.val_set.images), known(run.config.schedule.batch_size))
+    return Forecast(run.plan.total_steps, due, one)
+
+
+def draw_before_training(run: Run, micro_batches: list[Batch], parts: StepParts) -> None:
+    """Write pictures/data.png and train_batch.jpg, on the main rank, unless config `log.pictures` is 0."""
+    if not run.ranks.is_main or run.config.log.pictures == 0:
+        return
+    # Imported here: Matplotlib takes half a second.
+    from retinanet.run.batch_picture import NetworkView, draw_train_batch
+    from retinanet.run.data_picture import draw_data
+
+    draw_data(run.folder.pictures / "data.png", run.train_set, build_resize_rule(run.config), parts.anchors)
+    view = NetworkView(
+        pixels=parts.pixels,
+        channels_last=parts.channels_last,
+        anchors=parts.anchors,
+        rule=parts.rule,
+        categories=run.train_set.categories,
+    )
+    draw_train_batch(run.folder.pictures / "train_batch.jpg", micro_batches, view)
+
+
+def save_last(run: Run, state: TrainState) -> None:
+    """Write last.pt, on the main rank."""
+    if run.ranks.is_main:
+        save_checkpoint(run.folder.last, snapshot(state, run.config, run.train_set.categories))
+
+
+def evaluate_step(run: Run, state: TrainState, log: RunLog, stop: StopRequest, forecast: Forecast) -> None:
+    """Evaluate the current weights on val; log, draw, and keep them as best.pt if their AP is the best so far."""
+    config, progress = run.config, state.progress
+    started = time.monotonic()
+
+    done, total = 0, len(run.val_set.images)
+
+    def on_batch(images: int) -> None:
+        nonlocal done
+        done = min(done + images * run.ranks.world_size, total)
+        log.evaluating(progress.step, done, total, forecast.seconds_left(progress.step, done / total))
+        stop.raise_if_asked(run.describe_saved(progress.step))
+
+    detector = build_detector(config, state.weights(), run.device)
+    on_batch(0)
+    with stop.answering(f"stopping; step {progress.step} is saved already", "quit at once"):
+        evaluation, results = evaluate_dataset(
+            detector,
+            run.val_set,
+            build_resize_rule(config),
+            batches=(config.eval.batch_size, config.data.workers),
+            ranks=run.ranks,
+            on_batch=on_batch,
+            scoring=config.eval,
+            categories=run.train_set.categories,
+        )
+    ap = evaluation.metrics["AP"]
+    improved = progress.best_step == 0 or ap > progress.best_ap
+    state.progress = progress.after_evaluation(ap, improved)
+    log.evaluation(progress.step, evaluation.metrics, {"time": time.time(), "seconds": time.monotonic() - started})
+    if not run.ranks.is_main:
+        return
+    if improved:
+        save_checkpoint(run.folder.best, snapshot(state, config, run.train_set.categories, inference_only=True))
+        files = run.folder.eval, run.folder.detections
+        write_evaluation(*files, evaluation, results, step=progress.step, precision=precision_name(detector))
+    options = PictureOptions(config.log.pictures, config.eval.shown_score)
+    draw_evaluation(run.folder, run.val_set, results, options, log, progress.step)
+
+
+def evaluation_due(run: Run, step: int) -> bool:
+    """Whether an evaluation follows the first `step` updates."""
+    if step == 0 or step in (run.plan.total_steps, run.finished_at):
+        return step > 0
+    per_epoch = len(run.train_set.images) / known(run.config.schedule.batch_size)
+    every = known(run.config.eval.every)
+    interval = every * per_epoch if run.config.eval.unit == "epochs" else every
+    return interval > 0 and int(step / interval) > int((step - 1) / interval)
+
+
+def stopped_early(run: Run, state: TrainState, log: RunLog) -> bool:
+    """Whether `schedule.early_stop` evaluations have passed without improvement; if so, it is logged."""
+    patience, progress = run.config.schedule.early_stop, state.progress
+    if patience is None or progress.stale_evaluations < patience:
+        return False
+    best = f"AP {progress.best_ap:.4f} of step {progress.best_step}"
+    log.note(progress.step, f"stopped early: {patience} evaluations without improvement over {best}")
+    return True
