@@ -12,6 +12,7 @@ COMMANDS = {
     "predict": "detect on images: pictures and COCO-style results",
     "ablate": "train and compare the arms of a study",
     "compare": "is detector B better than detector A? Differences with intervals",
+    "doctor": "why is the AP of a run low? Causes with proof and remedy",
     "anchors": "do a config's anchors fit its boxes? Better ones to paste",
     "config": "list, show and compare configs",
     "convert": "weights of other projects into this project's format, and back",
@@ -55,6 +56,8 @@ def command_main(name: str) -> Callable[[Sequence[str], str], None]:
             from retinanet.commands.ablate import main
         case "compare":
             from retinanet.commands.compare import main
+        case "doctor":
+            from retinanet.commands.doctor import main
         case "anchors":
             from retinanet.commands.anchors import main
         case "config":

@@ -5,6 +5,7 @@ Boxes are (x1, y1, x2, y2) float32 in pixels of the image after its EXIF rotatio
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -122,6 +123,11 @@ def with_objects(dataset: CocoDataset) -> CocoDataset:
     if len(images) == len(dataset.images):
         return dataset
     return _restricted(dataset, images, f"{len(dataset.images) - len(images):,} images without objects are left out")
+
+
+def only_images(dataset: CocoDataset, images: Sequence[ImageRecord]) -> CocoDataset:
+    """The data set restricted to some of its images, in the order given, with all categories."""
+    return _restricted(dataset, tuple(images), f"only {len(images)} of {len(dataset.images):,} images are used")
 
 
 def _restricted(dataset: CocoDataset, images: tuple[ImageRecord, ...], note: str) -> CocoDataset:
