@@ -112,7 +112,7 @@ def score_sample(
         (config.eval.batch_size, config.data.workers),
         ALONE,
         on_batch,
-        config.eval.engine,
+        config.eval,
         known,
     )
     kept = [result for result in results if result["score"] >= config.eval.score_threshold]
