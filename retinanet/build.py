@@ -25,7 +25,8 @@ from retinanet.config.class_losses import (
     SoftmaxFocalKeys,
     VarifocalKeys,
 )
-from retinanet.config.schema import Config, ModelKeys
+from retinanet.config.schema import Config, DataKeys, ModelKeys
+from retinanet.data.pixel_depth import DepthRange
 from retinanet.data.transforms import Augment, PixelRule, ResizeRule
 from retinanet.detection.anchors import AnchorSpec
 from retinanet.detection.assign import AssignRule
@@ -111,6 +112,11 @@ def build_resize_rule(config: Config) -> ResizeRule:
         resize=data.resize,
         canvases=data.canvases,
     )
+
+
+def build_depth_range(data: DataKeys) -> DepthRange | None:
+    """The range of config `data.depth_range`."""
+    return DepthRange(low=data.depth_range[0], high=data.depth_range[1]) if data.depth_range else None
 
 
 def build_augment(config: Config) -> Augment:
