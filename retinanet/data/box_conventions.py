@@ -120,7 +120,7 @@ def _converted(boxes_N4: Floats, convention: str, why: str, unit: str) -> BoxRea
 
 def _are_fractions(boxes_N4: Floats, limits_N2: Floats) -> bool:
     """Whether no coordinate exceeds 1 although images are larger, so that as pixels the boxes were next to nothing."""
-    small = -0.5 <= boxes_N4.min() and 0 < boxes_N4.max() <= 1.0 + 1e-6
+    small = boxes_N4.min() >= -0.5 and 0 < boxes_N4.max() <= 1.0 + 1e-6
     whole = (boxes_N4 == np.rint(boxes_N4)).all()
     known_N = np.isfinite(limits_N2).all(axis=1)
     large = bool((limits_N2[known_N] > 4).all())

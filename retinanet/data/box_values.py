@@ -52,4 +52,4 @@ def _from_named(value: dict[str, object]) -> tuple[list[float], str] | None:
 def _number(value: object) -> float | None:
     if isinstance(value, str) and _NUMBER.fullmatch(value):
         return float(value)
-    return value if type(value) is int or type(value) is float else None  # type: ignore[return-value]
+    return value if type(value) is int or type(value) is float else None

@@ -83,9 +83,10 @@ def load_coco(
 
 
 def parse_coco(
-    data: object, annotation_file: Path, image_folder: Path, options: FileOptions = FileOptions()
+    data: object, annotation_file: Path, image_folder: Path, options: FileOptions | None = None
 ) -> CocoDataset:
     """As `load_coco`, given the content of the annotation file, which becomes the data set's `ground_truth`."""
+    options = options or FileOptions()
     content = content_with_files(data, annotation_file, image_folder, options)
     data = content.data
     notes = complete(data)

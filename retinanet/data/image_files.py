@@ -8,9 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from retinanet.data.images import DepthRange, decode_image, depth_note, read_header
 from retinanet.data.file_names import path_in
+from retinanet.data.images import decode_image, depth_note, read_header
 from retinanet.data.locate import locate
+from retinanet.data.pixel_depth import DepthRange
 from retinanet.data.validate import short_repr
 from retinanet.errors import DataError
 

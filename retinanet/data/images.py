@@ -141,7 +141,7 @@ def _levels(data: bytes, path: Path) -> Levels:
         png = decode_png(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.UNCHANGED)
     except _PILLOW_ERRORS as error:
         raise DataError(f"{path}: the image cannot be decoded ({error}); it is damaged or truncated") from error
-    values = png.permute(1, 2, 0).numpy().astype(np.int64)
+    values: NDArray[np.int64] = png.permute(1, 2, 0).numpy().astype(np.int64)
     return values[..., :3] if values.shape[2] >= 3 else values[..., 0]
 
 
@@ -301,7 +301,8 @@ def _decode_with_pillow(data: bytes, path: Path) -> Tensor:
 def _to_rgb(image: Image.Image, path: Path) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 of a loaded image of any mode; `Image.convert` alone clips 16-bit and float pixels."""
     if image.mode.startswith("I") or image.mode == "F":
-        levels = np.asarray(image).astype(np.float64 if image.mode == "F" else np.int64)
+        stored = np.asarray(image)
+        levels = stored.astype(np.float64) if image.mode == "F" else stored.astype(np.int64)
         return np.repeat(bytes_of_levels(levels, None, path)[..., None], 3, axis=2)
     if image.mode in ("RGBa", "La"):
         image = image.convert(image.mode.upper())

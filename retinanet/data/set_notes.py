@@ -51,9 +51,7 @@ def _crowd_notes(arrays: AnnotationArrays) -> list[str]:
     objects = {tuple(pair) for pair in pairs_N2[~arrays.crowd_N].tolist()} if crowds < 10_000 else set()
     alone = sum(tuple(pair) not in objects for pair in pairs_N2[arrays.crowd_N].tolist()) if objects else 0
     if alone * 2 > crowds:
-        return [
-            f"{alone:,} of {crowds:,} annotations with iscrowd 1 are the only one of their class in their image: {remedy}"
-        ]
+        return [f"{alone:,} of {crowds:,} annotations with iscrowd 1 are alone of their class in their image: {remedy}"]
     return []
 
 
@@ -128,8 +126,8 @@ def _key_notes(rows: list[dict[str, Any]]) -> list[str]:
         marked = [row for row in rows if row.get(key) and not row.get("iscrowd")]
         if marked:
             notes.append(
-                f"{len(marked):,} annotations have {key!r} {marked[0][key]!r}, which is not read: they count as objects; "
-                "write iscrowd 1 for what training and scoring should pass over"
+                f"{len(marked):,} annotations have {key!r} {marked[0][key]!r}, which is not read: they count as "
+                "objects; write iscrowd 1 for what training and scoring should pass over"
             )
     turned = sum(_is_turned(row) for row in rows if "attributes" in row or "rotation" in row or "angle" in row)
     if turned:

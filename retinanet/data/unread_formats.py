@@ -12,8 +12,8 @@ _RAW = ("cr2", "cr3", "nef", "arw", "dng", "orf", "rw2", "raf", "pef", "srw", "r
 _CONVERT = "magick mogrify -format jpg"
 
 _KINDS = {
-    **{suffix: ("a film", "") for suffix in _FILMS},
-    **{suffix: ("a camera's raw file", "export it as JPEG or TIFF with the camera's program") for suffix in _RAW},
+    **dict.fromkeys(_FILMS, ("a film", "")),
+    **dict.fromkeys(_RAW, ("a camera's raw file", "export it as JPEG or TIFF with the camera's program")),
     "heic": ("a HEIC image", f"convert it to JPEG, for example with ImageMagick: {_CONVERT} {{}}"),
     "heif": ("a HEIF image", f"convert it to JPEG, for example with ImageMagick: {_CONVERT} {{}}"),
     "avif": ("an AVIF image", "this Pillow cannot read it: update it (pip install -U pillow)"),
@@ -45,10 +45,11 @@ def unread_remedy(path: Path, start: bytes = b"") -> str:
     what, remedy = _KINDS[suffix]
     name = _quoted(str(path))
     if what == "a film":
-        frames = _quoted(str(path.with_suffix("")))
+        folder = path.with_suffix("")
+        frames, pattern = _quoted(str(folder)), _quoted(f"{folder}/%06d.jpg")
         return (
             f"a film, not an image; cut it into frames, for example 2 a second: mkdir -p {frames} && "
-            f"ffmpeg -i {name} -vf fps=2 {_quoted(f'{path.with_suffix("")}/%06d.jpg')}"
+            f"ffmpeg -i {name} -vf fps=2 {pattern}"
         )
     return f"{what}, which is not read; " + remedy.format(name, stem=_quoted(str(path.with_suffix("")))).strip()
 
