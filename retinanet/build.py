@@ -26,7 +26,8 @@ from retinanet.config.class_losses import (
     VarifocalKeys,
 )
 from retinanet.config.model_keys import ModelKeys
-from retinanet.config.schema import Config
+from retinanet.config.schema import Config, DataKeys
+from retinanet.data.pixel_depth import DepthRange
 from retinanet.data.transforms import Augment, PixelRule, ResizeRule
 from retinanet.detection.anchors import AnchorSpec
 from retinanet.detection.assign import AssignRule
@@ -112,6 +113,11 @@ def build_resize_rule(config: Config) -> ResizeRule:
         resize=data.resize,
         canvases=data.canvases,
     )
+
+
+def build_depth_range(data: DataKeys) -> DepthRange | None:
+    """The range of config `data.depth_range`."""
+    return DepthRange(low=data.depth_range[0], high=data.depth_range[1]) if data.depth_range else None
 
 
 def build_augment(config: Config) -> Augment:

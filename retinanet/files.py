@@ -28,11 +28,13 @@ class _NotJson(ValueError):
     """A constant that Python's parser accepts but that is not JSON."""
 
 
-def read_json(path: Path, leave_out: str | None = None) -> object:
+def read_json(
+    path: Path, leave_out: str | None = None, unless: Callable[[dict[str, object]], bool] | None = None
+) -> object:
     """The content of a UTF-8 JSON file, gzipped or not (recognised by its first bytes, not by its name).
 
     `leave_out` is a key that is dropped from every object while parsing: COCO without its "segmentation" takes a third
-    of the memory and half the time.
+    of the memory and half the time. An object for which `unless` is true keeps it.
 
     Raises DataError with the file, and the line and column if known: missing, unreadable, empty, damaged gzip, not
     UTF-8, invalid or truncated JSON, NaN or Infinity, nested too deeply.
@@ -42,7 +44,7 @@ def read_json(path: Path, leave_out: str | None = None) -> object:
         raise DataError(f"{path}: the file is empty; it must be a JSON document")
     try:
         with _without_garbage_collection():
-            return json.loads(text, parse_constant=_refuse_constant, object_hook=_dropping(leave_out))
+            return json.loads(text, parse_constant=_refuse_constant, object_hook=_dropping(leave_out, unless))
     except json.JSONDecodeError as error:
         cut = " (the file ends too early: is it truncated?)" if error.pos >= len(text.rstrip()) else ""
         raise DataError(
@@ -95,12 +97,15 @@ def _without_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _dropping(key: str | None) -> Callable[[dict[str, object]], dict[str, object]] | None:
+def _dropping(
+    key: str | None, unless: Callable[[dict[str, object]], bool] | None
+) -> Callable[[dict[str, object]], dict[str, object]] | None:
     if key is None:
         return None
 
     def drop(parsed: dict[str, object]) -> dict[str, object]:
-        parsed.pop(key, None)
+        if key in parsed and (unless is None or not unless(parsed)):
+            del parsed[key]
         return parsed
 
     return drop

@@ -37,7 +37,7 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
     arguments = parser.parse_intermixed_args(words)
     overrides, inputs = split_overrides(arguments.inputs)
     from retinanet.config.load import check_overrides
-    from retinanet.data.find_images import find_images
+    from retinanet.data.find_images import files_passed_over, find_images
 
     check_overrides(overrides)
     paths = find_images(inputs)
@@ -50,4 +50,5 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
         source=arguments.checkpoint,
         output=arguments.output,
         thresholds=arguments.thresholds,
+        passed_over=files_passed_over(inputs),
     )

@@ -81,6 +81,11 @@ class DataKeys(Section):
     empty_images: bool = Field(
         True, description="Train on images without objects too (Detectron, torchvision and others do not)."
     )
+    depth_range: Annotated[tuple[float, ...], Field(min_length=2, max_length=2)] | None = Field(
+        None,
+        description="[low, high]: pixel values of images of more than 8 bits that become 0 and 255; null takes 16 bits "
+        "as 0..65535, float pixels as 0..1 or 0..255.",
+    )
     shorter_side: Annotated[tuple[Count, ...], Field(min_length=1)] = Field(
         (600,),
         description="Pixels of the shorter side; of several, each training batch draws one, evaluation takes the last.",
@@ -123,6 +128,8 @@ class DataKeys(Section):
     def _ordered(self) -> "DataKeys":
         if self.scale_jitter[0] > self.scale_jitter[1]:
             raise ValueError("scale_jitter is [least, most]: the first must not be above the second")
+        if self.depth_range and not self.depth_range[0] < self.depth_range[1]:
+            raise ValueError("depth_range is [low, high]: the first must be below the second")
         return self
 
 

@@ -13,11 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from retinanet.data.annotation_arrays import AnnotationArrays
+from retinanet.data.content import read_annotations
+from retinanet.data.content_with_files import FileOptions, content_with_files
+from retinanet.data.file_names import path_in
 from retinanet.data.ground_truth import complete
-from retinanet.data.image_files import CheckImages, file_errors
-from retinanet.data.validate import validate_ground_truth
-from retinanet.errors import DataError, list_errors
-from retinanet.files import read_json
+from retinanet.data.image_files import CheckImages
+from retinanet.data.pixel_depth import DepthRange
 from retinanet.structures import Category
 
 _ROUNDING = 0.011  # pixels that x + width may exceed the image by when both were rounded to two decimals
@@ -56,39 +58,46 @@ class CocoDataset:
     """What a user should know but need not fix, one sentence each."""
     ground_truth: dict[str, Any]
     """The COCO dict for pycocotools; see `data.ground_truth`. Dropped and clipped boxes are in it as read."""
+    depth_range: DepthRange | None = None
+    """How pixels of more than 8 bits become bytes; see `decode_image`."""
 
 
 def load_coco(
-    annotation_file: Path, image_folder: Path, check_images: CheckImages = "none", workers: int = 8
+    annotation_file: Path,
+    image_folder: Path,
+    check_images: CheckImages = "none",
+    workers: int = 8,
+    *,
+    root: Path | None = None,
+    depth_range: DepthRange | None = None,
 ) -> CocoDataset:
     """Read and validate an annotation file (.json or .json.gz) and the files of its images.
 
-    Every image must be a file within `image_folder` after symbolic links are resolved. `check_images`: "header" also
-    compares each file's size after EXIF rotation and checks that the file is complete, "decode" also decodes every
-    pixel; `workers` threads do it. Raises DataError with every error of the content and of the files.
+    Every image must be a file within `image_folder` after symbolic links are resolved, or, where its name says so,
+    within `root`, the data set's folder. `check_images`: "header" also compares each file's size after EXIF rotation
+    and checks that the file is complete, "decode" also decodes every pixel; `workers` threads do it. What can be read
+    in one way only is read so (see `normalise`, `locate`, `read_boxes`) and noted. Raises DataError with every error of
+    the content and of the files.
     """
-    return parse_coco(
-        read_json(annotation_file, leave_out="segmentation"), annotation_file, image_folder, check_images, workers
-    )
+    options = FileOptions(check=check_images, workers=workers, root=root, depth_range=depth_range)
+    return parse_coco(read_annotations(annotation_file), annotation_file, image_folder, options)
 
 
 def parse_coco(
-    data: object, annotation_file: Path, image_folder: Path, check_images: CheckImages = "none", workers: int = 8
+    data: object, annotation_file: Path, image_folder: Path, options: FileOptions | None = None
 ) -> CocoDataset:
     """As `load_coco`, given the content of the annotation file, which becomes the data set's `ground_truth`."""
-    errors = validate_ground_truth(data)
-    if isinstance(data, dict) and isinstance(data.get("images"), list):
-        errors += file_errors(data["images"], image_folder, check_images, workers)
-    if errors or not isinstance(data, dict):
-        raise DataError(list_errors(f"{annotation_file}: this data set cannot be used", errors))
+    options = options or FileOptions()
+    content = content_with_files(data, annotation_file, image_folder, options)
+    data = content.data
     notes = complete(data)
     categories = tuple(sorted(Category(row["id"], row["name"]) for row in data["categories"]))
     rows = sorted(data["images"], key=lambda row: row["id"])
-    arrays = _ImageArrays(rows, data["annotations"], categories)
+    arrays = _ImageArrays(rows, content.arrays, categories)
     images = tuple(
         ImageRecord(
             id=row["id"],
-            path=image_folder / row["file_name"],
+            path=path_in(image_folder, row["file_name"]),
             height=row["height"],
             width=row["width"],
             boxes_G4=boxes,
@@ -104,9 +113,36 @@ def parse_coco(
         images=images,
         dropped={"zero_area": int(arrays.zero_area_N.sum()), "outside": int(arrays.outside_N.sum())},
         clipped=int(arrays.clipped_N.sum()),
-        notes=(*notes, *_category_notes(categories), *arrays.notes(data["annotations"])),
+        notes=(*content.notes, *notes, *_category_notes(categories), *arrays.notes(data["annotations"])),
         ground_truth=data,
+        depth_range=options.depth_range,
     )
+
+
+def shared_images_note(train: CocoDataset, val: CocoDataset) -> str:
+    """A note where images to evaluate on are also trained on; empty where none is."""
+    remedy = "the AP says nothing about other images; hold some out for evaluation"
+    if train.annotation_file.resolve() == val.annotation_file.resolve():
+        return f"the images to evaluate on are the training images ({train.annotation_file} is both): {remedy}"
+    trained = set(_real_paths(train))
+    shared = [path for path in _real_paths(val) if path in trained]
+    if not shared:
+        return ""
+    return (
+        f"{len(shared):,} of the {len(val.images):,} images to evaluate on are also training images, such as "
+        f"{shared[0].name}: {remedy}"
+    )
+
+
+def _real_paths(dataset: CocoDataset) -> list[Path]:
+    """The files of the images, their folders with symbolic links resolved."""
+    real = {folder: folder.resolve() for folder in {record.path.parent for record in dataset.images}}
+    return [real[record.path.parent] / record.path.name for record in dataset.images]
+
+
+def noted(dataset: CocoDataset, *notes: str) -> CocoDataset:
+    """The data set with further notes; empty ones are left out."""
+    return replace(dataset, notes=(*dataset.notes, *(note for note in notes if note)))
 
 
 def first_images(dataset: CocoDataset, count: int | None) -> CocoDataset:
@@ -167,17 +203,14 @@ class _ImageArrays:
     """All annotations as arrays, in file order: kept, dropped or clipped."""
 
     def __init__(
-        self, rows: list[dict[str, Any]], annotations: list[dict[str, Any]], categories: tuple[Category, ...]
+        self, rows: list[dict[str, Any]], annotations: AnnotationArrays, categories: tuple[Category, ...]
     ) -> None:
         """`rows` are the images sorted by id; everything has passed `validate_ground_truth`."""
         self.ids_I = np.array([row["id"] for row in rows], dtype=np.int64)
         sizes_I2 = np.array([(row["width"], row["height"]) for row in rows], dtype=np.float64)
-        image_ids_N = np.array([row["image_id"] for row in annotations], dtype=np.int64)
-        category_ids_N = np.array([row["category_id"] for row in annotations], dtype=np.int64)
-        xywh_N4 = np.array([row["bbox"] for row in annotations], dtype=np.float64).reshape(-1, 4)
-        self.crowd_N = np.array([row["iscrowd"] for row in annotations], dtype=bool)
-        self.image_N = np.searchsorted(self.ids_I, image_ids_N)
-        self.class_N = np.searchsorted(np.array([c.id for c in categories]), category_ids_N)
+        xywh_N4, self.crowd_N = annotations.boxes_N4, annotations.crowd_N
+        self.image_N = np.searchsorted(self.ids_I, annotations.image_ids_N)
+        self.class_N = np.searchsorted(np.array([c.id for c in categories]), annotations.category_ids_N)
 
         limit_N2 = sizes_I2[self.image_N].reshape(-1, 2)
         with np.errstate(over="ignore"):

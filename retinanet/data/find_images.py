@@ -3,20 +3,30 @@
 import glob
 from pathlib import Path
 
+import PIL
 from PIL import Image
 
+from retinanet.data.unread_formats import passed_over, unread_remedy
 from retinanet.errors import DataError, list_errors
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "TGA")
+_HAS_AVIF = tuple(int(part) for part in PIL.__version__.split(".")[:2]) >= (11, 3)
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "TGA", *(("AVIF",) if _HAS_AVIF else ()))
 """Formats that Pillow may try; others are refused (EPS, for one, runs an interpreter)."""
+
+
+def image_suffixes() -> set[str]:
+    """Suffixes of the files in FORMATS, such as ".jpg"."""
+    return {suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS}
 
 
 def find_images(inputs: list[str]) -> list[Path]:
     """The images that files, folders (without their subfolders) and glob patterns name, each once, in order.
 
-    Raises DataError listing every input that names none.
+    Raises DataError listing every input that names none; and where all files are of kinds that are not read, such as
+    films, listing those.
     """
-    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS}
+    suffixes = image_suffixes()
     found: dict[Path, None] = {}
     errors = []
     for name in inputs:
@@ -28,10 +38,34 @@ def find_images(inputs: list[str]) -> list[Path]:
         else:
             matches = sorted(Path(p) for p in glob.glob(name, recursive=True) if Path(p).is_file())  # noqa: PTH207
         if not matches:
-            errors.append(
-                f"{name}: {'no image in this folder' if path.is_dir() else 'no such file, folder or pattern'}"
-            )
+            errors.append(f"{name}: {_why_none(path)}")
         found.update(dict.fromkeys(matches))
+    unread = {path: remedy for path in found if path.suffix.lower() not in suffixes and (remedy := _remedy(path))}
+    if unread and len(unread) == len(found):
+        errors += [f"{path}: {remedy}" for path, remedy in unread.items()]
     if errors:
         raise DataError(list_errors("no images to read", errors))
     return list(found)
+
+
+def _why_none(path: Path) -> str:
+    if not path.is_dir():
+        return "no such file, folder or pattern"
+    others = passed_over(sorted(path.iterdir()))
+    return "no image in this folder" + (f", but {others}" if others else "")
+
+
+def _remedy(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return unread_remedy(path, file.read(16))
+    except OSError:
+        return ""
+
+
+def files_passed_over(inputs: list[str]) -> str:
+    """A sentence on the files in the folders among `inputs` that `find_images` leaves out; empty without any."""
+    suffixes = image_suffixes()
+    folders = [Path(name) for name in inputs if Path(name).is_dir()]
+    files = [path for folder in folders for path in sorted(folder.iterdir()) if path.suffix.lower() not in suffixes]
+    return passed_over(files)

@@ -7,9 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from retinanet.data.validate import validate_ground_truth
-from retinanet.errors import DataError, list_errors
-from retinanet.files import read_json
+from retinanet.data.content import read_annotations, scored_content
 
 _log = logging.getLogger(__name__)
 
@@ -17,19 +15,16 @@ _log = logging.getLogger(__name__)
 def load_ground_truth(path: Path) -> dict[str, Any]:
     """The COCO dict of an annotation file, validated for scoring; image files and sizes are not needed.
 
-    As read, except for what pycocotools needs: a missing "area" becomes width * height, a missing "iscrowd" 0, missing
-    "info" and "licenses" empty; where an annotation id is missing or 0 all are renumbered from 1 (and a warning is
-    logged), since pycocotools takes id 0 for "not matched". "segmentation" is left out: scoring boxes does not
-    read it, and it takes most of the memory.
+    As read, except for values in another form than COCO's (see `normalise`, `read_boxes`), and what pycocotools needs:
+    a missing "area" becomes width * height, a missing "iscrowd" 0, missing "info" and "licenses" empty; where an
+    annotation id is missing or 0 all are renumbered from 1 (and a warning is logged), since pycocotools takes id 0 for
+    "not matched". "segmentation" is left out: scoring boxes does not read it, and it takes most of the memory.
     Raises DataError with every error of the file.
     """
-    data = read_json(path, leave_out="segmentation")
-    errors = validate_ground_truth(data, needs_files=False)
-    if errors or not isinstance(data, dict):
-        raise DataError(list_errors(f"{path}: this ground truth cannot be used", errors))
-    for note in complete(data):
+    content = scored_content(path, read_annotations(path))
+    for note in (*content.notes, *complete(content.data)):
         _log.warning("%s: %s", path, note)
-    return data
+    return content.data
 
 
 def complete(data: dict[str, Any]) -> list[str]:

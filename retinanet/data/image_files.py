@@ -3,12 +3,15 @@
 import os
 import re
 import stat
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
-from retinanet.data.images import decode_image, read_header
+from retinanet.data.file_names import path_in
+from retinanet.data.images import decode_image, depth_note, read_header
+from retinanet.data.locate import locate
+from retinanet.data.pixel_depth import DepthRange
 from retinanet.data.validate import short_repr
 from retinanet.errors import DataError
 
@@ -16,30 +19,116 @@ CheckImages = Literal["none", "header", "decode"]
 """What is read: nothing (but files must exist), each file's header and end, or every pixel."""
 
 _NAMED = 10  # files named for each kind of error; the rest are counted
+_SAMPLED = 16  # images of more than 8 bits whose pixels are read for a note on them
+
+_Entries = list[dict[str, Any]]
+_T = TypeVar("_T")
 
 
-class _FileError(NamedTuple):
+class FileError(NamedTuple):
+    """What is wrong with the file of one image."""
+
     kind: Literal["unsafe", "missing", "size", "unreadable"]
     text: str
 
 
-def file_errors(rows: list[object], folder: Path, check: CheckImages, workers: int) -> list[str]:
-    """Errors of the files that the rows of a COCO file's "images" name; rows without a file name are skipped."""
-    if not folder.is_dir():
-        return [f"{folder}: the image folder does not exist; check the path"]
-    root = os.path.realpath(folder)
-    entries = [row for row in rows if isinstance(row, dict) and _has_name(row)]
-    step = max(1, len(entries) // (8 * max(workers, 1)))
-    slices = [entries[i : i + step] for i in range(0, len(entries), step)]
-    with ThreadPoolExecutor(max_workers=max(workers, 1)) as pool:
-        found = [error for some in pool.map(partial(_check_slice, root, check), slices) for error in some]
+class NamedFiles(NamedTuple):
+    """Rows of "images" with the names of files that exist, as far as they could be found."""
+
+    rows: list[Any]
+    errors: dict[int, FileError]
+    """Row -> why it has no file."""
+    notes: list[str]
+
+    def path_of(self, folder: Path, i: int) -> Path | None:
+        """The file of row i, or None where it has none."""
+        return path_in(folder, self.rows[i]["file_name"]) if i not in self.errors and _has_name(self.rows[i]) else None
+
+
+def find_files(rows: list[Any], folder: Path, root: Path | None, workers: int) -> NamedFiles:
+    """Files of the rows of a COCO file's "images"; rows without a file name are skipped.
+
+    A name that leads to no file is replaced by that of the file that it obviously means; see `locate`. Every file must
+    be within `folder`, or else, where `locate` finds it there, within `root`, after symbolic links are resolved.
+    """
+    named = [i for i, row in enumerate(rows) if isinstance(row, dict) and _has_name(row)]
+    entries = [rows[i] for i in named]
+    errors = dict(enumerate(_in_threads(_path_errors_within(os.path.realpath(folder)), entries, workers)))
+    failed = {i: error for i, error in errors.items() if error is not None}
+    if not failed:
+        return NamedFiles(rows, {}, [])
+    located = locate(entries, {i for i, error in failed.items() if error.text != _LINK}, folder, root)
+    renamed: dict[int, dict[str, Any]] = {}
+    for i, name in located.names.items():
+        base = root if root is not None and name.startswith("../") else folder
+        path = os.path.normpath(folder / name)
+        error = _path_error(os.path.realpath(base), os.path.relpath(path, base), {})
+        if error is None:
+            del failed[i]
+            renamed[named[i]] = {**entries[i], "file_name": name}
+        else:
+            failed[i] = error
+    for i, hint in located.hints.items():
+        failed[i] = FileError(failed[i].kind, f"{failed[i].text}; {hint}")
+    rows = [renamed.get(i, row) for i, row in enumerate(rows)]
+    return NamedFiles(rows, {named[i]: error for i, error in failed.items()}, located.notes)
+
+
+class CheckedFiles(NamedTuple):
+    """What the files of the images are like."""
+
+    errors: dict[int, FileError]
+    """Row -> what is wrong with its file."""
+    notes: list[str]
+
+
+def check_files(
+    rows: list[Any], skipped: set[int], folder: Path, check: CheckImages, workers: int, depth_range: DepthRange | None
+) -> CheckedFiles:
+    """Errors of image files that cannot be read or have another size than their row; rows in `skipped` are not opened.
+
+    check: "none" opens no file. depth_range: see `decode_image`; without one, images of 16 bits that use few of their
+    levels are noted.
+    """
+    opened = [i for i, row in enumerate(rows) if i not in skipped and isinstance(row, dict) and _has_name(row)]
+    if check == "none":
+        return CheckedFiles({}, [])
+
+    def look(entries: _Entries) -> list[tuple[FileError | None, bool]]:
+        return [_image_error(path_in(folder, entry["file_name"]), entry, check) for entry in entries]
+
+    seen = _in_threads(look, [rows[i] for i in opened], workers)
+    errors = {i: error for i, (error, _) in zip(opened, seen) if error is not None}
+    deep = [path_in(folder, rows[i]["file_name"]) for i, (error, is_deep) in zip(opened, seen) if is_deep and not error]
+    return CheckedFiles(errors, [] if depth_range else _depth_notes(deep))
+
+
+def _depth_notes(deep: list[Path]) -> list[str]:
+    step = max(len(deep) // _SAMPLED, 1)
+    sample = deep[::step][:_SAMPLED]
+    note = depth_note(sample)
+    return [f"{note} ({len(deep):,} images have more than 8 bits, {len(sample)} were read)"] if note else []
+
+
+def file_errors(rows: list[Any], errors: dict[int, FileError]) -> list[str]:
+    """The errors as lines, kind by kind, the first few of each kind named and the others counted."""
     texts: list[str] = []
     for kind in ("unsafe", "missing", "size", "unreadable"):
-        of_kind = [error.text for error in found if error.kind == kind]
-        texts += of_kind[:_NAMED]
+        of_kind = [i for i, error in sorted(errors.items()) if error.kind == kind]
+        for i in of_kind[:_NAMED]:
+            place = f"image {short_repr(rows[i].get('id'))}, file {short_repr(rows[i]['file_name'])}"
+            texts.append(f"{place}: {errors[i].text}")
         if len(of_kind) > _NAMED:
             texts.append(f"... and {len(of_kind) - _NAMED:,} more images like it")
     return texts
+
+
+def _in_threads(look: Callable[[_Entries], list[_T]], entries: _Entries, workers: int) -> list[_T]:
+    """`look` at all entries, in slices, in threads."""
+    step = max(1, len(entries) // (8 * max(workers, 1)))
+    slices = [entries[i : i + step] for i in range(0, len(entries), step)]
+    with ThreadPoolExecutor(max_workers=max(workers, 1)) as pool:
+        return [one for some in pool.map(look, slices) for one in some]
 
 
 def _has_name(row: dict[str, Any]) -> bool:
@@ -47,24 +136,23 @@ def _has_name(row: dict[str, Any]) -> bool:
     return isinstance(name, str) and bool(name.strip())
 
 
-def _check_slice(root: str, check: CheckImages, entries: list[dict[str, Any]]) -> list[_FileError]:
+_LINK = "a symbolic link leads outside the image folder; put the file itself there"
+
+
+def _path_errors_within(root: str) -> Callable[[_Entries], list[FileError | None]]:
     """`root` is the image folder with its symbolic links resolved."""
-    errors = []
-    real_folders: dict[str, str] = {}
-    for entry in entries:
-        error = _path_error(root, entry["file_name"], real_folders)
-        if error is None and check != "none":
-            error = _image_error(Path(root, entry["file_name"]), entry, check)
-        if error is not None:
-            place = f"image {short_repr(entry.get('id'))}, file {short_repr(entry['file_name'])}"
-            errors.append(_FileError(error.kind, f"{place}: {error.text}"))
-    return errors
+
+    def path_errors(entries: _Entries) -> list[FileError | None]:
+        real_folders: dict[str, str] = {}
+        return [_path_error(root, entry["file_name"], real_folders) for entry in entries]
+
+    return path_errors
 
 
-def _path_error(root: str, name: str, real_folders: dict[str, str]) -> _FileError | None:
+def _path_error(root: str, name: str, real_folders: dict[str, str]) -> FileError | None:
     """The error of a name that is no file within `root`. `real_folders` caches resolved folders between calls."""
     if PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive or ".." in re.split(r"[\\/]", name):
-        return _FileError(
+        return FileError(
             "unsafe", "an absolute path or '..' could leave the image folder; make it relative to that folder"
         )
     try:
@@ -77,28 +165,28 @@ def _path_error(root: str, name: str, real_folders: dict[str, str]) -> _FileErro
             real = os.path.realpath(real)
             mode = os.lstat(real).st_mode
     except FileNotFoundError:
-        return _FileError("missing", "no such file in the image folder")
+        return FileError("missing", "no such file in the image folder")
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have, with a zero byte for instance
-        return _FileError("missing", f"not a usable file name ({error})")
+        return FileError("missing", f"not a usable file name ({error})")
     if not real.startswith(root.rstrip("/") + "/"):
-        return _FileError("unsafe", "a symbolic link leads outside the image folder; put the file itself there")
+        return FileError("unsafe", _LINK)
     if not stat.S_ISREG(mode):
-        return _FileError("missing", "not a file")
+        return FileError("missing", "not a file")
     return None
 
 
-def _image_error(path: Path, entry: dict[str, Any], check: CheckImages) -> _FileError | None:
-    """The error of a file that cannot be read or has another size than its entry."""
+def _image_error(path: Path, entry: dict[str, Any], check: CheckImages) -> tuple[FileError | None, bool]:
+    """The error of a file that cannot be read or has another size than its entry; whether it has more than 8 bits."""
     try:
         header = read_header(path)
         if check == "decode":
-            decode_image(path)
+            decode_image(path, warn=False)
     except DataError as error:
-        return _FileError("unreadable", str(error).removeprefix(f"{path}: "))
+        return FileError("unreadable", str(error).removeprefix(f"{path}: ")), False
     height, width = header.size
     stated = (entry.get("height"), entry.get("width"))
-    if stated == (height, width) or None in stated:
-        return None
+    if stated == (height, width) or any(type(side) is not int or side < 1 for side in stated):
+        return None, header.is_deep
     text = f"the JSON says {stated[1]} x {stated[0]} (width x height), "
     if header.orientation >= 5 and stated == (width, height):
         text += (
@@ -107,5 +195,12 @@ def _image_error(path: Path, entry: dict[str, Any], check: CheckImages) -> _File
             "and height in the JSON"
         )
     else:
-        text += f"the file has {width} x {height}; correct the JSON"
-    return _FileError("size", text)
+        text += f"the file has {width} x {height}; " + _size_remedy((height, width), stated)
+    return FileError("size", text), header.is_deep
+
+
+def _size_remedy(size: tuple[int, int], stated: tuple[Any, Any]) -> str:
+    ratio = stated[0] / size[0], stated[1] / size[1]
+    if abs(ratio[0] / ratio[1] - 1) < 0.02:
+        return "use the image that was annotated, or scale its boxes and correct the JSON"
+    return "correct the JSON"

@@ -6,8 +6,10 @@ truncated file is noticed without decoding a pixel.
 """
 
 import io
+import logging
 import struct
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, NoReturn
 
@@ -18,13 +20,20 @@ from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg
+from torchvision.io import ImageReadMode, decode_jpeg, decode_png
 
 from retinanet.data.find_images import FORMATS
+from retinanet.data.pixel_depth import DepthRange, Levels, bytes_of_levels, describe_few_levels
+from retinanet.data.unread_formats import unread_remedy
 from retinanet.errors import DataError
+
+_log = logging.getLogger(__name__)
 
 MAX_PIXELS = 89_478_485
 """Maximum pixels of one image: Pillow's own limit against decompression bombs (256 MiB as RGB bytes)."""
+
+DEEP_SUFFIXES = frozenset((".png", ".tif", ".tiff", ".pgm", ".pnm", ".ppm"))
+"""Suffixes of files that may have more than 8 bits a channel."""
 
 _ORIENTATION_TAG = 0x0112
 _TIFF_WIDTH_TAG, _TIFF_HEIGHT_TAG = 256, 257
@@ -46,6 +55,8 @@ class ImageHeader(NamedTuple):
     """EXIF orientation, 1 to 8; 1 where there is none or it is invalid."""
     format: str
     """Pillow's name of the format; "plain JPEG" is one of 8 bits, grey or three channels (torchvision decodes it)."""
+    is_deep: bool = False
+    """Whether pixels have more than 8 bits a channel, as far as they are read so."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -72,24 +83,66 @@ def read_header(path: Path) -> ImageHeader:
         _refuse_unreadable(path, error)
 
 
-def decode_image(path: Path) -> Tensor:
+def decode_image(path: Path, depth_range: DepthRange | None = None, *, warn: bool = True) -> Tensor:
     """(3, H, W) uint8 RGB with the EXIF rotation applied; the memory layout is the decoder's.
 
-    Grey is repeated over the channels, 16-bit grey is scaled to 8 bits, float images are taken as 0..1 or 0..255,
-    an alpha channel is dropped (colours stay as stored), and of an animation the first frame is taken.
+    Grey is repeated over the channels, an alpha channel is dropped (colours stay as stored), and of an animation the
+    first frame is taken. depth_range: what of pixels of more than 8 bits becomes 0..255; None scales 16 bits to 8 and
+    takes float images as 0..1 or 0..255. warn: log where that leaves few levels of 16 bits.
     Raises DataError naming the file: all that `read_header` refuses, and pixels that cannot be decoded.
     """
+    data, header = _read(path)
+    if header.is_deep and depth_range is not None:
+        image = _repeat_grey(bytes_of_levels(_levels(data, path), depth_range, path))
+    else:
+        decoded = _decode_plain_jpeg(data) if header.format == "plain JPEG" else None
+        image = _decode_with_pillow(data, path) if decoded is None else decoded
+        if header.is_deep and warn and (note := depth_note([path])):
+            _log.warning("%s", note)
+    if header.format == "TIFF":  # Pillow's reader of this one format rotates by itself
+        return image
+    return _turn_upright(image, header.orientation)
+
+
+def depth_note(paths: Sequence[Path]) -> str:
+    """A note where the 16-bit pixels of all these images together leave few levels as bytes; else empty."""
+    low, high = 65_535, 0
+    for path in paths:
+        data, header = _read(path)
+        levels = _levels(data, path) if header.is_deep else np.zeros(0)
+        if not len(levels) or not np.issubdtype(levels.dtype, np.integer):
+            return ""
+        low, high = min(low, int(levels.min())), max(high, int(levels.max()))
+    if not paths:
+        return ""
+    others = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+    return describe_few_levels(f"{paths[0].name}{others}", low, high)
+
+
+def _read(path: Path) -> tuple[bytes, ImageHeader]:
+    """The bytes of a file and its header. Raises DataError as `read_header`."""
     try:
         data = path.read_bytes()
     except OSError as error:
         _refuse_unreadable(path, error)
-    header = _parse_header(io.BytesIO(data), path)
-    image = _decode_plain_jpeg(data) if header.format == "plain JPEG" else None
-    if image is None:
-        image = _decode_with_pillow(data, path)
-    if header.format == "TIFF":  # Pillow's reader of this one format rotates by itself
-        return image
-    return _turn_upright(image, header.orientation)
+    return data, _parse_header(io.BytesIO(data), path)
+
+
+def _levels(data: bytes, path: Path) -> Levels:
+    """(h, w) or (h, w, 3) pixels of a deep image as stored; only a TIFF comes rotated."""
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            image.load()
+            if image.mode.startswith("I"):  # "I;16" and its byte orders; "I" is how Pillow opens other 16-bit files
+                return np.asarray(image).astype(np.int64)
+            if image.mode == "F":
+                return np.asarray(image).astype(np.float64)
+        # Pillow keeps only the upper byte of colours and of grey with transparency.
+        png = decode_png(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.UNCHANGED)
+    except _PILLOW_ERRORS as error:
+        raise DataError(f"{path}: the image cannot be decoded ({error}); it is damaged or truncated") from error
+    values: NDArray[np.int64] = png.permute(1, 2, 0).numpy().astype(np.int64)
+    return values[..., :3] if values.shape[2] >= 3 else values[..., 0]
 
 
 def _decode_plain_jpeg(data: bytes) -> Tensor | None:
@@ -169,7 +222,7 @@ def _parse_png(file: BinaryIO, path: Path) -> ImageHeader:
     """Walks the chunks to IEND (PNG specification, third edition, section 5.3); eXIf may come after the pixels."""
     end = file.seek(0, io.SEEK_END)
     at, kind = 8, b""
-    width = height = 0
+    width = height = bits = 0
     orientation = 1
     while kind != b"IEND":
         file.seek(at)
@@ -180,11 +233,13 @@ def _parse_png(file: BinaryIO, path: Path) -> ImageHeader:
         at += length + 12
         if at > end:
             _refuse_truncated(path, f"the PNG ends {at - end:,} bytes before the end of a chunk")
-        if kind == b"IHDR" and length >= 8:
-            width, height = struct.unpack(">II", file.read(8))
+        if kind == b"IHDR" and length >= 9:
+            width, height, bits = struct.unpack(">IIB", file.read(9))
         elif kind == b"eXIf":
             orientation = _orientation_of(file.read(length))
-    return ImageHeader(stored_height=height, stored_width=width, orientation=orientation, format="PNG")
+    return ImageHeader(
+        stored_height=height, stored_width=width, orientation=orientation, format="PNG", is_deep=bits == 16
+    )
 
 
 def _orientation_of(exif_block: bytes) -> int:
@@ -209,15 +264,25 @@ def _parse_other(file: BinaryIO, path: Path) -> ImageHeader:
             width, height = image.size
             orientation = _valid_orientation(image.getexif().get(_ORIENTATION_TAG))
             format_name = image.format or "unknown"
+            is_deep = image.mode.startswith("I") or image.mode == "F"
             if isinstance(image, TiffImageFile):  # Pillow versions differ in whether `size` is rotated before load
                 width, height = image.tag_v2[_TIFF_WIDTH_TAG], image.tag_v2[_TIFF_HEIGHT_TAG]
     except UnidentifiedImageError as error:
-        raise DataError(f"{path}: not an image (none of {', '.join(FORMATS)}), or its header is damaged") from error
+        file.seek(0)
+        known = unread_remedy(path, file.read(16))
+        what = known or f"not an image (none of {', '.join(FORMATS)}), or its header is damaged"
+        raise DataError(f"{path}: {what}") from error
     except Image.DecompressionBombError as error:
         raise DataError(f"{path}: far more than the {MAX_PIXELS:,} pixels that one image may have") from error
     except _PILLOW_ERRORS as error:
         raise DataError(f"{path}: the image's header is damaged ({error})") from error
-    return ImageHeader(stored_height=int(height), stored_width=int(width), orientation=orientation, format=format_name)
+    return ImageHeader(
+        stored_height=int(height),
+        stored_width=int(width),
+        orientation=orientation,
+        format=format_name,
+        is_deep=is_deep,
+    )
 
 
 def _decode_with_pillow(data: bytes, path: Path) -> Tensor:
@@ -235,23 +300,19 @@ def _decode_with_pillow(data: bytes, path: Path) -> Tensor:
 
 def _to_rgb(image: Image.Image, path: Path) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 of a loaded image of any mode; `Image.convert` alone clips 16-bit and float pixels."""
-    if image.mode.startswith("I"):  # "I;16" and its byte orders; "I" is how Pillow opens other 16-bit files
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65_535:
-            raise DataError(f"{path}: integer pixels outside 0..65535; store it with 8 or 16 bits a channel")
-        return _repeat_grey((values * 255 + 32_767) // 65_535)
-    if image.mode == "F":
-        levels = np.asarray(image)
-        if not np.isfinite(levels).all() or levels.min() < 0 or levels.max() > 255:
-            raise DataError(f"{path}: float pixels must lie in 0..1 or 0..255; store it with 8 bits a channel")
-        return _repeat_grey(np.rint(levels * 255 if levels.max() <= 1 else levels))
+    if image.mode.startswith("I") or image.mode == "F":
+        stored = np.asarray(image)
+        levels = stored.astype(np.float64) if image.mode == "F" else stored.astype(np.int64)
+        return np.repeat(bytes_of_levels(levels, None, path)[..., None], 3, axis=2)
     if image.mode in ("RGBa", "La"):
         image = image.convert(image.mode.upper())
     return np.array(image.convert("RGB"))
 
 
-def _repeat_grey(grey: NDArray[np.generic]) -> NDArray[np.uint8]:
-    return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
+def _repeat_grey(pixels: NDArray[np.uint8]) -> Tensor:
+    """(h, w) or (h, w, 3) -> (3, h, w)."""
+    pixels_HW3 = np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
+    return torch.from_numpy(np.ascontiguousarray(pixels_HW3)).permute(2, 0, 1)
 
 
 def _turn_upright(image: Tensor, orientation: int) -> Tensor:

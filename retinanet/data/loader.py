@@ -136,7 +136,7 @@ class Images:
 
     def decoded(self, record: ImageRecord) -> Tensor:
         """(3, h, w) uint8, as stored."""
-        image = decode_image(record.path)
+        image = decode_image(record.path, self.coco.depth_range, warn=False)
         if image.shape[-2:] != (record.height, record.width):
             raise DataError(
                 f"{record.path}: is {image.shape[-2]}x{image.shape[-1]} (height x width) but "

@@ -7,13 +7,16 @@ import torch
 
 from retinanet.data.coco import ImageRecord
 from retinanet.data.images import decode_image
+from retinanet.data.pixel_depth import DepthRange
 from retinanet.data.transforms import NO_AUGMENT, ResizeRule, collate, make_sample
 from retinanet.structures import Batch
 
 
-def one_image(path: Path, image_id: int, resize_rule: ResizeRule) -> tuple[torch.Tensor, Batch]:
+def one_image(
+    path: Path, image_id: int, resize_rule: ResizeRule, depth_range: DepthRange | None = None
+) -> tuple[torch.Tensor, Batch]:
     """The stored image, (3, h, w) uint8, and a batch of it alone. Raises DataError as `decode_image`."""
-    image = decode_image(path)
+    image = decode_image(path, depth_range, warn=False)
     height, width = int(image.shape[-2]), int(image.shape[-1])
     no_boxes = np.zeros((0, 4), dtype=np.float32)
     record = ImageRecord(

@@ -9,8 +9,11 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from retinanet.build import build_resize_rule
+from retinanet.build import build_depth_range, build_resize_rule
+from retinanet.config.schema import Config
+from retinanet.data.images import DEEP_SUFFIXES, depth_note
 from retinanet.data.loose_images import one_image
+from retinanet.data.pixel_depth import DepthRange
 from retinanet.data.prefetch import prefetched
 from retinanet.data.transforms import ResizeRule, joined
 from retinanet.display.drawing import save_picture
@@ -35,6 +38,8 @@ class LoadedImage(NamedTuple):
     """A batch of this image alone, resized for the network; None if it cannot be read, or after detection."""
     error: str = ""
     """Why it cannot be read."""
+    note: str = ""
+    """What is lost of its pixels."""
     results: list[dict[str, Any]] = []  # noqa: RUF012 - a NamedTuple's default, never changed
     """COCO results, after detection."""
 
@@ -46,6 +51,7 @@ def predict(
     source: Path,
     output: Path,
     thresholds: Path | None = None,
+    passed_over: str = "",
 ) -> None:
     """Detect on every image; write output/<name>.jpg with boxes and output/detections.json.
 
@@ -55,7 +61,7 @@ def predict(
     as COCO results with file_name, category_name and shown in addition to the ids; image_id counts from 1 in input
     order. Images are read, and drawn, on data.workers threads each while others are in the network, up to
     eval.batch_size consecutive ones of the same canvas at a time. Those that cannot be read are left out and reported
-    in one DataError at the end.
+    in one DataError at the end. passed_over: a note on files that are not among `paths`, printed after the images.
     """
     pictures = picture_files(paths, output)
     saved = load()
@@ -79,12 +85,14 @@ def predict(
 
     rows: list[dict[str, Any]] = []
     errors: list[str] = []
+    deep: list[str] = []
     with ExitStack() as stack:
         report = stack.enter_context(image_progress("predicting", len(paths)))
-        threads, read = config.data.workers, partial(load_image, resize_rule=build_resize_rule(config))
+        threads, read = config.data.workers, _reader(config)
         loaded = stack.enter_context(closing(prefetched(read, enumerate(paths, start=1), threads, ahead=1)))
         found = detected(loaded, saved.detector, categories, config.eval.batch_size)
         for one in stack.enter_context(closing(prefetched(draw, found, threads, ahead=1))):
+            deep += [one.note] if one.note else []
             if one.error:
                 errors.append(one.error)
             else:
@@ -95,20 +103,31 @@ def predict(
                 rows.append({**r, "file_name": str(one.path), "category_name": name, "shown": is_shown(r)})
             report(1)
     write_json(output / "detections.json", rows)
+    if deep:
+        print(f"note: {deep[0]}" + (f"; {len(deep) - 1:,} more images are like it" if len(deep) > 1 else ""))
+    if passed_over:
+        print(f"note: {passed_over}")
     drawn = len(paths) - len(errors)
     print(f"{drawn} picture{'' if drawn == 1 else 's'} and detections.json written to {output}/")
     if errors:
         raise DataError(list_errors("images left out", errors))
 
 
-def load_image(numbered: tuple[int, Path], resize_rule: ResizeRule) -> LoadedImage:
+def _reader(config: Config) -> Callable[[tuple[int, Path]], LoadedImage]:
+    return partial(load_image, resize_rule=build_resize_rule(config), depth_range=build_depth_range(config.data))
+
+
+def load_image(
+    numbered: tuple[int, Path], resize_rule: ResizeRule, depth_range: DepthRange | None = None
+) -> LoadedImage:
     """Read an image, or the reason why it cannot be read. numbered: its image_id and its file."""
     image_id, path = numbered
     try:
-        image, batch = one_image(path, image_id, resize_rule)
+        image, batch = one_image(path, image_id, resize_rule, depth_range)
+        note = depth_note([path]) if depth_range is None and path.suffix.lower() in DEEP_SUFFIXES else ""
     except DataError as error:
         return LoadedImage(path=path, error=str(error))
-    return LoadedImage(path=path, image=image, batch=batch)
+    return LoadedImage(path=path, image=image, batch=batch, note=note)
 
 
 def detected(

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
+from retinanet.build import build_depth_range
 from retinanet.config.schema import DataKeys
 from retinanet.data.coco import CocoDataset, first_images, load_coco
 from retinanet.data.image_files import CheckImages
@@ -30,4 +31,6 @@ def load_split(data: DataKeys, split: Split, check_images: CheckImages) -> CocoD
             f"data.{split}_annotations: no file {root / annotations}; give the folder of the data set with "
             f"data.root=PATH and, if needed, the file within it with data.{split}_annotations=FILE."
         )
-    return first_images(load_coco(root / annotations, root / images, check_images), data.limit)
+    depth_range = build_depth_range(data)
+    dataset = load_coco(root / annotations, root / images, check_images, root=root, depth_range=depth_range)
+    return first_images(dataset, data.limit)

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from retinanet.build import build_resize_rule
+from retinanet.build import build_depth_range, build_resize_rule
 from retinanet.data.coco import CocoDataset, first_images, load_coco
 from retinanet.data.find_images import find_images
 from retinanet.errors import ConfigError, list_errors
@@ -166,7 +166,13 @@ def validation_set(saved: SavedDetector, checkpoint: Path, limit: int | None) ->
     data = saved.config.data
     data = resolve_data(data)
     root = Path(data.root)
-    dataset = load_coco(root / data.val_annotations, root / data.val_images, data.check_images)
+    dataset = load_coco(
+        root / data.val_annotations,
+        root / data.val_images,
+        data.check_images,
+        root=root,
+        depth_range=build_depth_range(data),
+    )
     check_covers(saved.categories, dataset, checkpoint)
     return first_images(first_images(dataset, data.limit), limit)
 

@@ -12,7 +12,9 @@ from typing import Any
 
 from torch import Tensor
 
+from retinanet.build import build_depth_range
 from retinanet.data.loose_images import one_image
+from retinanet.data.pixel_depth import DepthRange
 from retinanet.data.transforms import ResizeRule
 from retinanet.export.info import INPUTS, ExportInfo, need
 from retinanet.export.writers import quiet, save_checked
@@ -28,10 +30,12 @@ def calibration_sample(paths: Sequence[Path], count: int) -> list[Path]:
     return [paths[int(index * step)] for index in range(min(count, len(paths)))]
 
 
-def calibration_inputs(paths: Sequence[Path], resize_rule: ResizeRule, pixels: Any) -> Iterator[dict[str, Any]]:
+def calibration_inputs(
+    paths: Sequence[Path], resize_rule: ResizeRule, depth_range: DepthRange | None, pixels: Any
+) -> Iterator[dict[str, Any]]:
     """Each image as the file's inputs. Raises DataError for one that cannot be read."""
     for index, path in enumerate(paths):
-        _, batch = one_image(path, index, resize_rule)
+        _, batch = one_image(path, index, resize_rule, depth_range)
         values: tuple[Tensor, Tensor] = (batch.images.to(pixels), batch.sizes_B2)
         yield {name: value.numpy() for name, value in zip(INPUTS, values, strict=True)}
 
@@ -70,7 +74,7 @@ def write_int8(path: Path, source: Path, paths: Sequence[Path], resize_rule: Res
     from onnxruntime import quantization
 
     pixels = torch.uint8 if info.pixels == "uint8" else torch.float32
-    inputs = calibration_inputs(paths, resize_rule, pixels)
+    inputs = calibration_inputs(paths, resize_rule, build_depth_range(info.config.data), pixels)
     model = onnx.load(source)
     with replacing(path) as part, quiet():
         quantization.quantize_static(

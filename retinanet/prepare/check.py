@@ -5,8 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from retinanet.data.coco import CocoDataset, parse_coco, summary
+from retinanet.data.content import read_annotations
+from retinanet.data.content_with_files import FileOptions
+from retinanet.data.file_names import FolderIndex
+from retinanet.data.normalise import normalise
 from retinanet.errors import DataError
-from retinanet.files import read_json
 
 MAX_CLASSES = 20
 """Classes whose counts are printed; the others are counted together."""
@@ -32,12 +35,14 @@ def check_files(files: Sequence[tuple[Path, Path | None]], *, every_pixel: bool 
     errors: list[str] = []
     for file, images in files:
         try:
-            content = read_json(file, leave_out="segmentation")
+            content = read_annotations(file)
             if some and not _is_annotations(content):
                 print(f"{file}: skipped, since it has neither images nor annotations nor categories")
                 continue
             folder = images or find_image_folder(file, content)
-            dataset = parse_coco(content, file, folder, "decode" if every_pixel else "header")
+            root = path if path.is_dir() else None
+            options = FileOptions(check="decode" if every_pixel else "header", root=root)
+            dataset = parse_coco(content, file, folder, options)
         except DataError as error:
             errors.append(str(error))
             continue
@@ -79,6 +84,7 @@ def _is_annotations(content: object) -> bool:
 
 def find_image_folder(annotations: Path, content: object) -> Path:
     """The folder near an annotation file that has the most of its first images. Raises DataError where none has any."""
+    content = normalise(content).data
     rows = content.get("images") if isinstance(content, dict) else None
     rows = rows[:_PROBED] if isinstance(rows, list) else []
     names = [row["file_name"] for row in rows if isinstance(row, dict) and isinstance(row.get("file_name"), str)]
@@ -89,6 +95,13 @@ def find_image_folder(annotations: Path, content: object) -> Path:
     near = ("images", split, f"images/{split}", f"{split}/images", "JPEGImages", ".", "annotations")
     found = Counter({home / name: sum((home / name / file).is_file() for file in names) for name in near})
     folder, count = found.most_common(1)[0]
+    if not count:
+        # Names written for another place: the first of the folders that has files which they mean.
+        indices = {home / name: FolderIndex(str(home / name)) for name in near if (home / name).is_dir()}
+        found = Counter(
+            {place: sum(index.find(file) is not None for file in names) for place, index in indices.items()}
+        )
+        folder, count = found.most_common(1)[0] if found else (home, 0)
     if not count:
         places = ", ".join(str(home / name) for name in near[:4])
         raise DataError(

@@ -80,7 +80,7 @@ def draw_evaluation(
         classes = record.classes_G.tolist()
         truth = Boxes(record.boxes_G4, [colors[k] for k in classes], [dataset.categories[k].name for k in classes])
         found = boxes_of_results(by_image[record.id], dataset.categories)
-        image = decode_image(record.path).permute(1, 2, 0).numpy()
+        image = decode_image(record.path, dataset.depth_range, warn=False).permute(1, 2, 0).numpy()
         panel = draw_ground_truth_and_predictions(
             image, truth, found, threshold=options.shown_score, caption=f"{record.path.name}, step {step}"
         )

@@ -2,15 +2,17 @@
 
 from collections.abc import Generator
 from contextlib import closing
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from retinanet.build import build_augment, build_resize_rule
+from retinanet.build import build_augment, build_depth_range, build_resize_rule
 from retinanet.config.fields import known
 from retinanet.config.schema import Config
-from retinanet.data.coco import CocoDataset, first_images, load_coco, with_objects
+from retinanet.data.coco import CocoDataset, first_images, load_coco, noted, shared_images_note, with_objects
 from retinanet.data.loader import Shard, train_batches
 from retinanet.data.root import check_data_root
+from retinanet.data.set_notes import no_box_cause
 from retinanet.distributed import Ranks
 from retinanet.errors import ConfigError, DataError
 from retinanet.evaluation.sources import resolve_data
@@ -23,15 +25,20 @@ def load_data(config: Config, ranks: Ranks) -> tuple[CocoDataset, CocoDataset]:
     root = Path(data.root)
     check_data_root(root)
     check = data.check_images if ranks.is_main else "none"
-    train_set = load_coco(root / data.train_annotations, root / data.train_images, check)
-    val_set = load_coco(root / data.val_annotations, root / data.val_images, check)
+    load = partial(load_coco, check_images=check, root=root, depth_range=build_depth_range(data))
+    train_set = load(root / data.train_annotations, root / data.train_images)
+    val_set = load(root / data.val_annotations, root / data.val_images)
     if train_set.categories != val_set.categories:
         raise DataError(
             f"{train_set.annotation_file} and {val_set.annotation_file} have different categories: "
             f"{sorted(set(train_set.categories) ^ set(val_set.categories))[:6]}; both need the same ids and names."
         )
     if not any(len(record.boxes_G4) for record in train_set.images):
-        raise DataError(f"{train_set.annotation_file}: no image has a usable box, so there is nothing to learn.")
+        raise DataError(
+            f"{train_set.annotation_file}: no image has a usable box, so there is nothing to learn: "
+            f"{no_box_cause(train_set.ground_truth, train_set.dropped)}."
+        )
+    val_set = noted(val_set, shared_images_note(train_set, val_set))
     if not data.empty_images:
         train_set = with_objects(train_set)
     return first_images(train_set, data.limit), first_images(val_set, data.limit)

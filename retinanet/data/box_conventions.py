@@ -1,0 +1,148 @@
+"""Boxes that are valid one by one but were written in another convention than [x, y, width, height] in pixels.
+
+Legend: N annotations, 4 coordinates as written (a, b, c, d), 2 width and height of each one's image.
+What only one convention explains is read by it and noted; where several do, the file is refused. Imports no tensor
+library.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+_SLACK = 2.0  # pixels that a box may leave its image by
+_ENOUGH = 5  # boxes that together make a convention certain
+_SHARE = 0.1  # of the boxes that must leave their image for another convention to be considered
+
+_NAMES = {
+    "sizes": "[x, y, width, height]",
+    "corners": "[x1, y1, x2, y2], two corners",
+    "centres": "[centre x, centre y, width, height]",
+}
+
+
+class BoxReading(NamedTuple):
+    """Boxes as [x, y, width, height] in pixels."""
+
+    boxes_N4: Floats | None
+    """None: as written."""
+    notes: list[str]
+    errors: list[str]
+
+
+def read_boxes(boxes_N4: Floats, areas_N: Floats, limits_N2: Floats) -> BoxReading:
+    """The boxes of a whole file by the convention that explains them.
+
+    areas_N: NaN where missing. limits_N2: NaN where the image's size is unknown.
+    """
+    as_written = BoxReading(boxes_N4=None, notes=[], errors=[])
+    if not len(boxes_N4):
+        return as_written
+    if _are_fractions(boxes_N4, limits_N2):
+        return _read_fractions(boxes_N4, limits_N2)
+    if _areas_show_corners(boxes_N4, areas_N):
+        why = "every 'area' is that of a box between two corners"
+        return _converted(boxes_N4, "corners", why, "pixels")
+    with np.errstate(over="ignore", invalid="ignore"):
+        over_N2 = boxes_N4[:, :2] + boxes_N4[:, 2:] > limits_N2 + _SLACK
+    over = int(over_N2.any(axis=1).sum())
+    if over < 2 or over < _SHARE * len(boxes_N4) or (boxes_N4[:, :2] < -_SLACK).any():
+        return as_written
+    others = [name for name in ("corners", "centres") if _explains(name, boxes_N4, limits_N2, _SLACK)]
+    if not others:
+        return as_written
+    why = f"as [x, y, width, height], {over:,} of {len(boxes_N4):,} would leave their image"
+    if len(others) == 1 and len(boxes_N4) >= _ENOUGH:
+        return _converted(boxes_N4, others[0], why, "pixels")
+    if over < 0.3 * len(boxes_N4):
+        return as_written
+    error = (
+        f"the boxes look like {' or '.join(_NAMES[name] for name in others)}: {why}, as those none does, such as "
+        f"{_shown(boxes_N4[over_N2.any(axis=1)][0])}. Write every 'bbox' as [x, y, width, height]; if they are that, "
+        "cut them at the border of their image"
+    )
+    return as_written._replace(errors=[error])
+
+
+def read_areas(boxes_N4: Floats, reading: BoxReading, areas_N: Floats) -> Floats:
+    """(N,) areas that fit the boxes as read: those that were the product of the last two numbers are computed anew."""
+    if reading.boxes_N4 is None:
+        return areas_N
+    product_N = boxes_N4[:, 2] * boxes_N4[:, 3]
+    wrong_N = np.abs(product_N - areas_N) <= np.maximum(1.0, 0.005 * np.abs(product_N))
+    return np.where(wrong_N, reading.boxes_N4[:, 2] * reading.boxes_N4[:, 3], areas_N)
+
+
+def _areas_show_corners(boxes_N4: Floats, areas_N: Floats) -> bool:
+    """Whether areas are those between corners, and not those of width times height."""
+    known_N = np.isfinite(areas_N)
+    if not known_N.any() or not _ordered(boxes_N4):
+        return False
+    a, b, c, d = boxes_N4[known_N].T
+    areas = areas_N[known_N]
+    slack = np.maximum(1.0, 0.005 * areas)
+    between = np.abs((c - a) * (d - b) - areas) <= slack
+    product = np.abs(c * d - areas) <= slack
+    return bool(between.mean() >= 0.95 and (between & ~product).mean() >= 0.5)
+
+
+def _ordered(boxes_N4: Floats) -> bool:
+    """Whether every box can be one between two corners."""
+    return bool((boxes_N4[:, 2:] >= boxes_N4[:, :2]).all() and (boxes_N4[:, 2:] > 0).any())
+
+
+def _explains(convention: str, boxes_N4: Floats, limits_N2: Floats, slack: float) -> bool:
+    """Whether all boxes are within their images by a convention; images of unknown size count as left."""
+    if convention == "corners" and not _ordered(boxes_N4):
+        return False
+    low_N2, size_N2 = _low_and_size(convention, boxes_N4)
+    return bool((low_N2 >= -slack).all() and (low_N2 + size_N2 <= limits_N2 + slack).all())
+
+
+def _low_and_size(convention: str, boxes_N4: Floats) -> tuple[Floats, Floats]:
+    first_N2, second_N2 = boxes_N4[:, :2], boxes_N4[:, 2:]
+    if convention == "corners":
+        return first_N2, second_N2 - first_N2
+    return (first_N2 - second_N2 / 2, second_N2) if convention == "centres" else (first_N2, second_N2)
+
+
+def _converted(boxes_N4: Floats, convention: str, why: str, unit: str) -> BoxReading:
+    low_N2, size_N2 = _low_and_size(convention, boxes_N4)
+    read_N4 = np.concatenate([low_N2, size_N2], axis=1)
+    note = (
+        f"{len(boxes_N4):,} boxes are read as {_NAMES[convention]}, in {unit}: {why}; for example "
+        f"{_shown(boxes_N4[0])} is [x, y, width, height] {_shown(read_N4[0])}"
+    )
+    return BoxReading(boxes_N4=read_N4, notes=[note], errors=[])
+
+
+def _are_fractions(boxes_N4: Floats, limits_N2: Floats) -> bool:
+    """Whether no coordinate exceeds 1 although images are larger, so that as pixels the boxes were next to nothing."""
+    small = boxes_N4.min() >= -0.5 and 0 < boxes_N4.max() <= 1.0 + 1e-6
+    whole = (boxes_N4 == np.rint(boxes_N4)).all()
+    known_N = np.isfinite(limits_N2).all(axis=1)
+    large = bool((limits_N2[known_N] > 4).all())
+    return bool(small and not whole and large)
+
+
+def _read_fractions(boxes_N4: Floats, limits_N2: Floats) -> BoxReading:
+    ones = np.ones_like(boxes_N4[:, :2])
+    fitting = [name for name in _NAMES if _explains(name, boxes_N4, ones, 1e-3)]
+    known = np.isfinite(limits_N2).all()
+    if len(fitting) == 1 and known and len(boxes_N4) >= 2:
+        scaled_N4 = boxes_N4 * np.concatenate([limits_N2, limits_N2], axis=1)
+        why = "no number is above 1, and no other order of them stays within the images"
+        reading = _converted(scaled_N4, fitting[0], why, "fractions of the image's size")
+        return reading._replace(notes=[reading.notes[0].replace(_shown(scaled_N4[0]), _shown(boxes_N4[0]), 1)])
+    what = " or ".join(_NAMES[name] for name in fitting) or "boxes that leave their images"
+    error = (
+        f"all boxes are fractions of the image's size, not pixels ({_shown(boxes_N4[0])} is the first), and can be "
+        f"{what}. Write every 'bbox' as [x, y, width, height] in pixels: multiply by the image's width and height"
+    )
+    return BoxReading(boxes_N4=None, notes=[], errors=[error])
+
+
+def _shown(box_4: Floats) -> str:
+    return "[" + ", ".join(f"{value:.4g}" for value in box_4.tolist()) + "]"

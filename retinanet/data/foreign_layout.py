@@ -1,0 +1,80 @@
+"""Layouts of COCO-format files that are not COCO's own, brought into it. Imports no tensor library."""
+
+from typing import Any
+
+from retinanet.data.notes import KindNotes
+
+Row = dict[str, Any]
+
+_NAME_KEYS = ("filename", "image_path", "path", "name")  # what other tools call "file_name"
+
+
+def layout_of_coco(data: dict[str, Any], notes: KindNotes) -> dict[str, Any]:
+    """The content with three lists of objects, where it can be brought there in one way; nothing changes in place.
+
+    Read and noted: sections that are objects with the ids as keys, annotations within their images, image files
+    under another key than "file_name", and categories that are a plain list of names where the ids in use decide
+    whether they count from 0 or from 1.
+    """
+    for section in ("images", "categories", "annotations"):
+        rows = data.get(section)
+        if isinstance(rows, dict) and rows and all(isinstance(row, dict) for row in rows.values()):
+            notes.add(f"entries of {section!r} have their ids as keys", repr(next(iter(rows))), len(rows))
+            data = {**data, section: [{"id": key, **row} for key, row in rows.items()]}
+    data = _flattened(data, notes)
+    data = _with_file_names(data, notes)
+    return _with_category_rows(data, notes)
+
+
+def _flattened(data: dict[str, Any], notes: KindNotes) -> dict[str, Any]:
+    """Annotations within their images, moved into a list of their own."""
+    images = data.get("images")
+    if not isinstance(images, list) or data.get("annotations") or not images:
+        return data
+    nested = [row for row in images if isinstance(row, dict) and isinstance(row.get("annotations"), list)]
+    if not nested:
+        return data
+    found = [
+        {**({"image_id": row["id"]} if "id" in row else {}), **one} if isinstance(one, dict) else one
+        for row in nested
+        for one in row["annotations"]
+    ]
+    notes.add("annotations are within their images: they are read from there", f"{len(nested):,} images", len(found))
+    bare = [
+        {key: value for key, value in row.items() if key != "annotations"} if isinstance(row, dict) else row
+        for row in images
+    ]
+    return {**data, "images": bare, "annotations": found}
+
+
+def _with_file_names(data: dict[str, Any], notes: KindNotes) -> dict[str, Any]:
+    images = data.get("images")
+    if not isinstance(images, list) or not images or not all(isinstance(row, dict) for row in images):
+        return data
+    if any("file_name" in row for row in images):
+        return data
+    for key in _NAME_KEYS:
+        if all(isinstance(row.get(key), str) for row in images):
+            notes.add(f"images have no 'file_name': {key!r} is used", repr(images[0][key]), len(images))
+            return {**data, "images": [{**row, "file_name": row[key]} for row in images]}
+    return data
+
+
+def _with_category_rows(data: dict[str, Any], notes: KindNotes) -> dict[str, Any]:
+    """Categories as {"1": "dog"}, or as ["dog", "cat"] where the ids in use fit one way of counting only."""
+    names = data.get("categories")
+    if isinstance(names, dict) and names and all(isinstance(name, str) for name in names.values()):
+        rows = [{"id": key, "name": name} for key, name in names.items()]
+        notes.add("categories are written as id and name", f"{rows[0]['id']!r}: {rows[0]['name']!r}", len(rows))
+        return {**data, "categories": rows}
+    if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
+        annotations = data.get("annotations")
+        used = [row.get("category_id") for row in annotations or () if isinstance(row, dict)]
+        for first in (0, 1):
+            ids = range(first, first + len(names))
+            other = 0 if first else len(names)  # the id that only the other way of counting has
+            only_here = ids[0] if first == 0 else ids[-1]
+            if used and only_here in used and other not in used and all(one in ids for one in used):
+                notes.add(f"categories are a list of names: their ids count from {first}", repr(names[0]), len(names))
+                return {**data, "categories": [{"id": i, "name": name} for i, name in zip(ids, names)]}
+    return data

@@ -1,0 +1,143 @@
+"""Notes on a valid data set as a whole: what is possible one by one but unlikely, or has no effect, altogether.
+
+Legend: N annotations, 2 width and height. Imports no tensor library.
+"""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retinanet.data.annotation_arrays import AnnotationArrays
+
+_MANY = 20  # boxes from which their common extent says something about their images
+_SAME_IMAGES = 4  # images, likewise
+
+
+def set_notes(data: dict[str, Any], arrays: AnnotationArrays, limits_N2: NDArray[np.float64]) -> list[str]:
+    """Sentences on crowd regions, duplicates, boxes of other images' sizes, and keys that are not read.
+
+    data: valid content. arrays: of its annotations. limits_N2: size of each one's image, NaN where unknown.
+    """
+    rows = data["annotations"]
+    notes = [*_crowd_notes(arrays), *_duplicate_notes(rows, arrays), *_file_notes(data["images"])]
+    return [*notes, *_extent_notes(arrays, limits_N2), *_key_notes(rows)]
+
+
+def no_box_cause(ground_truth: dict[str, Any], dropped: dict[str, int]) -> str:
+    """Why none of a data set's annotations is a box to learn from. dropped: how many, by kind."""
+    rows = ground_truth["annotations"]
+    if not rows:
+        return "'annotations' is empty"
+    crowd = sum(row.get("iscrowd", 0) for row in rows)
+    if crowd == len(rows):
+        return (
+            f"all {len(rows):,} boxes are marked iscrowd 1, which training and scoring pass over; some programs mark "
+            "masks so: write iscrowd 0 for objects"
+        )
+    kinds = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in dropped.items() if count)
+    return f"of {len(rows):,} boxes {crowd:,} are marked iscrowd 1, and left out are {kinds}"
+
+
+def _crowd_notes(arrays: AnnotationArrays) -> list[str]:
+    crowds, total = int(arrays.crowd_N.sum()), len(arrays.crowd_N)
+    if not crowds:
+        return []
+    remedy = "training and scoring pass over them. If they are single objects, write iscrowd 0"
+    if crowds * 2 >= total:
+        return [f"{crowds:,} of {total:,} annotations are marked iscrowd 1: {remedy}"]
+    pairs_N2 = np.stack([arrays.image_ids_N, arrays.category_ids_N], axis=1)
+    objects = {tuple(pair) for pair in pairs_N2[~arrays.crowd_N].tolist()} if crowds < 10_000 else set()
+    alone = sum(tuple(pair) not in objects for pair in pairs_N2[arrays.crowd_N].tolist()) if objects else 0
+    if alone * 2 > crowds:
+        return [f"{alone:,} of {crowds:,} annotations with iscrowd 1 are alone of their class in their image: {remedy}"]
+    return []
+
+
+def _duplicate_notes(rows: list[dict[str, Any]], arrays: AnnotationArrays) -> list[str]:
+    """Boxes that are there twice: hashes are compared first, since almost all differ."""
+    bits_N4 = (arrays.boxes_N4 + 0.0).view(np.uint64)
+    columns = (arrays.image_ids_N.view(np.uint64), arrays.category_ids_N.view(np.uint64), *bits_N4.T)
+    hashes_N = np.zeros(len(rows), dtype=np.uint64)
+    for column_N in columns:
+        hashes_N = (hashes_N ^ column_N ^ (column_N >> np.uint64(29))) * np.uint64(0x9E3779B97F4A7C15)
+    order = np.argsort(hashes_N, kind="stable")
+    again = order[1:][hashes_N[order][1:] == hashes_N[order][:-1]]
+    candidates = np.flatnonzero(np.isin(hashes_N, hashes_N[again])) if len(again) else again
+    counts = Counter(
+        (int(arrays.image_ids_N[i]), int(arrays.category_ids_N[i]), *arrays.boxes_N4[i].tolist())
+        for i in candidates.tolist()
+    )
+    repeated = [key for key, count in counts.items() if count > 1]
+    if not repeated:
+        return []
+    extra = sum(counts[key] - 1 for key in repeated)
+    box = ", ".join(f"{value:g}" for value in repeated[0][2:])
+    return [
+        f"{extra:,} annotations repeat the image, class and box of another, which counts the object twice; for example "
+        f"[{box}] of image {repeated[0][0]}"
+    ]
+
+
+def _file_notes(images: list[dict[str, Any]]) -> list[str]:
+    names = Counter(row["file_name"] for row in images if isinstance(row.get("file_name"), str))
+    twice = [name for name, count in names.items() if count > 1]
+    if not twice:
+        return []
+    ids = [row["id"] for row in images if row.get("file_name") == twice[0]]
+    return [
+        f"{len(twice):,} image files are listed under several ids, each with its own annotations only, so that objects "
+        f"of one count as background of the other; for example {twice[0]} under {', '.join(map(str, ids[:3]))}"
+    ]
+
+
+def _extent_notes(arrays: AnnotationArrays, limits_N2: NDArray[np.float64]) -> list[str]:
+    """Boxes that all lie in one corner of their images, or mostly outside."""
+    boxes_N4 = arrays.boxes_N4
+    if len(boxes_N4) < _MANY or len(np.unique(arrays.image_ids_N)) < _SAME_IMAGES or not np.isfinite(limits_N2).all():
+        return []
+    with np.errstate(over="ignore", invalid="ignore"):
+        far_N2 = (boxes_N4[:, :2] + boxes_N4[:, 2:]) / limits_N2
+    outside = int((far_N2 > 1.05).any(axis=1).sum())
+    if outside * 2 > len(boxes_N4):
+        return [
+            f"{outside:,} of {len(boxes_N4):,} boxes leave their image on the right or below: they look like boxes of "
+            "larger images; use the images that were annotated, or scale the boxes"
+        ]
+    reach = far_N2.max(axis=0)
+    if (reach < 0.6).all():
+        return [
+            f"all boxes lie in the left {reach[0]:.0%} and upper {reach[1]:.0%} of their images: they look like boxes "
+            "of smaller images; use the images that were annotated, or scale the boxes"
+        ]
+    return []
+
+
+def _key_notes(rows: list[dict[str, Any]]) -> list[str]:
+    """Keys of other programs that a user may expect to have an effect."""
+    notes = []
+    scored = sum("score" in row for row in rows)
+    if scored:
+        notes.append(
+            f"{scored:,} annotations have a 'score', as detections do: is this ground truth? All count as objects"
+        )
+    for key in ("ignore", "difficult"):
+        marked = [row for row in rows if row.get(key) and not row.get("iscrowd")]
+        if marked:
+            notes.append(
+                f"{len(marked):,} annotations have {key!r} {marked[0][key]!r}, which is not read: they count as "
+                "objects; write iscrowd 1 for what training and scoring should pass over"
+            )
+    turned = sum(_is_turned(row) for row in rows if "attributes" in row or "rotation" in row or "angle" in row)
+    if turned:
+        notes.append(f"{turned:,} annotations have a rotation: their upright 'bbox' is used as it is")
+    return notes
+
+
+def _is_turned(row: dict[str, Any]) -> bool:
+    attributes = row.get("attributes")
+    places = (row, attributes) if isinstance(attributes, dict) else (row,)
+    return any(
+        isinstance(place.get(key), int | float) and place[key] for place in places for key in ("rotation", "angle")
+    )
