@@ -23,24 +23,26 @@ def check_data_sets(path: Path, images: Path | None = None, *, every_pixel: bool
     images: None searches each file's image folder near it. every_pixel: decode the images instead of reading only
     their headers and ends. Raises DataError with the errors of all files, after the valid ones have been reported.
     """
-    check_files([(file, images) for file in annotation_files(path)], every_pixel=every_pixel, some=path.is_dir())
+    files = [(file, images) for file in annotation_files(path)]
+    check_files(files, path if path.is_dir() else None, every_pixel=every_pixel)
 
 
-def check_files(files: Sequence[tuple[Path, Path | None]], *, every_pixel: bool = False, some: bool = False) -> None:
+def check_files(
+    files: Sequence[tuple[Path, Path | None]], root: Path | None = None, *, every_pixel: bool = False
+) -> None:
     """`check_data_sets` of annotation files with their image folders, None to search it.
 
-    some: pass over JSON files that have nothing of an annotation file.
+    root: the folder that they were found in, where JSON files of other content are passed over.
     """
     datasets: dict[str, CocoDataset] = {}
     errors: list[str] = []
     for file, images in files:
         try:
             content = read_annotations(file)
-            if some and not _is_annotations(content):
+            if root is not None and not _is_annotations(content):
                 print(f"{file}: skipped, since it has neither images nor annotations nor categories")
                 continue
             folder = images or find_image_folder(file, content)
-            root = path if path.is_dir() else None
             options = FileOptions(check="decode" if every_pixel else "header", root=root)
             dataset = parse_coco(content, file, folder, options)
         except DataError as error:
