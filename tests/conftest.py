@@ -1,14 +1,16 @@
 """Shared fixtures: a tiny generated data set, a config that trains on it in seconds, and the command lines."""
 
+import gc
 import os
 import runpy
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from forked_tools import ForkedTool, ToolServer
 from places import PROJECT
 
 from retinanet.config.load import load_config
@@ -53,6 +55,27 @@ class Outcome(NamedTuple):
 
 
 RunTool = Callable[..., subprocess.CompletedProcess[str]]
+
+LONGEST_FIRST = (
+    *("export/test_onnx.py", "benchmarks/test_benchmarks_run.py", "export/test_pt2.py", "training/test_engine.py"),
+    *("training/test_resume.py", "diagnostics/compare/test_compare_brute_force.py", "ablation/test_runner.py"),
+    *("training/test_ranks.py", "commands/test_tools.py", "interop/test_torchvision_parity.py"),
+    *("scoring/test_real_pairs.py", "interop/test_converted_detections.py", "benchmarks/test_gpu_scripts.py"),
+    *("commands/test_command.py", "interop/test_recipes.py", "test_compile.py"),
+)
+"""Files of many seconds, in the order in which they start, so that no process of several works alone at the end."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    place = {PROJECT / "tests" / name: number for number, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: the collector need not visit torch's objects again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -123,20 +146,11 @@ def run_tool(tool_environment: dict[str, str]) -> RunTool:
     return run
 
 
-@pytest.fixture(scope="session")
-def start_tool(tool_environment: dict[str, str]) -> Callable[..., subprocess.Popen[str]]:
-    """As `run_tool`, but returns the running process, the leader of its own process group."""
-
-    def start(tool: str, *arguments: object) -> subprocess.Popen[str]:
-        command = [sys.executable, str(PROJECT / "tools" / tool), *map(str, arguments)]
-        return subprocess.Popen(
-            command,
-            cwd=PROJECT,
-            env=tool_environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-
-    return start
+@pytest.fixture(scope="module")
+def start_tool(
+    tool_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., ForkedTool]]:
+    """As `run_tool`, but returns the running process, the leader of its own process group; one at a time."""
+    server = ToolServer(tmp_path_factory.mktemp("printed"), tool_environment)
+    yield server.start
+    server.close()

@@ -10,14 +10,6 @@ from retinanet.data.ground_truth import load_ground_truth
 from retinanet.data.results import read_results
 
 needs_pairs = pytest.mark.skipif(not PAIRS.is_dir(), reason="needs ../shared/data/eval_pairs")
-every_pair = pytest.mark.parametrize(
-    "name",
-    [
-        "cocoapi_val2014_100_fake",
-        pytest.param("coco_val_subset_fastestdet", marks=pytest.mark.slow),
-        pytest.param("voc2007_yolov2", marks=pytest.mark.slow),
-    ],
-)
 
 
 def read_pair(name: str) -> tuple[dict[str, Any], list[dict[str, Any]], list[float]]:

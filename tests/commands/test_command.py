@@ -39,7 +39,7 @@ command_main("predict")([last, f"{data}/val", "--output", f"{out}/p"], "retinane
 files = ["--ground-truth", truth, "--output", f"{out}/e"]
 command_main("eval")([*files, "--detections", found, "--no-report"], "retinanet eval")
 command_main("compare")([found, found, "--ground-truth", truth, "--output", f"{out}/c"], "retinanet compare")
-command_main("export")([last, f"{out}/net.onnx", "--skip-check"], "retinanet export")
+command_main("export")([last, f"{out}/net.pt2", "--skip-check"], "retinanet export")
 """
 
 
@@ -146,5 +146,5 @@ def test_a_mistake_is_reported_before_a_tensor_library_is_imported(words: list[s
 def test_no_command_needs_modules_that_only_posix_has(tiny_yaml: Path, shapes: Path, tmp_path: Path) -> None:
     done = run_python(WITHOUT_POSIX, tmp_path / "run", shapes, tmp_path / "out", tiny_yaml, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for name in ("p/detections.json", "e/eval.json", "c/compare.json", "net.onnx"):
+    for name in ("p/detections.json", "e/eval.json", "c/compare.json", "net.pt2"):
         assert (tmp_path / "out" / name).is_file(), name

@@ -262,7 +262,7 @@ data:
   train_images: train
   val_annotations: annotations/train.json
   val_images: train
-  canvas: [96, 96]
+  canvas: [64, 64]
   flip: 0.0
   workers: 1
 model:
@@ -271,7 +271,7 @@ model:
   head: {{depth: 1, norm: gn}}
   anchors: {{sizes: [8, 16, 32, 64, 128]}}
 assign: {{low_quality: true}}
-schedule: {{iterations: 100, batch_size: 8, reference_batch: 8, optimizer: adamw, lr: 0.002, weight_decay: 0.05,
+schedule: {{iterations: 60, batch_size: 8, reference_batch: 8, optimizer: adamw, lr: 0.002, weight_decay: 0.05,
   norm_decay: false, warmup: 20, shape: cosine, clip_norm: 10.0}}
 eval: {{every: 0}}
 log: {{every: 20, pictures: 2}}
@@ -282,27 +282,28 @@ device: cpu
 
 @pytest.mark.slow
 def test_training_evaluating_and_predicting_from_end_to_end(
-    tmp_path: Path, run_tool: Callable[..., subprocess.CompletedProcess[str]]
+    tmp_path: Path, tool: Tool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """24 cluttered scenes are learned by heart. Measured: AP 0.97, AP50 0.99; after 40 of the 100 steps 0.32, 0.51."""
-    generate_shapes(tmp_path / "scenes", train_images=24, val_images=4, size=(96, 96), seed=5)
+    """16 cluttered scenes are learned by heart. Measured with two seeds: AP 0.92, AP50 0.98."""
+    generate_shapes(tmp_path / "scenes", train_images=16, val_images=4, size=(64, 64), seed=5)
     (tmp_path / "scenes.yaml").write_text(E2E_YAML.format(root="scenes"), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
 
-    done = run_tool("train.py", "scenes.yaml", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    code, _, err = tool("train.py", "scenes.yaml")
+    assert code == 0, err
     run = tmp_path / "runs" / "scenes"
     metrics = json.loads((run / "eval.json").read_text(encoding="utf-8"))["metrics"]
     assert metrics["AP50"] > 0.9
     assert metrics["AP"] > 0.75
 
-    done = run_tool("eval.py", run / "checkpoints/best.pt", "--output", "scored", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    code, _, err = tool("eval.py", run / "checkpoints/best.pt", "--output", "scored")
+    assert code == 0, err
     assert json.loads((tmp_path / "scored/eval.json").read_text(encoding="utf-8"))["metrics"] == metrics
 
-    done = run_tool("predict.py", run / "checkpoints/best.pt", "scenes/train", "eval.shown_score=0.5", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    code, _, err = tool("predict.py", run / "checkpoints/best.pt", "scenes/train", "eval.shown_score=0.5")
+    assert code == 0, err
     found = json.loads((tmp_path / "predictions/detections.json").read_text(encoding="utf-8"))
     truth = json.loads((tmp_path / "scenes/annotations/train.json").read_text(encoding="utf-8"))
     sure = sum(row["score"] >= 0.5 for row in found)
     assert 0.6 * len(truth["annotations"]) < sure < 1.3 * len(truth["annotations"])
-    assert len(list((tmp_path / "predictions").glob("*.jpg"))) == 24
+    assert len(list((tmp_path / "predictions").glob("*.jpg"))) == 16

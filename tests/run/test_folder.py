@@ -19,10 +19,10 @@ import time
 from pathlib import Path
 from retinanet.run.folder import claim
 with claim(Path(sys.argv[1]), resume=True, overwrite=False):
-    if os.fork() == 0:  # a child process that outlives a killed run by seconds
+    if os.fork() == 0:  # a child process that outlives a killed run by seconds, and closes the lock when it starts
+        print("held", flush=True)
         time.sleep(3)
         os._exit(0)
-    print("held", flush=True)
     sys.stdin.read()
 """
 

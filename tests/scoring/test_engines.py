@@ -1,4 +1,4 @@
-"""The fast engine equals pycocotools in every number, on real pairs and on sets made to distinguish them."""
+"""The fast engine equals pycocotools in every number, on sets made to distinguish them."""
 
 import copy
 import subprocess
@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from places import PROJECT
 from random_sets import random_set
-from real_pairs import every_pair, needs_pairs, read_pair
 
 from retinanet.errors import ConfigError
 from retinanet.scoring.columns import DetectionColumns, TruthColumns, detection_columns, truth_columns
@@ -50,13 +49,6 @@ def test_random_sets_score_the_same_to_the_last_bit(hundred: int) -> None:
         assert [a == b for a, b in zip(first[:3], second[:3])] == [True, True, False], "metrics, per_class, engine"
         measured += 0 < given.twelve[0] < 1
     assert measured > 12, "the sets must have something to measure"
-
-
-@needs_pairs
-@every_pair
-def test_real_pairs_score_the_same_to_the_last_bit(name: str) -> None:
-    truth, results, stats = read_pair(name)
-    assert list(fast_equals_reference(truth, results).twelve) == stats
 
 
 def small_set(scale: float = 1.0, scores: tuple[float, ...] = (0.9, 0.8, 0.7)) -> tuple[dict[str, Any], Rows]:

@@ -1,10 +1,9 @@
-"""The twelve numbers on hand-made cases and real pairs, AP by class, whatever computes them."""
+"""The twelve numbers on hand-made cases, AP by class, whatever computes them."""
 
 from typing import Any
 
 import numpy as np
 import pytest
-from real_pairs import needs_pairs, read_pair
 from scenes_to_score import random_scene
 
 from retinanet.scoring.evaluation import METRIC_NAMES, Engine, coco_evaluation
@@ -39,29 +38,6 @@ def perfect(truth: dict[str, Any]) -> list[dict[str, Any]]:
         for a in truth["annotations"]
         if not a["iscrowd"]
     ]
-
-
-@pytest.mark.slow
-@needs_pairs
-@pytest.mark.parametrize(
-    ("engine", "name"),
-    [
-        *(("fast", name) for name in ("voc2007_yolov2", "coco_val_subset_fastestdet", "cocoapi_val2014_100_fake")),
-        ("pycocotools", "coco_val_subset_fastestdet"),
-        ("pycocotools", "cocoapi_val2014_100_fake"),
-        pytest.param("pycocotools", "voc2007_yolov2", marks=pytest.mark.slow),
-    ],
-)
-def test_real_pairs_give_pycocotools_numbers_to_the_last_digit(name: str, engine: Engine) -> None:
-    truth, results, stats = read_pair(name)
-    evaluation = coco_evaluation(truth, results, engine)
-    assert list(evaluation.metrics) == list(METRIC_NAMES)
-    assert list(evaluation.metrics.values()) == stats
-    for key in ("AP", "AP50", "AP75"):
-        known = [row.as_dict()[key] for row in evaluation.per_class if row.as_dict()[key] >= 0]
-        assert sum(known) / len(known) == pytest.approx(evaluation.metrics[key], rel=1e-9)
-    objects = [a for a in truth["annotations"] if not a["iscrowd"]]
-    assert sum(row.objects for row in evaluation.per_class) == len(objects)
 
 
 def test_perfect_detections_score_one(engine: Engine) -> None:

@@ -1,101 +1,25 @@
 """The matching is pycocotools', detection by detection: its entries, read one by one, are the oracle."""
 
-import contextlib
-import io
 from typing import Any
 
 import numpy as np
 import pytest
-from pycocotools.cocoeval import COCOeval, Params
+from pycocotools.cocoeval import Params
+from pycocotools_matches import assert_same_matches
 from random_sets import random_set
-from real_pairs import every_pair, needs_pairs, read_pair
 
 from retinanet.errors import DataError
 from retinanet.scoring.columns import DETECTIONS
-from retinanet.scoring.matches import (
-    AREA_RANGES,
-    FALSE_POSITIVE,
-    IGNORED,
-    TRUE_POSITIVE,
-    ClassMatches,
-    match_detections,
-)
-from retinanet.scoring.reference import index_coco
+from retinanet.scoring.matches import AREA_RANGES, FALSE_POSITIVE, IGNORED, TRUE_POSITIVE, match_detections
 
 Rows = list[dict[str, Any]]
-
-
-def pycocotools_matches(truth: dict[str, Any], results: Rows) -> tuple[list[int], list[ClassMatches]]:
-    """Image ids, and what COCOeval writes of each class, as ClassMatches."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco = index_coco({**truth, "annotations": [dict(row) for row in truth["annotations"]]})
-        empty = index_coco({**truth, "annotations": []})
-        evaluation = COCOeval(coco, coco.loadRes([dict(row) for row in results]) if results else empty, "bbox")
-        evaluation.evaluate()
-    row_of = {0: -1} | {annotation["id"]: row for row, annotation in enumerate(truth["annotations"])}
-    images = len(evaluation.params.imgIds)
-    classes = []
-    for k, category_id in enumerate(evaluation.params.catIds):
-        of_class = evaluation.evalImgs[k * 4 * images : (k + 1) * 4 * images]
-        of_area = [of_class[a * images : (a + 1) * images] for a in range(4)]
-        detections = []
-        for i, entries in enumerate(zip(*of_area, strict=True)):
-            for d, score in enumerate(entries[0]["dtScores"] if entries[0] else ()):
-                outcomes = [
-                    [
-                        IGNORED if ignored else TRUE_POSITIVE if matched else FALSE_POSITIVE
-                        for matched, ignored in zip(entry["dtMatches"][:, d], entry["dtIgnore"][:, d], strict=True)
-                    ]
-                    for entry in entries
-                ]
-                matched = [row_of[int(annotation)] for annotation in entries[0]["dtMatches"][:, d]]
-                detections.append((score, i, entries[0]["dtIds"][d] - 1, outcomes, matched))
-        detections.sort(key=lambda detection: -detection[0])
-        counts = {
-            i: [int(np.sum(np.array(entry["gtIgnore"]) == 0)) for entry in entries]
-            for i, entries in enumerate(zip(*of_area, strict=True))
-            if entries[0]
-        }
-        counts = {i: per_area for i, per_area in counts.items() if any(per_area)}
-        classes.append(
-            ClassMatches(
-                category_id=int(category_id),
-                image_D=np.array([row[1] for row in detections]),
-                score_D=np.array([row[0] for row in detections], dtype=float),
-                outcome_ATD=np.array([row[3] for row in detections]).reshape(-1, 4, 10).transpose(1, 2, 0),
-                object_image_N=np.array(list(counts)),
-                objects_AN=np.array(list(counts.values())).reshape(-1, 4).T,
-                detection_D=np.array([row[2] for row in detections]),
-                matched_TD=np.array([row[4] for row in detections]).reshape(-1, 10).T,
-            )
-        )
-    return [int(image_id) for image_id in evaluation.params.imgIds], classes
-
-
-def assert_same(truth: dict[str, Any], results: Rows) -> int:
-    """The number of detections that hit."""
-    image_ids, expected = pycocotools_matches(truth, results)
-    given = match_detections(truth, results)
-    assert given.image_ids_I.tolist() == image_ids
-    assert len(given.classes) == len(expected)
-    for found, wanted in zip(given.classes, expected, strict=True):
-        for name in ClassMatches._fields:
-            assert np.array_equal(found._asdict()[name], wanted._asdict()[name]), (found.category_id, name)
-    return sum(int((found.outcome_ATD == TRUE_POSITIVE).sum()) for found in expected)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(4))
 def test_random_sets_match_as_pycocotools_does(part: int) -> None:
-    hits = [assert_same(*random_set(seed)) for seed in range(1000 + 50 * part, 1050 + 50 * part)]
+    hits = [assert_same_matches(*random_set(seed)) for seed in range(1000 + 50 * part, 1050 + 50 * part)]
     assert sum(hit > 0 for hit in hits) > 20, "the sets must have something to match"
-
-
-@needs_pairs
-@every_pair
-def test_real_pairs_match_as_pycocotools_does(name: str) -> None:
-    truth, results, _ = read_pair(name)
-    assert_same(truth, results)
 
 
 def test_areas_and_the_limit_of_detections_are_pycocotools_own() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked_tools import ForkedTool
 from places import PROJECT
 
 from retinanet.config.schema import Config
@@ -39,7 +40,7 @@ WORDS = (
     "loss.normaliser=running_positives",
     *("log.save_every=2", "eval.every=5", "eval.unit=steps", "data.color_jitter=0.2", "data.scale_jitter=[0.8, 1.2]"),
 )
-Start = Callable[..., subprocess.Popen[str]]
+Start = Callable[..., ForkedTool]
 
 
 def run_hash(folder: Path) -> dict[str, str]:
@@ -85,13 +86,13 @@ def log_inode(folder: Path) -> int:
     return file.stat().st_ino if file.exists() else 0
 
 
-def wait_for_step(process: subprocess.Popen[str], folder: Path, step: int, inode_before: int) -> None:
+def wait_for_step(process: ForkedTool, folder: Path, step: int, inode_before: int) -> None:
     """Until this process, not one before it, has continued the run and logged `step`."""
     deadline = time.monotonic() + 60
     while log_inode(folder) == inode_before or last_step(folder) < step:
         if process.poll() is not None or time.monotonic() > deadline:
             process.kill()
-            raise AssertionError(f"ended before step {step}: {process.communicate()}")
+            raise AssertionError(f"ended before step {step}: {process.communicate(timeout=30)}")
         time.sleep(0.005)
 
 
