@@ -1,5 +1,5 @@
 # quickstart  set up, train on generated scenes, evaluate, draw pictures (runs/quickstart)
-# quick       set up, then lint, types and the unit tests: a minute and a half
+# quick       set up, then lint, types and the unit tests: a minute
 # test        set up, then lint, types and every test
 # lint        ruff and the type checker
 # bench       set up, then check that nothing has become slower compared with its peers (benchmarks/README.md)
@@ -9,7 +9,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: quickstart quick test lint bench clean
+# Processes that test; each computes with one thread.
+WORKERS ?= 2
+# A file's tests share what they make, so they stay in one process. Bytecode is kept, else each process compiles anew.
+PYTEST = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+.PHONY: quickstart quick unit test lint bench clean
 
 quickstart: $(READY)
 	$(BIN)/retinanet data shapes --output data/shapes --train 2000 --val 200 --size 256 256
@@ -17,11 +22,14 @@ quickstart: $(READY)
 	$(BIN)/retinanet predict runs/quickstart/checkpoints/best.pt 'data/shapes/val/00000*.jpg' --output runs/quickstart/predictions
 	@echo "numbers: runs/quickstart/eval.json   pictures: runs/quickstart/pictures/overview.jpg, curves.png"
 
-quick: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m 'not slow'
+quick: $(READY)
+	@$(MAKE) --no-print-directory -j 2 lint unit
+
+unit: $(READY)
+	$(PYTEST) -q -m 'not slow'
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=20
+	$(PYTEST) --durations=20
 
 lint: $(READY)
 	$(BIN)/ruff check .

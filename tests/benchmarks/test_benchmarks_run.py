@@ -70,6 +70,7 @@ def printed(report: Report) -> str:
     return " ".join(captured.get().split())
 
 
+@pytest.mark.slow
 def test_every_comparison_is_a_number(kernels: Report) -> None:
     assert [part.part for part in kernels.parts] == ["loss", "assign", "postprocess", "eval"]
     for part in kernels.parts:
@@ -88,6 +89,7 @@ def test_every_comparison_is_a_number(kernels: Report) -> None:
     assert kernels.parts[0].work == "bytes"
 
 
+@pytest.mark.slow
 def test_the_json_is_the_schema(kernels: Report, tmp_path: Path) -> None:
     write_report(kernels, tmp_path / "out.json")
     assert read_report(tmp_path / "out.json") == kernels
@@ -101,6 +103,7 @@ def test_the_json_is_the_schema(kernels: Report, tmp_path: Path) -> None:
         read_report(tmp_path / "out.json")
 
 
+@pytest.mark.slow
 def test_the_table_names_every_contestant(kernels: Report) -> None:
     text = printed(kernels)
     for part in kernels.parts:
@@ -162,6 +165,7 @@ def test_a_peer_that_fails_is_reported_and_left_out(tmp_path: Path) -> None:
     assert "broken failed: ZeroDivisionError: division by zero" in printed(report)
 
 
+@pytest.mark.slow
 def test_loaders_are_compared_with_the_reference(loading: Report) -> None:
     (found,) = loading.parts
     assert len(found.ratios) == 5
@@ -214,6 +218,7 @@ def test_a_training_step_is_taken_apart(tmp_path: Path) -> None:
     assert read_report(tmp_path / "new.json") == report
 
 
+@pytest.mark.slow
 def test_reports_of_before_there_were_breakdowns_can_be_read(kernels: Report, tmp_path: Path) -> None:
     old = kernels.model_dump(mode="json")
     for part in old["parts"]:
@@ -224,7 +229,7 @@ def test_reports_of_before_there_were_breakdowns_can_be_read(kernels: Report, tm
 
 @pytest.mark.slow
 def test_commands_are_timed_up_to_a_first_step() -> None:
-    (found,) = measure_all(quick("start", "--repeats", "1")).parts
+    (found,) = measure_all(quick("start", "--repeats", "1", "--only", "train")).parts
     times = {timing.name: timing.seconds.median for timing in found.contestants if timing.seconds is not None}
     assert times["train --help"] < times["train, first step"]
 
@@ -246,6 +251,7 @@ def test_only_leaves_the_others_out() -> None:
         measure_all(quick("eval", "--only", "nobody"))
 
 
+@pytest.mark.slow
 def test_floors(kernels: Report, tmp_path: Path) -> None:
     ratio = kernels.parts[0].ratios[0]
     kept = Floor(part="loss", ours=ratio.ours, peer=ratio.peer, at_least=ratio.time.quartiles[1])
@@ -260,6 +266,7 @@ def test_floors(kernels: Report, tmp_path: Path) -> None:
         read_floors(tmp_path / "floors.json")
 
 
+@pytest.mark.slow
 def test_the_recorded_floors_name_comparisons_that_exist(kernels: Report, loading: Report) -> None:
     parts = (*kernels.parts, *loading.parts)
     pairs = {(part.part, ratio.ours, ratio.peer) for part in parts for ratio in part.ratios}
@@ -326,13 +333,13 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
 @pytest.mark.slow
 def test_the_command_line_as_a_user_types_it(command: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
-    code, out, err = command("eval", "--quick", "--json", str(tmp_path / "a.json"), "--check", str(FLOORS))
+    code, out, err = command("eval", "--quick", "--repeats", "1", "--json", str(tmp_path / "a.json"), "--check", str(FLOORS))
     assert code == 0, err
     assert "pycocotools" in out
     assert read_report(tmp_path / "a.json").parts[0].part == "eval"
     high = [{"part": "eval", "ours": "ours", "peer": "pycocotools", "at_least": 1e5}]
     (tmp_path / "high.json").write_text(json.dumps(high), encoding="utf-8")
-    code, out, err = command("eval", "--quick", "--check", str(tmp_path / "high.json"))
+    code, out, err = command("eval", "--quick", "--repeats", "1", "--check", str(tmp_path / "high.json"))
     assert code == 9
     assert "the floor is 100000" in err
     assert "Traceback" not in err

@@ -34,6 +34,8 @@ onnx = pytest.importorskip("onnx", reason="exporting needs `pip install -e .[exp
 pytest.importorskip("onnxscript", reason="exporting needs `pip install -e .[export]`")
 ort = pytest.importorskip("onnxruntime", reason="exporting needs `pip install -e .[export]`")
 
+pytestmark = pytest.mark.slow  # writing the files takes ten seconds each
+
 SHAPES = [(1, (64, 64)), (3, (96, 160)), (2, (288, 224)), (1, (100, 75))]
 """One cell on P7, several, more than in the example, and sides that are not multiples of a stride."""
 
@@ -352,7 +354,6 @@ def exported_alone(
     return path
 
 
-@pytest.mark.slow
 def test_int8_with_suppression_by_the_command_line(exported_alone: Path, shapes: Path) -> None:
     path = exported_alone
     report = json.loads(path.with_name("small.onnx.json").read_text(encoding="utf-8"))
@@ -364,7 +365,6 @@ def test_int8_with_suppression_by_the_command_line(exported_alone: Path, shapes:
     assert len(load_exported(path, []).detector(random_batch(1, (96, 64)))[0].scores_D) > 5
 
 
-@pytest.mark.slow
 def test_a_process_that_only_exports_compares_with_the_checkpoints_own_detections(
     exported_alone: Path, saved: SavedDetector, shapes: Path
 ) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from export_fixtures import assert_same, random_batch, sharpen, with_short_backbone
+from export_fixtures import assert_same, random_batch, sharpen, with_short_network
 
 from retinanet.errors import CheckpointError, DataError, ResourceError
 from retinanet.evaluation.saved import SavedDetector, load_detector
@@ -46,6 +46,7 @@ def test_small_canvases_are_refused_by_name(program: Path) -> None:
         load_exported(program, []).detector(random_batch(1, (128, 160)))
 
 
+@pytest.mark.slow
 def test_files_of_another_origin_are_refused(program: Path, tmp_path: Path) -> None:
     content = program.read_bytes()
     (tmp_path / "text.pt2").write_text("no program", encoding="utf-8")
@@ -70,7 +71,7 @@ def test_package_without_a_compiler_says_what_to_install(
 
 @pytest.mark.slow
 def test_package_equals_the_detector(saved: SavedDetector, tmp_path: Path) -> None:
-    path, detector = tmp_path / "tiny.pt2", with_short_backbone(saved.detector)
+    path, detector = tmp_path / "tiny.pt2", with_short_network(saved.detector)
     write_package(
         path,
         detector,

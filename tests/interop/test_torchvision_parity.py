@@ -5,6 +5,7 @@ line `parity: NAME LARGEST_DIFFERENCE` for each comparison.
 """
 
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import NamedTuple
 
@@ -222,9 +223,7 @@ def test_losses_and_gradients_are_the_same(pair: Pair, training: bool) -> None:
 
     This project computes its losses in float32 all the same. In training, BatchNorm takes the batch's own statistics.
     """
-    ours, theirs = pair.ours().train(training).double(), make(pair.name).double()
-    theirs.load_state_dict(pair.theirs.state_dict())
-    theirs.train(training)
+    ours, theirs = pair.ours().train(training).double(), deepcopy(pair.theirs).train(training).double()
     targets = [{"boxes": torch.from_numpy(b), "labels": torch.from_numpy(c)} for b, c in truth()]
     batch = our_batch(pair.checkpoint, photographs(), truth())
     pixels = our_pixels(pair.checkpoint, batch).double()
