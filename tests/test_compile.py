@@ -167,7 +167,29 @@ def test_compiled_code_is_cached_where_the_user_chose_or_in_the_users_cache(
     assert list(tmp_path.iterdir()) == []
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
     prepare_compiler()
-    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "retinanet" / "compiled")
+    folder = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
+    assert folder.parent == tmp_path / "retinanet" / "compiled"
+    assert folder.is_dir()
+
+
+def test_processors_that_share_a_home_share_no_compiled_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel of AVX512 that is loaded with AVX2 computes other numbers."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    def folder() -> str:
+        monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+        prepare_compiler()
+        return os.environ["TORCHINDUCTOR_CACHE_DIR"]
+
+    found = {folder()}
+    assert found == {folder()}
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "NO AVX")
+    found.add(folder())
+    features = torch.cpu.get_capabilities()
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {**features, "another": True})
+    found.add(folder())
+    assert len(found) == 3
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
 
 
 @pytest.mark.parametrize("trouble", ["a file in its place", "not writable", "no home"])
