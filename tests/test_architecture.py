@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from places import PROJECT
@@ -52,7 +53,10 @@ def module_of(path: Path) -> str:
     return ".".join(parts if parts[-1] != "__init__" or len(parts) == 1 else parts[:-1])
 
 
-TREES = {module_of(path): ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
+@cache
+def trees() -> dict[str, ast.Module]:
+    """The syntax tree of every module; parsing takes a second, so only where a test needs them."""
+    return {module_of(path): ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 
 
 def room_of(module: str) -> str:
@@ -70,7 +74,7 @@ def imports_of(tree: ast.Module) -> Iterator[tuple[str, int]]:
             base = node.module.removeprefix("retinanet").removeprefix(".")
             for alias in node.names:
                 full = f"{base}.{alias.name}".removeprefix(".")
-                yield (full if full in TREES else base), node.lineno
+                yield (full if full in trees() else base), node.lineno
         elif isinstance(node, ast.Import):
             yield from (
                 (alias.name.removeprefix("retinanet").removeprefix("."), node.lineno)
@@ -80,8 +84,8 @@ def imports_of(tree: ast.Module) -> Iterator[tuple[str, int]]:
 
 
 def test_imports_go_strictly_downward() -> None:
-    wrong = [f"{room} has no floor" for room in {room_of(module) for module in TREES} if floor_of(room) < 0]
-    for module, tree in TREES.items():
+    wrong = [f"{room} has no floor" for room in {room_of(module) for module in trees()} if floor_of(room) < 0]
+    for module, tree in trees().items():
         room = room_of(module)
         for imported, line in imports_of(tree):
             below = room_of(imported)
@@ -93,7 +97,7 @@ def test_imports_go_strictly_downward() -> None:
 
 
 def test_imports_have_no_circles() -> None:
-    edges = {module: {name for name, _ in imports_of(tree)} & TREES.keys() for module, tree in TREES.items()}
+    edges = {module: {name for name, _ in imports_of(tree)} & trees().keys() for module, tree in trees().items()}
     done: set[str] = set()
 
     def visit(module: str, path: tuple[str, ...]) -> None:
@@ -126,7 +130,7 @@ print([name for name in {TENSOR_LIBRARIES} if name in sys.modules])
 
 def test_few_see_the_config() -> None:
     wrong = []
-    for module, tree in TREES.items():
+    for module, tree in trees().items():
         if room_of(module) not in KNOWS_CONFIG:
             wrong += [f"{module}:{line} sees {name}" for name, line in imports_of(tree) if room_of(name) == "config"]
     assert not wrong, "give them the values that they need:\n" + "\n".join(wrong)
@@ -134,7 +138,7 @@ def test_few_see_the_config() -> None:
 
 def test_nothing_is_global_looked_up_or_tunnelled() -> None:
     wrong = []
-    for module, tree in TREES.items():
+    for module, tree in trees().items():
         for node in ast.walk(tree):
             line = f"{module}:{getattr(node, 'lineno', 0)}"
             if isinstance(node, ast.Global):
@@ -160,7 +164,7 @@ def test_importing_does_nothing() -> None:
     definitions = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
     guards = ("__name__ == '__main__'", "TYPE_CHECKING", "sys.platform == 'win32'")
     wrong = []
-    for module, tree in TREES.items():
+    for module, tree in trees().items():
         if tree.body and not ast.get_docstring(tree):
             wrong.append(f"{module} has no docstring that says what it is for")
         for node in tree.body:
@@ -176,7 +180,7 @@ def test_files_functions_and_names_stay_simple() -> None:
     wrong = []
     homes: dict[str, set[str]] = defaultdict(set)
     for path in FILES:
-        module, tree = module_of(path), TREES[module_of(path)]
+        module, tree = module_of(path), trees()[module_of(path)]
         lines = len(path.read_text(encoding="utf-8").splitlines())
         if lines > 350:
             wrong.append(f"{module} has {lines} lines: split it by its jobs")
