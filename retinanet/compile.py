@@ -44,7 +44,10 @@ def prepare_compiler() -> None:
     """
     # On machines with CUDA's files and no GPU it logs a warning that there is none.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-    if "TORCHINDUCTOR_CACHE_DIR" in os.environ:
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    # torch sets the variable to its default itself: torch 2.14 does so when torchvision is imported.
+    if os.environ.get("TORCHINDUCTOR_CACHE_DIR", default_cache_dir()) != default_cache_dir():
         return
     with suppress(OSError, RuntimeError):  # a home folder that is missing, unknown or full
         folder = (

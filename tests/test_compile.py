@@ -11,6 +11,7 @@ import torch._dynamo
 from torch import nn
 from torch._dynamo.exc import BackendCompilerFailed
 from torch._inductor.exc import InductorError
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from retinanet import build
 from retinanet.compile import can_compile, check_compiler, compiler_errors, prepare_compiler
@@ -170,6 +171,9 @@ def test_compiled_code_is_cached_where_the_user_chose_or_in_the_users_cache(
     folder = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
     assert folder.parent == tmp_path / "retinanet" / "compiled"
     assert folder.is_dir()
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", default_cache_dir())  # as importing torchvision does
+    prepare_compiler()
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(folder)
 
 
 def test_processors_that_share_a_home_share_no_compiled_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,7 +181,7 @@ def test_processors_that_share_a_home_share_no_compiled_code(tmp_path: Path, mon
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
     def folder() -> str:
-        monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", default_cache_dir())
         prepare_compiler()
         return os.environ["TORCHINDUCTOR_CACHE_DIR"]
 
@@ -189,7 +193,6 @@ def test_processors_that_share_a_home_share_no_compiled_code(tmp_path: Path, mon
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {**features, "another": True})
     found.add(folder())
     assert len(found) == 3
-    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
 
 
 @pytest.mark.parametrize("trouble", ["a file in its place", "not writable", "no home"])

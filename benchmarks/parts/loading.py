@@ -55,6 +55,15 @@ class Load(NamedTuple):
     """Of a timed stretch."""
 
 
+def _dataset_in(folder: tempfile.TemporaryDirectory[str], images: Path | None) -> CocoDataset:
+    """`make_dataset`; the folder is removed if the images cannot be used."""
+    try:
+        return make_dataset(Path(folder.name), images)
+    except BaseException:
+        folder.cleanup()
+        raise
+
+
 def build_data(options: Options) -> Contest:
     """Loaders in one process on one thread, and with two workers."""
     folder = tempfile.TemporaryDirectory(prefix="retinanet-benchmark-")
@@ -64,7 +73,7 @@ def build_data(options: Options) -> Contest:
         data=DataKeys(shorter_side=(shorter,), longer_side=longer),
         schedule=ScheduleKeys(iterations=1, batch_size=BATCH),
     )
-    dataset = make_dataset(Path(folder.name), options.images)
+    dataset = _dataset_in(folder, options.images)
     records = dataset.images * (-(-(batches + RUN_UP) * BATCH // len(dataset.images)))
     load = Load(dataset=replace(dataset, images=records), kept=dataset, config=config, batches=batches)
     goals = (None, None) if options.quick else (5.0, 9.0)
@@ -208,7 +217,7 @@ def build_feed(options: Options) -> Contest:
         data=DataKeys(canvas=options.size), schedule=ScheduleKeys(iterations=ENOUGH, batch_size=options.batch)
     )
     steps = QUICK_FEED_STEPS if options.quick else GPU_FEED_STEPS if options.device == "cuda" else FEED_STEPS
-    feed = Feed(dataset=make_dataset(Path(folder.name), options.images), config=config, options=options, steps=steps)
+    feed = Feed(dataset=_dataset_in(folder, options.images), config=config, options=options, steps=steps)
     precision = own_precisions(torch.device(options.device))[-1]
     height, width = options.size
     return Contest(

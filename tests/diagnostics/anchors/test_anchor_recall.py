@@ -184,7 +184,8 @@ def test_suggestion_loads_and_keeps_its_promise(
     picture = tmp_path / "fit.png"
     report_anchors(load_config(QUICKSTART, [f"data.root={scenes}"]), "quickstart", output=picture)
     text = capsys.readouterr().out
-    assert Image.open(picture).size[0] > 1000
+    with Image.open(picture) as drawn:
+        assert drawn.size[0] > 1000
     (arguments,) = (line for line in text.splitlines() if line.startswith("'model.anchors.sizes=["))
     config = load_config(QUICKSTART, [f"data.root={scenes}", *shlex.split(arguments)])
     spec = build_anchor_spec(config.model)
