@@ -27,8 +27,8 @@ LINE_SECONDS = 10.0
 """Minimum time between the plain lines of a bar."""
 LEAST_SECONDS = 1.0
 """A speed is shown only after at least this time."""
-REFRESHES = 4.0
-"""Times a second that live lines are redrawn, at 0.3 ms each."""
+REFRESHES = 2.5
+"""Times a second that live lines are redrawn, at about a millisecond each."""
 
 
 def is_live_terminal() -> bool:

@@ -104,7 +104,7 @@ def test_two_ranks_log_the_losses_of_one_process(
     alone: Path, on_two_ranks: tuple[Path, str], accumulation: int
 ) -> None:
     folder, printed = on_two_ranks
-    assert printed.count("2 processes") == printed.count("from step 0") == len(RUNS), "only one rank prints"
+    assert printed.count("2 processes x") == printed.count("from step 0") == len(RUNS), "only one rank prints"
     assert_equal_runs(folder / f"accumulation {accumulation}", alone)
 
 
