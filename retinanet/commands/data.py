@@ -53,7 +53,7 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
-    from retinanet.prepare.check import check_data_sets, check_files
+    from retinanet.prepare.check import check_data_sets, check_parts
     from retinanet.prepare.recognise import is_coco
     from retinanet.prepare.source import open_source
 
@@ -63,7 +63,7 @@ def _check(options: argparse.Namespace) -> None:
         source = open_source(options.path, DEFAULT_HOLD_OUT)
         print(f"{source.form} in {options.path}", *source.lines, "", sep="\n")
         parts = [part for part in (source.train, source.val, source.test) if part is not None]
-        check_files([(part.annotations, part.images) for part in parts], every_pixel=options.pixels)
+        check_parts([(part.annotations, part.images) for part in parts], every_pixel=options.pixels)
     print(f"train with: {shlex.join(['retinanet', 'train', 'own', f'data={options.path}'])}")
 
 

@@ -76,8 +76,8 @@ def load_coco(
     Every image must be a file within `image_folder` after symbolic links are resolved, or, where its name says so,
     within `root`, the data set's folder. `check_images`: "header" also compares each file's size after EXIF rotation
     and checks that the file is complete, "decode" also decodes every pixel; `workers` threads do it. What can be read
-    in one way only is read so (see `normalise`, `locate`, `read_boxes`) and noted. Raises DataError with every error of
-    the content and of the files.
+    in one way only is read so (see `normalise_content`, `locate`, `read_boxes`) and noted. Raises DataError with every
+    error of the content and of the files.
     """
     options = FileOptions(check=check_images, workers=workers, root=root, depth_range=depth_range)
     return parse_coco(read_annotations(annotation_file), annotation_file, image_folder, options)

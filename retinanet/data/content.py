@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from retinanet.data.annotation_arrays import AnnotationArrays, annotation_arrays
 from retinanet.data.box_conventions import read_areas, read_boxes
-from retinanet.data.normalise import normalise
+from retinanet.data.normalise import normalise_content
 from retinanet.data.set_notes import set_notes
 from retinanet.data.validate import validate_ground_truth
 from retinanet.errors import DataError, list_errors
@@ -41,7 +41,7 @@ def _has_no_box(row: dict[str, object]) -> bool:
 
 def scored_content(path: Path, data: object) -> Content:
     """Content for scoring, which needs neither image files nor sizes. Raises DataError with every error."""
-    data, notes = normalise(data)
+    data, notes = normalise_content(data)
     errors = validate_ground_truth(data, needs_files=False)
     if errors or not isinstance(data, dict):
         raise DataError(list_errors(f"{path}: this ground truth cannot be used", errors))

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 from retinanet.data.annotation_arrays import annotation_arrays
 from retinanet.data.content import Content, checked_content
 from retinanet.data.file_names import FolderIndex
-from retinanet.data.image_files import CheckImages, check_files, file_errors, find_files
+from retinanet.data.image_files import CheckImages, check_files, file_errors, find_image_files
 from retinanet.data.image_sizes import with_missing_sizes, with_turned_sizes
-from retinanet.data.normalise import normalise
+from retinanet.data.normalise import normalise_content
 from retinanet.data.pixel_depth import DepthRange
 from retinanet.data.validate import validate_ground_truth
 from retinanet.errors import DataError, list_errors
@@ -31,13 +31,13 @@ def content_with_files(data: object, annotation_file: Path, folder: Path, option
     Raises DataError with every error of the content and, as far as they can be checked, of the files.
     """
     title = f"{annotation_file}: this data set cannot be used"
-    data, notes = normalise(data)
+    data, notes = normalise_content(data)
     if not isinstance(data, dict) or not isinstance(data.get("images"), list) or not folder.is_dir():
         errors = validate_ground_truth(data)
         if isinstance(data, dict) and isinstance(data.get("images"), list):
             errors.append(_no_folder(data["images"], folder, options.root))
         raise DataError(list_errors(title, errors))
-    files = find_files(data["images"], folder, options.root, options.workers)
+    files = find_image_files(data["images"], folder, options.root, options.workers)
     sized = with_missing_sizes(files.rows, partial(files.path_of, folder), options.workers)
     data = {**data, "images": sized.rows}
     notes = [*notes, *files.notes, *sized.notes]

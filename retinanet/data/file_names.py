@@ -15,6 +15,29 @@ _UPLOAD_PREFIX = re.compile(r"[0-9a-f]{8}-(?=.)")  # Label Studio's
 _DRIVE = re.compile(r"[A-Za-z]:(?=[\\/])")
 
 
+SPLITS = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+"""Words in names of files and folders -> the split that they mean."""
+
+
+def split_of_name(name: str) -> str | None:
+    """The split that the words of a file's or folder's name mean, such as train of instances_train2017.json.
+
+    None if they mean none, or several.
+    """
+    words = "".join(c if c.isalpha() else " " for c in name.lower()).split()
+    meant = {SPLITS[word] for word in words if word in SPLITS}
+    return meant.pop() if len(meant) == 1 else None
+
+
+def is_other_split(path: str, split: str | None) -> bool:
+    """Whether a file's folders mean another split than `split`, so that it only has the name of what is looked for."""
+    meant = {split_of_name(part) for part in path.split("/")[:-1]} - {None}
+    return split is not None and bool(meant) and split not in meant
+
+
 class Found(NamedTuple):
     """Files of a folder that a name may mean, by the most trusted way that leads to any."""
 

@@ -15,8 +15,8 @@ _log = logging.getLogger(__name__)
 def load_ground_truth(path: Path) -> dict[str, Any]:
     """The COCO dict of an annotation file, validated for scoring; image files and sizes are not needed.
 
-    As read, except for values in another form than COCO's (see `normalise`, `read_boxes`), and what pycocotools needs:
-    a missing "area" becomes width * height, a missing "iscrowd" 0, missing "info" and "licenses" empty; where an
+    As read, except for values in another form than COCO's (see `normalise_content`, `read_boxes`), and what pycocotools
+    needs: a missing "area" becomes width * height, a missing "iscrowd" 0, missing "info" and "licenses" empty; where an
     annotation id is missing or 0 all are renumbered from 1 (and a warning is logged), since pycocotools takes id 0 for
     "not matched". "segmentation" is left out: scoring boxes does not read it, and it takes most of the memory.
     Raises DataError with every error of the file.

@@ -45,7 +45,7 @@ class NamedFiles(NamedTuple):
         return path_in(folder, self.rows[i]["file_name"]) if i not in self.errors and _has_name(self.rows[i]) else None
 
 
-def find_files(rows: list[Any], folder: Path, root: Path | None, workers: int) -> NamedFiles:
+def find_image_files(rows: list[Any], folder: Path, root: Path | None, workers: int) -> NamedFiles:
     """Files of the rows of a COCO file's "images"; rows without a file name are skipped.
 
     A name that leads to no file is replaced by that of the file that it obviously means; see `locate`. Every file must

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from retinanet.data.file_names import FolderIndex, Found, path_parts
+from retinanet.data.file_names import FolderIndex, Found, is_other_split, path_parts, split_of_name
 from retinanet.data.notes import KindNotes
 
 _HINTS = 10  # missing images that are looked for outside the image folder
@@ -80,7 +80,9 @@ def _claims(rows: list[dict[str, Any]], found: dict[int, Found]) -> dict[str, li
 def _in_root(rows: list[dict[str, Any]], folder: Path, root: Path) -> tuple[dict[int, Found], dict[int, str]]:
     """All images from one other folder of the root, where each name fits one file of it."""
     index = FolderIndex(str(root))
-    found = {i: fits for i, row in enumerate(rows) if (fits := index.find(row["file_name"])) and len(fits.paths) == 1}
+    split = split_of_name(folder.name)
+    fitting = {i: fits for i, row in enumerate(rows) if (fits := index.find(row["file_name"])) and len(fits.paths) == 1}
+    found = {i: fits for i, fits in fitting.items() if not is_other_split(fits.paths[0], split)}
     own_names = {row["file_name"]: "/".join(path_parts(row["file_name"])) for row in rows}
     exact = all(path in index.files for path in own_names.values())
     folders = {posixpath.dirname(fits.paths[0]) for fits in found.values()}

@@ -29,7 +29,7 @@ class Normalised(NamedTuple):
     notes: list[str]
 
 
-def normalise(data: object) -> Normalised:
+def normalise_content(data: object) -> Normalised:
     """Content of an annotation file -> the same content in the form that `validate_ground_truth` accepts.
 
     Read and noted: other layouts (see `layout_of_coco`), integers as 1.0 or "1" (a column in quotes as a whole),

@@ -103,14 +103,19 @@ def predict(
                 rows.append({**r, "file_name": str(one.path), "category_name": name, "shown": is_shown(r)})
             report(1)
     write_json(output / "detections.json", rows)
-    if deep:
-        print(f"note: {deep[0]}" + (f"; {len(deep) - 1:,} more images are like it" if len(deep) > 1 else ""))
-    if passed_over:
-        print(f"note: {passed_over}")
+    print_notes(deep, passed_over)
     drawn = len(paths) - len(errors)
     print(f"{drawn} picture{'' if drawn == 1 else 's'} and detections.json written to {output}/")
     if errors:
         raise DataError(list_errors("images left out", errors))
+
+
+def print_notes(deep: list[str], passed_over: str) -> None:
+    """Print what was lost. deep: a note for each image whose pixels lose levels; passed_over: see `predict`."""
+    if deep:
+        print(f"note: {deep[0]}" + (f"; {len(deep) - 1:,} more images are like it" if len(deep) > 1 else ""))
+    if passed_over:
+        print(f"note: {passed_over}")
 
 
 def _reader(config: Config) -> Callable[[tuple[int, Path]], LoadedImage]:

@@ -7,8 +7,8 @@ from pathlib import Path
 from retinanet.data.coco import CocoDataset, parse_coco, summary
 from retinanet.data.content import read_annotations
 from retinanet.data.content_with_files import FileOptions
-from retinanet.data.file_names import FolderIndex
-from retinanet.data.normalise import normalise
+from retinanet.data.file_names import FolderIndex, is_other_split, split_of_name
+from retinanet.data.normalise import normalise_content
 from retinanet.errors import DataError
 
 MAX_CLASSES = 20
@@ -24,10 +24,10 @@ def check_data_sets(path: Path, images: Path | None = None, *, every_pixel: bool
     their headers and ends. Raises DataError with the errors of all files, after the valid ones have been reported.
     """
     files = [(file, images) for file in annotation_files(path)]
-    check_files(files, path if path.is_dir() else None, every_pixel=every_pixel)
+    check_parts(files, path if path.is_dir() else None, every_pixel=every_pixel)
 
 
-def check_files(
+def check_parts(
     files: Sequence[tuple[Path, Path | None]], root: Path | None = None, *, every_pixel: bool = False
 ) -> None:
     """`check_data_sets` of annotation files with their image folders, None to search it.
@@ -86,7 +86,7 @@ def _is_annotations(content: object) -> bool:
 
 def find_image_folder(annotations: Path, content: object) -> Path:
     """The folder near an annotation file that has the most of its first images. Raises DataError where none has any."""
-    content = normalise(content).data
+    content = normalise_content(content).data
     rows = content.get("images") if isinstance(content, dict) else None
     rows = rows[:_PROBED] if isinstance(rows, list) else []
     names = [row["file_name"] for row in rows if isinstance(row, dict) and isinstance(row.get("file_name"), str)]
@@ -100,9 +100,8 @@ def find_image_folder(annotations: Path, content: object) -> Path:
     if not count:
         # Names written for another place: the first of the folders that has files which they mean.
         indices = {home / name: FolderIndex(str(home / name)) for name in near if (home / name).is_dir()}
-        found = Counter(
-            {place: sum(index.find(file) is not None for file in names) for place, index in indices.items()}
-        )
+        own = split_of_name(split)
+        found = Counter({place: _count_meant(index, names, own) for place, index in indices.items()})
         folder, count = found.most_common(1)[0] if found else (home, 0)
     if not count:
         places = ", ".join(str(home / name) for name in near[:4])
@@ -111,6 +110,12 @@ def find_image_folder(annotations: Path, content: object) -> Path:
             "give their folder with --images FOLDER"
         )
     return folder
+
+
+def _count_meant(index: FolderIndex, names: Sequence[str], split: str | None) -> int:
+    """How many names mean a file of the folder, other than files of another split that are called the same."""
+    found = (index.find(name) for name in names)
+    return sum(one is not None and not all(is_other_split(path, split) for path in one.paths) for one in found)
 
 
 def objects_by_class(datasets: Mapping[str, CocoDataset]) -> list[str]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from retinanet.data.file_names import SPLITS, split_of_name
 from retinanet.errors import DataError
 from retinanet.files import read_json
 from retinanet.prepare.conversion import IMAGE_SUFFIXES, LabeledSet, LabeledSplit
@@ -12,11 +13,6 @@ from retinanet.prepare.voc import read_voc
 from retinanet.prepare.yolo import read_yolo
 from retinanet.prepare.yolo_layout import YAML_NAMES
 
-SPLITS = {
-    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
-    "test": "test", "testing": "test",
-}  # fmt: skip
-"""Words in names of files and folders -> the split that they mean."""
 DEEPEST = 3
 """Levels of folders that are looked through."""
 _NO_OBJECTS = ("captions_", "person_keypoints_", "image_info_", "stuff_", "panoptic_")
@@ -141,10 +137,9 @@ def split_of(file: Path, folder: Path) -> str | None:
     instances_train2017.json and train/_annotations.coco.json are of train.
     """
     for part in (file.name, *reversed(file.relative_to(folder).parts[:-1])):
-        words = "".join(c if c.isalpha() else " " for c in part.lower()).split()
-        meant = {SPLITS[word] for word in words if word in SPLITS}
-        if len(meant) == 1:
-            return meant.pop()
+        meant = split_of_name(part)
+        if meant is not None:
+            return meant
     return None
 
 

@@ -191,6 +191,7 @@ def _yaml_sources(
         found = _folder_sources(folder)
         if "all" in found:
             errors.append(f"{path}: has neither train nor val nor test; give one with --split NAME=PATH")
+        notes.add(f"{path.name} names no split, so the folders' names do", ", ".join(found))
         sources = found
     return sources
 
@@ -201,7 +202,10 @@ def place_of(folder: Path, root: str, entry: str) -> Path | None:
     if place.exists() and place.resolve().is_relative_to(folder.resolve()):
         return place
     homes = [folder / root, folder] if root and (folder / root).resolve().is_relative_to(folder.resolve()) else [folder]
-    return find_here(entry, homes) or _renamed_split(entry, folder)
+    here = find_here(entry, homes)
+    if here is not None and here.is_dir() and any((here / name).is_dir() for name in ("train", "val", "valid", "test")):
+        here = None  # the folder of all splits is not one of them
+    return here or _renamed_split(entry, folder)
 
 
 def _renamed_split(entry: str, folder: Path) -> Path | None:

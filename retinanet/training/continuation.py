@@ -23,7 +23,7 @@ def check_length(plan: Plan, step: int, source: Path) -> None:
         )
 
 
-def describe_length(saved: Config, config: Config, plans: tuple[Plan, Plan], step: int) -> str | None:
+def describe_new_length(saved: Config, config: Config, plans: tuple[Plan, Plan], step: int) -> str | None:
     """How a run goes on at `step` with another length than it was saved with; None for the same length.
 
     plans: of both configs.

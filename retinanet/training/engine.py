@@ -25,7 +25,7 @@ from retinanet.run.interrupts import listen
 from retinanet.run.metrics import MetricsLog, RunLog, SilentLog
 from retinanet.scoring.evaluation import check_engine
 from retinanet.training.batches import check_batch_divides, load_data
-from retinanet.training.continuation import check_length, describe_length, finished_step
+from retinanet.training.continuation import check_length, describe_new_length, finished_step
 from retinanet.training.fit import fit_accumulation
 from retinanet.training.loop import FROM_PYTHON, Run, evaluation_due, run_steps
 from retinanet.training.opening import Opening, describe_run
@@ -108,7 +108,7 @@ def train_in(
         say_start(log, state, start)
         if saved is not None:
             before = build_plan(saved.config.schedule, images)
-            course = describe_length(saved.config, config, (before, run.plan), state.progress.step)
+            course = describe_new_length(saved.config, config, (before, run.plan), state.progress.step)
             if course:
                 log.note(state.progress.step, course)
         run_steps(run, state, log, stop)

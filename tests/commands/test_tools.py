@@ -117,7 +117,7 @@ def told_once(outcome: tuple[int, str, str], code: int, *parts: str) -> None:
         ("eval.py", [*FILES, "eval.engine=fast"], ["--engine"]),
         ("eval.py", [*FILES, "--images", ".", "--no-report"], ["--no-report"]),
         ("predict.py", ["a.pt"], ["INPUT"]),
-        ("prepare_data.py", [], ["check|convert|fetch|shapes"]),
+        ("prepare_data.py", [], ["check|split|convert|fetch|shapes"]),
         ("prepare_data.py", ["shapes", "--train", "0"], ["train_images is 0"]),
     ],
 )

@@ -181,7 +181,7 @@ def test_every_error_at_once(place: Place) -> None:
     data = good()
     data["categories"].append({"id": 3, "name": ""})
     data["images"][0]["width"] = "60"
-    data["images"][1]["file_name"] = "../a.jpg"
+    data["images"][1]["file_name"] = "../x.jpg"
     data["images"] += [{"id": 20, "file_name": "gone.jpg", "width": 1, "height": 0}, 5]
     data["annotations"] += [
         {"id": 4, "image_id": 20, "category_id": 7, "bbox": [1, 2, 3]},
@@ -198,7 +198,7 @@ def test_every_error_at_once(place: Place) -> None:
         "images[3] (id 20) has the same id as images[0]",
         "images[3] (id 20) has 'height' 0; at least 1 is needed",
         "images[4] is 5, not an object",
-        "image 10, file '../a.jpg': an absolute path or '..'",
+        "image 10, file '../x.jpg': an absolute path or '..'",
         "image 20, file 'gone.jpg': no such file",
         "annotations[4] (id 4) has the same id as annotations[3]",
         "annotations[4] (id 4) has 'bbox' [1, 2, 3]; it has 3 numbers",

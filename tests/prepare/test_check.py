@@ -48,7 +48,7 @@ def test_a_correct_set_is_described(tool: Tool, shapes: Path) -> None:
     for column, split in ((1, "train"), (2, "val")):
         content = json.loads((shapes / "annotations" / f"{split}.json").read_text(encoding="utf-8"))
         assert sum(int(row[column]) for row in table[1:]) == len(content["annotations"])
-    assert out.endswith("no errors found in 2 annotation files\n")
+    assert out.endswith(f"no errors found in 2 annotation files\ntrain with: retinanet train own data={shapes}\n")
     assert "note:" not in out
 
 

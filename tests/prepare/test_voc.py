@@ -1,5 +1,6 @@
 """Pascal VOC folders on disk, converted."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,11 @@ import pytest
 from PIL import Image
 from places import SHARED
 
+from retinanet.data.images import image_header
 from retinanet.errors import ConfigError, DataError
 from retinanet.files import read_json
 from retinanet.prepare.conversion import split_paths, train_command
-from retinanet.prepare.voc import convert_voc
+from retinanet.prepare.voc import convert_voc, read_voc
 
 BCCD = SHARED / "bccd"
 
@@ -222,11 +224,41 @@ def test_folders_without_annotations_are_errors(tmp_path: Path, folder: str) -> 
         convert_voc(tmp_path / folder, tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("written", "note"),
+    [
+        ("<width>0</width><height>0</height>", "sizes of 0, replaced by those of the image: p.xml"),
+        ("<width>10.0</width><height>8.0</height>", "sizes that are not written as whole numbers: 10.0 x 8.0 in p.xml"),
+    ],
+)
+def test_sizes_that_say_nothing_else_than_the_image(
+    voc: Callable[..., Path], tmp_path: Path, written: str, note: str
+) -> None:
+    folder = voc({"p": xml([("a", 1, 1, 5, 5)])})
+    file = next(folder.rglob("p.xml"))
+    size = f"<size>{written}</size>"
+    text = re.sub(r"<size>.*?</size>", size, file.read_text(encoding="utf-8"), flags=re.DOTALL)
+    height, width = image_header(next(folder.rglob("p.jpg")))
+    file.write_text(text.replace("10.0", f"{width}.0").replace("8.0", f"{height}.0"), encoding="utf-8")
+    written_splits = convert_voc(folder, tmp_path / "out")
+    wanted = note.replace("10.0 x 8.0", f"{width}.0 x {height}.0")
+    assert f"note: {wanted}" in written_splits[-1].summary
+    assert boxes_of(tmp_path / "out/all.json") == [[0, 0, 5, 5]]
+
+
+def test_corners_of_zero_count_from_zero(voc: Callable[..., Path]) -> None:
+    folder = voc({"p": xml([("Dog", 0, 0, 5, 5), ("dog", 1, 2, 5, 5)])})
+    read = read_voc(folder, zero_based=None)
+    assert [box.bbox for box in read.splits["all"].images[0].boxes] == [(0, 0, 5, 5), (1, 2, 4, 3)]
+    assert any("corners count from 0" in note for note in read.notes)
+    assert any("upper and lower case only: Dog and dog" in note for note in read.notes)
+
+
 def test_train_command_names_what_was_written(voc: Callable[..., Path], tmp_path: Path) -> None:
     folder = voc({"p": xml([("a", 1, 1, 5, 5)]), "q": xml([])}, {"train": ["p"], "val": ["q"]})
     written = convert_voc(folder, tmp_path / "out put")
     command = train_command(written, tmp_path / "out put")
-    assert command.startswith("retinanet train bccd 'data.root=")
+    assert command.startswith("retinanet train own 'data.root=")
     for expected in (
         "data.train_annotations=train.json", f"data.train_images={folder.resolve() / 'JPEGImages'}",
         "data.val_annotations=val.json", f"data.val_images={folder.resolve() / 'JPEGImages'}",

@@ -14,7 +14,7 @@ from retinanet.errors import ConfigError
 from retinanet.prepare.shapes import generate_shapes
 from retinanet.run.checkpoint import load_checkpoint
 from retinanet.run.metrics import read_rows
-from retinanet.training.continuation import describe_length
+from retinanet.training.continuation import describe_new_length
 from retinanet.training.engine import train
 from retinanet.training.optim import build_plan, lr_at
 
@@ -95,7 +95,7 @@ def test_other_differences_name_the_way_to_a_new_run(tiny: Tiny, trained: Path) 
 
 
 def described(before: Config, after: Config, step: int) -> str | None:
-    return describe_length(before, after, (build_plan(before.schedule, 12), build_plan(after.schedule, 12)), step)
+    return describe_new_length(before, after, (build_plan(before.schedule, 12), build_plan(after.schedule, 12)), step)
 
 
 def test_what_the_learning_rate_does_is_described(tiny: Tiny) -> None:

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from retinanet.diagnostics.doctor.diagnose import Diagnosis, diagnose
 from retinanet.diagnostics.doctor.facts import Evidence, TrialFacts
-from retinanet.diagnostics.doctor.gather import Gathered, gather, run_folder
+from retinanet.diagnostics.doctor.gather import Gathered, gather_evidence, run_folder
 from retinanet.display.console import format_ap, print_plain
 from retinanet.run.folder import RunFolder
 from retinanet.scoring.eval_file import read_eval_file
@@ -27,12 +27,12 @@ def report_run(path: Path, overrides: list[str], *, images: int) -> None:
     ConfigError for a folder without a run or a config that cannot be used, CheckpointError for damaged metrics.
     """
     folder = run_folder(path)
-    gathered = gather(folder, overrides, images)
+    gathered = gather_evidence(folder, overrides, images)
     diagnosis = diagnose(gathered.evidence)
     console = Console()
     width = min(console.width, WIDEST)
     for line in [
-        *describe_run(folder, gathered.evidence),
+        *describe_examined_run(folder, gathered.evidence),
         "",
         *describe_findings_of_run(folder, gathered.evidence, diagnosis),
         "",
@@ -57,7 +57,7 @@ def wrapped(line: str, width: int) -> str:
     )
 
 
-def describe_run(folder: RunFolder, evidence: Evidence) -> list[str]:
+def describe_examined_run(folder: RunFolder, evidence: Evidence) -> list[str]:
     """What the run is, and how its weights do on a few images."""
     run = evidence.run
     ap = "never evaluated" if run.best_ap is None else f"best AP {format_ap(run.best_ap)}"
