@@ -287,9 +287,9 @@ def test_pixels_and_boxes_do_not_depend_on_the_cache(
     coco, decode = load_coco(shapes / "annotations" / "train.json", shapes / "train"), loader.decode_image
     decoded: Counter[Path] = Counter()
 
-    def counted(path: Path, **options: Any) -> Tensor:
+    def counted(path: Path, *given: Any, **options: Any) -> Tensor:
         decoded[path] += 1
-        return decode(path, **options)
+        return decode(path, *given, **options)
 
     resize_rule = ResizeRule(shorter_side=sides, longer_side=96, canvas=None, resize=resize, canvases="groups")
     monkeypatch.setattr(loader, "decode_image", counted)
