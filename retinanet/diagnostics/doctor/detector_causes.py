@@ -22,7 +22,7 @@ HIDDEN = 0.25
 LEAST_AP50, MEASURABLE_AP50 = 0.05, 0.01
 USUAL_THRESHOLD = 0.05
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-FAR_MEAN, FAR_FACTOR = 20.0, 2.0
+FAR_MEAN, FAR_FACTOR = 30.0, 2.0
 """Distance in levels, and factor, from which a mean or a deviation is not ImageNet's."""
 WIDE_INPUT = 10.0
 """Deviation of normalised pixels above which they are not normalised."""

@@ -61,7 +61,7 @@ def run_folder(path: Path) -> RunFolder:
     raise ConfigError(f"{path}: holds no run (no config.yaml); give a folder that `retinanet train` has written.")
 
 
-def gather(folder: RunFolder, overrides: list[str], images: int) -> Gathered:
+def gather_evidence(folder: RunFolder, overrides: list[str], images: int) -> Gathered:
     """Everything that can be read of a run. overrides: keys for its config, such as data.root=PATH.
 
     images: how many of each split to detect on; 0 none. Raises ConfigError for a config that cannot be used.

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from retinanet.diagnostics.doctor.diagnose import Diagnosis, diagnose
 from retinanet.diagnostics.doctor.facts import Evidence, TrialFacts
-from retinanet.diagnostics.doctor.gather import Gathered, gather, run_folder
+from retinanet.diagnostics.doctor.gather import Gathered, gather_evidence, run_folder
 from retinanet.display.console import format_ap, print_plain
 from retinanet.run.folder import RunFolder
 from retinanet.scoring.eval_file import read_eval_file
@@ -27,7 +27,7 @@ def report_run(path: Path, overrides: list[str], *, images: int) -> None:
     ConfigError for a folder without a run or a config that cannot be used, CheckpointError for damaged metrics.
     """
     folder = run_folder(path)
-    gathered = gather(folder, overrides, images)
+    gathered = gather_evidence(folder, overrides, images)
     diagnosis = diagnose(gathered.evidence)
     console = Console()
     width = min(console.width, WIDEST)
