@@ -15,6 +15,8 @@ from retinanet.training.optim import LONGEST_WARMUP, Plan
 
 LOW_AP = 0.1
 """Best AP below which a run's AP is low. Above it, only causes that are proven by themselves are reported."""
+LONG_WARMUP, ENDLESS_WARMUP = 0.25, 0.5
+"""Part of a run that a warmup may take where AP is low, and in any run: a tenth is usual, a fifth does no harm."""
 HEAD_SIGMA = 0.01
 """Standard deviation of the initial weights of the subnets (paper section 4.1)."""
 LEAST_TRAVEL = 1.0
@@ -25,9 +27,11 @@ UNLEARNED = 0.6
 STILL_FALLING = 0.05
 """Relative fall of the loss over the last fifth of a run from which a longer run is better."""
 DIVERGED = 1.3
-"""Final over least loss (means of a fifth of the run) from which the loss has risen."""
+"""Final over least loss (the first one, or a mean of a fifth of the run) from which the loss has risen."""
 EXPLODED = 5.0
 """Largest over initial loss of a training that diverged, whether or not it recovered."""
+USUAL_LR = {"adamw": 0.001, "sgd": 0.01}
+"""Upper bound of the learning rate that is proposed."""
 SCRATCH_IMAGES = 4000
 """Images below which a backbone without weights has learned little: the quickstart's scenes take 4,640."""
 FEW_POSITIVES = 0.5
@@ -106,9 +110,9 @@ def quick_cause(config: Config, plan: Plan, rows: Sequence[Mapping[str, Any]]) -
 
 
 def warmup_too_long(evidence: RunEvidence) -> Finding | None:
-    """The learning rate was still rising for most of the run, or for more than a tenth of it where AP is low."""
+    """The learning rate was still rising for most of the run, or for much of it where AP is low."""
     plan, steps = evidence.plan, evidence.steps()
-    most = LONGEST_WARMUP if evidence.is_low() else 0.5
+    most = LONG_WARMUP if evidence.is_low() else ENDLESS_WARMUP
     if not steps or plan.warmup <= max(1, most * min(steps, plan.total_steps)):
         return None
     reached = max(float(row["lr"]) for row in evidence.train_rows if "lr" in row) / plan.lr
@@ -129,15 +133,16 @@ def lr_too_high(evidence: RunEvidence) -> Finding | None:
     if len(losses) < 3 or not evidence.is_low():
         return None
     parts = _fifths(losses)
-    start, end, least, most = losses[0], parts[-1], min(parts), max(losses)
-    exploded, rose = most >= EXPLODED * start, end >= DIVERGED * least
+    start, end, most = losses[0], parts[-1], max(losses)
+    least = min(start, *parts)
+    exploded, rose = most >= EXPLODED * start, end >= max(DIVERGED * least, UNLEARNED * start)
     if not exploded and not rose:
         return None
     schedule = evidence.config.schedule
     clip = schedule.clip_norm
     norms = [float(row["grad_norm"]) for row in evidence.train_rows if "grad_norm" in row]
-    proof = f"The loss began at {start:.3g}, had a maximum of {most:.3g}"
-    proof += f" and ended at {end:.3g}" + (f", after {least:.3g}." if rose else ".")
+    proof = f"The loss began at {start:.3g}, had a maximum of {most:.3g} and ended at {end:.3g}"
+    proof += f", after {least:.3g}." if rose and least < start else "."
     if clip is not None and norms:
         clipped = sum(norm > clip for norm in norms) / len(norms)
         proof += f" Gradients were clipped in {clipped:.0%} of the logged steps (largest norm {max(norms):.3g})."
@@ -173,7 +178,7 @@ def lr_too_low(evidence: RunEvidence) -> Finding | None:
     return Finding(
         title="the learning rate is too low",
         proof=f"{bound} The loss went from {losses[0]:.3g} to {_fifths(losses)[-1]:.3g}.",
-        remedy=f"schedule.lr={_round(schedule.lr * min(factor, 1e6))}",
+        remedy=f"schedule.lr={_round(min(schedule.lr * factor, USUAL_LR[schedule.optimizer]))}",
     )
 
 
@@ -240,7 +245,7 @@ def frozen_random(evidence: RunEvidence) -> Finding | None:
 def few_positives(evidence: RunEvidence) -> Finding | None:
     """Few anchors learn an object."""
     counts = [float(row["positives_per_image"]) for row in evidence.train_rows if "positives_per_image" in row]
-    if not counts or fmean(counts) >= FEW_POSITIVES:
+    if not counts or fmean(counts) >= FEW_POSITIVES or not evidence.is_low():
         return None
     without = sum(count == 0 for count in counts) / len(counts)
     return Finding(
@@ -248,7 +253,8 @@ def few_positives(evidence: RunEvidence) -> Finding | None:
         proof=f"{fmean(counts):.2g} positive anchors an image in the mean of {len(counts)} logged steps, none at all "
         f"in {without:.0%} of them.",
         remedy="assign.low_quality=true",
-        advice="check the anchors with `retinanet anchors` and give every box its best anchor:",
+        advice="check the anchors (`retinanet anchors`), leave out images without objects (data.empty_images=false), "
+        "or give every box its best anchor:",
     )
 
 

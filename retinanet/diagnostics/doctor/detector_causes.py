@@ -19,9 +19,10 @@ FAILS = 0.3
 """Part of the training images' AP50 below which val fails."""
 HIDDEN = 0.25
 """Part of the AP50 with every detection below which the score threshold hides them."""
-LEAST_AP50 = 0.05
+LEAST_AP50, MEASURABLE_AP50 = 0.05, 0.01
+USUAL_THRESHOLD = 0.05
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-FAR_MEAN, FAR_FACTOR = 20.0, 2.0
+FAR_MEAN, FAR_FACTOR = 30.0, 2.0
 """Distance in levels, and factor, from which a mean or a deviation is not ImageNet's."""
 WIDE_INPUT = 10.0
 """Deviation of normalised pixels above which they are not normalised."""
@@ -87,14 +88,14 @@ def threshold_hides(evidence: Evidence) -> Finding | None:
     if trial is None:
         return None
     val = trial.val
-    if val.ap50 < LEAST_AP50 or val.ap50_kept >= HIDDEN * val.ap50:
-        return None
     above = val.best_score < threshold
+    if val.ap50 < (MEASURABLE_AP50 if above else LEAST_AP50) or val.ap50_kept >= HIDDEN * val.ap50:
+        return None
     return Finding(
         title=f"eval.score_threshold is above {'every score' if above else 'most scores'}",
         proof=f"On {val.images} val images the best score is {val.best_score:.3f}, the threshold is {threshold:g}: "
         f"AP50 is {max(val.ap50_kept, 0):.3f} with it and {val.ap50:.3f} with every detection.",
-        remedy="eval.score_threshold=0.001",
+        remedy=f"eval.score_threshold={USUAL_THRESHOLD if val.best_score >= 2 * USUAL_THRESHOLD else 0.001:g}",
     )
 
 

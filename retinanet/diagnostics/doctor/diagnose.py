@@ -57,7 +57,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause("learning rate too high", "metrics", lambda evidence: lr_too_high(evidence.run)),
     Cause("learning rate too low", "metrics", lambda evidence: lr_too_low(evidence.run)),
     Cause("anchors", "data", anchors_miss),
-    Cause("positive anchors", "metrics", lambda evidence: few_positives(evidence.run)),
+    Cause("positive anchors", "metrics", lambda evidence: few_positives(evidence.run), last=True),
     Cause("frozen parts", "config", lambda evidence: frozen_random(evidence.run)),
     Cause("normalisation", "config", wrong_pixels),
     Cause("score threshold", "detector", threshold_hides),

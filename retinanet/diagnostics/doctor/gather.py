@@ -39,6 +39,8 @@ class Gathered(NamedTuple):
     """Evidence, and why parts of it are missing."""
 
     evidence: Evidence
+    weights: Path
+    """The checkpoint that was tried."""
     reasons: dict[Part, str]
 
 
@@ -66,27 +68,30 @@ def gather_evidence(folder: RunFolder, overrides: list[str], images: int) -> Gat
     """
     config = load_config(folder.config, overrides)
     reasons: dict[Part, str] = {}
-    rows, data, best = _rows(folder, reasons), _data(config, reasons), _best(folder, reasons)
+    rows, data = _rows(folder, reasons), _data(config, reasons)
     config = resolve_auto(config, training_images(config, rows, data))
+    run = _run(config, rows, data, folder)
+    weights = weights_to_try(folder, run)
+    checkpoint = _checkpoint(weights, reasons)
     anchors: AnchorFacts | None = None
     found: FoundFacts | None = None
     trial: TrialFacts | None = None
     if data is not None:
         anchors = anchor_facts(config, data.train)
         found = _found(folder, data.val, reasons)
-        trial = _trial(folder, config, best, data, images, reasons)
+        trial = _trial(folder, config, checkpoint, data, images, reasons)
     else:
-        reasons["detections"] = reasons["detector"] = "they need the data"
+        reasons["detections"] = reasons["detector"] = reasons["data"]
     evidence = Evidence(
-        run=_run(config, rows, data, folder),
-        known=best.categories if best is not None else None,
+        run=run,
+        known=checkpoint.categories if checkpoint is not None else None,
         train=split_facts(data.train) if data is not None else None,
         val=split_facts(data.val) if data is not None else None,
         anchors=anchors,
         found=found,
         trial=trial,
     )
-    return Gathered(evidence, reasons)
+    return Gathered(evidence, weights, reasons)
 
 
 def training_images(config: Config, rows: Sequence[dict[str, Any]], data: Data | None) -> int:
@@ -126,8 +131,13 @@ def _data(config: Config, reasons: dict[Part, str]) -> Data | None:
     return Data(train if config.data.empty_images else with_objects(train), val)
 
 
-def _best(folder: RunFolder, reasons: dict[Part, str]) -> Checkpoint | None:
-    file = folder.best if folder.best.is_file() else folder.last
+def weights_to_try(folder: RunFolder, run: RunEvidence) -> Path:
+    """best.pt, or last.pt where no evaluation was above 0: then best.pt is only the first that was evaluated."""
+    without_best = not folder.best.is_file() or run.best_ap is None or run.best_ap <= 0
+    return folder.last if without_best and folder.last.is_file() else folder.best
+
+
+def _checkpoint(file: Path, reasons: dict[Part, str]) -> Checkpoint | None:
     try:
         return load_checkpoint(file)
     except UserError as error:
@@ -147,9 +157,9 @@ def _found(folder: RunFolder, val: CocoDataset, reasons: dict[Part, str]) -> Fou
 
 
 def _trial(
-    folder: RunFolder, config: Config, best: Checkpoint | None, data: Data, images: int, reasons: dict[Part, str]
+    folder: RunFolder, config: Config, checkpoint: Checkpoint | None, data: Data, images: int, reasons: dict[Part, str]
 ) -> TrialFacts | None:
-    if best is None:
+    if checkpoint is None:
         return None
     if not images:
         reasons["detector"] = "--images 0 leaves it out"
@@ -157,7 +167,7 @@ def _trial(
     samples = draw_samples(data.train, data.val, images)
     try:
         with image_progress("detecting", samples.images) as on_batch:
-            return try_detector(folder, best, config, samples, on_batch)
+            return try_detector(folder, checkpoint, config, samples, on_batch)
     except UserError as error:
         reasons["detector"] = str(error)
         return None

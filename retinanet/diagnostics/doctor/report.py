@@ -34,7 +34,7 @@ def report_run(path: Path, overrides: list[str], *, images: int) -> None:
     for line in [
         *describe_examined_run(folder, gathered.evidence),
         "",
-        *describe_findings_of_run(folder, gathered.evidence, diagnosis),
+        *describe_findings_of_run(folder, gathered, diagnosis),
         "",
         *describe_checks(gathered, diagnosis),
     ]:
@@ -79,9 +79,9 @@ def describe_trial(trial: TrialFacts) -> str:
     )
 
 
-def describe_findings_of_run(folder: RunFolder, evidence: Evidence, diagnosis: Diagnosis) -> list[str]:
+def describe_findings_of_run(folder: RunFolder, gathered: Gathered, diagnosis: Diagnosis) -> list[str]:
     """The causes with their remedies, or that there is none and what costs the most AP50."""
-    findings, run = diagnosis.findings, evidence.run
+    findings, run = diagnosis.findings, gathered.evidence.run
     if not findings:
         return [*_without_cause(run, folder)]
     count = "1 cause" if len(findings) == 1 else f"{len(findings)} causes"
@@ -92,7 +92,7 @@ def describe_findings_of_run(folder: RunFolder, evidence: Evidence, diagnosis: D
         if finding.remedy:
             command = finding.remedy.startswith("retinanet ")
             lines.append(f"   {finding.remedy}" if command else f"   set {finding.remedy}")
-    return [*lines, *describe_commands(folder, findings)]
+    return [*lines, *describe_commands(folder, gathered.weights, findings)]
 
 
 def _without_cause(run: RunEvidence, folder: RunFolder) -> list[str]:
@@ -119,7 +119,7 @@ def describe_losses(folder: RunFolder) -> list[str]:
     return [f"What limits it most, as AP50 lost to each type of error: {listed}."]
 
 
-def describe_commands(folder: RunFolder, findings: tuple[Finding, ...]) -> list[str]:
+def describe_commands(folder: RunFolder, weights: Path, findings: tuple[Finding, ...]) -> list[str]:
     """The commands that apply all remedies that are keys with values: a training, or an evaluation."""
     words = [
         word
@@ -127,8 +127,9 @@ def describe_commands(folder: RunFolder, findings: tuple[Finding, ...]) -> list[
         for word in shlex.split(finding.remedy)
         if "=" in word and not finding.remedy.startswith("retinanet ") and not word.endswith("=FILE")
     ]
-    # Of two findings that set one key, the first counts.
-    keys = dict(reversed([word.split("=", 1) for word in words]))
+    keys: dict[str, str] = {}
+    for key, _, value in (word.partition("=") for word in words):
+        keys.setdefault(key, value)  # of two findings that set one key, the first counts
     evaluated = {key: value for key, value in keys.items() if key.startswith("eval.")}
     trained = {key: value for key, value in keys.items() if key not in evaluated}
     lines = []
@@ -136,16 +137,16 @@ def describe_commands(folder: RunFolder, findings: tuple[Finding, ...]) -> list[
         new = folder.path.with_name(f"{folder.path.name}-again")
         lines += ["", "Train again with:", f"  retinanet train {folder.config} {_words(keys)} output={new}"]
     elif evaluated:
-        lines += ["", "Evaluate again with:", f"  retinanet eval {folder.best} {_words(keys)}"]
+        lines += ["", "Evaluate again with:", f"  retinanet eval {weights} {_words(keys)}"]
     return lines
 
 
 def describe_checks(gathered: Gathered, diagnosis: Diagnosis) -> list[str]:
     """What was looked for and not found, and what could not be looked for and why."""
     lines = [f"Checked without a finding: {', '.join(diagnosis.cleared) or 'nothing'}."]
-    for part in dict.fromkeys(cause.part for cause in diagnosis.unchecked):
-        names = ", ".join(cause.name for cause in diagnosis.unchecked if cause.part == part)
-        reason = gathered.reasons.get(part, "")
+    reasons = {cause.name: gathered.reasons.get(cause.part, "") for cause in diagnosis.unchecked}
+    for reason in dict.fromkeys(reasons.values()):
+        names = ", ".join(name for name, why in reasons.items() if why == reason)
         lines.append(f"Not checked: {names}{': ' if reason else ''}{' '.join(reason.split())}")
     return lines
 

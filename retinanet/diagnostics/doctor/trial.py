@@ -46,15 +46,15 @@ def draw_samples(train: CocoDataset, val: CocoDataset, images: int) -> Samples:
 
 
 def try_detector(
-    folder: RunFolder, best: Checkpoint, config: Config, samples: Samples, on_batch: Callable[[int], None]
+    folder: RunFolder, checkpoint: Checkpoint, config: Config, samples: Samples, on_batch: Callable[[int], None]
 ) -> TrialFacts:
-    """Detect on both samples with the weights of `best` and, where AP is low, with and without the moving average.
+    """Detect on both samples with the weights of a checkpoint, and on val's with and without the moving average.
 
     config: the run's, after overrides. Raises a UserError for weights or images that cannot be used.
     """
-    rule, known = build_pixel_rule(config), best.categories
+    rule, known = build_pixel_rule(config), checkpoint.categories
     pixels = {name: pixel_means(split.images) for name, split in samples._asdict().items()}
-    detector = detector_with(config, best.weights(), known, str(folder.best))
+    detector = detector_with(config, checkpoint.weights(), known, str(folder.path))
     train = score_sample(detector, samples.train, config, known, pixels["train"], on_batch)
     val = score_sample(detector, samples.val, config, known, pixels["val"], on_batch)
     plain_ap50 = average_ap50 = None
