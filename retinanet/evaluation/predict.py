@@ -104,10 +104,14 @@ def predict(
             report(1)
     write_json(output / "detections.json", rows)
     print_notes(deep, passed_over)
-    drawn = len(paths) - len(errors)
-    print(f"{drawn} picture{'' if drawn == 1 else 's'} and detections.json written to {output}/")
+    print_written(len(paths) - len(errors), output)
     if errors:
         raise DataError(list_errors("images left out", errors))
+
+
+def print_written(drawn: int, output: Path) -> None:
+    """Print how many pictures are in the output folder."""
+    print(f"{drawn} picture{'' if drawn == 1 else 's'} and detections.json written to {output}/")
 
 
 def print_notes(deep: list[str], passed_over: str) -> None:

@@ -148,6 +148,7 @@ def test_prefixes_of_wrappers_are_left_out(tmp_path: Path, prefix: str) -> None:
     assert file.stripped == prefix
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:FutureWarning")
 def test_torchscript_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     torch.jit.script(nn.Linear(2, 2)).save(path)

@@ -108,6 +108,7 @@ def test_boxes_anchors_and_ignored_regions_are_where_they_belong() -> None:
 def test_a_batch_becomes_one_sheet(tmp_path: Path) -> None:
     batches = [batch_of([[12, 12, 28, 28]], [1], []), batch_of([], [], [])] * 9
     draw_train_batch(tmp_path / "train_batch.jpg", batches, VIEW)
-    width, height = Image.open(tmp_path / "train_batch.jpg").size
+    with Image.open(tmp_path / "train_batch.jpg") as picture:
+        width, height = picture.size
     assert width > 4 * SIDE
     assert 4 * SIDE < height < 5 * SIDE
