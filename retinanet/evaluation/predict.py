@@ -60,18 +60,18 @@ def predict(
     without it, or for a class that is missing from it, those below eval.shown_score. detections.json holds all of them
     as COCO results with file_name, category_name and shown in addition to the ids; image_id counts from 1 in input
     order. Images are read, and drawn, on data.workers threads each while others are in the network, up to
-    eval.batch_size consecutive ones of the same canvas at a time. Those that cannot be read are left out and reported
-    in one DataError at the end. passed_over: a note on files that are not among `paths`, printed after the images.
+    eval.batch_size consecutive ones of the same canvas at a time. Those that cannot be read are reported in one
+    DataError at the end. passed_over: a note on files that are not among `paths`.
     """
     pictures = picture_files(paths, output)
     saved = load()
     saved.detector.prepare()
     config, categories = saved.config, saved.categories
+    names = {category.id: category.name for category in categories}
     least = dict.fromkeys((category.id for category in categories), config.eval.shown_score)
     if thresholds is not None:
         least |= best_thresholds(thresholds, categories, source)
     make_folder(output)
-    names = {category.id: category.name for category in categories}
 
     def is_shown(result: dict[str, Any]) -> bool:
         return bool(result["score"] >= least[result["category_id"]])
@@ -96,8 +96,7 @@ def predict(
             if one.error:
                 errors.append(one.error)
             else:
-                counts = Counter(names[r["category_id"]] for r in one.results if is_shown(r))
-                print(f"{one.path}: {', '.join(f'{n} {name}' for name, n in counts.most_common()) or 'nothing'}")
+                print_found(one.path, Counter(names[r["category_id"]] for r in one.results if is_shown(r)))
             for r in one.results:
                 name = names[r["category_id"]]
                 rows.append({**r, "file_name": str(one.path), "category_name": name, "shown": is_shown(r)})
@@ -107,6 +106,11 @@ def predict(
     print_written(len(paths) - len(errors), output)
     if errors:
         raise DataError(list_errors("images left out", errors))
+
+
+def print_found(path: Path, counts: Counter[str]) -> None:
+    """Print what was found in an image, the most frequent class first."""
+    print(f"{path}: {', '.join(f'{n} {name}' for name, n in counts.most_common()) or 'nothing'}")
 
 
 def print_written(drawn: int, output: Path) -> None:
