@@ -34,7 +34,6 @@ class BackboneKeys(Section):
     stride_in_1x1: bool = Field(
         False, description="Bottlenecks stride in their first 1x1 convolution (Caffe's ResNets: Detectron, detectron2)."
     )
-
     fold: bool = Field(
         True,
         description="Fold frozen batch norms into the convolutions before them (faster); equal up to rounding.",
@@ -174,9 +173,7 @@ class DataKeys(Section):
     limit: Count | None = Field(
         None, description="Use only the first N images of each split, to see whether a model can fit them at all."
     )
-    empty_images: bool = Field(
-        True, description="Train on images without objects too (Detectron, torchvision and others do not)."
-    )
+    empty_images: bool = Field(True, description="Train on images without objects too (the peers do not).")
     shorter_side: Annotated[tuple[Count, ...], Field(min_length=1)] = Field(
         (600,),
         description="Pixels of the shorter side; of several, each training batch draws one, evaluation takes the last.",
@@ -298,6 +295,10 @@ class EvalKeys(Section):
     topk: Count = Field(1000, description="Best candidates kept on each level before NMS.")
     nms_iou: Fraction = Field(0.5, description="IoU from which the weaker of two boxes of a class is suppressed.")
     detections: Count = Field(100, description="Detections kept an image.")
+    empty_boxes: Literal["keep", "drop_before_nms", "drop_last"] = Field(
+        "keep",
+        description="Boxes clipped to nothing: keep (torchvision), drop early (mmdetection) or last (detectron2).",
+    )
     shown_score: Fraction = Field(0.3, description="Detections below are left out of pictures; files hold them all.")
 
 
