@@ -29,7 +29,8 @@ class DetectRule(NamedTuple):
     detections: int
     empty_boxes: EmptyBoxes
     """Boxes whose width or height is 0 after clipping: `keep` (torchvision, Detectron), `drop_before_nms`
-    (mmdetection: min_bbox_size 0), or `drop_last`, which leaves fewer than `detections` (detectron2's detector_postprocess)."""
+    (mmdetection: min_bbox_size 0), or `drop_last`, after the limit of `detections`
+    (detectron2: detector_postprocess)."""
 
 
 class Candidates(NamedTuple):
