@@ -164,7 +164,11 @@ def build_detect_rule(config: Config) -> DetectRule:
     """The thresholds of config `eval`."""
     rule = config.eval
     return DetectRule(
-        score_threshold=rule.score_threshold, topk=rule.topk, nms_iou=rule.nms_iou, detections=rule.detections
+        score_threshold=rule.score_threshold,
+        topk=rule.topk,
+        nms_iou=rule.nms_iou,
+        detections=rule.detections,
+        empty_boxes=rule.empty_boxes,
     )
 
 

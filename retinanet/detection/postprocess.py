@@ -5,7 +5,7 @@ batch, D detections of an image.
 """
 
 from itertools import accumulate, pairwise
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from retinanet.detection.anchors import Pyramid
 from retinanet.detection.grouping import group_neighbours
 from retinanet.structures import Detections, Scoring
 
+EmptyBoxes = Literal["keep", "drop_before_nms", "drop_last"]
+"""What becomes of boxes without area after clipping: see `DetectRule.empty_boxes`."""
+
 
 class DetectRule(NamedTuple):
     """Thresholds of inference; the fields are those of config `eval`."""
@@ -24,6 +27,10 @@ class DetectRule(NamedTuple):
     topk: int
     nms_iou: float
     detections: int
+    empty_boxes: EmptyBoxes
+    """Boxes whose width or height is 0 after clipping: `keep` (torchvision, Detectron), `drop_before_nms`
+    (mmdetection: min_bbox_size 0), or `drop_last`, after the limit of `detections`
+    (detectron2: detector_postprocess)."""
 
 
 class Candidates(NamedTuple):
@@ -96,12 +103,15 @@ def best_detections(
     """Detections of each image, best first, in its original frame, from the candidates' boxes in the canvas frame.
 
     The boxes are clipped to their image, suppressed class by class (NMS), limited to the best `detections` and then
-    scaled from the canvas to the stored image.
+    scaled from the canvas to the stored image; `rule.empty_boxes` decides whether and when those without area go.
     """
     clipped_N4 = boxes.clip(boxes_N4, *sizes_B2[candidates.images_N].unbind(dim=1))
     columns = (clipped_N4, candidates.scores_N, candidates.classes_N)
     parts = zip(*(tensor.split(candidates.counts) for tensor in columns))
-    kept = suppress_overlaps([Detections(*part) for part in parts], rule)
+    found = [Detections(*part) for part in parts]
+    kept = suppress_overlaps(without_empty(found) if rule.empty_boxes == "drop_before_nms" else found, rule)
+    if rule.empty_boxes == "drop_last":
+        kept = without_empty(kept)
     return [to_original_frame(*of_image) for of_image in zip(kept, sizes_B2, original_sizes_B2, strict=True)]
 
 
@@ -164,7 +174,20 @@ def nms_together(group: list[Detections], rule: DetectRule) -> list[Detections]:
     exact = torch.float32 if device.type == "mps" else torch.float64
     own_N = all_N.classes_D * len(group) + image_N
     keep = batched_nms(all_N.boxes_D4.to(exact), all_N.scores_D.to(exact), own_N, rule.nms_iou).sort().values
-    ends = torch.tensor(list(accumulate(counts))).to(device, non_blocking=True)
+    return split_kept(all_N, keep, counts)
+
+
+def without_empty(images: list[Detections]) -> list[Detections]:
+    """Each image's detections without those whose width or height is 0; their order is kept."""
+    all_N = Detections(*(torch.cat(tensors) for tensors in zip(*images, strict=True)))
+    sides_N2 = all_N.boxes_D4[:, 2:] - all_N.boxes_D4[:, :2]
+    keep = (sides_N2 > 0).all(dim=1).nonzero().squeeze(1)
+    return split_kept(all_N, keep, [len(found.scores_D) for found in images])
+
+
+def split_kept(all_N: Detections, keep: Tensor, counts: list[int]) -> list[Detections]:
+    """The detections of each image at the indices `keep`, which ascend. counts: how many of `all_N` each image has."""
+    ends = torch.tensor(list(accumulate(counts))).to(keep.device, non_blocking=True)
     borders = pairwise([0, *torch.searchsorted(keep, ends).tolist()])
     return [Detections(*(tensor[keep[start:end]] for tensor in all_N)) for start, end in borders]
 

@@ -60,7 +60,7 @@ def predict(
     without it, or for a class that is missing from it, those below eval.shown_score. detections.json holds all of them
     as COCO results with file_name, category_name and shown in addition to the ids; image_id counts from 1 in input
     order. Images are read, and drawn, on data.workers threads each while others are in the network, up to
-    eval.batch_size consecutive ones of the same canvas at a time. Those that cannot be read are reported in one
+    eval.batch_size ones of a canvas at a time. Those that cannot be read are reported in one
     DataError at the end. passed_over: a note on files that are not among `paths`.
     """
     pictures = picture_files(paths, output)
@@ -69,8 +69,7 @@ def predict(
     config, categories = saved.config, saved.categories
     names = {category.id: category.name for category in categories}
     least = dict.fromkeys((category.id for category in categories), config.eval.shown_score)
-    if thresholds is not None:
-        least |= best_thresholds(thresholds, categories, source)
+    least |= best_thresholds(thresholds, categories, source) if thresholds is not None else {}
     make_folder(output)
 
     def is_shown(result: dict[str, Any]) -> bool:
@@ -84,8 +83,7 @@ def predict(
         return one._replace(image=None)
 
     rows: list[dict[str, Any]] = []
-    errors: list[str] = []
-    deep: list[str] = []
+    errors, deep = list[str](), list[str]()
     with ExitStack() as stack:
         report = stack.enter_context(image_progress("predicting", len(paths)))
         threads, read = config.data.workers, _reader(config)

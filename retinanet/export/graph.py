@@ -61,10 +61,17 @@ class NmsGraph(nn.Module):
         corners_BN4 = boxes_BA4.gather(1, anchor_BN[:, :, None].expand(-1, -1, 4))
         limits_B14 = sizes_B2.flip(1).repeat(1, 2)[:, None].to(corners_BN4)
         clipped_BN4 = torch.minimum(corners_BN4.clamp(min=0), limits_B14)
+        has_area_BN = (clipped_BN4[..., 2:] > clipped_BN4[..., :2]).all(dim=2)
+        if self.rule.empty_boxes == "drop_before_nms":
+            score_BN = torch.where(has_area_BN, score_BN, EMPTY)
         classes = torch.arange(scores_BAK.shape[2], device=images.device)
         score_BKN = torch.where(class_BN[:, None] == classes[None, :, None], score_BN[:, None], EMPTY)
         kept_BN = torch.where(survivors(clipped_BN4, score_BKN, self.rule.nms_iou) > 0, score_BN, EMPTY)
         score_BD, order_BD = kept_BN.topk(min(self.rule.detections, kept_BN.shape[1]))
+        if self.rule.empty_boxes == "drop_last":
+            score_BD = torch.where(has_area_BN.gather(1, order_BD), score_BD, EMPTY)
+            score_BD, place_BD = score_BD.topk(score_BD.shape[1])
+            order_BD = order_BD.gather(1, place_BD)
         found_BD = score_BD > EMPTY
         corners_BD4 = clipped_BN4.gather(1, order_BD[:, :, None].expand(-1, -1, 4))
         return (

@@ -16,6 +16,7 @@ from retinanet.detection.postprocess import (
     GIVEN,
     NMS_TOGETHER,
     DetectRule,
+    EmptyBoxes,
     best_candidates,
     count_detections,
     detect,
@@ -28,7 +29,7 @@ from retinanet.evaluation.evaluate import result_rows
 from retinanet.structures import Detections, Scoring
 
 SPEC = AnchorSpec((16.0, 32.0, 64.0, 128.0, 256.0), (1.0, 1.4), (0.5, 1.0, 2.0), 0.5, "none", "stride")
-RULE = DetectRule(score_threshold=0.05, topk=1000, nms_iou=0.5, detections=100)
+RULE = DetectRule(score_threshold=0.05, topk=1000, nms_iou=0.5, detections=100, empty_boxes="keep")
 
 
 def boxes_as_anchors(levels: list[list[list[float]]]) -> Pyramid:
@@ -50,7 +51,9 @@ def detect_one(
 
 
 @pytest.mark.parametrize(
-    "rule", [RULE, DetectRule(0.2, 50, 0.3, 10), DetectRule(0.0, 7, 0.9, 300)], ids=["usual", "strict", "all"]
+    "rule",
+    [RULE, DetectRule(0.2, 50, 0.3, 10, "keep"), DetectRule(0.0, 7, 0.9, 300, "keep")],
+    ids=["usual", "strict", "all"],
 )
 def test_equals_torchvision(rule: DetectRule) -> None:
     canvas, sizes, classes = (96, 128), [(96, 128), (80, 101)], 3
@@ -118,7 +121,7 @@ def iou_of(a: list[float], b: list[float]) -> float:
     return width * height / (sum(areas) - width * height)
 
 
-@pytest.mark.parametrize("rule", [DetectRule(0.05, 30, 0.5, 100), DetectRule(0.3, 12, 0.4, 9)])
+@pytest.mark.parametrize("rule", [DetectRule(0.05, 30, 0.5, 100, "keep"), DetectRule(0.3, 12, 0.4, 9, "keep")])
 def test_equals_the_peers_order_of_steps_done_by_hand(rule: DetectRule) -> None:
     """The image is so wide that no box is clipped: whether clipping precedes NMS is tested elsewhere."""
     pyramid = pyramid_anchors((64, 64), SPEC, torch.device("cpu"))
@@ -196,6 +199,22 @@ def test_clipping_comes_before_nms() -> None:
     pyramid = boxes_as_anchors([[[0.0, 0, 30, 30], [0, 0, 30, 100]]])
     assert len(detect_one([[0.9], [0.8]], pyramid, size=(30, 30)).scores_D) == 1
     assert len(detect_one([[0.9], [0.8]], pyramid, size=(100, 100)).scores_D) == 2
+
+
+@pytest.mark.parametrize(
+    ("empty_boxes", "scores"),
+    [("keep", [0.9, 0.8]), ("drop_before_nms", [0.8, 0.7]), ("drop_last", [0.8])],
+)
+def test_boxes_that_clipping_leaves_without_area(empty_boxes: EmptyBoxes, scores: list[float]) -> None:
+    """The best box lies right of the image, the last below it; two detections are kept."""
+    pyramid = boxes_as_anchors([[[60.0, 0, 70, 30], [0, 0, 20, 20], [30, 0, 50, 20], [0, 50, 40, 60]]])
+    rule = RULE._replace(detections=2, empty_boxes=empty_boxes)
+    found = detect_one([[0.9], [0.8], [0.7], [0.6]], pyramid, rule, size=(50, 50))
+    assert found.scores_D.tolist() == pytest.approx(scores)
+    two = torch.tensor([[[0.9], [0.8], [0.7], [0.6]], [[0.9], [0.01], [0.01], [0.6]]])
+    sizes = torch.tensor([[50, 50], [50, 50]])
+    both = detect(two, torch.zeros(2, 4, 4), pyramid, sizes, sizes, rule, GIVEN)
+    assert [len(of_image.scores_D) for of_image in both] == [len(scores), 2 * (empty_boxes == "keep")]
 
 
 def test_boxes_return_to_the_original_frame_with_a_factor_for_each_axis() -> None:

@@ -114,6 +114,23 @@ def test_file_with_suppression_equals_the_detector(
         assert (kind[:found] >= 0).all()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("empty_boxes", ["drop_before_nms", "drop_last"])
+def test_file_with_suppression_drops_boxes_without_area(checkpoint: Path, tmp_path: Path, empty_boxes: str) -> None:
+    """Images that fill a part of their canvas only: many boxes lie in the padding."""
+    words = [*WORDS, "eval.detections=12", "model.channels_last=false"]
+    saved = load_detector(checkpoint, [*words, f"eval.empty_boxes={empty_boxes}"])
+    batch = random_batch(2, (96, 160))._replace(sizes_B2=torch.tensor([[96, 40], [30, 160]]))
+    path = tmp_path / "nms.onnx"
+    info = ExportInfo(kind="onnx", config=saved.config, categories=saved.categories, step=7, nms=True, int8=False)
+    write_onnx(path, saved.detector, info)
+    found = saved.detector(batch)
+    assert_same(load_exported(path, []).detector(batch), found)
+    assert all((of_image.boxes_D4[:, 2:] > of_image.boxes_D4[:, :2]).all() for of_image in found)
+    kept = load_detector(checkpoint, words).detector(batch)
+    assert any((of_image.boxes_D4[:, 2:] <= of_image.boxes_D4[:, :2]).any() for of_image in kept)
+
+
 def test_file_with_suppression_can_find_nothing(nms_file: Path) -> None:
     batch = random_batch(2, (64, 64))
     batch = batch._replace(images=torch.zeros_like(batch.images), sizes_B2=batch.sizes_B2)

@@ -50,7 +50,7 @@ CONVENTIONS = {
     "loss": {"normaliser"},
     "data": {"empty_images", "shorter_side", "longer_side", "resize", "canvases", "flip"},
     "schedule": {"milestones", "lr", "weight_decay", "norm_decay", "warmup", "warmup_factor"},
-    "eval": {"score_threshold", "topk", "nms_iou", "detections"},
+    "eval": {"score_threshold", "topk", "nms_iou", "detections", "empty_boxes"},
 }
 """Keys that each file must contain itself, even where its base has the same value."""
 
