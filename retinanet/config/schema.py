@@ -211,6 +211,10 @@ class EvalKeys(Section):
     topk: Count = Field(1000, description="Best candidates kept on each level before NMS.")
     nms_iou: Fraction = Field(0.5, description="IoU from which the weaker of two boxes of a class is suppressed.")
     detections: Count = Field(100, description="Detections kept an image.")
+    empty_boxes: Literal["keep", "drop_before_nms", "drop_last"] = Field(
+        "keep",
+        description="Boxes clipped to nothing: keep (torchvision), drop early (mmdetection) or last (detectron2).",
+    )
     max_detections: Annotated[int, Field(ge=100)] = Field(
         100, description="Detections of a class and image that count in AP; COCO's own numbers are those of 100."
     )

@@ -271,8 +271,8 @@ RUN_CAUSES: tuple[tuple[str, RunCause], ...] = (
 
 
 def starts_from_weights(config: Config) -> bool:
-    """Whether the backbone starts from trained weights."""
-    return config.model.backbone.weights != "none"
+    """Whether the backbone starts from trained weights: its own, or those of a detector."""
+    return config.model.weights is not None or config.model.backbone.weights != "none"
 
 
 def _last_rise(evidence: RunEvidence) -> list[float] | None:

@@ -28,8 +28,11 @@ class Ending(NamedTuple):
     """Part of the seconds that evaluations took."""
 
 
-def describe_end(folder: RunFolder, ending: Ending, commands: CommandLines) -> RenderableType:
-    """Read from the run's files, so that it is right after a resumed run too."""
+def describe_end(folder: RunFolder, ending: Ending, commands: CommandLines, cause: str | None = None) -> RenderableType:
+    """Read from the run's files, so that it is right after a resumed run too.
+
+    cause: what the metrics prove to be the cause if AP is near 0, if anything.
+    """
     if not folder.eval.exists():
         return Facts([time_taken(ending), *files_and_commands(folder, commands)])
     content = read_eval_file(folder.eval)
@@ -38,7 +41,8 @@ def describe_end(folder: RunFolder, ending: Ending, commands: CommandLines) -> R
         parts.append(Padding(class_table(content["per_class"]), (0, 0, 0, LABELS)))
     ap = content["metrics"]["AP"]
     doctor = f"{commands.doctor} {shlex.quote(str(folder.path))}"
-    hint = [Fact("why so low", f"AP is near 0; this command looks for the cause:\n{doctor}")]
+    known = f"AP is near 0: {cause}\n" if cause else "AP is near 0; "
+    hint = [Fact("why so low", f"{known}this command looks for {'other causes' if cause else 'the cause'}:\n{doctor}")]
     near_zero = 0.0 <= ap < NEAR_ZERO
     return Group(*parts, Facts([*(hint if near_zero else []), *files_and_commands(folder, commands)]))
 

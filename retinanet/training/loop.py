@@ -22,10 +22,11 @@ from retinanet.run.checkpoint import save_checkpoint
 from retinanet.run.command_lines import CommandLines
 from retinanet.run.folder import RunFolder
 from retinanet.run.interrupts import StopRequest
-from retinanet.run.metrics import RunLog
+from retinanet.run.metrics import RunLog, read_rows
 from retinanet.run.pictures import PictureOptions, draw_evaluation, draw_run_curves
 from retinanet.structures import Batch
 from retinanet.training.batches import load_steps
+from retinanet.training.causes import quick_cause
 from retinanet.training.clock import Forecast, StepClock, evaluation_in_steps
 from retinanet.training.closing import Ending, describe_end
 from retinanet.training.optim import Plan, lr_at, set_lr
@@ -106,7 +107,8 @@ def run_steps(run: Run, state: TrainState, log: RunLog, stop: StopRequest) -> No
             seconds=time.monotonic() - began,
             evaluating=clock.forecast.seconds_evaluating(),
         )
-        log.last_words(describe_end(run.folder, ending, run.commands))
+        cause = quick_cause(config, run.plan, read_rows(run.folder.metrics))
+        log.last_words(describe_end(run.folder, ending, run.commands, cause))
 
 
 def build_forecast(run: Run) -> Forecast:
