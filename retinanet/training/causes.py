@@ -174,11 +174,14 @@ def lr_too_low(evidence: RunEvidence) -> Finding | None:
         bound = f"With gradients of norm {norm:.2g}, all updates together moved the weights by at most {travel:.2g}"
         bound += " (Euclidean distance), almost nowhere from where they started."
         factor = 30 * LEAST_TRAVEL / travel
+    better = min(schedule.lr * factor, USUAL_LR[schedule.optimizer])
+    if better < 2 * schedule.lr:
+        return None  # a usual rate: the run is too short
     losses = evidence.losses()
     return Finding(
         title="the learning rate is too low",
         proof=f"{bound} The loss went from {losses[0]:.3g} to {_fifths(losses)[-1]:.3g}.",
-        remedy=f"schedule.lr={_round(min(schedule.lr * factor, USUAL_LR[schedule.optimizer]))}",
+        remedy=f"schedule.lr={_round(better)}",
     )
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from retinanet.config.load import with_overrides
 from retinanet.config.schema import Config
 from retinanet.training.causes import (
     RUN_CAUSES,
@@ -188,3 +189,17 @@ def test_few_positive_anchors(tiny: Tiny) -> None:
     config = tiny(WEIGHTS)
     assert "none at all in 100%" in found(few_positives(evidence_of(config, LEARNS, positives=0.0))).proof
     assert few_positives(evidence_of(config, LEARNS, positives=0.6)) is None
+
+
+def test_a_short_run_at_a_usual_rate_is_called_short_and_not_slow() -> None:
+    """Twelve steps of AdamW at 0.001 move no weight far, and the remedy cannot be the rate that was used."""
+    config = with_overrides(
+        Config(), ["schedule.iterations=12", "schedule.milestones=[]", "schedule.warmup=1", "schedule.lr=0.001",
+                   "schedule.optimizer=adamw", "schedule.batch_size=16", "schedule.shape=cosine"],
+    )  # fmt: skip
+    plan = build_plan(config.schedule, 49)
+    rows = [{"kind": "train", "step": s, "loss": 2.2 - 0.02 * s, "lr": 5e-4, "grad_norm": 3.0} for s in range(1, 13)]
+    line = quick_cause(config, plan, [*rows, {"kind": "eval", "step": 12, "AP": 0.0}])
+    assert line is not None
+    assert "too short" in line
+    assert "schedule.iterations=48" in line
