@@ -24,7 +24,6 @@ WORDS = (
     f"schedule.iterations={STEPS}",
     *("schedule.batch_size=8", "schedule.reference_batch=8", "schedule.lr=0.00005", "schedule.warmup=5"),
     *("schedule.clip_norm=10.0", "data.canvas=[32, 32]", "data.color_jitter=0.1", "log.pictures=0"),
-    "model.backbone.name=mobilenet_v2",
     "eval.batch_size=2",
 )
 """The learning rate is so low that rounding, which differs between the runs, is not amplified to 1e-5 in 20 steps."""
