@@ -90,7 +90,7 @@ ENDING = Ending(first_step=0, step=1500, seconds=250.0, evaluating=12.0)
 
 def test_the_last_lines_have_the_result_the_files_and_what_to_type(tmp_path: Path) -> None:
     run = evaluated(tmp_path / "my run", 3, ap=0.466)
-    shown = text_of(describe_end(run, ENDING, CommandLines(predict="python tools/predict.py")), 200)
+    shown = text_of(describe_end(run, ENDING, CommandLines(predict="python tools/predict.py")), 400)
     assert "1,500 steps in 4m10s, 12s of it for evaluation" in shown
     assert "AP 0.466  AP50 0.750  AP75 0.250  at step 1,200" in shown
     rows = [line.split() for line in shown.splitlines()]
