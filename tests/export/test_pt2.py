@@ -72,15 +72,12 @@ def test_package_without_a_compiler_says_what_to_install(
 
 
 @pytest.mark.slow
-def test_package_equals_the_detector(saved: SavedDetector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_package_equals_the_detector(saved: SavedDetector, tmp_path: Path) -> None:
     """Compiled without vectors, which takes torch two thirds of the time and gives the same on all processors."""
-    monkeypatch.setattr(torch._inductor.config.cpp, "simdlen", 1)
     path, detector = tmp_path / "tiny.pt2", with_short_network(saved.detector)
-    write_package(
-        path,
-        detector,
-        ExportInfo(kind="aoti", config=saved.config, categories=saved.categories, step=3, nms=False, int8=False),
-    )
+    info = ExportInfo(kind="aoti", config=saved.config, categories=saved.categories, step=3, nms=False, int8=False)
+    with torch._inductor.config.patch({"cpp.simdlen": 1}):
+        write_package(path, detector, info)
     loaded = load_exported(path, [])
     assert loaded.detector.info.kind == "aoti"
     for count, canvas in SHAPES:
