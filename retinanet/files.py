@@ -43,7 +43,7 @@ def read_json(
     if not text.strip():
         raise DataError(f"{path}: the file is empty; it must be a JSON document")
     try:
-        with _without_garbage_collection():
+        with without_garbage_collection():
             return json.loads(text, parse_constant=_refuse_constant, object_hook=_dropping(leave_out, unless))
     except json.JSONDecodeError as error:
         cut = " (the file ends too early: is it truncated?)" if error.pos >= len(text.rstrip()) else ""
@@ -86,8 +86,8 @@ def _read_text(path: Path) -> str:
 
 
 @contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    """JSON has no reference cycles, and searching for some takes longer than parsing."""
+def without_garbage_collection() -> Iterator[None]:
+    """The content of JSON has no reference cycles, and searching it for some takes longer than reading it."""
     was_on = gc.isenabled()
     gc.disable()
     try:

@@ -18,7 +18,7 @@ _SHARE = 0.1  # of the boxes that must leave their image for another convention 
 
 _NAMES = {
     "sizes": "[x, y, width, height]",
-    "corners": "[x1, y1, x2, y2], two corners",
+    "corners": "two corners [x1, y1, x2, y2]",
     "centres": "[centre x, centre y, width, height]",
 }
 
@@ -112,8 +112,8 @@ def _converted(boxes_N4: Floats, convention: str, why: str, unit: str) -> BoxRea
     low_N2, size_N2 = _low_and_size(convention, boxes_N4)
     read_N4 = np.concatenate([low_N2, size_N2], axis=1)
     note = (
-        f"{len(boxes_N4):,} boxes are read as {_NAMES[convention]}, in {unit}: {why}; for example "
-        f"{_shown(boxes_N4[0])} is [x, y, width, height] {_shown(read_N4[0])}"
+        f"{len(boxes_N4):,} boxes are read as {_NAMES[convention]} in {unit}, since {why}; for example "
+        f"{_shown(boxes_N4[0])} becomes [x, y, width, height] {_shown(read_N4[0])}"
     )
     return BoxReading(boxes_N4=read_N4, notes=[note], errors=[])
 

@@ -15,7 +15,7 @@ from retinanet.data.normalise import normalise_content
 from retinanet.data.set_notes import set_notes
 from retinanet.data.validate import validate_ground_truth
 from retinanet.errors import DataError, list_errors
-from retinanet.files import read_json
+from retinanet.files import read_json, without_garbage_collection
 
 
 class Content(NamedTuple):
@@ -41,6 +41,11 @@ def _has_no_box(row: dict[str, object]) -> bool:
 
 def scored_content(path: Path, data: object) -> Content:
     """Content for scoring, which needs neither image files nor sizes. Raises DataError with every error."""
+    with without_garbage_collection():
+        return _scored_content(path, data)
+
+
+def _scored_content(path: Path, data: object) -> Content:
     data, notes = normalise_content(data)
     errors = validate_ground_truth(data, needs_files=False)
     if errors or not isinstance(data, dict):

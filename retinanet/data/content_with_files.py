@@ -13,6 +13,7 @@ from retinanet.data.normalise import normalise_content
 from retinanet.data.pixel_depth import DepthRange
 from retinanet.data.validate import validate_ground_truth
 from retinanet.errors import DataError, list_errors
+from retinanet.files import without_garbage_collection
 
 
 class FileOptions(NamedTuple):
@@ -30,6 +31,11 @@ def content_with_files(data: object, annotation_file: Path, folder: Path, option
 
     Raises DataError with every error of the content and, as far as they can be checked, of the files.
     """
+    with without_garbage_collection():
+        return _content_with_files(data, annotation_file, folder, options)
+
+
+def _content_with_files(data: object, annotation_file: Path, folder: Path, options: FileOptions) -> Content:
     title = f"{annotation_file}: this data set cannot be used"
     data, notes = normalise_content(data)
     if not isinstance(data, dict) or not isinstance(data.get("images"), list) or not folder.is_dir():

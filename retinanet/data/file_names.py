@@ -5,11 +5,15 @@ backslashes, absolute, percent-encoded, with a folder that is not there, or with
 """
 
 import os
+import posixpath
 import re
 import unicodedata
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
+
+from retinanet.data.find_images import image_suffixes
 
 _UPLOAD_PREFIX = re.compile(r"[0-9a-f]{8}-(?=.)")  # Label Studio's
 _DRIVE = re.compile(r"[A-Za-z]:(?=[\\/])")
@@ -45,6 +49,8 @@ class Found(NamedTuple):
     """Relative to the folder, with slashes; one where it is clear which file is meant."""
     kind: str
     """How the name differs from the file's, as the end of "names that ..."."""
+    is_moved: bool
+    """Whether the first file is in folders that the name does not end with; else the name only has more of them."""
 
 
 class FolderIndex:
@@ -53,6 +59,8 @@ class FolderIndex:
     def __init__(self, root: str) -> None:
         """Links to folders are not followed."""
         self.files: set[str] = set()
+        self.images: set[str] = set()
+        suffixes = image_suffixes()
         self._by_name: dict[str, list[str]] = {}
         self._by_rest: dict[str, list[str]] = {}
         self._by_stem: dict[str, list[str]] = {}
@@ -61,15 +69,22 @@ class FolderIndex:
             inside = os.path.relpath(folder, root).replace(os.sep, "/")
             for name in sorted(names):
                 if not name.startswith("."):
-                    self._add(name if inside == "." else f"{inside}/{name}", name)
+                    is_image = Path(name).suffix.lower() in suffixes
+                    self._add(name if inside == "." else f"{inside}/{name}", name, is_image)
 
-    def _add(self, path: str, name: str) -> None:
+    def _add(self, path: str, name: str, is_image: bool) -> None:
         self.files.add(path)
         self._by_name.setdefault(_folded(name), []).append(path)
-        self._by_stem.setdefault(_folded(Path(name).stem), []).append(path)
+        if is_image:
+            self.images.add(path)
+            self._by_stem.setdefault(_folded(Path(name).stem), []).append(path)
         rest = _UPLOAD_PREFIX.sub("", name, count=1)
         if rest != name:
             self._by_rest.setdefault(_folded(rest), []).append(path)
+
+    def images_in(self, folders: Collection[str]) -> set[str]:
+        """The paths of all images directly in some folders; "" is the index's own."""
+        return {path for path in self.images if posixpath.dirname(path) in folders}
 
     def find(self, name: str) -> Found | None:
         """What a name means that is no file of the folder; None where nothing fits."""
@@ -99,6 +114,11 @@ def path_in(folder: Path, name: str) -> Path:
     return Path(os.path.normpath(folder / name)) if name.startswith("../") else folder / name
 
 
+def shown_name(name: str) -> str:
+    """A name in quotes, backslashes as they are."""
+    return f"'{name}'" if name.isprintable() else repr(name)
+
+
 def path_parts(name: str) -> list[str]:
     """The folders and the last name, without drive, "." and "..", with either kind of slash."""
     return [part for part in _DRIVE.sub("", name.strip()).replace("\\", "/").split("/") if part not in ("", ".", "..")]
@@ -118,20 +138,21 @@ def _readings(name: str, parts: list[str]) -> list[tuple[str, list[str]]]:
 
 def _closest(found: list[str], parts: list[str], kind: str) -> Found:
     """Of several files, those with most of the name's last folders, and of these the one of the same spelling."""
-    if len(found) == 1:
-        return Found(found, kind)
 
     def common(path: str) -> tuple[int, bool]:
         pairs = zip(reversed(path.split("/")), reversed(parts))
         same = 0
-        for ours, theirs in pairs:
-            if _folded(ours) != _folded(theirs):
+        for depth, (own, other) in enumerate(pairs):
+            if depth and _folded(own) != _folded(other):  # the last names fit in one way or another
                 break
             same += 1
         return same, path.split("/")[-1] == parts[-1]
 
     most = max(map(common, found))
-    return Found([path for path in found if common(path) == most], kind)
+    best = [path for path in found if common(path) == most]
+    folders = [_folded(part) for part in best[0].split("/")[:-1]]
+    given = [_folded(part) for part in parts[:-1]]
+    return Found(paths=best, kind=kind, is_moved=folders != given[len(given) - len(folders) :])
 
 
 def _difference(name: str, parts: list[str], found: list[str]) -> str:

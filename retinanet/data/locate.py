@@ -6,15 +6,17 @@ library.
 
 import os
 import posixpath
+import re
 from collections import defaultdict
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from retinanet.data.file_names import FolderIndex, Found, is_other_split, path_parts, split_of_name
+from retinanet.data.file_names import FolderIndex, Found, is_other_split, path_parts, shown_name, split_of_name
 from retinanet.data.notes import KindNotes
 
 _HINTS = 10  # missing images that are looked for outside the image folder
+_NUMBERED = re.compile(r"\D{0,8}\d{1,12}")  # stems such as 000001 or frame12, which many folders have
 
 
 class Located(NamedTuple):
@@ -48,6 +50,7 @@ def locate(rows: list[dict[str, Any]], missing: Collection[int], folder: Path, r
             hints[i] = f"{fits.paths[0]} is called so, but another image has that file_name"
         else:
             found[i] = fits
+    hints |= _refuse_moved(index, found, is_all=len(found) == len(rows))
     for path, claimants in _claims(rows, found).items():
         if len({rows[i]["file_name"] for i in claimants}) > 1:
             for i in claimants:
@@ -67,7 +70,25 @@ def _fitting(index: FolderIndex, name: str, used_folders: set[str]) -> Found | N
     if found is None or own not in used_folders:
         return found
     there = [path for path in found.paths if posixpath.dirname(path) == own]
-    return Found(there, found.kind) if there else None
+    return Found(paths=there, kind=found.kind, is_moved=False) if there else None
+
+
+def _refuse_moved(index: FolderIndex, found: dict[int, Found], is_all: bool) -> dict[int, str]:
+    """Remove from `found` files in folders that their names do not end with, unless they are obviously meant.
+
+    They are if all images (`is_all`) are in one such folder, which has no others or whose names are not just numbers:
+    a 000001.jpg in a folder of another name proves nothing. Returns hints on what has been removed.
+    """
+    moved = {i: fits for i, fits in found.items() if fits.is_moved}
+    folders = {posixpath.dirname(fits.paths[0]) for fits in moved.values()}
+    chosen = {fits.paths[0] for fits in moved.values()}
+    if is_all and len(moved) == len(found) and len(folders) == 1:
+        numbered = all(_NUMBERED.fullmatch(posixpath.splitext(posixpath.basename(path))[0]) for path in chosen)
+        if not numbered or chosen == index.images_in(folders):
+            return {}
+    for i in moved:
+        del found[i]
+    return {i: f"{fits.paths[0]} is called so; if it is the image, correct the folder" for i, fits in moved.items()}
 
 
 def _claims(rows: list[dict[str, Any]], found: dict[int, Found]) -> dict[str, list[int]]:
@@ -85,12 +106,13 @@ def _in_root(rows: list[dict[str, Any]], folder: Path, root: Path) -> tuple[dict
     found = {i: fits for i, fits in fitting.items() if not is_other_split(fits.paths[0], split)}
     own_names = {row["file_name"]: "/".join(path_parts(row["file_name"])) for row in rows}
     exact = all(path in index.files for path in own_names.values())
-    folders = {posixpath.dirname(fits.paths[0]) for fits in found.values()}
-    if exact or (len(found) == len(rows) and len(folders) == 1):
+    is_all = len(found) == len(rows)
+    if exact or (is_all and not _refuse_moved(index, dict(found), is_all=True)):
         kind = f"are those of files outside the image folder {folder}, but within {root}"
         paths = {i: own_names[row["file_name"]] if exact else found[i].paths[0] for i, row in enumerate(rows)}
         if len(set(paths.values())) == len({row["file_name"] for row in rows}):
-            return {i: Found([_relative(root / path, folder)], kind) for i, path in paths.items()}, {}
+            relative = {i: _relative(root / path, folder) for i, path in paths.items()}
+            return {i: Found(paths=[path], kind=kind, is_moved=True) for i, path in relative.items()}, {}
     return {}, _outside(rows, list(range(min(len(rows), _HINTS))), folder, root)
 
 
@@ -122,5 +144,5 @@ def _notes(rows: list[dict[str, Any]], found: dict[int, Found], folder: Path) ->
         parts = path_parts(name)
         if len(parts) > 1 and parts[0] == folder.name and kind.startswith("are in a folder"):
             kind = "repeat the image folder's name"
-        notes.add(f"file names {kind}: the files that they mean are used", f"{name!r} is {fits.paths[0]}")
+        notes.add(f"file names {kind}: the files that they mean are used", f"{shown_name(name)} is {fits.paths[0]}")
     return notes.texts()

@@ -7,6 +7,7 @@ Nothing is changed in place, and content in COCO's own form is returned as it is
 
 import re
 from collections.abc import Callable
+from itertools import chain
 from typing import NamedTuple
 
 from retinanet.data.box_values import parsed_box
@@ -145,13 +146,18 @@ def _name(value: object) -> _Change | None:
 def _without_null(rows: list[Row], keys: tuple[str, ...]) -> list[Row]:
     """The rows without keys that are null and may as well be missing; completion of the file notes those."""
     for key in keys:
-        if any(row.get(key, 0) is None for row in rows):
+        if None in [row.get(key, 0) for row in rows]:
             rows = _replaced(rows, key, [_LEFT_OUT if row.get(key, 0) is None else _AS_IS for row in rows])
     return rows
 
 
 def _boxes(rows: list[Row], notes: KindNotes) -> list[Row]:
     """Boxes as lists of four numbers; from "segmentation", which is left out, where there is no box."""
+    boxes = [row.get("bbox") for row in rows]
+    if set(map(type, boxes)) == {list} and set(map(len, boxes)) == {4}:  # type: ignore[arg-type]
+        kinds = set(map(type, chain.from_iterable(boxes)))  # type: ignore[arg-type]
+        if kinds <= {int, float} and not any("segmentation" in row for row in rows):
+            return rows
     values: list[object] = [_AS_IS] * len(rows)
     for i, row in enumerate(rows):
         box = row.get("bbox")

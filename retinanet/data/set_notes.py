@@ -4,6 +4,7 @@ Legend: N annotations, 2 width and height. Imports no tensor library.
 """
 
 from collections import Counter
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -47,9 +48,9 @@ def _crowd_notes(arrays: AnnotationArrays) -> list[str]:
     remedy = "training and scoring pass over them. If they are single objects, write iscrowd 0"
     if crowds * 2 >= total:
         return [f"{crowds:,} of {total:,} annotations are marked iscrowd 1: {remedy}"]
-    pairs_N2 = np.stack([arrays.image_ids_N, arrays.category_ids_N], axis=1)
-    objects = {tuple(pair) for pair in pairs_N2[~arrays.crowd_N].tolist()} if crowds < 10_000 else set()
-    alone = sum(tuple(pair) not in objects for pair in pairs_N2[arrays.crowd_N].tolist()) if objects else 0
+    # Products may overflow and clash, which is improbable and only decides on a note.
+    pairs_N = arrays.image_ids_N * np.int64(0x9E3779B97F4A7C1) + arrays.category_ids_N
+    alone = int((~np.isin(pairs_N[arrays.crowd_N], pairs_N[~arrays.crowd_N])).sum())
     if alone * 2 > crowds:
         return [f"{alone:,} of {crowds:,} annotations with iscrowd 1 are alone of their class in their image: {remedy}"]
     return []
@@ -116,7 +117,9 @@ def _extent_notes(arrays: AnnotationArrays, limits_N2: NDArray[np.float64]) -> l
 
 def _key_notes(rows: list[dict[str, Any]]) -> list[str]:
     """Keys of other programs that a user may expect to have an effect."""
-    notes = []
+    notes: list[str] = []
+    if set(chain.from_iterable(rows)).isdisjoint(("score", "ignore", "difficult", "attributes", "rotation", "angle")):
+        return notes
     scored = sum("score" in row for row in rows)
     if scored:
         notes.append(

@@ -100,7 +100,7 @@ class Rows:
         """Report rows whose `key` is not a string of at least one character."""
         values = [row.get(key, _MISSING) for row in self.rows]
         bad = np.fromiter((not (isinstance(v, str) and v.strip()) for v in values), bool, len(values))
-        self.report(bad, lambda i: _stated(key, values[i]) + "; a string is needed")
+        self.report(bad, lambda i: _stated(key, values[i]) + "; a string is needed" + _other_name(key, self.rows[i]))
 
     def unique(self, ids: NDArray[np.int64], good: Mask) -> None:
         """Report ids that several rows have."""
@@ -115,6 +115,13 @@ class Rows:
         """Report ids under `key` that no entry of `what` has."""
         unknown = good & ~np.isin(ids, np.fromiter(known, np.int64, len(known)))
         self.report(unknown, lambda i: f"has {key!r} {ids[i]}, which no entry of {what} has")
+        used = np.unique(ids[good])
+        for step, verb in ((1, "add 1 to"), (-1, "subtract 1 from")):
+            if unknown.any() and set((used + step).tolist()) <= set(known):
+                self.errors.append(
+                    f"{self.section} use {key!r} {used[0]} to {used[-1]} where {what} have {min(known)} to {max(known)}: "
+                    f"they look counted from {used[0]}; {verb} every {key!r}"
+                )
 
 
 def validate_ground_truth(data: object, needs_files: bool = True) -> list[str]:
@@ -130,7 +137,7 @@ def validate_ground_truth(data: object, needs_files: bool = True) -> list[str]:
     for key in ("images", "categories", "annotations"):
         rows = data.get(key, _MISSING)
         if not isinstance(rows, list):
-            errors.append(_stated(key, rows, "the file ") + "; a list is needed")
+            errors.append(_stated(key, rows, "the file ") + "; a list is needed" + _ids_in_use(key, data))
         elif not rows and key != "annotations":
             errors.append(f"{key!r} is an empty list; at least one entry is needed")
         else:
@@ -184,6 +191,23 @@ def short_repr(value: object) -> str:
 
 def _stated(key: str, value: object, subject: str = "") -> str:
     return f"{subject}has no {key!r}" if value is _MISSING else f"{subject}has {key!r} {short_repr(value)}"
+
+
+def _other_name(key: str, row: dict[str, object]) -> str:
+    """What may be meant as the "name" of a category that has none."""
+    other = row.get("supercategory")
+    if key != "name" or not isinstance(other, str) or not other.strip():
+        return ""
+    return f"; its 'supercategory' is {short_repr(other)}: if that is the class, write it as 'name'"
+
+
+def _ids_in_use(key: str, data: dict[str, object]) -> str:
+    """Which categories a file without any needs."""
+    rows = data.get("annotations")
+    if key != "categories" or not isinstance(rows, list):
+        return ""
+    used = sorted({row["category_id"] for row in rows if isinstance(row, dict) and type(row.get("category_id")) is int})
+    return f', with an {{"id": ..., "name": ...}} for each category_id in use: {short_repr(used)}' if used else ""
 
 
 def _kind(value: object) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -38,6 +39,8 @@ def load_data(config: Config, ranks: Ranks) -> tuple[CocoDataset, CocoDataset]:
             f"{train_set.annotation_file}: no image has a usable box, so there is nothing to learn: "
             f"{no_box_cause(train_set.ground_truth, train_set.dropped)}."
         )
+    if train_set.notes == val_set.notes and train_set.annotation_file == val_set.annotation_file:
+        val_set = replace(val_set, notes=())  # each is printed once
     val_set = noted(val_set, shared_images_note(train_set, val_set))
     if not data.empty_images:
         train_set = with_objects(train_set)

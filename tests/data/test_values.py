@@ -97,7 +97,7 @@ KINDS: dict[str, tuple[Change, str]] = {
             "annotations",
             bbox=lambda row: [*row["bbox"][:2], row["bbox"][0] + row["bbox"][2], row["bbox"][1] + row["bbox"][3]],
         ),
-        "boxes are read as [x1, y1, x2, y2], two corners, in pixels",
+        "boxes are read as two corners [x1, y1, x2, y2] in pixels",
     ),
     "a folder that is not there": (
         each("images", file_name=lambda row: f"batch1/{row['file_name']}"),
