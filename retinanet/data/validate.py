@@ -119,8 +119,8 @@ class Rows:
         for step, verb in ((1, "add 1 to"), (-1, "subtract 1 from")):
             if unknown.any() and set((used + step).tolist()) <= set(known):
                 self.errors.append(
-                    f"{self.section} use {key!r} {used[0]} to {used[-1]} where {what} have {min(known)} to {max(known)}: "
-                    f"they look counted from {used[0]}; {verb} every {key!r}"
+                    f"{self.section} use {key!r} {used[0]} to {used[-1]} where {what} have {min(known)} to "
+                    f"{max(known)}: they look counted from {used[0]}; {verb} every {key!r}"
                 )
 
 
