@@ -81,7 +81,7 @@ def recipe_keys(name: FormatName) -> dict[str, Any]:
                 "assign": assign,
                 "loss": {"box": {"kind": "l1"}, "normaliser": "running_positives"},
                 "data": {**data, "shorter_side": tuple(range(640, 801, 32))},
-                "eval": {"batch_size": 1},
+                "eval": {"batch_size": 1, "empty_boxes": "drop_last"},
             }
         case "mmdetection":
             return {
@@ -93,7 +93,7 @@ def recipe_keys(name: FormatName) -> dict[str, Any]:
                 "assign": {**assign, "low_quality_takes": "own_box"},
                 "loss": {"box": {"kind": "l1"}, "normaliser": "rank_positives"},
                 "data": {**data, "resize": "float_bilinear"},
-                "eval": {"batch_size": 1},
+                "eval": {"batch_size": 1, "empty_boxes": "drop_before_nms"},
             }
         case _:
             assert_never(name)
