@@ -101,7 +101,7 @@ def test_detector() -> None:
     built = config(eval=keys, precision="bfloat16")
     _, model = build_loss_and_model(built, classes=2)
     detector = build_detector(built, model, CPU)
-    assert tuple(detector.rule) == (0.1, 50, 0.6, 7)
+    assert tuple(detector.rule) == (0.1, 50, 0.6, 7, "keep")
     assert tuple(detector.anchors)[1:] == ((1.0,), (0.5, 1.0, 2.0), 0.0, "truncate", "stride")
     assert detector.pixels == ("bgr", (103.53, 116.28, 123.675), (1.0, 1.0, 1.0))
     assert detector.model is not model

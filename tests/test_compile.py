@@ -21,7 +21,7 @@ from retinanet.errors import ConfigError, ResourceError
 from retinanet.model.backbone import Backbone, group_norm
 from retinanet.run.checkpoint import load_checkpoint
 from retinanet.run.metrics import read_rows, without_clock
-from retinanet.training import engine
+from retinanet.training import engine, loop
 from retinanet.training.state import TrainState, config_differences
 
 Tiny = Callable[..., Config]
@@ -82,17 +82,17 @@ def test_a_compiled_run_is_the_plain_one_up_to_rounding_and_resumes_to_the_bit(
         assert printed.count(f"compiling the network for 4 x {side} x {side} pixels") == 1, printed
 
     halves = tiny(*words, "compile=true", "log.save_every=2")
-    step = engine.train_step
+    step = loop.train_step
 
     def killed_in_the_fourth(state: TrainState, *rest: Any) -> Any:
         if state.progress.step == 3:
             raise KeyboardInterrupt
         return step(state, *rest)
 
-    monkeypatch.setattr(engine, "train_step", killed_in_the_fourth)
+    monkeypatch.setattr(loop, "train_step", killed_in_the_fourth)
     with pytest.raises(KeyboardInterrupt):
         engine.train(halves, tmp_path / "halves")
-    monkeypatch.setattr(engine, "train_step", step)
+    monkeypatch.setattr(loop, "train_step", step)
     assert load_checkpoint(tmp_path / "halves" / "checkpoints" / "last.pt").progress.step == 2
     torch._dynamo.reset()  # as in a new process
     engine.train(halves, tmp_path / "halves", resume=True)

@@ -182,10 +182,10 @@ def test_evaluation_accepts_a_file_like_a_checkpoint(raw: LoadedExport, saved: S
     dataset = load_coco(shapes / "annotations/val.json", shapes / "val")
     resize_rule, ranks = build_resize_rule(saved.config), Ranks(0, 0, 1)
     ours = evaluate_dataset(
-        raw.detector, dataset, resize_rule, (4, 0), ranks, lambda _: None, "auto", dataset.categories
+        raw.detector, dataset, resize_rule, (4, 0), ranks, lambda _: None, saved.config.eval, dataset.categories
     )[1]
     theirs = evaluate_dataset(
-        saved.detector, dataset, resize_rule, (4, 0), ranks, lambda _: None, "auto", dataset.categories
+        saved.detector, dataset, resize_rule, (4, 0), ranks, lambda _: None, saved.config.eval, dataset.categories
     )[1]
     assert [r["score"] for r in ours] == pytest.approx([r["score"] for r in theirs], abs=1e-4)
     assert len(ours) > 20
@@ -395,7 +395,7 @@ def test_a_process_that_only_exports_compares_with_the_checkpoints_own_detection
         (4, 0),
         Ranks(0, 0, 1),
         lambda _: None,
-        "fast",
+        saved.config.eval,
         saved.categories,
     )
     for name in ("checkpoint", "float32 ONNX"):

@@ -42,7 +42,7 @@ from retinanet.diagnostics.anchors.suggest import (
 from retinanet.errors import ConfigError, DataError
 from retinanet.prepare.shapes import generate_shapes
 
-QUICKSTART = Path("configs/quickstart.yaml")
+SCENES = Path("configs/scenes.yaml")
 
 
 def recall_of(placed: PlacedBoxes, worst: int = 5) -> AnchorRecall:
@@ -103,7 +103,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("size", [(320, 320), (199, 131)])
 def test_boxes_lie_where_the_loader_puts_them(tmp_path: Path, size: tuple[int, int], words: list[str]) -> None:
     generate_shapes(tmp_path / "data", train_images=1, val_images=5, size=size)
-    resize_rule = build_resize_rule(load_config(QUICKSTART, words))
+    resize_rule = build_resize_rule(load_config(SCENES, words))
     dataset = load_coco(tmp_path / "data/annotations/val.json", tmp_path / "data/val")
     placed = place_boxes(dataset.images, resize_rule)
     batches = list(eval_batches(dataset, resize_rule, batch_size=1, rank=0, world_size=1, workers=0, pin=False))
@@ -123,7 +123,7 @@ def test_crowd_and_images_without_objects_are_left_out() -> None:
         ImageRecord(1, Path("a"), 50, 60, none, zero, box),
         ImageRecord(2, Path("b"), 50, 60, box, one, box),
     ]
-    resize_rule = build_resize_rule(load_config(QUICKSTART, []))
+    resize_rule = build_resize_rule(load_config(SCENES, []))
     placed = place_boxes(images, resize_rule)
     assert placed.image_ids_N.tolist() == [2]
     assert placed.classes_N.tolist() == [1]
@@ -182,18 +182,18 @@ def test_suggestion_loads_and_keeps_its_promise(
     scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     picture = tmp_path / "fit.png"
-    report_anchors(load_config(QUICKSTART, [f"data.root={scenes}"]), "quickstart", output=picture)
+    report_anchors(load_config(SCENES, [f"data.root={scenes}"]), "scenes", output=picture)
     text = capsys.readouterr().out
     with Image.open(picture) as drawn:
         assert drawn.size[0] > 1000
     (arguments,) = (line for line in text.splitlines() if line.startswith("'model.anchors.sizes=["))
-    config = load_config(QUICKSTART, [f"data.root={scenes}", *shlex.split(arguments)])
+    config = load_config(SCENES, [f"data.root={scenes}", *shlex.split(arguments)])
     spec = build_anchor_spec(config.model)
     assert as_arguments(spec) == arguments
-    assert spec != build_anchor_spec(load_config(QUICKSTART, []).model)
+    assert spec != build_anchor_spec(load_config(SCENES, []).model)
     pasted = tmp_path / "pasted.yaml"
     lines = text[text.index("  anchors:\n") :].split("\n\n")[0]
-    pasted.write_text(f"base: {QUICKSTART.absolute()}\nmodel:\n{lines}\n", encoding="utf-8")
+    pasted.write_text(f"base: {SCENES.absolute()}\nmodel:\n{lines}\n", encoding="utf-8")
     assert build_anchor_spec(load_config(pasted, []).model) == spec
     placed = place_boxes(
         load_coco(scenes / "annotations/train.json", scenes / "train").images, build_resize_rule(config)
@@ -215,14 +215,14 @@ def test_the_summary_says_what_low_quality_does() -> None:
 
 def test_data_without_boxes_are_errors(scenes: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no folder"):
-        report_anchors(load_config(QUICKSTART, [f"data.root={tmp_path / 'nowhere'}"]), "lost")
+        report_anchors(load_config(SCENES, [f"data.root={tmp_path / 'nowhere'}"]), "lost")
     empty = tmp_path / "empty"
     generate_shapes(empty, train_images=1, val_images=1)
     annotations = empty / "annotations/train.json"
     content = json.loads(annotations.read_text(encoding="utf-8"))
     annotations.write_text(json.dumps({**content, "annotations": []}), encoding="utf-8")
     with pytest.raises(DataError, match="nothing to fit anchors to"):
-        report_anchors(load_config(QUICKSTART, [f"data.root={empty}"]), "empty")
+        report_anchors(load_config(SCENES, [f"data.root={empty}"]), "empty")
 
 
 @pytest.mark.parametrize(("name", "message"), [("x.foo", "must end in one of .png"), ("folder.png", "is a folder")])
@@ -231,7 +231,7 @@ def test_an_output_that_is_no_picture_is_refused_before_measuring(
 ) -> None:
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(ConfigError, match=message):
-        report_anchors(load_config(QUICKSTART, []), "any", output=tmp_path / name)
+        report_anchors(load_config(SCENES, []), "any", output=tmp_path / name)
     assert capsys.readouterr().out == ""
 
 
@@ -241,10 +241,10 @@ def test_picture_without_large_boxes(tmp_path: Path) -> None:
 
 
 def test_the_command_line(tool: Callable[..., Any], scenes: Path) -> None:
-    done = tool("anchors.py", "configs/quickstart.yaml", f"data.root={scenes}", "--split", "val")
+    done = tool("anchors.py", "configs/scenes.yaml", f"data.root={scenes}", "--split", "val")
     assert (done.code, done.err) == (0, "")
     assert "boxes have an anchor of IoU 0.5 or more" in done.out
-    failed = tool("anchors.py", "configs/quickstart.yaml", "model.anchors.sizes=[1]")
+    failed = tool("anchors.py", "configs/scenes.yaml", "model.anchors.sizes=[1]")
     assert failed.code == 2
 
 
