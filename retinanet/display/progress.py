@@ -160,11 +160,11 @@ class LiveLines:
                 console = self._live.console
                 console.print(Text("\n".join(wrap(what, console.width))), soft_wrap=True)
             elif self._live is not None:
-                self._live.console.print(what)
+                self._live.console.print(what, crop=False)  # a long path stays whole
             elif isinstance(what, str):
                 print(what, flush=True)
             else:
-                Console(file=sys.stdout).print(what)
+                Console(file=sys.stdout).print(what, crop=False)
         except BrokenPipeError:
             if not self._forgiving:
                 raise

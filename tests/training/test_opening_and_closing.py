@@ -27,7 +27,7 @@ Tiny = Callable[..., Config]
 
 def text_of(what: RenderableType, width: int = 80) -> str:
     console = Console(width=width, file=io.StringIO(), record=True)
-    console.print(what)
+    console.print(what, crop=False)
     return console.export_text()
 
 
