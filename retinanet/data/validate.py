@@ -116,12 +116,13 @@ class Rows:
         unknown = good & ~np.isin(ids, np.fromiter(known, np.int64, len(known)))
         self.report(unknown, lambda i: f"has {key!r} {ids[i]}, which no entry of {what} has")
         used = np.unique(ids[good])
-        for step, verb in ((1, "add 1 to"), (-1, "subtract 1 from")):
-            if unknown.any() and set((used + step).tolist()) <= set(known):
-                self.errors.append(
-                    f"{self.section} use {key!r} {used[0]} to {used[-1]} where {what} have {min(known)} to "
-                    f"{max(known)}: they look counted from {used[0]}; {verb} every {key!r}"
-                )
+        first = int(used[0]) if len(used) else -1
+        step, verb = (1, "add 1 to") if first == 0 else (-1, "subtract 1 from")
+        if unknown.any() and first in (0, 1) and set((used + step).tolist()) <= set(known):
+            self.errors.append(
+                f"{self.section} use {key!r} {first} to {used[-1]} where {what} have {min(known)} to {max(known)}: they "
+                f"look counted from {first}; {verb} every {key!r}"
+            )
 
 
 def validate_ground_truth(data: object, needs_files: bool = True) -> list[str]:
