@@ -120,8 +120,8 @@ class Rows:
         step, verb = (1, "add 1 to") if first == 0 else (-1, "subtract 1 from")
         if unknown.any() and first in (0, 1) and set((used + step).tolist()) <= set(known):
             self.errors.append(
-                f"{self.section} use {key!r} {first} to {used[-1]} where {what} have {min(known)} to {max(known)}: they "
-                f"look counted from {first}; {verb} every {key!r}"
+                f"{self.section} use {key!r} {first} to {used[-1]} where {what} have {min(known)} to {max(known)}: "
+                f"they look counted from {first}; {verb} every {key!r}"
             )
 
 

@@ -1,7 +1,6 @@
 """Names of image files that were written for another machine, program or folder, and the files that they mean."""
 
 import json
-import os
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -55,7 +54,7 @@ def test_the_file_that_a_name_obviously_means_is_used_and_noted(
     tmp_path: Path, file: str, name: str, note: str
 ) -> None:
     dataset = load(tmp_path, [file], [name])
-    assert os.path.samefile(dataset.images[0].path, tmp_path / file)
+    assert dataset.images[0].path.samefile(tmp_path / file)
     assert [note in text for text in dataset.notes] == [True], dataset.notes
 
 
