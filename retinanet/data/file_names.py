@@ -165,6 +165,8 @@ def _difference(name: str, parts: list[str], found: list[str]) -> str:
         return "have backslashes where the folders have slashes"
     if name.startswith(("/", "\\")) or _DRIVE.match(name):
         return "are absolute paths, of another machine perhaps"
+    if len(parts) == 1 and "/" in found[0]:
+        return "lack the folder that the files are in"
     return "are in a folder that is not there"
 
 

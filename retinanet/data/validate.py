@@ -34,7 +34,7 @@ class Rows:
             self.rows: list[dict[str, object]] = rows  # type: ignore[assignment]
         else:
             self.rows = [row if isinstance(row, dict) else {} for row in rows]
-            self.report(~self.is_object, lambda i: f"is {short_repr(rows[i])}, not an object", among_objects=False)
+            self.report(~self.is_object, lambda i: _not_object(section, rows[i]), among_objects=False)
 
     def name(self, i: int) -> str:
         """The name of row i in errors: its position in the list, from 0, and its id where it has one."""
@@ -192,6 +192,11 @@ def short_repr(value: object) -> str:
 
 def _stated(key: str, value: object, subject: str = "") -> str:
     return f"{subject}has no {key!r}" if value is _MISSING else f"{subject}has {key!r} {short_repr(value)}"
+
+
+def _not_object(section: str, row: object) -> str:
+    remedy = f'; write {{"id": ..., "name": "{row}"}}' if section == "categories" and isinstance(row, str) else ""
+    return f"is {short_repr(row)}, not an object{remedy}"
 
 
 def _other_name(key: str, row: dict[str, object]) -> str:
