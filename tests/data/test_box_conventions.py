@@ -148,7 +148,7 @@ def test_keys_of_other_programs_that_matter_are_named(key: str, words: str) -> N
 
 def test_crowd_regions_alone_of_their_class_are_noted() -> None:
     (note,) = notes(boxes(12), iscrowd=[int(n == 3) for n in range(12)])
-    assert note.startswith("1 of 1 annotations with iscrowd 1 are the only one of their class in their image")
+    assert note.startswith("1 of 1 annotations with iscrowd 1 are alone of their class in their image")
     assert notes(boxes(12), iscrowd=[int(n == 0) for n in range(12)]) == [], "annotation 10 is of the same image"
 
 

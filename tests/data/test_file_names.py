@@ -23,7 +23,9 @@ def load(root: Path, files: list[str], names: list[str], folder: str = "images")
         else:
             (root / name).write_text("a label")
     images = [{"id": n, "file_name": name, "width": 8, "height": 6} for n, name in enumerate(names, start=1)]
-    data: dict[str, Any] = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "cat"}]}
+    box = {"category_id": 1, "bbox": [1, 1, 4, 4], "area": 16, "iscrowd": 0}
+    boxes = [{"id": row["id"], "image_id": row["id"], **box} for row in images]
+    data: dict[str, Any] = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "cat"}]}
     (root / "a.json").write_text(json.dumps(data), encoding="utf-8")
     return load_coco(root / "a.json", root / folder, "header", root=root)
 
