@@ -31,12 +31,15 @@ def read_annotations(path: Path) -> object:
 
     Raises DataError as `read_json`.
     """
-    return read_json(path, leave_out="segmentation", unless=_has_no_box)
+    return read_json(path, hook=_without_mask)
 
 
-def _has_no_box(row: dict[str, object]) -> bool:
-    box = row.get("bbox")
-    return not box or (type(box) is list and not any(box))
+def _without_mask(row: dict[str, object]) -> dict[str, object]:
+    if "segmentation" in row:
+        box = row.get("bbox")
+        if box and (type(box) is not list or any(box)):
+            del row["segmentation"]
+    return row
 
 
 def scored_content(path: Path, data: object) -> Content:
@@ -46,11 +49,11 @@ def scored_content(path: Path, data: object) -> Content:
 
 
 def _scored_content(path: Path, data: object) -> Content:
-    data, notes = normalise_content(data)
-    errors = validate_ground_truth(data, needs_files=False)
+    data, notes, arrays = normalise_content(data)
+    errors = validate_ground_truth(data, needs_files=False, annotations=arrays is None)
     if errors or not isinstance(data, dict):
         raise DataError(list_errors(f"{path}: this ground truth cannot be used", errors))
-    content, errors = checked_content(data, annotation_arrays(data["annotations"]), notes)
+    content, errors = checked_content(data, arrays or annotation_arrays(data["annotations"]), notes)
     if errors:
         raise DataError(list_errors(f"{path}: this ground truth cannot be used", errors))
     return content

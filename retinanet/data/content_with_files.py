@@ -37,7 +37,7 @@ def content_with_files(data: object, annotation_file: Path, folder: Path, option
 
 def _content_with_files(data: object, annotation_file: Path, folder: Path, options: FileOptions) -> Content:
     title = f"{annotation_file}: this data set cannot be used"
-    data, notes = normalise_content(data)
+    data, notes, arrays = normalise_content(data)
     if not isinstance(data, dict) or not isinstance(data.get("images"), list) or not folder.is_dir():
         errors = validate_ground_truth(data)
         if isinstance(data, dict) and isinstance(data.get("images"), list):
@@ -47,10 +47,10 @@ def _content_with_files(data: object, annotation_file: Path, folder: Path, optio
     sized = with_missing_sizes(files.rows, partial(files.path_of, folder), options.workers)
     data = {**data, "images": sized.rows}
     notes = [*notes, *files.notes, *sized.notes]
-    errors = validate_ground_truth(data)
+    errors = validate_ground_truth(data, annotations=arrays is None)
     content: Content | None = None
     if not errors:
-        arrays = annotation_arrays(data["annotations"])
+        arrays = arrays or annotation_arrays(data["annotations"])
         if not files.errors:
             turned = with_turned_sizes(data["images"], arrays, folder, options.workers)
             data, notes = {**data, "images": turned.rows}, [*notes, *turned.notes]

@@ -7,13 +7,14 @@ Nothing is changed in place, and content in COCO's own form is returned as it is
 
 import re
 from collections.abc import Callable
-from itertools import chain
 from typing import NamedTuple
 
+from retinanet.data.annotation_arrays import AnnotationArrays
 from retinanet.data.box_values import parsed_box
 from retinanet.data.foreign_layout import Row, layout_of_coco
 from retinanet.data.masks import mask_box
 from retinanet.data.notes import KindNotes
+from retinanet.data.validate import valid_annotations
 
 _NUMBER = re.compile(r"\s*[+-]?\d{1,16}(\.0*)?\s*")
 _DECIMAL = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
@@ -28,6 +29,8 @@ class Normalised(NamedTuple):
 
     data: object
     notes: list[str]
+    arrays: AnnotationArrays | None = None
+    """The columns of the annotations, where these were valid as they are."""
 
 
 def normalise_content(data: object) -> Normalised:
@@ -49,19 +52,24 @@ def normalise_content(data: object) -> Normalised:
     if "images" in sections:
         for key in ("id", "width", "height"):
             changed["images"] = _integers("images", changed["images"], key, notes)
+    arrays: AnnotationArrays | None = None
     if "annotations" in sections:
-        rows = changed["annotations"]
-        rows = _without_null(rows, ("id", "area", "iscrowd"))
-        for key in ("id", "image_id", "category_id", "iscrowd"):
-            rows = _integers("annotations", rows, key, notes)
-        rows = _column("annotations", rows, "iscrowd", _truth_value, notes)
-        rows = _column("annotations", rows, "area", _decimal, notes)
-        rows = _boxes(rows, notes)
-        changed["annotations"] = rows
-    changed = _names_as_ids(changed, notes)
-    if all(changed[key] is sections[key] for key in sections):
-        return Normalised(data, notes.texts())
-    return Normalised({**data, **changed}, notes.texts())
+        if not any("segmentation" in row for row in sections["annotations"]):
+            arrays = valid_annotations({**data, **changed})
+        if arrays is None:
+            changed = _names_as_ids({**changed, "annotations": _annotations(changed["annotations"], notes)}, notes)
+    if any(changed[key] is not sections[key] for key in sections):
+        data = {**data, **changed}
+    return Normalised(data=data, notes=notes.texts(), arrays=arrays)
+
+
+def _annotations(rows: list[Row], notes: KindNotes) -> list[Row]:
+    rows = _without_null(rows, ("id", "area", "iscrowd"))
+    for key in ("id", "image_id", "category_id", "iscrowd"):
+        rows = _integers("annotations", rows, key, notes)
+    rows = _column("annotations", rows, "iscrowd", _truth_value, notes)
+    rows = _column("annotations", rows, "area", _decimal, notes)
+    return _boxes(rows, notes)
 
 
 def _objects(rows: object) -> list[Row]:
@@ -153,11 +161,6 @@ def _without_null(rows: list[Row], keys: tuple[str, ...]) -> list[Row]:
 
 def _boxes(rows: list[Row], notes: KindNotes) -> list[Row]:
     """Boxes as lists of four numbers; from "segmentation", which is left out, where there is no box."""
-    boxes = [row.get("bbox") for row in rows]
-    if set(map(type, boxes)) == {list} and set(map(len, boxes)) == {4}:  # type: ignore[arg-type]
-        kinds = set(map(type, chain.from_iterable(boxes)))  # type: ignore[arg-type]
-        if kinds <= {int, float} and not any("segmentation" in row for row in rows):
-            return rows
     values: list[object] = [_AS_IS] * len(rows)
     for i, row in enumerate(rows):
         box = row.get("bbox")

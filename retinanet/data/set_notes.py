@@ -50,7 +50,11 @@ def _crowd_notes(arrays: AnnotationArrays) -> list[str]:
         return [f"{crowds:,} of {total:,} annotations are marked iscrowd 1: {remedy}"]
     # Products may overflow and clash, which is improbable and only decides on a note.
     pairs_N = arrays.image_ids_N * np.int64(0x9E3779B97F4A7C1) + arrays.category_ids_N
-    alone = int((~np.isin(pairs_N[arrays.crowd_N], pairs_N[~arrays.crowd_N])).sum())
+    pairs, counts = np.unique(pairs_N[arrays.crowd_N], return_counts=True)
+    objects = pairs_N[~arrays.crowd_N]
+    place = np.searchsorted(pairs, objects).clip(max=len(pairs) - 1)
+    counts[place[pairs[place] == objects]] = 0
+    alone = int(counts.sum())
     if alone * 2 > crowds:
         return [f"{alone:,} of {crowds:,} annotations with iscrowd 1 are alone of their class in their image: {remedy}"]
     return []
@@ -63,9 +67,9 @@ def _duplicate_notes(rows: list[dict[str, Any]], arrays: AnnotationArrays) -> li
     hashes_N = np.zeros(len(rows), dtype=np.uint64)
     for column_N in columns:
         hashes_N = (hashes_N ^ column_N ^ (column_N >> np.uint64(29))) * np.uint64(0x9E3779B97F4A7C15)
-    order = np.argsort(hashes_N, kind="stable")
-    again = order[1:][hashes_N[order][1:] == hashes_N[order][:-1]]
-    candidates = np.flatnonzero(np.isin(hashes_N, hashes_N[again])) if len(again) else again
+    ordered = np.sort(hashes_N)
+    again = ordered[1:][ordered[1:] == ordered[:-1]]
+    candidates = np.flatnonzero(np.isin(hashes_N, again)) if len(again) else np.zeros(0, dtype=np.int64)
     counts = Counter(
         (int(arrays.image_ids_N[i]), int(arrays.category_ids_N[i]), *arrays.boxes_N4[i].tolist())
         for i in candidates.tolist()

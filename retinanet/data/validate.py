@@ -10,6 +10,8 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
+from retinanet.data.annotation_arrays import AnnotationArrays
+
 Mask = NDArray[np.bool_]
 
 NAMED_ROWS = 5
@@ -115,20 +117,36 @@ class Rows:
         """Report ids under `key` that no entry of `what` has."""
         unknown = good & ~np.isin(ids, np.fromiter(known, np.int64, len(known)))
         self.report(unknown, lambda i: f"has {key!r} {ids[i]}, which no entry of {what} has")
+        if not unknown.any():
+            return
         used = np.unique(ids[good])
-        first = int(used[0]) if len(used) else -1
+        first = int(used[0])
         step, verb = (1, "add 1 to") if first == 0 else (-1, "subtract 1 from")
-        if unknown.any() and first in (0, 1) and set((used + step).tolist()) <= set(known):
+        if first in (0, 1) and set((used + step).tolist()) <= set(known):
             self.errors.append(
                 f"{self.section} use {key!r} {first} to {used[-1]} where {what} have {min(known)} to {max(known)}: "
                 f"they look counted from {first}; {verb} every {key!r}"
             )
 
 
-def validate_ground_truth(data: object, needs_files: bool = True) -> list[str]:
+def valid_annotations(data: dict[str, object]) -> AnnotationArrays | None:
+    """The columns of a file's annotations if these are valid as they are; None if there is anything to report."""
+    errors: list[str] = []
+    rows = {key: data.get(key) for key in ("images", "categories", "annotations")}
+    sections = {key: Rows(key, value, errors) for key, value in rows.items() if isinstance(value, list)}
+    if len(sections) < len(rows):
+        return None
+    ids = {key: sections[key].integers("id") for key in ("images", "categories")}
+    known = {key: set(numbers[good].tolist()) for key, (numbers, good) in ids.items()}
+    arrays = _validate_annotations(sections["annotations"], known)
+    return None if errors else arrays
+
+
+def validate_ground_truth(data: object, needs_files: bool = True, annotations: bool = True) -> list[str]:
     """Every error of the content of a COCO annotation file; no errors mean that it can be used.
 
-    `needs_files`: training needs "file_name", "width" and "height" of each image, scoring does not.
+    `needs_files`: training needs "file_name", "width" and "height" of each image, scoring does not. `annotations`:
+    False leaves out annotations that are known to be valid.
     """
     if not isinstance(data, dict):
         hint = "; is it a detections file? an annotation file is needed" if isinstance(data, list) else ""
@@ -156,27 +174,38 @@ def validate_ground_truth(data: object, needs_files: bool = True) -> list[str]:
         sections["images"].texts("file_name")
         sections["images"].integers("width", least=1)
         sections["images"].integers("height", least=1)
-    if "annotations" in sections:
+    if "annotations" in sections and annotations:
         _validate_annotations(sections["annotations"], known)
     return errors
 
 
-def _validate_annotations(rows: Rows, known: dict[str, set[int]]) -> None:
+def _validate_annotations(rows: Rows, known: dict[str, set[int]]) -> AnnotationArrays:
+    """Their columns, of use where they have no errors."""
+    columns: dict[str, NDArray[np.int64]] = {}
     for key, section in (("image_id", "images"), ("category_id", "categories")):
-        ids, good = rows.integers(key)
+        columns[key], good = rows.integers(key)
         if section in known:
-            rows.known(key, ids, good, known[section], section)
-    rows.boxes()
-    areas, good = rows.numbers("area", optional=True)
-    rows.report(good & (areas < 0), lambda i: f"has 'area' {areas[i]:g}; an area cannot be negative")
+            rows.known(key, columns[key], good, known[section], section)
+    boxes, _ = rows.boxes()
+    areas, has_area = rows.numbers("area", optional=True)
+    rows.report(has_area & (areas < 0), lambda i: f"has 'area' {areas[i]:g}; an area cannot be negative")
     crowd = [row.get("iscrowd", 0) for row in rows.rows]
-    odd = np.fromiter((type(value) is not int or value not in (0, 1) for value in crowd), bool, len(crowd))
+    odd = np.zeros(len(crowd), bool)
+    if not (set(map(type, crowd)) <= {int} and set(crowd) <= {0, 1}):
+        odd = np.fromiter((type(value) is not int or value not in (0, 1) for value in crowd), bool, len(crowd))
     rows.report(odd, lambda i: f"has 'iscrowd' {short_repr(crowd[i])}; 0 or 1 is needed")
     with_id = np.fromiter(("id" in row for row in rows.rows), bool, len(rows.rows))
     identified = rows if with_id.all() else _with_id(rows, with_id)
     ids, good = identified.integers("id")
     # Rows without an id and with id 0 are renumbered when the file is loaded; only others can clash.
     identified.unique(ids, good & with_id & (ids != 0))
+    return AnnotationArrays(
+        image_ids_N=columns["image_id"],
+        category_ids_N=columns["category_id"],
+        boxes_N4=boxes,
+        areas_N=np.where(has_area, areas, np.nan),
+        crowd_N=np.array(crowd, dtype=bool) if not odd.any() else ~odd,
+    )
 
 
 def _with_id(rows: Rows, with_id: Mask) -> Rows:

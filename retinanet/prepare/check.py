@@ -8,7 +8,8 @@ from retinanet.data.coco import CocoDataset, parse_coco, summary
 from retinanet.data.content import read_annotations
 from retinanet.data.content_with_files import FileOptions
 from retinanet.data.file_names import FolderIndex, is_other_split, split_of_name
-from retinanet.data.normalise import normalise_content
+from retinanet.data.foreign_layout import layout_of_coco
+from retinanet.data.notes import KindNotes
 from retinanet.errors import DataError
 
 MAX_CLASSES = 20
@@ -86,7 +87,7 @@ def _is_annotations(content: object) -> bool:
 
 def find_image_folder(annotations: Path, content: object) -> Path:
     """The folder near an annotation file that has the most of its first images. Raises DataError where none has any."""
-    content = normalise_content(content).data
+    content = layout_of_coco(content, KindNotes()) if isinstance(content, dict) else content
     rows = content.get("images") if isinstance(content, dict) else None
     rows = rows[:_PROBED] if isinstance(rows, list) else []
     names = [row["file_name"] for row in rows if isinstance(row, dict) and isinstance(row.get("file_name"), str)]
