@@ -16,10 +16,10 @@ from retinanet.diagnostics.pace import (
     Duration,
     Pace,
     count_images,
-    describe_seconds,
     estimate_duration,
     measure_pace,
 )
+from retinanet.display.console import format_seconds
 
 
 def measure(study: Study, folder: Path) -> Pace:
@@ -67,7 +67,7 @@ def show_estimate(study: Study, records: dict[str, CellRecord], slots: int) -> N
         pace = measure(study, Path(folder) / "measured")
     one = estimate(study, pace)
     rounds = math.ceil(left / slots)
-    length = describe_seconds(rounds * one.total())
+    length = format_seconds(rounds * one.total())
     print(
         f"measured on arm {study.reference}: {pace.step:.3f} s per step (median of {STEPS - WARM_STEPS} after "
         f"{WARM_STEPS}), {pace.image:.3f} s per evaluated image\n"

@@ -4,6 +4,8 @@ import argparse
 import re
 from pathlib import Path
 
+from retinanet.config.numbers import COCO_DETECTIONS
+
 _OVERRIDE = re.compile(r"\s*[A-Za-z_]\w*(\.\w+)*\s*=")
 
 
@@ -47,8 +49,10 @@ def positive_int(text: str) -> int:
 
 def max_detections(text: str) -> int:
     """An argparse type: how many detections of a class and image count."""
-    if not text.isdecimal() or int(text) < 100:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 100, COCO's own limit")
+    if not text.isdecimal() or int(text) < COCO_DETECTIONS:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a whole number of at least {COCO_DETECTIONS}, COCO's own limit"
+        )
     return int(text)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from retinanet.commands.arguments import max_detections, new_parser
+from retinanet.config.numbers import COCO_DETECTIONS
 
 
 def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -32,9 +33,9 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
     parser.add_argument(
         "--max-detections",
         type=max_detections,
-        default=100,
+        default=COCO_DETECTIONS,
         metavar="N",
-        help="detections of a class and image that count (default: 100)",
+        help="detections of a class and image that count (default: %(default)s)",
     )
     arguments = parser.parse_args(words)
     from retinanet.diagnostics.compare.report import Inputs, compare_files

@@ -4,11 +4,14 @@ import argparse
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from retinanet.commands.arguments import fraction, natural_int, new_parser, positive_int
+from retinanet.config.numbers import HOLD_OUT
 from retinanet.errors import ConfigError
 
-DEFAULT_HOLD_OUT = 0.2
+if TYPE_CHECKING:
+    from retinanet.prepare.conversion import ConvertedSplit
 
 
 def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -20,14 +23,8 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
         case "split":
             from retinanet.prepare.source import split_source
 
-            source = split_source(options.path, options.output, options.hold_out, options.seed, options.overwrite)
-            print(*source.lines, "", sep="\n")
-            words = [
-                f"data.{role}_{key}={value}"
-                for role, part in (("train", source.train), ("val", source.val))
-                for key, value in (("annotations", part.annotations.name), ("images", part.images))
-            ]
-            print(shlex.join(["retinanet", "train", "own", f"data.root={options.output}", *words]))
+            written = split_source(options.path, options.output, options.hold_out, options.seed, options.overwrite)
+            _print_written(written, options)
         case "fetch" | "coco":
             from retinanet.prepare.fetch import fetch_coco
 
@@ -60,15 +57,15 @@ def _check(options: argparse.Namespace) -> None:
     if options.images is not None or not options.path.exists() or is_coco(options.path):
         check_data_sets(options.path, options.images, every_pixel=options.pixels)
     else:
-        source = open_source(options.path, DEFAULT_HOLD_OUT)
-        print(f"{source.form} in {options.path}", *source.lines, "", sep="\n")
+        source = open_source(options.path, HOLD_OUT)
+        print(f"{source.form} in {options.path}", *source.describe(), "", sep="\n")
         parts = [part for part in (source.train, source.val, source.test) if part is not None]
         check_parts([(part.annotations, part.images) for part in parts], every_pixel=options.pixels)
     print(f"train with: {shlex.join(['retinanet', 'train', 'own', f'data={options.path}'])}")
 
 
 def _convert(options: argparse.Namespace) -> None:
-    from retinanet.prepare.conversion import split_paths, train_command, with_notes, write_splits
+    from retinanet.prepare.conversion import split_paths, with_notes, write_splits
     from retinanet.prepare.recognise import CocoFiles, read_any
     from retinanet.prepare.source import divide_written
     from retinanet.prepare.voc import convert_voc
@@ -101,11 +98,18 @@ def _convert(options: argparse.Namespace) -> None:
         written = with_notes(written, read.notes)
     if options.hold_out:
         written = divide_written(written, options.output, options.hold_out, options.seed)
-    print(*(split.summary for split in written), "", sep="\n")
+    _print_written(written, options)
+
+
+def _print_written(written: "Sequence[ConvertedSplit]", options: argparse.Namespace) -> None:
+    """Summaries of annotation files, and the command that trains on them."""
+    from retinanet.prepare.conversion import train_command
+
+    print(*(split.summary for split in written if split.summary), "", sep="\n")
     if len(written) > 1:
         print(train_command(written, options.output))
     else:
-        print("There is no val split. Add --hold-out 0.2, or let the training hold out a part:")
+        print(f"There is no val split. Add --hold-out {HOLD_OUT:g}, or let the training hold out a part:")
         print(shlex.join(["retinanet", "train", "own", f"data={options.folder}"]))
 
 
@@ -165,7 +169,7 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
         converter.add_argument("--seed", type=natural_int, default=0, metavar="N", help="of --hold-out (default: 0)")
         for flag, meaning in (("clip", "cut boxes that cross the border"), ("overwrite", "replace existing files")):
             converter.add_argument(f"--{flag}", action="store_true", help=meaning)
-    for command, default in ((split, DEFAULT_HOLD_OUT), (convert, None), (voc, None), (yolo, None)):
+    for command, default in ((split, HOLD_OUT), (convert, None), (voc, None), (yolo, None)):
         command.add_argument(
             "--hold-out",
             type=fraction,

@@ -10,8 +10,17 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from retinanet.config.class_losses import AnyClassLossKeys, BoxLossKeys, FocalKeys
-from retinanet.config.fields import Auto, Count, Fraction, Natural, NonNegative, Positive, Section
+from retinanet.config.fields import (
+    Auto,
+    Count,
+    Fraction,
+    Natural,
+    NonNegative,
+    Positive,
+    Section,
+)
 from retinanet.config.model_keys import ModelKeys
+from retinanet.config.numbers import COCO_DETECTIONS, HOLD_OUT
 
 
 class AssignKeys(Section):
@@ -68,7 +77,7 @@ class DataKeys(Section):
         "instead of root and the four paths. On a command line also `data=PATH`.",
     )
     hold_out: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.2, description="Part of the images of `source` that is evaluated on where it has no val split."
+        HOLD_OUT, description="Part of the images of `source` that is evaluated on where it has no val split."
     )
     root: str = Field("data/coco", description="Folder that the four paths below are relative to.")
     train_annotations: str = Field("annotations/instances_train2017.json", description="COCO-format JSON to train on.")
@@ -215,14 +224,15 @@ class EvalKeys(Section):
         "keep",
         description="Boxes clipped to nothing: keep (torchvision), drop early (mmdetection) or last (detectron2).",
     )
-    max_detections: Annotated[int, Field(ge=100)] = Field(
-        100, description="Detections of a class and image that count in AP; COCO's own numbers are those of 100."
+    max_detections: Annotated[int, Field(ge=COCO_DETECTIONS)] = Field(
+        COCO_DETECTIONS,
+        description="Detections of a class and image that count in AP; COCO's own numbers are those of 100.",
     )
     shown_score: Fraction = Field(0.3, description="Detections below are left out of pictures; files hold them all.")
 
     @model_validator(mode="after")
     def _keeps_what_counts(self) -> "EvalKeys":
-        if self.detections < self.max_detections and self.max_detections > 100:
+        if self.detections < self.max_detections and self.max_detections > COCO_DETECTIONS:
             raise ValueError(
                 f"max_detections is {self.max_detections}, but the detector keeps only {self.detections} an image: set "
                 "detections to as many or more"

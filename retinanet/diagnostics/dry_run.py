@@ -8,8 +8,6 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -22,7 +20,9 @@ from retinanet.data.coco import CocoDataset
 from retinanet.data.transforms import ResizeRule
 from retinanet.detection.anchors import pyramid_anchors
 from retinanet.diagnostics.anchors.report import describe_fit, measure_anchors
-from retinanet.diagnostics.pace import STEPS, WARM_STEPS, Pace, describe_seconds, estimate_duration, measure_pace
+from retinanet.diagnostics.pace import STEPS, WARM_STEPS, Pace, estimate_duration, measure_pace
+from retinanet.display.console import format_seconds
+from retinanet.display.facts import Fact, Facts
 from retinanet.interop.start import resolve_model
 from retinanet.training.batches import load_data
 from retinanet.training.engine import resolve
@@ -47,27 +47,19 @@ def report_dry_run(config: Config, output: Path) -> None:
         pace = measure_pace(resolved, Path(folder) / "run")
     rows = [
         *describe_network(resolved, train_set),
-        ("data", f"{len(train_set.images):,} training images, {len(val_set.images):,} validation images"),
-        ("anchors", describe_anchors(resolved, train_set)),
-        ("positives", f"{pace.positives_per_image:.1f} anchors an image"),
+        Fact("data", f"{len(train_set.images):,} training images, {len(val_set.images):,} validation images"),
+        Fact("anchors", describe_anchors(resolved, train_set)),
+        Fact("positives", f"{pace.positives_per_image:.1f} anchors an image"),
         *describe_time(resolved, pace, len(train_set.images), len(val_set.images), device),
-        ("memory", describe_memory(pace, device)),
-        ("disk", describe_disk(pace, output)),
+        Fact("memory", describe_memory(pace, device)),
+        Fact("disk", describe_disk(pace, output)),
     ]
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, text in rows:
-        table.add_row(name, Text(text))
-    console = Console()
-    console.print(table)
     plan = build_plan(resolved.schedule, len(train_set.images))
-    for line in (describe_auto(config, resolved, len(train_set.images)), describe_long_warmup(resolved.schedule, plan)):
-        if line:
-            console.print(Text(line))
+    lines = (describe_auto(config, resolved, len(train_set.images)), describe_long_warmup(resolved.schedule, plan))
+    Console().print(Facts([*rows, *(Fact("", line) for line in lines if line)]), crop=False)
 
 
-def describe_network(config: Config, train_set: CocoDataset) -> list[tuple[str, str]]:
+def describe_network(config: Config, train_set: CocoDataset) -> list[Fact]:
     """Rows on the network's parameters by part and on the FLOPs of one image."""
     _, model = build_loss_and_model(config, len(train_set.categories))
     parts = {name: count_parameters(part) for name, part in model.named_children()}
@@ -77,10 +69,10 @@ def describe_network(config: Config, train_set: CocoDataset) -> list[tuple[str, 
     anchors = len(pyramid_anchors((height, width), build_anchor_spec(config.model), torch.device("cpu")).boxes_A4)
     flops = count_flops(model, (height, width))
     return [
-        ("network", f"{config.model.backbone.name}, {describe_count(sum(parts.values()))} parameters: {by_part}"),
-        ("", f"{describe_count(trained)} of them are trained"),
-        ("canvas", f"{height} x {width} pixels (the most frequent one), {anchors:,} anchors"),
-        ("FLOPs", f"{flops / 1e9:.1f} GFLOP for the forward pass of an image (a multiply-add counts as 2)"),
+        Fact("network", f"{config.model.backbone.name}, {describe_count(sum(parts.values()))} parameters: {by_part}"),
+        Fact("", f"{describe_count(trained)} of them are trained"),
+        Fact("canvas", f"{height} x {width} pixels (the most frequent one), {anchors:,} anchors"),
+        Fact("FLOPs", f"{flops / 1e9:.1f} GFLOP for the forward pass of an image (a multiply-add counts as 2)"),
     ]
 
 
@@ -119,24 +111,22 @@ def describe_anchors(config: Config, dataset: CocoDataset) -> str:
     return describe_fit(recall, low_quality=config.assign.low_quality)
 
 
-def describe_time(
-    config: Config, pace: Pace, train_images: int, val_images: int, device: torch.device
-) -> list[tuple[str, str]]:
+def describe_time(config: Config, pace: Pace, train_images: int, val_images: int, device: torch.device) -> list[Fact]:
     """Rows on the measured step and the length of the whole run."""
     whole = estimate_duration(config, pace, train_images, val_images)
     batch = known(config.schedule.batch_size)
     precision = str(build_precision(config, device)).removeprefix("torch.")
     epochs = whole.steps * batch / train_images
     return [
-        (
+        Fact(
             "step",
             f"{pace.step:.3g} s for {batch} images, {batch / pace.step:.1f} images/s on {device} in {precision} "
             f"(median of {STEPS - WARM_STEPS} after {WARM_STEPS})",
         ),
-        (
+        Fact(
             "time",
-            f"{describe_seconds(whole.total())}: {whole.steps:,} steps ({epochs:.3g} epochs) "
-            f"{describe_seconds(whole.training)}, evaluations {describe_seconds(whole.evaluation)}",
+            f"{format_seconds(whole.total())}: {whole.steps:,} steps ({epochs:.3g} epochs) "
+            f"{format_seconds(whole.training)}, evaluations {format_seconds(whole.evaluation)}",
         ),
     ]
 

@@ -98,13 +98,6 @@ def estimate_duration(config: Config, pace: Pace, train_images: int, val_images:
     return Duration(training=steps * pace.step, evaluation=evaluations * val_images * pace.image, steps=steps)
 
 
-def describe_seconds(seconds: float) -> str:
-    """A duration as `40 s`, `7.1 min` or `3.40 hours`."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 3600:.2f} hours" if seconds > 720 else f"{seconds / 60:.1f} min"
-
-
 def count_images(annotations: Path, limit: int | None) -> int:
     """Images of a COCO file, at most `limit`."""
     content: Any = read_json(annotations, leave_out="segmentation")

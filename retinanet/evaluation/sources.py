@@ -29,4 +29,4 @@ def resolve_data(data: DataKeys) -> DataKeys:
 
 def describe_source(data: DataKeys, source: Source) -> list[str]:
     """What kind of data set it is, where its annotations are, and what was done."""
-    return [f"data: {source.form} in {data.source}", *(f"      {line}" for line in source.lines)]
+    return [f"data: {source.form} in {data.source}", *(f"      {line}" for line in source.describe())]

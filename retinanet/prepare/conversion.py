@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from retinanet.data.file_names import path_parts
 from retinanet.errors import ConfigError, DataError, list_errors
 from retinanet.files import write_json
 
@@ -48,25 +49,6 @@ class LabeledSet(NamedTuple):
     classes: list[str]
     notes: list[str]
     """What was read otherwise than it is written, or left out: a line a kind."""
-
-
-class Notes:
-    """What was read otherwise than it is written: counted by kind, each with its first example."""
-
-    def __init__(self) -> None:
-        self._found: dict[str, tuple[int, str]] = {}
-
-    def add(self, kind: str, example: object) -> None:
-        """Count one more of a kind."""
-        count, first = self._found.get(kind, (0, str(example)))
-        self._found[kind] = (count + 1, first)
-
-    def lines(self) -> list[str]:
-        """One line for each kind, in the order in which they were met first."""
-        return [
-            f"{kind}: {example}" if count == 1 else f"{kind}: {count:,}, such as {example}"
-            for kind, (count, example) in self._found.items()
-        ]
 
 
 class ConvertedSplit(NamedTuple):
@@ -119,12 +101,12 @@ def formats_in(folder: Path) -> list[LabelFormat]:
 
 
 def find_here(written: str, homes: Sequence[Path]) -> Path | None:
-    """Where a path that was written for another place is in one of the folders `homes`; None if it is nowhere.
+    """Where a path that was written for another place is in one of the folders `homes`; None if it is in none.
 
     Backslashes are read as slashes. Tried are the path itself and its endings, the longest first, such as images/train
     of /content/set/images/train and of ../images/train. The result is inside its home.
     """
-    parts = [part for part in written.strip().replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    parts = path_parts(written)
     for start in range(len(parts)):
         for home in homes:
             place = home.joinpath(*parts[start:])

@@ -7,13 +7,16 @@ CSV        a heading with filename (or image), class (or label) and xmin, ymin, 
 """
 
 import csv
+import glob
 import io
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from retinanet.data.file_names import FolderIndex
 from retinanet.data.images import image_header
+from retinanet.data.notes import KindNotes
 from retinanet.errors import DataError
 from retinanet.files import read_json
 from retinanet.prepare.conversion import (
@@ -22,7 +25,6 @@ from retinanet.prepare.conversion import (
     LabeledImage,
     LabeledSet,
     LabeledSplit,
-    Notes,
     read_lines,
     refuse_errors,
 )
@@ -39,61 +41,48 @@ TABLE_NAMES = {
 """Headings of a table's columns."""
 
 
-class ImageIndex:
-    """The image files of a folder and the folders below it, by path and by name."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._by_name: dict[str, list[Path]] = {}
-        for file in sorted(folder.rglob("*")):
-            if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith("."):
-                self._by_name.setdefault(file.name, []).append(file)
-
-    def all(self) -> list[Path]:
-        """Every image file."""
-        return [file for files in self._by_name.values() for file in files]
-
-    def find(self, written: str) -> Path:
-        """The file that a path, perhaps of another machine, names. Raises DataError if there is none, or several."""
-        parts = [part for part in written.strip().replace("\\", "/").split("/") if part not in ("", ".", "..")]
-        files = self._by_name.get(parts[-1] if parts else "", [])
-        for length in range(len(parts), 0, -1):
-            near = [file for file in files if file.parts[-length:] == tuple(parts[-length:])]
-            if len(near) == 1:
-                return near[0]
-            if near:
-                raise DataError(f"{written}: {len(near)} images have this name, such as {near[0]} and {near[1]}")
-        raise DataError(f"no image {written} in {self.folder}")
+def find_image(index: FolderIndex, folder: Path, written: str, notes: KindNotes) -> str:
+    """The image of the folder that a path, perhaps of another machine, means. Raises DataError for none, or several."""
+    if written in index.images:
+        return written
+    found = index.find(written)
+    if found is None:
+        raise DataError(f"no image {written} in {folder}")
+    if len(found.paths) > 1:
+        raise DataError(f"{written}: {len(found.paths)} images fit, such as {found.paths[0]} and {found.paths[1]}")
+    if found.paths[0] not in index.images:
+        raise DataError(f"{written}: {found.paths[0]} is not an image")
+    notes.add(f"image names {found.kind}: the files that they mean are used", f"{written} is {found.paths[0]}")
+    return found.paths[0]
 
 
 def labeled_set(
-    form: str, index: ImageIndex, shapes: Mapping[str, list[tuple[str, Corners]]], errors: list[str], notes: Notes
+    form: str, folder: Path, shapes: Mapping[str, list[tuple[str, Corners]]], errors: list[str], notes: KindNotes
 ) -> LabeledSet:
     """One split "all" of the images that `shapes` names, with the boxes (class, corners in pixels) of each.
 
     Images that are not named are left out and counted. Raises DataError with `errors` and those that are found.
     """
-    images: dict[Path, LabeledImage] = {}
+    index = FolderIndex(str(folder))
+    images: dict[str, LabeledImage] = {}
     for written, boxes in shapes.items():
         try:
-            file = index.find(written)
-            height, width = image_header(file)
-            labeled = [LabeledBox(name, box_within(corners, height, width), False) for name, corners in boxes]
+            name = find_image(index, folder, written, notes)
+            height, width = image_header(folder / name)
+            labeled = [LabeledBox(label, box_within(corners, height, width), False) for label, corners in boxes]
         except DataError as error:
             errors.append(str(error) if written in str(error) else f"{written}: {error}")
             continue
-        earlier = images[file].boxes if file in images else []
-        images[file] = LabeledImage(file.relative_to(index.folder).as_posix(), (height, width), earlier + labeled)
-    refuse_errors(index.folder, form, errors)
-    for file in index.all():
-        if file not in images:
-            notes.add("images that no label names, left out", file.name)
-    classes = sorted({box.name for image in images.values() for box in image.boxes})
+        earlier = images[name].boxes if name in images else []
+        images[name] = LabeledImage(name, (height, width), earlier + labeled)
+    refuse_errors(folder, form, errors)
+    for name in sorted(index.images - images.keys()):
+        notes.add("images are named by no label: they are left out", name)
     return LabeledSet(
         form=form,
-        splits={"all": LabeledSplit(index.folder, list(images.values()))},
-        classes=classes,
-        notes=notes.lines(),
+        splits={"all": LabeledSplit(folder, list(images.values()))},
+        classes=sorted({box.name for image in images.values() for box in image.boxes}),
+        notes=notes.texts(),
     )
 
 
@@ -118,12 +107,30 @@ def around(xs: Iterable[float], ys: Iterable[float]) -> Corners:
     return min(xs), min(ys), max(xs), max(ys)
 
 
+def json_kind(content: object) -> str:
+    """`coco`, `via`, `labelme`, or what else the content of a JSON file is, for a message."""
+    if isinstance(content, list):
+        is_results = content and isinstance(content[0], dict) and {"image_id", "score"} <= content[0].keys()
+        return "detections (COCO results), not annotations" if is_results else "a list"
+    if not isinstance(content, dict):
+        return "not an object"
+    if {"images", "annotations"} <= content.keys():
+        return "coco"
+    if {"shapes", "imagePath"} <= content.keys():
+        return "labelme"
+    entries = content.get("_via_img_metadata", content)
+    rows = list(entries.values())[:3] if isinstance(entries, dict) else []
+    if rows and all(isinstance(row, dict) and {"filename", "regions"} <= row.keys() for row in rows):
+        return "via"
+    return f"a JSON object with {', '.join(map(str, list(content)[:4])) or 'nothing in it'}"
+
+
 def read_via(file: Path, folder: Path) -> LabeledSet:
     """Regions of a VIA export or project; their class is the only attribute that all regions have."""
     content: Any = read_json(file)
     entries = content.get("_via_img_metadata", content) if isinstance(content, dict) else {}
     errors: list[str] = []
-    notes = Notes()
+    notes = KindNotes()
     rows = [entry for entry in entries.values() if isinstance(entry, dict) and "regions" in entry]
     regions = [(str(row.get("filename")), region) for row in rows for region in _regions(row)]
     attribute = _class_attribute(file, [region for _, region in regions])
@@ -131,13 +138,13 @@ def read_via(file: Path, folder: Path) -> LabeledSet:
     for name, region in regions:
         label = str(region["region_attributes"].get(attribute, "")).strip()
         if not label:
-            notes.add(f"regions without the attribute {attribute!r}, left out", name)
+            notes.add(f"regions lack the attribute {attribute!r}: they are left out", name)
             continue
         try:
             shapes[name].append((label, _via_corners(region["shape_attributes"])))
         except (DataError, KeyError, TypeError, ValueError) as error:
             errors.append(f"{file}: {name}: a region cannot be read ({error})")
-    return labeled_set("VIA", ImageIndex(folder), shapes, errors, notes)
+    return labeled_set("VIA", folder, shapes, errors, notes)
 
 
 def _regions(row: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -177,34 +184,44 @@ def _via_corners(shape: Mapping[str, Any]) -> Corners:
             raise DataError(f"a {other} has no box")
 
 
-def read_labelme(folder: Path, files: list[Path]) -> LabeledSet:
-    """One JSON file an image; rectangles, polygons, circles and lines by their points. Points alone are left out."""
+def read_labelme(folder: Path, files: Iterable[Path]) -> LabeledSet:
+    """One JSON file an image; rectangles, polygons, circles and lines by their points. Points alone are left out.
+
+    The image is the file that imagePath names next to the JSON file, otherwise the one called like the JSON file.
+    Files of another kind are passed over.
+    """
     errors: list[str] = []
-    notes = Notes()
+    notes = KindNotes()
     shapes: dict[str, list[tuple[str, Corners]]] = {}
-    index = ImageIndex(folder)
     for file in files:
         content: Any = read_json(file)
-        written = str(content.get("imagePath") or "")
-        near = next((p for p in sorted(file.parent.glob(f"{file.stem}.*")) if p.suffix.lower() in IMAGE_SUFFIXES), None)
-        try:
-            index.find(written)
-        except DataError:
-            if near is not None:
-                notes.add("image paths written for another place, found here", f"{written} is {near.name}")
-                written = near.relative_to(folder).as_posix()
-        boxes = shapes.setdefault(written, [])
+        if json_kind(content) != "labelme":
+            notes.add("JSON files are of another kind: they are left out", file.name)
+            continue
+        boxes = shapes.setdefault(_labelme_image(file, str(content["imagePath"] or ""), folder), [])
         for shape in content["shapes"]:
             try:
                 corners = _labelme_corners(shape)
+                if corners is None:
+                    notes.add("points have no box: they are left out", file.name)
+                else:
+                    boxes.append((str(shape["label"]).strip(), corners))
             except (DataError, KeyError, TypeError, ValueError) as error:
                 errors.append(f"{file}: a shape cannot be read ({error})")
-                continue
-            if corners is None:
-                notes.add("points, which have no box, left out", file.name)
-            else:
-                boxes.append((str(shape["label"]).strip(), corners))
-    return labeled_set("labelme", index, shapes, errors, notes)
+    return labeled_set("labelme", folder, shapes, errors, notes)
+
+
+def _labelme_image(file: Path, written: str, folder: Path) -> str:
+    """The image of a JSON file, relative to the folder; as written where there is none near it."""
+    same = (near for near in sorted(file.parent.glob(f"{glob.escape(file.stem)}.*")) if _is_image(near))
+    near = file.parent / written if written and _is_image(file.parent / written) else next(same, None)
+    if near is None or not near.resolve().is_relative_to(folder.resolve()):
+        return written
+    return near.resolve().relative_to(folder.resolve()).as_posix()
+
+
+def _is_image(file: Path) -> bool:
+    return file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
 
 
 def _labelme_corners(shape: Mapping[str, Any]) -> Corners | None:
@@ -239,7 +256,7 @@ def read_table(file: Path, folder: Path) -> LabeledSet:
                 boxes.append((row[columns["class"]].strip(), (x1, y1, x2, y2)))
         except (IndexError, ValueError) as error:
             errors.append(f"{file}: box {number} ({','.join(row)}) cannot be read ({error})")
-    return labeled_set("a table (CSV)", ImageIndex(folder), shapes, errors, Notes())
+    return labeled_set("a table (CSV)", folder, shapes, errors, KindNotes())
 
 
 def table_columns(heading: list[str]) -> dict[str, int] | None:

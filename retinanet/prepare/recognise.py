@@ -7,22 +7,29 @@ from typing import Any, NamedTuple
 from retinanet.data.file_names import SPLITS, split_of_name
 from retinanet.errors import DataError
 from retinanet.files import read_json
-from retinanet.prepare.conversion import IMAGE_SUFFIXES, LabeledSet, LabeledSplit
-from retinanet.prepare.other_labels import read_labelme, read_table, read_via, table_columns
+from retinanet.prepare.check import find_image_folder
+from retinanet.prepare.conversion import IMAGE_SUFFIXES, LabeledSet, find_format, formats_in
+from retinanet.prepare.other_labels import json_kind, read_labelme, read_table, read_via, table_columns
 from retinanet.prepare.voc import read_voc
 from retinanet.prepare.yolo import read_yolo
 from retinanet.prepare.yolo_layout import YAML_NAMES
 
-DEEPEST = 3
-"""Levels of folders that are looked through."""
 _NO_OBJECTS = ("captions_", "person_keypoints_", "image_info_", "stuff_", "panoptic_")
 """Beginnings of COCO's own files without objects to detect."""
 
 
-class CocoFiles(NamedTuple):
-    """COCO-format JSON files, by split; used where they are."""
+class Part(NamedTuple):
+    """One split in COCO format."""
 
-    splits: dict[str, Path]
+    annotations: Path
+    images: Path
+    """Folder of its images."""
+
+
+class CocoFiles(NamedTuple):
+    """COCO-format files, by split; used where they are."""
+
+    splits: dict[str, Part]
 
 
 def read_any(path: Path) -> LabeledSet | CocoFiles:
@@ -55,13 +62,15 @@ def _read_file(path: Path) -> LabeledSet | CocoFiles:
         content: Any = read_json(path, leave_out="segmentation")
         match json_kind(content):
             case "coco":
-                return CocoFiles({split_of(path, path.parent) or "all": path})
+                return CocoFiles({split_of(path, path.parent) or "all": Part(path, find_image_folder(path, content))})
             case "via":
                 return read_via(path, path.parent)
             case "labelme":
-                return read_labelme(path.parent, labelme_files(path.parent))
+                return read_labelme(path.parent, sorted(path.parent.glob("*.json")))
             case kind:
                 raise DataError(f"{path}: {kind}; annotations in COCO, VIA or labelme format are needed")
+    if path.suffix == ".zip":
+        raise DataError(f"{path}: not a .zip, or damaged; use another copy")
     if path.suffix in (".xml", ".txt"):
         raise DataError(f"{path}: one label file; give the folder of the data set")
     raise DataError(f"{path}: not a data set; a folder, a .zip, a .json, a data.yaml or a .csv is needed")
@@ -72,63 +81,78 @@ def _read_folder(path: Path) -> LabeledSet | CocoFiles | None:
     coco = coco_files(path)
     if coco:
         return CocoFiles(coco)
-    if _has_yolo(path):
-        return read_yolo(path)
-    if any(path.glob("*.xml")) or any((path / "Annotations").glob("*.xml")):
-        return read_voc(path, zero_based=None, clip=True)
-    labelme = labelme_files(path)
-    if labelme:
-        return read_labelme(path, labelme)
-    for file in sorted(path.glob("*.json")):
-        if json_kind(read_json(file)) == "via":
+    described = next((path / name for name in YAML_NAMES if (path / name).is_file()), None)
+    if described is not None or formats_in(path):
+        label_format = "yolo" if described is not None else find_format(path)
+        return read_yolo(path) if label_format == "yolo" else read_voc(path, zero_based=None, clip=True)
+    files = sorted(path.glob("*.json"))
+    for file in files:
+        kind = json_kind(read_json(file))
+        if kind == "labelme":
+            return read_labelme(path, files)
+        if kind == "via":
             return read_via(file, path)
     tables = [file for file in sorted(path.glob("*.csv")) if _is_table(file)]
-    return read_table(tables[0], path) if len(tables) == 1 else None
+    if len(tables) > 1:
+        names = ", ".join(file.name for file in tables)
+        raise DataError(f"{path}: several tables of boxes: {names}; give one of them, or folders train, valid and test")
+    return read_table(tables[0], path) if tables else None
 
 
 def _read_split_folders(path: Path) -> LabeledSet | None:
-    """Folders train/, valid/, test/ that each have labels of their own (Roboflow's VOC and CSV), as one data set."""
+    """Folders train/, valid/, test/ that each have labels of their own (Roboflow's VOC and CSV), as one data set.
+
+    Raises DataError where two folders are of one split.
+    """
     parts: dict[str, LabeledSet] = {}
     for child in sorted(path.iterdir()):
-        if child.is_dir() and child.name.lower() in SPLITS:
-            read = _read_folder(child)
-            if isinstance(read, LabeledSet):
-                parts[SPLITS[child.name.lower()]] = read
+        split = SPLITS.get(child.name.lower()) if child.is_dir() else None
+        read = _read_folder(child) if split is not None else None
+        if split is None or not isinstance(read, LabeledSet):
+            continue
+        if split in parts or len(read.splits) > 1:
+            raise DataError(f"{child}: the {split} split is there twice; give one folder of a split, or convert each")
+        parts[split] = read
     if not parts:
         return None
-    splits: dict[str, LabeledSplit] = {}
-    for split, read in parts.items():
-        images = [image for part in read.splits.values() for image in part.images]
-        splits[split] = LabeledSplit(next(iter(read.splits.values())).folder, images)
     return LabeledSet(
         form=next(iter(parts.values())).form,
-        splits=splits,
+        splits={split: next(iter(read.splits.values())) for split, read in parts.items()},
         classes=sorted({name for read in parts.values() for name in read.classes}),
         notes=[f"{split}: {note}" for split, read in parts.items() for note in read.notes],
     )
 
 
-def coco_files(folder: Path) -> dict[str, Path]:
-    """The COCO files of a folder, its annotations/ and its folders of splits, by split.
+def coco_files(folder: Path) -> dict[str, Part]:
+    """The COCO files of a folder, its annotations/ and its folders of splits, by split, with their image folders.
 
-    Raises DataError where two are of one split.
+    Raises DataError where two are of one split, or where a file's images are nowhere near it.
     """
     places = [folder / "annotations", folder]
     places += [child for child in sorted(folder.iterdir()) if child.is_dir() and child.name.lower() in SPLITS]
-    found: dict[str, list[Path]] = {}
+    found: dict[str, list[tuple[Path, Any]]] = {}
     for place in places:
-        files = sorted(f for f in place.glob("*.json*") if f.name.endswith((".json", ".json.gz")))
-        files = [f for f in files if not f.name.startswith(_NO_OBJECTS)]
-        for file in [f for f in files if f.name.startswith("instances_")] or files:
-            if json_kind(read_json(file, leave_out="segmentation")) == "coco":
-                found.setdefault(split_of(file, folder) or "all", []).append(file)
+        for file in annotation_candidates(place):
+            content = read_json(file, leave_out="segmentation")
+            kind = json_kind(content)
+            if kind == "labelme":
+                break  # one file an image: none of them is a whole data set
+            if kind == "coco":
+                found.setdefault(split_of(file, folder) or "all", []).append((file, content))
     for split, files in found.items():
         if len(files) > 1:
-            names = ", ".join(str(file.relative_to(folder)) for file in files)
+            names = ", ".join(str(file.relative_to(folder)) for file, _ in files)
             raise DataError(f"{folder}: several annotation files for {split}: {names}; give one of them, or one folder")
     if "train" in found:
         found.pop("all", None)
-    return {split: files[0] for split, files in found.items()}
+    return {split: Part(file, find_image_folder(file, content)) for split, [(file, content)] in found.items()}
+
+
+def annotation_candidates(folder: Path) -> list[Path]:
+    """The JSON files directly in a folder; of COCO's own, those with objects (instances_*)."""
+    files = sorted(file for file in folder.glob("*.json*") if file.name.endswith((".json", ".json.gz")))
+    files = [file for file in files if not file.name.startswith(_NO_OBJECTS)]
+    return [file for file in files if file.name.startswith("instances_")] or files
 
 
 def split_of(file: Path, folder: Path) -> str | None:
@@ -145,49 +169,12 @@ def split_of(file: Path, folder: Path) -> str | None:
 
 def is_coco(path: Path) -> bool:
     """Whether a path is a COCO file, or a folder with one in it or in its annotations/."""
-    if path.is_dir():
-        files = [*sorted((path / "annotations").glob("*.json*")), *sorted(path.glob("*.json*"))]
-    else:
-        files = [path]
-    return any(
-        file.name.endswith((".json", ".json.gz")) and json_kind(read_json(file, leave_out="segmentation")) == "coco"
-        for file in files
-    )
-
-
-def json_kind(content: object) -> str:
-    """`coco`, `via`, `labelme`, or what else the content of a JSON file is, for a message."""
-    if isinstance(content, list):
-        is_results = content and isinstance(content[0], dict) and {"image_id", "score"} <= content[0].keys()
-        return "detections (COCO results), not annotations" if is_results else "a list"
-    if not isinstance(content, dict):
-        return "not an object"
-    if {"images", "annotations"} <= content.keys():
-        return "coco"
-    if {"shapes", "imagePath"} <= content.keys():
-        return "labelme"
-    entries = content.get("_via_img_metadata", content)
-    rows = list(entries.values())[:3] if isinstance(entries, dict) else []
-    if rows and all(isinstance(row, dict) and {"filename", "regions"} <= row.keys() for row in rows):
-        return "via"
-    return f"a JSON object with {', '.join(map(str, list(content)[:4])) or 'nothing in it'}"
-
-
-def labelme_files(folder: Path) -> list[Path]:
-    """The JSON files of a folder that are labelme's, if the first one is."""
-    files = sorted(folder.glob("*.json"))
-    if not files or json_kind(read_json(files[0])) != "labelme":
-        return []
-    return [file for file in files if json_kind(read_json(file)) == "labelme"]
-
-
-def _has_yolo(folder: Path) -> bool:
-    texts = {path.name for path in folder.glob("*.txt")}
-    return (
-        any((folder / name).is_file() for name in (*YAML_NAMES, "obj.names"))
-        or ("classes.txt" in texts and (len(texts) > 1 or (folder / "labels").is_dir()))
-        or ((folder / "labels").is_dir() and (folder / "images").is_dir())
-    )
+    files = [*annotation_candidates(path / "annotations"), *annotation_candidates(path)] if path.is_dir() else [path]
+    for file in files:
+        kind = json_kind(read_json(file, leave_out="segmentation")) if ".json" in file.suffixes else ""
+        if kind in ("coco", "labelme"):
+            return kind == "coco"
+    return False
 
 
 def _is_table(file: Path) -> bool:

@@ -3,31 +3,26 @@
 import hashlib
 import os
 import re
+import shutil
 import stat
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from filelock import FileLock
 
+from retinanet.display.progress import transfer_progress
 from retinanet.errors import DataError, ResourceError
 from retinanet.files import make_folder, read_json, write_json
-from retinanet.prepare.check import find_image_folder
 from retinanet.prepare.conversion import ConvertedSplit, LabeledSet, coco_document
-from retinanet.prepare.recognise import CocoFiles, read_any
+from retinanet.prepare.recognise import CocoFiles, Part, read_any
 from retinanet.prepare.split import hold_out
 
-VERSION = 1
+VERSION = 2
 """Raised when the same files would be read differently, so that caches of before are not used."""
 LARGEST_ZIP = 200 << 30
 """Bytes that an archive may unpack to."""
-
-
-class Part(NamedTuple):
-    """One split."""
-
-    annotations: Path
-    images: Path
 
 
 class Source(NamedTuple):
@@ -37,8 +32,14 @@ class Source(NamedTuple):
     train: Part
     val: Part
     test: Part | None
+    divided: str | None
+    """How the val split was made, in a line; None for a data set that has one."""
     lines: list[str]
-    """What was found and done, for the reader."""
+    """What else was found and done, for the reader."""
+
+    def describe(self) -> list[str]:
+        """Everything that was found and done."""
+        return [*self.lines, *([self.divided] if self.divided else [])]
 
 
 def cache_folder() -> Path:
@@ -72,8 +73,9 @@ def open_source(path: Path, held_out: float, seed: int = 0) -> Source:
         ) from error
     with lock:
         summary = home / "source.json"
-        if summary.is_file():
-            return _from_plain(read_json(summary))
+        kept = _from_plain(read_json(summary)) if summary.is_file() else None
+        if kept is not None and all(part.annotations.is_file() for part in (kept.train, kept.val)):
+            return kept
         source = _make(unpacked(path, home) if zipfile.is_zipfile(path) else path, home, held_out, seed)
         write_json(summary, _plain(source))
         return source
@@ -81,7 +83,7 @@ def open_source(path: Path, held_out: float, seed: int = 0) -> Source:
 
 def _make(path: Path, home: Path, held_out: float, seed: int) -> Source:
     read = read_any(path)
-    parts, lines = (_coco_parts(read), []) if isinstance(read, CocoFiles) else _write_parts(read, home)
+    parts, lines = (read.splits, []) if isinstance(read, CocoFiles) else _write_parts(read, home)
     form = "COCO JSON" if isinstance(read, CocoFiles) else read.form
     train = parts.pop("train", None) or parts.pop("all", None)
     if train is None:
@@ -91,19 +93,12 @@ def _make(path: Path, home: Path, held_out: float, seed: int) -> Source:
         train = parts.popitem()[1]
     val, test = parts.get("val"), parts.get("test")
     if val is None and test is not None:
-        lines.append("there is no val split: test is evaluated on")
+        lines.append("there is no val split: the test split is evaluated on")
         val, test = test, None
+    divided = None
     if val is None:
-        train, val, made = divide(train, home, held_out, seed)
-        lines.append(made)
-    return Source(form=form, train=train, val=val, test=test, lines=lines)
-
-
-def _coco_parts(read: CocoFiles) -> dict[str, Part]:
-    return {
-        split: Part(file, find_image_folder(file, read_json(file, leave_out="segmentation")))
-        for split, file in read.splits.items()
-    }
+        train, val, divided = divide(train, home, held_out, seed)
+    return Source(form=form, train=train, val=val, test=test, divided=divided, lines=lines)
 
 
 def _write_parts(read: LabeledSet, home: Path) -> tuple[dict[str, Part], list[str]]:
@@ -150,26 +145,27 @@ def divide_written(written: list[ConvertedSplit], output: Path, held_out: float,
     ]
 
 
-def split_source(path: Path, output: Path, held_out: float, seed: int, overwrite: bool) -> Source:
-    """Write output/train.json and val.json of a data set of one split, or of its train split.
+def split_source(path: Path, output: Path, held_out: float, seed: int, overwrite: bool) -> list[ConvertedSplit]:
+    """Write output/train.json and val.json of a data set without a val split.
 
-    Raises DataError as `open_source`, and for files that exist where `overwrite` is not set.
+    Raises DataError as `open_source`, for a data set that has one, and for files that exist where `overwrite` is not
+    set.
     """
     existing = [file for file in (output / "train.json", output / "val.json") if file.exists()]
     if existing and not overwrite:
         raise DataError(f"{existing[0]} exists; --overwrite replaces it")
     source = open_source(path, held_out, seed)
-    train, val = source.train, source.val
-    if any("there is no val split" in line for line in source.lines):
-        make_folder(output)
-        for name, part in (("train", train), ("val", val)):
-            content: Any = read_json(part.annotations)
-            write_json(output / f"{name}.json", content)
-        train, val = (Part(output / f"{name}.json", part.images) for name, part in (("train", train), ("val", val)))
-        return source._replace(
-            train=train, val=val, lines=[*source.lines, f"written to {output}/train.json and val.json"]
+    if source.divided is None:
+        raise DataError(f"{path}: has a split to evaluate on already ({source.val.annotations}); nothing to divide")
+    make_folder(output)
+    summaries = "\n".join(source.lines), source.divided
+    written = []
+    for name, part, summary in zip(("train", "val"), (source.train, source.val), summaries, strict=True):
+        write_json(output / f"{name}.json", read_json(part.annotations))
+        written.append(
+            ConvertedSplit(name=name, annotations=output / f"{name}.json", images=part.images, summary=summary)
         )
-    raise DataError(f"{path}: has a val split already ({source.val.annotations}), so there is nothing to divide")
+    return written
 
 
 def describe_classes(train: dict[str, Any], val: dict[str, Any]) -> str:
@@ -182,30 +178,50 @@ def describe_classes(train: dict[str, Any], val: dict[str, Any]) -> str:
 
 
 def unpacked(path: Path, home: Path) -> Path:
-    """The folder that a zip is unpacked to, once. Raises DataError for one that is damaged or leaves its folder."""
+    """The folder that a zip is unpacked to, once.
+
+    Raises DataError for one that is damaged, encrypted or leaves its folder, ResourceError where there is no space.
+    """
     folder = home / "unpacked"
     done = home / "unpacked.json"
-    if done.is_file():
+    if done.is_file() and folder.is_dir():
         return folder
-    with zipfile.ZipFile(path) as archive:
-        members = [info for info in archive.infolist() if not info.is_dir() and _is_wanted(info)]
-        if sum(info.file_size for info in members) > LARGEST_ZIP:
-            raise DataError(
-                f"{path}: unpacks to more than {LARGEST_ZIP >> 30} GiB; unpack it yourself and give the folder"
-            )
-        for info in members:
-            target = (folder / info.filename.replace("\\", "/")).resolve()
-            if not target.is_relative_to(folder.resolve()) or stat.S_ISLNK(info.external_attr >> 16):
-                raise DataError(
-                    f"{path}: {info.filename} would be written outside of its folder, or is a link; not unpacked"
-                )
-        try:
-            for info in members:
-                archive.extract(info, folder)
-        except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
-            raise DataError(f"{path}: cannot be unpacked ({error})") from error
-    write_json(done, {"files": len(members)})
+    try:
+        with zipfile.ZipFile(path) as archive:
+            targets = _targets(archive, path, folder)
+            done_bytes, total = 0, sum(info.file_size for info in targets)
+            with transfer_progress(f"unpacking {path.name}", total, 0) as report:
+                for info, target in targets.items():
+                    # Not written atomically: unpacked.json, written last, says that all are whole.
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    with archive.open(info) as packed, target.open("wb") as whole:
+                        shutil.copyfileobj(packed, whole)
+                    done_bytes += info.file_size
+                    report(done_bytes)
+    except OSError as error:
+        raise ResourceError(
+            f"{folder}: cannot be written ({error.strerror}); free some space, or set RETINANET_CACHE to another folder"
+        ) from error
+    # zipfile raises RuntimeError for an encrypted member and NotImplementedError for an unknown compression.
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+        raise DataError(f"{path}: cannot be unpacked ({error}); use another copy, or unpack it yourself") from error
+    write_json(done, {"files": len(targets)})
     return folder
+
+
+def _targets(archive: zipfile.ZipFile, path: Path, folder: Path) -> dict[zipfile.ZipInfo, Path]:
+    """Where each file of an archive belongs. Raises DataError if one would be outside of the folder, or is a link."""
+    members = [info for info in archive.infolist() if not info.is_dir() and _is_wanted(info)]
+    if sum(info.file_size for info in members) > LARGEST_ZIP:
+        raise DataError(f"{path}: unpacks to more than {LARGEST_ZIP >> 30} GiB; unpack it yourself and give the folder")
+    # Some programs of Windows write backslashes.
+    targets = {info: folder / info.filename.replace("\\", "/") for info in members}
+    for info, target in targets.items():
+        if not target.resolve().is_relative_to(folder.resolve()) or stat.S_ISLNK(info.external_attr >> 16):
+            raise DataError(
+                f"{path}: {info.filename} would be written outside of its folder, or is a link; not unpacked"
+            )
+    return targets
 
 
 def _is_wanted(info: zipfile.ZipInfo) -> bool:
@@ -236,6 +252,7 @@ def _plain(source: Source) -> dict[str, Any]:
     return {
         "form": source.form,
         "parts": {name: [str(part.annotations), str(part.images)] for name, part in parts.items() if part is not None},
+        "divided": source.divided,
         "lines": source.lines,
     }
 
@@ -247,5 +264,6 @@ def _from_plain(content: Any) -> Source:
         train=parts["train"],
         val=parts["val"],
         test=parts.get("test"),
+        divided=content["divided"],
         lines=list(content["lines"]),
     )

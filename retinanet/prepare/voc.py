@@ -18,6 +18,7 @@ import defusedxml
 from defusedxml.ElementTree import parse
 
 from retinanet.data.images import image_header
+from retinanet.data.notes import KindNotes
 from retinanet.errors import DataError
 from retinanet.prepare.conversion import (
     IMAGE_SUFFIXES,
@@ -26,7 +27,6 @@ from retinanet.prepare.conversion import (
     LabeledImage,
     LabeledSet,
     LabeledSplit,
-    Notes,
     read_lines,
     refuse_errors,
     with_notes,
@@ -81,13 +81,13 @@ def read_voc(
     jpeg_images = folder / "JPEGImages" if (folder / "JPEGImages").is_dir() else folder
     pictures = ImageFolder(images or jpeg_images)
     errors: list[str] = []
-    notes = Notes()
+    notes = KindNotes()
     names = _split_names(folder, annotations, splits, errors)
     files = sorted({name for members in names.values() for name in members})
     if zero_based is None:
         zero_based = any(_counts_from_zero(annotations / f"{name}.xml") for name in files)
         if zero_based:
-            notes.add("corners count from 0, since some are 0", folder.name)
+            notes.say("corners are counted from 0, since some are 0")
     read: dict[str, LabeledImage] = {}
     for name in files:
         image = _read_image(annotations / f"{name}.xml", pictures, zero_based, clip, errors, notes)
@@ -105,18 +105,18 @@ def read_voc(
             split: LabeledSplit(pictures.folder, [read[name] for name in members]) for split, members in names.items()
         },
         classes=order,
-        notes=notes.lines(),
+        notes=notes.texts(),
     )
 
 
-def _note_spellings(classes: Sequence[str], notes: Notes) -> None:
+def _note_spellings(classes: Sequence[str], notes: KindNotes) -> None:
     """Note names that differ in upper and lower case only, which are classes of their own."""
     spellings: dict[str, list[str]] = {}
     for name in classes:
         spellings.setdefault(name.casefold(), []).append(name)
     for names in spellings.values():
         if len(names) > 1:
-            notes.add("classes that differ in upper and lower case only", " and ".join(names))
+            notes.say(f"classes that differ in upper and lower case only: {' and '.join(names)}")
 
 
 def _counts_from_zero(path: Path) -> bool:
@@ -205,7 +205,7 @@ def _read_image_set(path: Path, annotations: Path, errors: list[str]) -> list[st
 
 
 def _read_image(
-    path: Path, pictures: ImageFolder, zero_based: bool, clip: bool, errors: list[str], notes: Notes
+    path: Path, pictures: ImageFolder, zero_based: bool, clip: bool, errors: list[str], notes: KindNotes
 ) -> LabeledImage | None:
     """One XML file with its image's header; every error is added to `errors`."""
     try:
@@ -229,13 +229,13 @@ def _read_image(
         stated = tuple((root.findtext(f"size/{side}") or "nothing").strip() for side in ("height", "width"))
         sides = [_side(text) for text in stated]
         if any(side == 0 for side in sides):
-            notes.add("sizes of 0, replaced by those of the image", path.name)
+            notes.add("images have a size of 0 in the XML: that of the file is taken", path.name)
         elif sides != [height, width]:
             errors.append(
                 f"{path}: states height {stated[0]} and width {stated[1]}, but {file_name} has {height} and {width}"
             )
         elif stated != (str(height), str(width)):
-            notes.add("sizes that are not written as whole numbers", f"{stated[1]} x {stated[0]} in {path.name}")
+            notes.add("sizes are not written as whole numbers", f"{stated[1]} x {stated[0]} in {path.name}")
     boxes = []
     for number, element in enumerate(root.findall("object"), 1):
         try:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from retinanet.data.images import image_header
+from retinanet.data.notes import KindNotes
 from retinanet.errors import DataError
 from retinanet.prepare.conversion import (
     IMAGE_SUFFIXES,
@@ -15,7 +16,6 @@ from retinanet.prepare.conversion import (
     LabeledImage,
     LabeledSet,
     LabeledSplit,
-    Notes,
     find_here,
     read_lines,
     refuse_errors,
@@ -56,7 +56,7 @@ def read_yolo(
 ) -> LabeledSet:
     """The content of a folder with YOLO's labels; arguments as of `convert_yolo`, `described` as of `find_layout`."""
     errors: list[str] = []
-    notes = Notes()
+    notes = KindNotes()
     layout = find_layout(folder, splits, errors, notes, described)
     refuse_errors(folder, "YOLO", errors)
     rule = LabelRule(classes=layout.classes, key_points=layout.key_points, clip=clip)
@@ -73,9 +73,9 @@ def read_yolo(
         if len(unlabeled) == len(files):
             errors.append(f"{name}: none of {len(files)} images has a label file, for example {_label_of(files[0])}")
         for file in unlabeled:
-            notes.add("images without a label file, read as images without objects", file.name)
+            notes.add("images have no label file: they are read as images without objects", file.name)
         for orphan in _orphans(files):
-            notes.add("label files without an image, left out", orphan)
+            notes.add("label files have no image: they are left out", str(orphan))
         converted[name] = LabeledSplit(base, images)
     if not layout.key_points and looks_like_key_points(polygons):
         errors.append(
@@ -83,10 +83,10 @@ def read_yolo(
             "polygons. Add kpt_shape: [POINTS, 2] (or 3, with visibility) to data.yaml"
         )
     refuse_errors(folder, "YOLO", errors)
-    return LabeledSet(form="YOLO labels", splits=converted, classes=layout.classes, notes=notes.lines())
+    return LabeledSet(form="YOLO labels", splits=converted, classes=layout.classes, notes=notes.texts())
 
 
-def _image_files(sources: list[Path], folder: Path, errors: list[str], notes: Notes) -> list[Path]:
+def _image_files(sources: list[Path], folder: Path, errors: list[str], notes: KindNotes) -> list[Path]:
     """Every image of a split, once each, sorted within each source."""
     files: dict[Path, None] = {}
     for source in sources:
@@ -101,7 +101,7 @@ def _image_files(sources: list[Path], folder: Path, errors: list[str], notes: No
     return list(files)
 
 
-def _listed_files(source: Path, folder: Path, errors: list[str], notes: Notes) -> list[Path]:
+def _listed_files(source: Path, folder: Path, errors: list[str], notes: KindNotes) -> list[Path]:
     """The images that a text file lists, one path per line, relative to the file's own folder or found in `folder`."""
     try:
         lines = read_lines(source)
@@ -118,7 +118,10 @@ def _listed_files(source: Path, folder: Path, errors: list[str], notes: Notes) -
             if here is None or not here.is_file():
                 errors.append(f"{source}:{number}: no image {line.strip()} in {source.parent}")
                 continue
-            notes.add(f"paths of {source.name} written for another place, found here", f"{line.strip()} is {here}")
+            notes.add(
+                f"paths are written for another place in {source.name}: those here are used",
+                f"{line.strip()} is {here}",
+            )
             file = here
         found.append(file)
     return found
@@ -154,7 +157,7 @@ def _orphans(files: list[Path]) -> list[Path]:
 
 
 def _read_image(
-    file: Path, base: Path, rule: LabelRule, errors: list[str], notes: Notes, polygons: list[list[str]]
+    file: Path, base: Path, rule: LabelRule, errors: list[str], notes: KindNotes, polygons: list[list[str]]
 ) -> LabeledImage:
     """One image's header and its label file; every error is added to `errors`, lines of polygons to `polygons`."""
     name = PurePosixPath(file.relative_to(base)).as_posix()

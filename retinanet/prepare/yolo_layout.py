@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import yaml
 
+from retinanet.data.notes import KindNotes
 from retinanet.errors import DataError, list_errors
-from retinanet.prepare.conversion import Notes, find_here, read_lines
+from retinanet.prepare.conversion import find_here, read_lines
 
 MAX_YAML_BYTES = 1 << 20
 MAX_YAML_LEVELS = 16
@@ -30,7 +31,7 @@ class YoloLayout(NamedTuple):
 
 
 def find_layout(
-    folder: Path, splits: Mapping[str, Path] | None, errors: list[str], notes: Notes, described: Path | None = None
+    folder: Path, splits: Mapping[str, Path] | None, errors: list[str], notes: KindNotes, described: Path | None = None
 ) -> YoloLayout:
     """The layout of a folder; every error is added to `errors`.
 
@@ -165,7 +166,7 @@ def _shown(value: object) -> str:
 
 
 def _yaml_sources(
-    folder: Path, path: Path, content: dict[object, object], errors: list[str], notes: Notes
+    folder: Path, path: Path, content: dict[object, object], errors: list[str], notes: KindNotes
 ) -> dict[str, list[Path]]:
     root = content.get("path", "") or ""
     if not isinstance(root, str):
@@ -185,13 +186,14 @@ def _yaml_sources(
                 errors.append(f"{path}: {split}: {cause}; correct it, or give it with --split {split}=PATH")
                 continue
             if place != Path(os.path.normpath(folder / root / entry)):
-                notes.add(f"paths of {path.name} written for another place, found here", f"{entry} is {place}")
+                kind = f"paths are written for another place in {path.name}: those here are used"
+                notes.add(kind, f"{entry} is {place}")
             sources.setdefault(split, []).append(place)
     if not sources and not errors:
         found = _folder_sources(folder)
         if "all" in found:
             errors.append(f"{path}: has neither train nor val nor test; give one with --split NAME=PATH")
-        notes.add(f"{path.name} names no split, so the folders' names do", ", ".join(found))
+        notes.say(f"{path.name} names no split, so the folders' names do: {', '.join(found)}")
         sources = found
     return sources
 

@@ -9,8 +9,9 @@ image by at most one pixel, the rounding of the fractions, are cut.
 import math
 from typing import NamedTuple
 
+from retinanet.data.notes import KindNotes
 from retinanet.errors import DataError
-from retinanet.prepare.conversion import LabeledBox, Notes
+from retinanet.prepare.conversion import LabeledBox
 
 ROUNDING_PIXELS = 1.0
 FEWEST_POSES = 3
@@ -27,7 +28,7 @@ class LabelRule(NamedTuple):
     """Cut boxes that cross the border, instead of refusing them."""
 
 
-def read_line(fields: list[str], size: tuple[int, int], rule: LabelRule, notes: Notes) -> LabeledBox:
+def read_line(fields: list[str], size: tuple[int, int], rule: LabelRule, notes: KindNotes) -> LabeledBox:
     """One line of a label file; size: (height, width) in pixels. Raises DataError, whose place the caller adds."""
     name = _class_name(fields[0], rule.classes)
     try:
@@ -37,10 +38,13 @@ def read_line(fields: list[str], size: tuple[int, int], rule: LabelRule, notes: 
     if not all(math.isfinite(value) for value in values):
         raise DataError("a number is not finite")
     if rule.key_points and len(values) == 4 + rule.key_points:
-        notes.add("key points (kpt_shape of data.yaml) are left out; their boxes are read", " ".join(fields[:5]))
+        notes.add(
+            "lines have key points (kpt_shape), which are left out",
+            " ".join(fields[:5]),
+        )
         values = values[:4]
     elif len(values) == 5:
-        notes.add("a sixth number, a confidence, is left out: are these predictions?", " ".join(fields))
+        notes.add("lines have a confidence, which is left out: are these predictions?", " ".join(fields))
         values = values[:4]
     if len(values) == 4:
         corners = _box_corners(values)

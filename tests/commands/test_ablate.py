@@ -54,7 +54,7 @@ def test_a_dry_run_lists_cells_warnings_and_hours_and_writes_nothing(
     for part in ("FL-seed0", "flat-seed0", "loss.classification.gamma: 0.0", "10.8 AP row", "1 seed:"):
         assert part in out
     # Some seconds; minutes on a busy machine.
-    assert re.search(r"2 cells to run, 1 at a time: about \d+(\.\d)? (s|min)\n", out)
+    assert re.search(r"2 cells to run, 1 at a time: about (\d+s|\d+m\d\ds)\n", out)
     assert not (tmp_path / "out").exists()
 
 

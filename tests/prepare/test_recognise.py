@@ -190,7 +190,7 @@ def test_every_export_is_recognised_and_divided_where_needed(name: str, packed: 
             archive.writestr("__MACOSX/export/._a.json", b"\0")
     source = open_source(tmp_path / "set.zip" if packed else root, 0.5)
     check(source)
-    assert any("there is no val split" in line for line in source.lines) == (val == "made")
+    assert (source.divided is not None) == (val == "made")
     assert open_source(tmp_path / "set.zip" if packed else root, 0.5) == source, "the cache gives the same"
 
 
@@ -198,7 +198,9 @@ def test_a_described_file_is_enough(tmp_path: Path) -> None:
     ultralytics(tmp_path / "set")
     source = open_source(tmp_path / "set" / "set.yaml", 0.5)
     check(source)
-    assert any("written for another place, found here: 2" in line for line in source.lines)
+    assert any(
+        "2 paths are written for another place in set.yaml: those here are used" in line for line in source.lines
+    )
 
 
 def test_a_changed_file_is_read_again_and_a_lost_cache_is_made_again(tmp_path: Path, cache: Path) -> None:
@@ -218,7 +220,7 @@ def test_test_is_evaluated_on_where_there_is_no_val(tmp_path: Path) -> None:
     source = open_source(tmp_path / "set", 0.5)
     assert source.val.annotations.parent.name == "test"
     assert source.test is None
-    assert "there is no val split: test is evaluated on" in source.lines
+    assert "there is no val split: the test split is evaluated on" in source.lines
 
 
 @pytest.mark.parametrize(

@@ -227,8 +227,14 @@ def test_folders_without_annotations_are_errors(tmp_path: Path, folder: str) -> 
 @pytest.mark.parametrize(
     ("written", "note"),
     [
-        ("<width>0</width><height>0</height>", "sizes of 0, replaced by those of the image: p.xml"),
-        ("<width>10.0</width><height>8.0</height>", "sizes that are not written as whole numbers: 10.0 x 8.0 in p.xml"),
+        (
+            "<width>0</width><height>0</height>",
+            "1 image has a size of 0 in the XML: that of the file is taken; for example p.xml",
+        ),
+        (
+            "<width>10.0</width><height>8.0</height>",
+            "1 size is not written as whole numbers; for example 10.0 x 8.0 in p.xml",
+        ),
     ],
 )
 def test_sizes_that_say_nothing_else_than_the_image(
@@ -250,7 +256,7 @@ def test_corners_of_zero_count_from_zero(voc: Callable[..., Path]) -> None:
     folder = voc({"p": xml([("Dog", 0, 0, 5, 5), ("dog", 1, 2, 5, 5)])})
     read = read_voc(folder, zero_based=None)
     assert [box.bbox for box in read.splits["all"].images[0].boxes] == [(0, 0, 5, 5), (1, 2, 4, 3)]
-    assert any("corners count from 0" in note for note in read.notes)
+    assert any("corners are counted from 0" in note for note in read.notes)
     assert any("upper and lower case only: Dog and dog" in note for note in read.notes)
 
 

@@ -146,28 +146,51 @@ def test_invalid_descriptions_are_explained(tmp_path: Path, description: str, ex
         convert_yolo(small(tmp_path / "set", "0 0.5 0.5 0.5 0.5", description), tmp_path / "out")
 
 
+FOREIGN = "1 path is written for another place in data.yaml: those here are used; for example "
+KEY_POINTS = "1 line has key points (kpt_shape), which are left out"
+
+
 @pytest.mark.parametrize(
     ("description", "note"),
     [
         ("names: [ant, bee]", "data.yaml names no split, so the folders' names do: train, val"),
-        ("names: [ant, bee]\npath: /\ntrain: images/train", "written for another place, found here: images/train is "),
-        ("names: [ant, bee]\ntrain: C:\\set\\images\\train", "written for another place, found here: C:"),
-        ("names: [ant, bee]\ntrain: /kaggle/input/set/images/train", "written for another place, found here: /kaggle"),
+        (
+            "names: [ant, bee]\npath: /\ntrain: images/train",
+            FOREIGN + "images/train is ",
+        ),
+        (
+            "names: [ant, bee]\ntrain: C:\\set\\images\\train",
+            FOREIGN + "C:",
+        ),
+        (
+            "names: [ant, bee]\ntrain: /kaggle/input/set/images/train",
+            FOREIGN + "/kaggle",
+        ),
     ],
 )
 def test_paths_of_another_place_are_found_in_the_folder(tmp_path: Path, description: str, note: str) -> None:
     folder = small(tmp_path / "set", "0 0.5 0.5 0.5 0.5", description)
     written = convert_yolo(folder, tmp_path / "out")
-    assert f"note: {note}" in written[-1].summary.replace("paths of data.yaml ", "")
+    assert f"note: {note}" in written[-1].summary
     assert [annotation["category_id"] for annotation in content(tmp_path / "out/train.json")["annotations"]] == [1]
 
 
 @pytest.mark.parametrize(
     ("lines", "description", "boxes", "note"),
     [
-        ("0 0.5 0.5 0.4 0.4 0.5 0.6 2 0.4 0.4 1", "kpt_shape: [2, 3]", [[60, 30, 80, 40]], "key points"),
-        ("0 0.5 0.5 0.4 0.4 0.5 0.6 0.4 0.4", "kpt_shape: [2, 2]", [[60, 30, 80, 40]], "key points"),
-        ("0 0.5 0.5 0.4 0.4 0.93", "", [[60, 30, 80, 40]], "a sixth number, a confidence, is left out"),
+        (
+            "0 0.5 0.5 0.4 0.4 0.5 0.6 2 0.4 0.4 1",
+            "kpt_shape: [2, 3]",
+            [[60, 30, 80, 40]],
+            KEY_POINTS,
+        ),
+        (
+            "0 0.5 0.5 0.4 0.4 0.5 0.6 0.4 0.4",
+            "kpt_shape: [2, 2]",
+            [[60, 30, 80, 40]],
+            KEY_POINTS,
+        ),
+        ("0 0.5 0.5 0.4 0.4 0.93", "", [[60, 30, 80, 40]], "1 line has a confidence, which is left out"),
         ("0.0 0.5 0.5 0.4 0.4", "", [[60, 30, 80, 40]], ""),
         ("0 0.1 0.2 0.5 0.2 0.5 0.8 0.1 0.8", "", [[20, 20, 80, 60]], ""),
     ],
@@ -193,8 +216,8 @@ def test_files_without_their_counterpart_are_counted(tmp_path: Path) -> None:
     folder = small(tmp_path / "set", "0 0.5 0.5 0.5 0.5")
     build(folder, {"labels/train/lost.txt": "0 0.5 0.5 0.5 0.5", "images/train/plain.jpg": ""})
     summary = convert_yolo(folder, tmp_path / "out")[-1].summary
-    assert "note: label files without an image, left out: " in summary
-    assert "note: images without a label file, read as images without objects: " in summary
+    assert "note: 1 label file has no image: they are left out; " in summary
+    assert "note: 1 image has no label file: they are read as images without objects; " in summary
 
 
 def test_given_splits_may_lie_outside_the_folder(tmp_path: Path) -> None:

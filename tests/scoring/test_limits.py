@@ -16,7 +16,7 @@ from retinanet.scoring.reference import pycocotools_numbers, twelve_numbers
 
 
 def crowded(*counts: dict[int, int], crowd: int = 0) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Images with so many objects of each category id, side by side, and perfect detections of them."""
+    """Images with the given number of objects of each category id, side by side, and perfect detections of them."""
     boxes = [
         (image, category, [12.0 * (k % 60), 12.0 * (k // 60), 10.0, 10.0])
         for image, per_class in enumerate(counts, 1)

@@ -15,7 +15,7 @@ EVALUATIONS = (20, 40, 60, 80, 100)
 
 
 class SimulatedTime:
-    """`time`, which goes on only when it is told to."""
+    """`time`, which advances only when a test moves it."""
 
     def __init__(self) -> None:
         self.now = 1000.0
