@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from retinanet.errors import ResourceError
+from retinanet.files import cache_folder
 
 
 @lru_cache
@@ -50,9 +50,7 @@ def prepare_compiler() -> None:
     if os.environ.get("TORCHINDUCTOR_CACHE_DIR", default_cache_dir()) != default_cache_dir():
         return
     with suppress(OSError, RuntimeError):  # a home folder that is missing, unknown or full
-        folder = (
-            Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "retinanet" / "compiled" / _processor()
-        )
+        folder = cache_folder("compiled") / _processor()
         folder.mkdir(parents=True, exist_ok=True)
         if os.access(folder, os.W_OK):
             os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)

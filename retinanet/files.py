@@ -123,6 +123,16 @@ def _find_constant(text: str) -> tuple[int, int]:
     return 1, 1
 
 
+def cache_folder(kind: str) -> Path:
+    """Folder of what can be made again, and may be deleted at any time.
+
+    It is `kind` in $RETINANET_CACHE, otherwise in retinanet/ in $XDG_CACHE_HOME or ~/.cache.
+    """
+    own = os.environ.get("RETINANET_CACHE")
+    base = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "retinanet"
+    return base.expanduser().absolute() / kind
+
+
 def make_folder(path: Path) -> None:
     """Create a folder for results, and its parents. Raises ResourceError if that fails."""
     try:

@@ -8,7 +8,7 @@ Frames: "canvas" is pixels of the padded network input; "original" is pixels of 
 (after its EXIF rotation). Boxes are (x1, y1, x2, y2) with x2 and y2 exclusive, float32.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from torch import Tensor
@@ -54,7 +54,8 @@ class Batch(NamedTuple):
     """Images padded at the right and bottom to one canvas. A NamedTuple, because pin_memory recurses into those."""
 
     images: Tensor
-    """(B, 3, H, W) RGB in 0..255: uint8, or float32 (config `data.resize`: `float_bilinear`)."""
+    """(B, 3, H, W) RGB in 0..255: uint8, or float32 (config `data.resize`: `float_bilinear`). With `features` there are
+    no pixels: (B, 0, H, W)."""
     sizes_B2: Tensor
     """(B, 2) int64 (height, width) of each image within the canvas."""
     original_sizes_B2: Tensor
@@ -63,6 +64,8 @@ class Batch(NamedTuple):
     """(B,) int64, ids in the annotation file."""
     targets: list[Targets]
     """B entries."""
+    features: Sequence[Tensor] = ()
+    """C3, C4 and C5 of the images (see `model.backbone`) where they are read from a cache; else empty."""
 
 
 class HeadOutputs(NamedTuple):

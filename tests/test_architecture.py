@@ -23,7 +23,8 @@ FLOORS = (
     ("data", "losses"),
     ("config", "detection", "model", "scoring"),
     ("display",),
-    ("compile", "distributed", "files", "structures"),
+    ("compile", "distributed", "structures"),
+    ("files",),
     ("errors",),
 )
 """Top floor first. A module imports only from its own folder and from floors below it."""

@@ -128,6 +128,11 @@ class DataKeys(Section):
         description="MiB of each rank's memory for training images that need not be decoded again, nor resized where "
         "they always have one size; a data set that does not fit is kept in part.",
     )
+    feature_cache: bool = Field(
+        False,
+        description="Compute a frozen backbone's features of each image (and its mirror images) once and keep them in "
+        "the cache folder; needs model.frozen: [backbone] and neither zoom nor colour jitter.",
+    )
     check_images: Literal["none", "header", "decode"] = Field(
         "header",
         description="What validation opens before training: nothing, each file's header and end, or every pixel.",
@@ -286,4 +291,18 @@ class Config(Section):
     def _shapes_are_few(self) -> "Config":
         if self.compile and self.data.canvases == "tight":
             raise ValueError("compile needs data.canvases=groups: tight canvases would be compiled one after the other")
+        return self
+
+    @model_validator(mode="after")
+    def _features_stay_the_same(self) -> "Config":
+        data = self.data
+        reasons = {
+            "the backbone trains: model.frozen=[backbone]": "backbone" not in self.model.frozen,
+            "zoomed images differ in every epoch: data.scale_jitter=[1,1]": data.scale_jitter != (1.0, 1.0),
+            "recoloured images differ in every epoch: data.color_jitter=0": data.color_jitter > 0,
+            "batches draw a size: one data.shorter_side": data.canvas is None and len(data.shorter_side) > 1,
+            "padding depends on the batch: data.canvases=groups": data.canvases == "tight",
+        }
+        if data.feature_cache and any(reasons.values()):
+            raise ValueError(f"data.feature_cache: {'; '.join(why for why, holds in reasons.items() if holds)}")
         return self

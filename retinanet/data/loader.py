@@ -13,9 +13,20 @@ import torch
 from torch import Tensor
 
 from retinanet.data.coco import CocoDataset, ImageRecord
+from retinanet.data.feature_cache import FeatureCache
 from retinanet.data.images import decode_image
 from retinanet.data.prefetch import prefetched
-from retinanet.data.transforms import NO_AUGMENT, Augment, ResizeRule, collate, make_sample, resized, tight_canvas
+from retinanet.data.transforms import (
+    NO_AUGMENT,
+    Augment,
+    Draws,
+    ResizeRule,
+    collate,
+    draw_changes,
+    make_sample,
+    resized,
+    tight_canvas,
+)
 from retinanet.errors import DataError
 from retinanet.structures import Batch, Sample
 
@@ -110,11 +121,18 @@ class MicroBatches:
 
 
 class Images:
-    """Decodes and augments the images of a data set."""
+    """Decodes and augments the images of a data set, or reads the features of a cache in their place."""
 
     def __init__(
-        self, coco: CocoDataset, resize_rule: ResizeRule, augment: Augment, seed: int, cache: ImageCache | None = None
+        self,
+        coco: CocoDataset,
+        resize_rule: ResizeRule,
+        augment: Augment,
+        seed: int,
+        cache: ImageCache | None = None,
+        features: FeatureCache | None = None,
     ) -> None:
+        self.features = features
         self.coco, self.resize_rule, self.augment, self.seed = coco, resize_rule, augment, seed
         self.cache = cache or ImageCache(0)
         one_side = resize_rule.canvas is not None or len(resize_rule.shorter_side) == 1
@@ -124,15 +142,20 @@ class Images:
         """Load one image. Raises DataError where its file cannot be read or has another size than its annotation."""
         record = self.coco.images[key.image]
         fitted = self.resize_rule.fitted(record.height, record.width, key.shorter_side)
-        if self.always_one_size:
+        if self.features is not None:
+            image = torch.empty((0, *fitted), dtype=torch.uint8)
+        elif self.always_one_size:
             image = self.cache.get(
                 (key.image, fitted), lambda: resized(self.decoded(record), fitted, self.resize_rule.resize)
             )
         else:
             image = self.cache.get(key.image, lambda: self.decoded(record))
-        rng = np.random.default_rng([self.seed, key.epoch, key.image])
         canvas = self.resize_rule.image_canvas(fitted, key.bucket, key.shorter_side)
-        return make_sample(image, record, fitted, canvas, self.augment, rng, self.resize_rule.resize)
+        return make_sample(image, record, fitted, canvas, self.augment, self.draws(key), self.resize_rule.resize)
+
+    def draws(self, key: Key) -> Draws:
+        """The random numbers of a sample."""
+        return draw_changes(np.random.default_rng([self.seed, key.epoch, key.image]))
 
     def decoded(self, record: ImageRecord) -> Tensor:
         """(3, h, w) uint8, as stored."""
@@ -157,13 +180,18 @@ class Images:
             raise DataError("\n".join(errors))
         if self.resize_rule.canvases == "tight":
             return collate(samples, tight_canvas(samples))
-        return collate(samples, self.resize_rule.bucket_canvas(keys[0].bucket, keys[0].shorter_side))
+        batch = collate(samples, self.resize_rule.bucket_canvas(keys[0].bucket, keys[0].shorter_side))
+        if self.features is None:
+            return batch
+        entries = [(key.image, self.draws(key).mirroring(self.augment)) for key in keys]
+        return batch._replace(features=self.features.stacked(entries))
 
     def pinned_batch(self, keys: list[Key], device: int) -> Batch:
-        """`batch` with its pixels in pinned memory, from which the GPU `device` copies them asynchronously."""
+        """`batch` with its pixels or features in pinned memory, from which the GPU `device` copies asynchronously."""
         batch = self.batch(keys)
         with torch.cuda.device(device):
-            return batch._replace(images=batch.images.pin_memory())
+            features = [level.pin_memory() for level in batch.features]
+            return batch._replace(images=batch.images.pin_memory(), features=features)
 
 
 def _batches(images: Images, keys: Iterable[list[Key]], workers: int, pin: bool) -> Generator[Batch, None, None]:
@@ -193,30 +221,50 @@ def train_batches(
     workers: int,
     pin: bool,
     cache_mib: int = 0,
+    features: FeatureCache | None = None,
 ) -> Generator[Batch, None, None]:
     """Yield this rank's micro-batches for the steps [first, last), `accumulation` of them per step.
 
     batch_size: images of a step over all ranks; a multiple of world_size * accumulation. cache_mib: see `ImageCache`.
+    features: those of `coco`, to read instead of pixels.
     Raises DataError, while iterating, for images that cannot be read.
     """
     buckets = [resize_rule.aspect_bucket(record.height, record.width) for record in coco.images]
     batches = GlobalBatches(buckets, batch_size, resize_rule.shorter_side, seed)
     keys = MicroBatches(batches, *steps, shard.rank, shard.world_size, shard.accumulation)
-    return _batches(Images(coco, resize_rule, augment, seed, ImageCache(cache_mib)), keys, workers, pin)
+    images = Images(coco, resize_rule, augment, seed, ImageCache(cache_mib), features)
+    return _batches(images, keys, workers, pin)
 
 
 def eval_batches(
-    coco: CocoDataset, resize_rule: ResizeRule, *, batch_size: int, rank: int, world_size: int, workers: int, pin: bool
+    coco: CocoDataset,
+    resize_rule: ResizeRule,
+    *,
+    batch_size: int,
+    rank: int,
+    world_size: int,
+    workers: int,
+    pin: bool,
+    features: FeatureCache | None = None,
 ) -> Generator[Batch, None, None]:
-    """Yield this rank's share of all images, once each, unaugmented, grouped by bucket, at the last shorter side."""
+    """Yield this rank's share of all images, once each, unaugmented, grouped by bucket, at the last shorter side.
+
+    features: those of `coco`, to read instead of pixels.
+    """
+    keys = eval_keys(coco, resize_rule, batch_size)
+    images = Images(coco, resize_rule, NO_AUGMENT, 0, features=features)
+    return _batches(images, keys[rank::world_size], workers, pin)
+
+
+def eval_keys(coco: CocoDataset, resize_rule: ResizeRule, batch_size: int) -> list[list[Key]]:
+    """All images in batches of one bucket each, at the last shorter side."""
     by_bucket: dict[int, list[Key]] = {}
     for index, record in enumerate(coco.images):
         bucket = resize_rule.aspect_bucket(record.height, record.width)
         key = Key(epoch=0, image=index, bucket=bucket, shorter_side=resize_rule.shorter_side[-1])
         by_bucket.setdefault(bucket, []).append(key)
-    batches = [
+    return [
         keys[start : start + batch_size]
         for _, keys in sorted(by_bucket.items())
         for start in range(0, len(keys), batch_size)
     ]
-    return _batches(Images(coco, resize_rule, NO_AUGMENT, 0), batches[rank::world_size], workers, pin)

@@ -8,7 +8,7 @@ import torch
 from retinanet.data.coco import ImageRecord
 from retinanet.data.images import decode_image
 from retinanet.data.pixel_depth import DepthRange
-from retinanet.data.transforms import NO_AUGMENT, ResizeRule, collate, make_sample
+from retinanet.data.transforms import NO_AUGMENT, ResizeRule, collate, draw_changes, make_sample
 from retinanet.structures import Batch
 
 
@@ -31,5 +31,6 @@ def one_image(
     shorter = resize_rule.shorter_side[-1]
     fitted = resize_rule.fitted(height, width, shorter)
     canvas = resize_rule.image_canvas(fitted, resize_rule.aspect_bucket(height, width), shorter)
-    sample = make_sample(image, record, fitted, canvas, NO_AUGMENT, np.random.default_rng(0), resize_rule.resize)
+    draws = draw_changes(np.random.default_rng(0))
+    sample = make_sample(image, record, fitted, canvas, NO_AUGMENT, draws, resize_rule.resize)
     return image, collate([sample], canvas)

@@ -99,11 +99,49 @@ class Augment(NamedTuple):
     vertical_flip: float
 
 
+class Mirroring(NamedTuple):
+    """How an image is mirrored."""
+
+    horizontal: bool
+    vertical: bool
+
+
+class Draws(NamedTuple):
+    """The random numbers of one sample, each in 0..1; their number does not depend on their use."""
+
+    zoom: float
+    flip: float
+    vertical_flip: float
+    crop_y: float
+    crop_x: float
+    brightness: float
+    contrast: float
+    saturation: float
+
+    def mirroring(self, augment: Augment) -> Mirroring:
+        """How these numbers mirror the image."""
+        return Mirroring(self.flip < augment.flip, self.vertical_flip < augment.vertical_flip)
+
+
 NO_AUGMENT = Augment(scale_jitter=(1.0, 1.0), color_jitter=0.0, flip=0.0, vertical_flip=0.0)
 
 
 def _up(pixels: int) -> int:
     return -(-pixels // CANVAS_MULTIPLE) * CANVAS_MULTIPLE
+
+
+def draw_changes(rng: np.random.Generator) -> Draws:
+    """The random numbers that `make_sample` uses for its sample."""
+    return Draws._make(rng.random(len(Draws._fields)).tolist())
+
+
+def possible_mirrorings(augment: Augment) -> tuple[Mirroring, ...]:
+    """All that `Draws.mirroring` can give."""
+
+    def outcomes(probability: float) -> list[bool]:
+        return [outcome for outcome, possible in ((False, probability < 1), (True, probability > 0)) if possible]
+
+    return tuple(Mirroring(h, v) for h in outcomes(augment.flip) for v in outcomes(augment.vertical_flip))
 
 
 def make_sample(
@@ -112,18 +150,17 @@ def make_sample(
     fitted: tuple[int, int],
     canvas: tuple[int, int],
     augment: Augment,
-    rng: np.random.Generator,
+    draws: Draws,
     resize: Resize,
 ) -> Sample:
     """Resize `image` (3, h, w) to `fitted` pixels times a random zoom, crop it to `canvas`, flip, recolour.
 
-    image: uint8 as stored, or the result of `resized` at `fitted` pixels; it is not modified.
-    The number of draws from `rng` does not depend on their outcome.
+    image: uint8 as stored, or the result of `resized` at `fitted` pixels; it is not modified. For targets alone it may
+    have no channels, (0, *fitted).
     """
     original = (record.height, record.width)
-    zoom, flip, vertical_flip, crop_y, crop_x, *colour = rng.random(8)
     low, high = augment.scale_jitter
-    factor = low * (high / low) ** zoom
+    factor = low * (high / low) ** draws.zoom
     height, width = max(1, round(fitted[0] * factor)), max(1, round(fitted[1] * factor))
     image = resized(image, (height, width), resize)
     scale = np.array([width / original[1], height / original[0]] * 2, dtype=np.float32)
@@ -131,18 +168,19 @@ def make_sample(
 
     visible_h, visible_w = min(height, canvas[0]), min(width, canvas[1])
     if (visible_h, visible_w) != (height, width):
-        top, left = int(crop_y * (height - visible_h + 1)), int(crop_x * (width - visible_w + 1))
+        top, left = int(draws.crop_y * (height - visible_h + 1)), int(draws.crop_x * (width - visible_w + 1))
         image = image[:, top : top + visible_h, left : left + visible_w]
         boxes_G4, classes_G, crowd_C4 = crop_boxes(boxes_G4, classes_G, crowd_C4, (top, left, visible_h, visible_w))
-    if flip < augment.flip:
+    mirroring = draws.mirroring(augment)
+    if mirroring.horizontal:
         image = F.horizontal_flip(image)
         boxes_G4, crowd_C4 = (mirror(b, visible_w, axis=0) for b in (boxes_G4, crowd_C4))
-    if vertical_flip < augment.vertical_flip:
+    if mirroring.vertical:
         image = F.vertical_flip(image)
         boxes_G4, crowd_C4 = (mirror(b, visible_h, axis=1) for b in (boxes_G4, crowd_C4))
     if augment.color_jitter:
-        strengths = [float(1 + augment.color_jitter * (2 * c - 1)) for c in colour]
-        image = recoloured(image, strengths)
+        colour = (draws.brightness, draws.contrast, draws.saturation)
+        image = recoloured(image, [1 + augment.color_jitter * (2 * draw - 1) for draw in colour])
     targets = Targets(
         torch.from_numpy(np.ascontiguousarray(boxes_G4, dtype=np.float32)),
         torch.from_numpy(np.ascontiguousarray(classes_G, dtype=np.int64)),
@@ -230,7 +268,8 @@ def tight_canvas(samples: list[Sample]) -> tuple[int, int]:
 
 def collate(samples: list[Sample], canvas: tuple[int, int]) -> Batch:
     """Pad samples, at least one, at the right and bottom onto one canvas; channels last in memory, as from decoders."""
-    images = torch.empty((len(samples), *canvas, 3), dtype=samples[0].image.dtype).permute(0, 3, 1, 2)
+    first = samples[0].image
+    images = torch.empty((len(samples), *canvas, first.shape[0]), dtype=first.dtype).permute(0, 3, 1, 2)
     for slot, sample in zip(images, samples, strict=True):
         height, width = sample.image.shape[-2:]
         slot[:, :height, :width] = sample.image
@@ -264,6 +303,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
         original_sizes_B2=batch.original_sizes_B2.to(device, non_blocking=True),
         image_ids_B=batch.image_ids_B.to(device, non_blocking=True),
         targets=[Targets(*(tensor.to(device, non_blocking=True) for tensor in t)) for t in batch.targets],
+        features=[level.to(device, non_blocking=True) for level in batch.features],
     )
 
 
@@ -271,6 +311,11 @@ def channel_values(values: tuple[float, ...], device: torch.device) -> Tensor:
     """(3,) float32 in 0..255 on `device`, without a sync. Not cached, since a graph may be traced here."""
     # In units of 1 first: that is how torchvision's weights state them, and both factors round in float32.
     return (torch.tensor([value / 255 for value in values]) * 255).to(device, non_blocking=True)
+
+
+def network_input(batch: Batch, rule: PixelRule, channels_last: bool) -> Tensor | list[Tensor]:
+    """What the network takes for a batch: its normalised images or, where they are known, their features."""
+    return list(batch.features) if batch.features else normalise(batch.images, batch.sizes_B2, rule, channels_last)
 
 
 def normalise(images: Tensor, sizes_B2: Tensor, rule: PixelRule, channels_last: bool) -> Tensor:

@@ -8,9 +8,10 @@ from torch import nn
 
 from retinanet.build import build_anchor_spec, build_class_loss, build_detect_rule, build_pixel_rule, build_precision
 from retinanet.config.schema import Config
-from retinanet.data.transforms import PixelRule, normalise, to_device
+from retinanet.data.transforms import PixelRule, ResizeRule, network_input, to_device
 from retinanet.detection.anchors import AnchorSpec, pyramid_anchors
 from retinanet.detection.postprocess import DetectRule, detect
+from retinanet.evaluation.features import FeatureRule, backbone_of
 from retinanet.model.folding import inference_copy
 from retinanet.structures import Batch, Detections, Scoring
 
@@ -41,6 +42,8 @@ class Detector(NamedTuple):
     precision: torch.dtype
     channels_last: bool
     pixels: PixelRule
+    caches_features: bool = False
+    """Whether evaluation reads the backbone's features from the cache."""
 
     def prepare(self) -> None:
         """Set the network to evaluation mode."""
@@ -50,10 +53,11 @@ class Detector(NamedTuple):
     def __call__(self, batch: Batch) -> list[Detections]:
         """Detections of each image in its original frame; the model must be in evaluation mode."""
         batch = to_device(batch, self.device)
-        images = normalise(batch.images, batch.sizes_B2, self.pixels, self.channels_last)
+        inputs = network_input(batch, self.pixels, self.channels_last)
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
-            outputs = self.model(images)
-        pyramid = pyramid_anchors((images.shape[2], images.shape[3]), self.anchors, self.device)
+            outputs = self.model(inputs)
+        height, width = batch.images.shape[2:]
+        pyramid = pyramid_anchors((height, width), self.anchors, self.device)
         return detect(
             outputs.logits_BAK,
             outputs.deltas_BA4,
@@ -62,6 +66,18 @@ class Detector(NamedTuple):
             batch.original_sizes_B2,
             self.rule,
             self.scoring,
+        )
+
+    def feature_rule(self, resize_rule: ResizeRule, batch_size: int) -> FeatureRule:
+        """What the features of images that this detector sees depend on."""
+        return FeatureRule(
+            backbone=backbone_of(self.model),
+            resize_rule=resize_rule,
+            pixels=self.pixels,
+            precision=self.precision,
+            channels_last=self.channels_last,
+            device=self.device,
+            batch_size=batch_size,
         )
 
 
@@ -77,6 +93,7 @@ def build_detector(config: Config, model: nn.Module, device: torch.device) -> De
         precision=precision,
         channels_last=config.model.channels_last,
         pixels=build_pixel_rule(config),
+        caches_features=config.data.feature_cache,
     )
 
 

@@ -15,9 +15,10 @@ from torch import Tensor
 from retinanet.config.schema import EvalKeys
 from retinanet.data.coco import CocoDataset
 from retinanet.data.loader import eval_batches
-from retinanet.data.transforms import ResizeRule
+from retinanet.data.transforms import NO_AUGMENT, ResizeRule
 from retinanet.distributed import Ranks, gather_rows
-from retinanet.evaluation.detector import AnyDetector
+from retinanet.evaluation.detector import AnyDetector, Detector
+from retinanet.evaluation.features import open_features
 from retinanet.files import write_json
 from retinanet.scoring.analysis.analyse import analyse
 from retinanet.scoring.eval_file import write_eval_file
@@ -70,6 +71,11 @@ def evaluate_dataset(
     """
     batch_size, workers = batches
     pin = detector.device.type == "cuda"
+    features = None
+    if isinstance(detector, Detector) and detector.caches_features:
+        detector.prepare()
+        rule = detector.feature_rule(resize_rule, batch_size)
+        features = open_features(dataset, rule, NO_AUGMENT, shown=False)
     loader = eval_batches(
         dataset,
         resize_rule,
@@ -78,6 +84,7 @@ def evaluate_dataset(
         world_size=ranks.world_size,
         workers=workers,
         pin=pin,
+        features=features,
     )
     with contextlib.closing(loader):
         rows_N7 = detect_all(detector, loader, on_batch)

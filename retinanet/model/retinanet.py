@@ -36,7 +36,10 @@ class RetinaNet(nn.Module):
             part.eval()
         return self
 
-    def forward(self, images: Tensor) -> HeadOutputs:
-        """(B, 3, H, W) normalised float images of one canvas -> raw outputs, in training and evaluation alike."""
-        levels = self.fpn(self.backbone(images))
+    def forward(self, images: Tensor | list[Tensor]) -> HeadOutputs:
+        """(B, 3, H, W) normalised float images of one canvas -> raw outputs, in training and evaluation alike.
+
+        images: or the backbone's [C3, C4, C5] of such images.
+        """
+        levels = self.fpn(self.backbone(images) if isinstance(images, Tensor) else images)
         return HeadOutputs(self.class_head(levels), self.box_head(levels))

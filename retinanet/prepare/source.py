@@ -1,7 +1,6 @@
 """One's own data, whatever program wrote them: recognised, converted once into a cache, divided where needed."""
 
 import hashlib
-import os
 import re
 import shutil
 import stat
@@ -14,7 +13,7 @@ from filelock import FileLock
 
 from retinanet.display.progress import transfer_progress
 from retinanet.errors import DataError, ResourceError
-from retinanet.files import make_folder, read_json, write_json
+from retinanet.files import cache_folder, make_folder, read_json, write_json
 from retinanet.prepare.conversion import ConvertedSplit, LabeledSet, coco_document
 from retinanet.prepare.recognise import CocoFiles, Part, read_any
 from retinanet.prepare.split import hold_out
@@ -42,13 +41,6 @@ class Source(NamedTuple):
         return [*self.lines, *([self.divided] if self.divided else [])]
 
 
-def cache_folder() -> Path:
-    """$RETINANET_CACHE, otherwise retinanet/ in $XDG_CACHE_HOME or ~/.cache."""
-    own = os.environ.get("RETINANET_CACHE")
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "retinanet"
-    return (Path(own) if own else base).expanduser().absolute() / "data"
-
-
 def open_source(path: Path, held_out: float, seed: int = 0) -> Source:
     """The data set at `path`: a folder, zip or file in any format that `recognise` knows.
 
@@ -62,7 +54,7 @@ def open_source(path: Path, held_out: float, seed: int = 0) -> Source:
         raise DataError(
             f"{path}: no such file or folder; data=PATH is a folder, a .zip, a .json, a data.yaml or a .csv"
         )
-    home = cache_folder() / f"{_safe(path.stem)}-{_digest(path, held_out, seed)}"
+    home = cache_folder("data") / f"{_safe(path.stem)}-{_digest(path, held_out, seed)}"
     try:
         home.mkdir(parents=True, exist_ok=True)
         lock = FileLock(home / "source.lock")

@@ -7,15 +7,26 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from retinanet.build import build_augment, build_depth_range, build_resize_rule
+import torch
+from torch import nn
+
+from retinanet.build import (
+    build_augment,
+    build_depth_range,
+    build_pixel_rule,
+    build_precision,
+    build_resize_rule,
+)
 from retinanet.config.fields import known
 from retinanet.config.schema import Config
 from retinanet.data.coco import CocoDataset, first_images, load_coco, noted, shared_images_note, with_objects
+from retinanet.data.feature_cache import FeatureCache
 from retinanet.data.loader import Shard, train_batches
 from retinanet.data.root import check_data_root
 from retinanet.data.set_notes import no_box_cause
 from retinanet.distributed import Ranks
 from retinanet.errors import ConfigError, DataError
+from retinanet.evaluation.features import FeatureRule, backbone_of, open_features
 from retinanet.evaluation.sources import resolve_data
 from retinanet.structures import Batch
 
@@ -48,9 +59,14 @@ def load_data(config: Config, ranks: Ranks) -> tuple[CocoDataset, CocoDataset]:
 
 
 def load_steps(
-    config: Config, train_set: CocoDataset, steps: tuple[int, int], ranks: Ranks, pin: bool
+    config: Config,
+    train_set: CocoDataset,
+    steps: tuple[int, int],
+    ranks: Ranks,
+    pin: bool,
+    features: FeatureCache | None = None,
 ) -> Generator[list[Batch], None, None]:
-    """This rank's micro-batches of each step in range(*steps)."""
+    """This rank's micro-batches of each step in range(*steps). features: those of `train_set`, instead of pixels."""
     batches = train_batches(
         train_set,
         build_resize_rule(config),
@@ -62,10 +78,30 @@ def load_steps(
         workers=config.data.workers,
         pin=pin,
         cache_mib=config.data.cache_mib,
+        features=features,
     )
     with closing(batches):
         while group := list(islice(batches, config.schedule.accumulation)):
             yield group
+
+
+def open_train_features(
+    config: Config, train_set: CocoDataset, network: nn.Module, device: torch.device, ranks: Ranks
+) -> FeatureCache | None:
+    """The features of the training images by the network's frozen backbone; None without `data.feature_cache`."""
+    if not config.data.feature_cache:
+        return None
+    schedule = config.schedule
+    rule = FeatureRule(
+        backbone=backbone_of(network).eval(),
+        resize_rule=build_resize_rule(config),
+        pixels=build_pixel_rule(config),
+        precision=build_precision(config, device),
+        channels_last=config.model.channels_last,
+        device=device,
+        batch_size=known(schedule.batch_size) // (ranks.world_size * schedule.accumulation),
+    )
+    return open_features(train_set, rule, build_augment(config), shown=ranks.is_main)
 
 
 def check_batch_divides(config: Config, ranks: Ranks) -> None:

@@ -24,7 +24,7 @@ from retinanet.run.folder import RunFolder, claim
 from retinanet.run.interrupts import listen
 from retinanet.run.metrics import MetricsLog, RunLog, SilentLog
 from retinanet.scoring.evaluation import check_engine
-from retinanet.training.batches import check_batch_divides, load_data
+from retinanet.training.batches import check_batch_divides, load_data, open_train_features
 from retinanet.training.continuation import check_length, describe_new_length, finished_step
 from retinanet.training.fit import fit_accumulation
 from retinanet.training.loop import FROM_PYTHON, Run, evaluation_due, run_steps
@@ -85,6 +85,9 @@ def train_in(
     asked, config = config, resolve(config, train_set, device, ranks, saved)
     seed_everything(config.seed, config.threads)
     images = len(train_set.images)
+    state = build_state(config, len(train_set.categories), device, ranks, load_weights=saved is None, start=start)
+    if saved is not None:
+        restore(state, saved, config, train_set.categories, folder.last)
     run = Run(
         config=config,
         plan=build_plan(config.schedule, images),
@@ -94,11 +97,10 @@ def train_in(
         device=device,
         ranks=ranks,
         commands=commands,
+        features=open_train_features(config, train_set, state.model, device, ranks),
         finished_at=finished_step(saved, images) if saved is not None else None,
     )
-    state = build_state(config, len(train_set.categories), device, ranks, load_weights=saved is None, start=start)
     if saved is not None:
-        restore(state, saved, config, train_set.categories, folder.last)
         check_length(run.plan, state.progress.step, folder.last)
     compiling = compiler_errors() if config.compile else nullcontext()
     with open_log(run, state, resume) as log, listen(log.acknowledge) as stop, compiling:

@@ -15,6 +15,7 @@ from retinanet.compile import compile_network
 from retinanet.config.fields import known
 from retinanet.config.schema import Config
 from retinanet.data.coco import CocoDataset
+from retinanet.data.feature_cache import FeatureCache
 from retinanet.distributed import Ranks
 from retinanet.evaluation.detector import build_detector, precision_name
 from retinanet.evaluation.evaluate import evaluate_dataset, write_evaluation
@@ -48,6 +49,8 @@ class Run(NamedTuple):
     device: torch.device
     ranks: Ranks
     commands: CommandLines = FROM_PYTHON
+    features: FeatureCache | None = None
+    """Those of `train_set`, read instead of pixels."""
     finished_at: int | None = None
     """The step at which a run that is continued for a longer schedule had ended; its evaluation is repeated."""
 
@@ -75,7 +78,7 @@ def run_steps(run: Run, state: TrainState, log: RunLog, stop: StopRequest) -> No
     clock = StepClock(known(config.schedule.batch_size), build_forecast(run))
     log.begin(first_step, run.epoch(first_step))
     span, pin = (first_step, run.plan.total_steps), run.device.type == "cuda"
-    with closing(load_steps(config, run.train_set, span, run.ranks, pin)) as steps:
+    with closing(load_steps(config, run.train_set, span, run.ranks, pin, run.features)) as steps:
         while True:
             if evaluation_due(run, state.progress.step):
                 with clock.evaluating():
@@ -85,7 +88,7 @@ def run_steps(run: Run, state: TrainState, log: RunLog, stop: StopRequest) -> No
             with clock.waiting():
                 micro_batches = next(steps)
             if state.progress.step == 0:
-                draw_before_training(run, micro_batches, parts)
+                draw_before_training(run, with_pixels(run, micro_batches), parts)
             with clock.working():
                 lr = lr_at(state.progress.step, run.plan)
                 set_lr(state.optimizer, lr)
@@ -135,6 +138,14 @@ def draw_before_training(run: Run, micro_batches: list[Batch], parts: StepParts)
         categories=run.train_set.categories,
     )
     draw_train_batch(run.folder.pictures / "train_batch.jpg", micro_batches, view)
+
+
+def with_pixels(run: Run, micro_batches: list[Batch]) -> list[Batch]:
+    """The first step's micro-batches, read again with their pixels where they have features instead."""
+    if run.features is None or run.config.log.pictures == 0:
+        return micro_batches
+    with closing(load_steps(run.config, run.train_set, (0, 1), run.ranks, pin=False)) as steps:
+        return next(steps)
 
 
 def save_last(run: Run, state: TrainState) -> None:

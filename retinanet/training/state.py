@@ -29,14 +29,15 @@ FREE_TO_CHANGE = (
     "data.root",
     "data.workers",
     "data.cache_mib",
+    "data.feature_cache",
     "data.check_images",
     "log.",
     "output",
     "device",
     "compile",
 )
-"""Config keys that may differ in a resumed run, because they do not change what is computed or, as `device` and
-`compile`, only its rounding."""
+"""Config keys that may differ in a resumed run, because they do not change what is computed or, as `device`, `compile`
+and `data.feature_cache`, only its rounding."""
 
 LENGTH = ("schedule.iterations", "schedule.epochs", "schedule.milestones", "schedule.early_stop")
 """Config keys with which a run may be resumed for another length."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from retinanet import distributed
-from retinanet.data.transforms import PixelRule, normalise, to_device
+from retinanet.data.transforms import PixelRule, network_input, to_device
 from retinanet.detection.anchors import AnchorSpec, pyramid_anchors
 from retinanet.detection.assign import AssignRule, BatchAssignment, assign_batch
 from retinanet.distributed import Ranks
@@ -153,9 +153,9 @@ def accumulate_gradients(
     finite: list[Tensor] = []
     for index, micro in enumerate(micro_batches):
         with gradient_exchange(state.network, now=index == len(micro_batches) - 1):
-            pixels = normalise(micro.batch.images, micro.batch.sizes_B2, parts.pixels, parts.channels_last)
+            inputs = network_input(micro.batch, parts.pixels, parts.channels_last)
             with torch.autocast(parts.device.type, parts.precision, enabled=parts.precision != torch.float32):
-                outputs = state.network(pixels)
+                outputs = state.network(inputs)
             divisor = Divisor(normaliser(parts.normaliser, micro.positives_B, positives), positives.images)
             losses = criterion(outputs, micro.assignment, micro.anchors_A4, parts.criterion, divisor, micro.seeds_B)
             # DistributedDataParallel averages gradients over ranks, and the divisor already counts all of them.

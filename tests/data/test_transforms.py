@@ -19,6 +19,7 @@ from retinanet.data.transforms import (
     ResizeRule,
     collate,
     crop_boxes,
+    draw_changes,
     make_sample,
     mirror,
     normalise,
@@ -68,7 +69,7 @@ def sample_of(
     seed: int = 0,
     resize: Resize = "antialias",
 ) -> Sample:
-    return make_sample(image, record, fitted, canvas, augment, np.random.default_rng(seed), resize)
+    return make_sample(image, record, fitted, canvas, augment, draw_changes(np.random.default_rng(seed)), resize)
 
 
 def rule(shorter: int | tuple[int, ...], longer: int, canvas: tuple[int, int] | None = None) -> ResizeRule:
@@ -388,7 +389,9 @@ def test_float_pixels_do_not_depend_on_threads() -> None:
         for count in (1, 2):
             torch.set_num_threads(count)
             rng, record = np.random.default_rng(0), record_of(image, [])
-            found.append(make_sample(image, record, (601, 801), (608, 832), augment, rng, "float_bilinear").image)
+            found.append(
+                make_sample(image, record, (601, 801), (608, 832), augment, draw_changes(rng), "float_bilinear").image
+            )
             assert torch.get_num_threads() == count
     finally:
         torch.set_num_threads(threads)

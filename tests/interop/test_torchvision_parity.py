@@ -23,7 +23,7 @@ from retinanet.build import (
     build_resize_rule,
 )
 from retinanet.data.coco import ImageRecord
-from retinanet.data.transforms import NO_AUGMENT, collate, make_sample, normalise, tight_canvas
+from retinanet.data.transforms import NO_AUGMENT, collate, draw_changes, make_sample, normalise, tight_canvas
 from retinanet.detection.anchors import pyramid_anchors
 from retinanet.detection.assign import assign_batch
 from retinanet.evaluation.detector import build_detector
@@ -162,7 +162,7 @@ def our_batch(checkpoint: Checkpoint, images: list[Tensor], objects: list[tuple[
         fitted = resize_rule.fitted(height, width, SHORTER)
         canvas = resize_rule.image_canvas(fitted, resize_rule.aspect_bucket(height, width), SHORTER)
         rng = np.random.default_rng(0)
-        samples.append(make_sample(image, record, fitted, canvas, NO_AUGMENT, rng, resize_rule.resize))
+        samples.append(make_sample(image, record, fitted, canvas, NO_AUGMENT, draw_changes(rng), resize_rule.resize))
     return collate(samples, tight_canvas(samples))
 
 

@@ -88,7 +88,12 @@ def detector_with(config: Config, state: dict[str, Tensor], known: tuple[Categor
     device = distributed.choose_device(config.device, ALONE)
     _, model = build_loss_and_model(config, len(known))
     load_weights(model, state, source)
-    every = config.model_copy(update={"eval": config.eval.model_copy(update={"score_threshold": 0.0})})
+    every = config.model_copy(
+        update={
+            "eval": config.eval.model_copy(update={"score_threshold": 0.0}),
+            "data": config.data.model_copy(update={"feature_cache": False}),
+        }
+    )
     return build_detector(every, model.to(device).eval(), device)
 
 
