@@ -8,8 +8,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from retinanet.ablation.arms import override_lines
 from retinanet.ablation.cells import CellRecord, is_finished, list_cells, lr_of
-from retinanet.ablation.study import Study, override_lines
+from retinanet.ablation.study import Study
 from retinanet.diagnostics.pace import (
     STEPS,
     WARM_STEPS,
