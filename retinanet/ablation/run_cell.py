@@ -4,7 +4,6 @@ import json
 import os
 import platform
 import shutil
-import statistics
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -36,7 +35,7 @@ from retinanet.data.results import read_results
 from retinanet.diagnostics.evaluate import evaluate_checkpoint
 from retinanet.errors import ConfigError, Interrupted, NumericalError, ResourceError, judge
 from retinanet.files import make_folder
-from retinanet.run.metrics import FILE_NAME, read_rows
+from retinanet.run.metrics import FILE_NAME, mean_over_steps, read_rows
 from retinanet.scoring.eval_file import read_eval_file
 from retinanet.scoring.evaluation import above_score, coco_evaluation
 from retinanet.training.engine import train
@@ -224,12 +223,6 @@ def build_record(study: Study, cell: Cell, lr: float, outcome: Outcome) -> CellR
         logits_per_image=mean_over_steps(trained, "logits_per_image"),
         test_metrics_at=outcome.test_metrics_at,
     )
-
-
-def mean_over_steps(rows: list[dict[str, Any]], name: str) -> float:
-    """Mean of a value over the training rows of metrics.jsonl that have it; 0 if none has."""
-    values = [float(row[name]) for row in rows if name in row]
-    return statistics.fmean(values) if values else 0.0
 
 
 def training_seconds(rows: list[dict[str, Any]], batch_size: int) -> float:
