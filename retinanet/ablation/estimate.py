@@ -8,8 +8,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from retinanet.ablation.cells import CellRecord, is_finished, list_cells, lr_of
-from retinanet.ablation.study import Study, override_lines
+from retinanet.ablation.arms import override_lines
+from retinanet.ablation.cells import CellRecord, is_finished, is_wanted, list_cells, lr_of
+from retinanet.ablation.study import Study
 from retinanet.diagnostics.pace import (
     STEPS,
     WARM_STEPS,
@@ -29,7 +30,7 @@ def measure(study: Study, folder: Path) -> Pace:
 
 
 def estimate(study: Study, pace: Pace) -> Duration:
-    """Seconds of one cell of the study at this pace, the evaluation on test included."""
+    """Seconds of one cell of a study without levels, or of a part, at this pace, the evaluation on test included."""
     data = study.base.data
     train_images = count_images(Path(data.root, data.train_annotations), data.limit)
     val_images = count_images(Path(data.root, data.val_annotations), data.limit)
@@ -44,35 +45,56 @@ def show_cells(study: Study, records: dict[str, CellRecord]) -> None:
     """Print the cells in order with their status, and the settings that each arm changes."""
     console = Console()
     table = Table(title=study.title, title_justify="left")
-    for column in ("cell", "name", "arm", "lr", "seed", "state"):
+    levels = ("level",) if study.levels else ()
+    for column in ("cell", "name", *levels, "arm", "lr", "seed", "state"):
         table.add_column(column, justify="right" if column in ("cell", "lr", "seed") else "left")
     for cell in list_cells(study):
         record, lr = records.get(cell.name), lr_of(study, cell, records)
-        state = "to do" if record is None else record.status
+        to_do = "to do" if is_wanted(study, cell, records) else "only if an end of the grid is best"
+        state = to_do if record is None else record.status
         rate = "chosen later" if lr is None else f"{lr:g}"
-        table.add_row(*(Text(str(x)) for x in (cell.number, cell.name, cell.arm.name, rate, cell.seed, state)))
+        level = (cell.arm.level,) if study.levels else ()
+        row = (cell.number, cell.name, *level, cell.arm.name, rate, cell.seed, state)
+        table.add_row(*(Text(str(value)) for value in row))
     console.print(table)
+    for known in study.levels:
+        changes = ", ".join(override_lines(known.overrides)) or "the base as it is"
+        data = "" if known.shapes is None else f"; its data in {known.base.data.root}"
+        console.print(Text(f"level {known.name}: {changes}{data}"), soft_wrap=True)
     for arm in study.arms:
         changes = ", ".join(override_lines(arm.overrides)) or "the base as it is"
         console.print(Text(f"{arm.name}: {changes}"), soft_wrap=True)
 
 
 def show_estimate(study: Study, records: dict[str, CellRecord], slots: int) -> None:
-    """Print the hours that the unfinished cells will take, from a measurement of about a minute."""
-    left = sum(not is_finished(study, cell, records) for cell in list_cells(study))
-    if left == 0:
+    """Print the hours that the unfinished cells will take, from a measurement of about a minute for each level."""
+    cells = [cell for cell in list_cells(study) if not is_finished(study, cell, records)]
+    wanted = [cell for cell in cells if is_wanted(study, cell, records)]
+    if not cells:
         print("every cell is finished")
         return
-    with tempfile.TemporaryDirectory() as folder:
-        pace = measure(study, Path(folder) / "measured")
-    one = estimate(study, pace)
-    rounds = math.ceil(left / slots)
-    length = format_seconds(rounds * one.total())
+    seconds = 0.0
+    for part in study.parts():
+        level = part.levels[0].name if part.levels else ""
+        left = sum(cell.arm.level == level for cell in wanted)
+        if left == 0:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            pace = measure(part, Path(folder) / "measured")
+        one = estimate(part, pace)
+        seconds += left * one.total()
+        print(
+            f"{f'level {level}: ' if level else ''}measured on arm {study.reference}: {pace.step:.3f} s per step "
+            f"(median of {STEPS - WARM_STEPS} after {WARM_STEPS}), {pace.image:.3f} s per evaluated image\n"
+            f"one cell: {one.steps} steps {one.training / 60:.1f} min + evaluation {one.evaluation / 60:.1f} min"
+        )
+    rounds = math.ceil(len(wanted) / slots) / len(wanted)
+    print(f"{len(wanted)} cells to run, {slots} at a time: about {format_seconds(rounds * seconds)}")
+    if len(wanted) < len(cells):
+        print(
+            f"{len(cells) - len(wanted)} more may follow: rates beyond an end of the grid, where that is the best"
+        )
     print(
-        f"measured on arm {study.reference}: {pace.step:.3f} s per step (median of {STEPS - WARM_STEPS} after "
-        f"{WARM_STEPS}), {pace.image:.3f} s per evaluated image\n"
-        f"one cell: {one.steps} steps {one.training / 60:.1f} min + evaluation {one.evaluation / 60:.1f} min\n"
-        f"{left} cells to run, {slots} at a time: about {length}\n"
         "included: steps with data loading, all evaluations; not included: starting processes (some seconds per cell), "
         "saving, slower steps of other arms or of several cells at a time"
     )

@@ -29,11 +29,15 @@ from retinanet.ablation.cells import (
 from retinanet.ablation.claims import Claim, held, owner_of, take
 from retinanet.ablation.study import Study
 from retinanet.config.fields import known
+from retinanet.config.schema import Config
+from retinanet.data.ground_truth import load_ground_truth
+from retinanet.data.results import read_results
 from retinanet.diagnostics.evaluate import evaluate_checkpoint
 from retinanet.errors import ConfigError, Interrupted, NumericalError, ResourceError, judge
 from retinanet.files import make_folder
-from retinanet.run.metrics import FILE_NAME, read_rows
+from retinanet.run.metrics import FILE_NAME, mean_over_steps, read_rows
 from retinanet.scoring.eval_file import read_eval_file
+from retinanet.scoring.evaluation import above_score, coco_evaluation
 from retinanet.training.engine import train
 
 RUNNER_VARIABLE = "RETINANET_ABLATION_RUNNER"
@@ -99,6 +103,7 @@ class Outcome(NamedTuple):
     status: CellStatus
     message: str = ""
     test_metrics: dict[str, float] = {}  # noqa: RUF012 - a NamedTuple's default, never changed
+    test_metrics_at: dict[str, dict[str, float]] = {}  # noqa: RUF012
 
 
 class _Recorder:
@@ -135,23 +140,44 @@ def train_and_measure(study: Study, cell: Cell, lr: float) -> Outcome:
             return Outcome(CellStatus.DIVERGED, str(error))
         if cell.tuning:
             return Outcome(CellStatus.TUNED)
-    return Outcome(CellStatus.DONE, test_metrics=measure_on_test(study, folder))
+    base = study.base_of(cell.arm)
+    metrics = measure_on_test(study, base, folder)
+    if not study.score_thresholds or not metrics:
+        return Outcome(CellStatus.DONE, test_metrics=metrics)
+    at = metrics_at_thresholds(study, base, folder)
+    return Outcome(CellStatus.DONE, test_metrics=at[str(study.score_thresholds[0])], test_metrics_at=at)
 
 
-def measure_on_test(study: Study, folder: Path) -> dict[str, float]:
+def metrics_at_thresholds(study: Study, base: Config, folder: Path) -> dict[str, dict[str, float]]:
+    """Score threshold -> COCO metrics (0..1) of test/detections.json above it, for the study's thresholds.
+
+    Equal to evaluations at each threshold (`above_score`).
+    """
+    truth = load_ground_truth(Path(base.data.root, study.test[0]))
+    results = read_results(folder / "test" / "detections.json", truth)
+    rule = base.eval
+    found = {t: above_score(results, t) for t in study.score_thresholds}
+    return {str(t): coco_evaluation(truth, rows, rule.engine, rule.max_detections).metrics for t, rows in found.items()}
+
+
+def measure_on_test(study: Study, base: Config, folder: Path) -> dict[str, float]:
     """COCO metrics (0..1) of the final weights (checkpoints/last.pt; its moving average if there is one) on test.
 
-    Writes test/eval.json and test/detections.json. Returns an empty dict on ranks other than the main one.
+    Writes test/eval.json and test/detections.json, of all detections above the lowest of the study's thresholds. base:
+    the config that the arm starts from. Returns an empty dict on ranks other than the main one.
     """
-    test, data, ranks = folder / "test", study.base.data, distributed.read_ranks()
-    if ranks.world_size == 1 and study.test == (data.val_annotations, data.val_images) and _best_is_last(folder):
+    test, data, ranks = folder / "test", base.data, distributed.read_ranks()
+    lowest = min(study.score_thresholds, default=base.eval.score_threshold)
+    on_val = study.test == (data.val_annotations, data.val_images) and lowest == base.eval.score_threshold
+    if ranks.world_size == 1 and on_val and _best_is_last(folder):
         make_folder(test)
         for name in ("detections.json", "eval.json"):
             shutil.copyfile(folder / name, test / name)
     else:
         words = [("data.root", data.root), ("data.val_annotations", study.test[0]), ("data.val_images", study.test[1])]
         overrides = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in words]
-        overrides += [f"device={study.base.device}", f"data.workers={data.workers}"]
+        overrides += [f"device={base.device}", f"data.workers={data.workers}"]
+        overrides += [f"eval.score_threshold={lowest}"] if study.score_thresholds else []
         evaluate_checkpoint(folder / "checkpoints" / "last.pt", overrides, test, report=False)
     if not ranks.is_main:
         return {}
@@ -172,7 +198,8 @@ def build_record(study: Study, cell: Cell, lr: float, outcome: Outcome) -> CellR
     evaluations = [row for row in rows if row["kind"] == "eval"]
     trained = [row for row in rows if row["kind"] == "train"]
     final = evaluations[-1] if evaluations and trained and evaluations[-1]["step"] == trained[-1]["step"] else {}
-    cuda = torch.cuda.is_available() and study.base.device in ("auto", "cuda")
+    base = study.base_of(cell.arm)
+    cuda = torch.cuda.is_available() and base.device in ("auto", "cuda")
     return CellRecord(
         cell=cell.name,
         arm=cell.arm.name,
@@ -181,7 +208,7 @@ def build_record(study: Study, cell: Cell, lr: float, outcome: Outcome) -> CellR
         status=outcome.status,
         message=outcome.message,
         steps=trained[-1]["step"] if trained else 0,
-        seconds=training_seconds(trained, known(study.base.schedule.batch_size)),
+        seconds=training_seconds(trained, known(base.schedule.batch_size)),
         memory_mb=max((row["clock"].get("memory_mb") or 0.0 for row in trained), default=0.0),
         val_metrics={k: v for k, v in final.items() if k not in ("kind", "step", "clock")},
         test_metrics=outcome.test_metrics,
@@ -190,6 +217,11 @@ def build_record(study: Study, cell: Cell, lr: float, outcome: Outcome) -> CellR
         host=platform.node(),
         device=torch.cuda.get_device_name() if cuda else "cpu",
         torch=str(torch.__version__),
+        level=cell.arm.level,
+        positives_per_image=mean_over_steps(trained, "positives_per_image"),
+        anchors_per_image=mean_over_steps(trained, "anchors_per_image"),
+        logits_per_image=mean_over_steps(trained, "logits_per_image"),
+        test_metrics_at=outcome.test_metrics_at,
     )
 
 

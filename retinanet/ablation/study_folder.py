@@ -9,13 +9,16 @@ from pathlib import Path
 
 from retinanet.ablation.cells import build_cell_config, cell_folder, list_cells, lr_of, read_records
 from retinanet.ablation.claims import live_owner
-from retinanet.ablation.study import Study, study_text
+from retinanet.ablation.study import Study
+from retinanet.ablation.study_file import ShapesKeys
+from retinanet.ablation.study_text import study_text
 from retinanet.config.load import config_to_dict, load_config
 from retinanet.data.root import check_data_root
 from retinanet.errors import ConfigError, DataError, ResourceError, list_errors
 from retinanet.files import make_folder, write_text
 from retinanet.interop.start import continue_model
 from retinanet.prepare.shapes import generate_shapes
+from retinanet.prepare.shapes_scene import DEFAULT_MIX, SceneMix
 from retinanet.training.state import config_differences
 
 STUDY_CONTENTS = ("cells", "claims", "logs", "report", "study.yaml", "report.md", "report.html")
@@ -59,24 +62,36 @@ def prepare_study(study: Study, *, resume: bool, overwrite: bool) -> None:
 
 def make_data(study: Study) -> None:
     """Generate the study's data set if the study describes one that does not exist, and check that all files exist."""
-    shapes = study.shapes
-    if shapes is not None:
-        root = Path(study.base.data.root)
-        if not root.exists():
-            print(f"generating {shapes.train + shapes.val + shapes.test} scenes in {root} ...", flush=True)
-        generate_shapes(
-            root,
-            train_images=shapes.train,
-            val_images=shapes.val,
-            test_images=shapes.test,
-            size=(shapes.size[0], shapes.size[1]),
-            seed=shapes.seed,
-        )
-    check_study_data(study)
+    for part in study.parts():
+        if part.shapes is not None:
+            generate_study_data(part.shapes, Path(part.base.data.root))
+        check_study_data(part)
+
+
+def generate_study_data(shapes: ShapesKeys, root: Path) -> None:
+    """Generate a data set in `root` unless it exists. Raises as `generate_shapes`."""
+    if not root.exists():
+        print(f"generating {shapes.train + shapes.val + shapes.test} scenes in {root} ...", flush=True)
+    generate_shapes(
+        root,
+        train_images=shapes.train,
+        val_images=shapes.val,
+        test_images=shapes.test,
+        size=(shapes.size[0], shapes.size[1]),
+        seed=shapes.seed,
+        mix=SceneMix(
+            objects=DEFAULT_MIX.objects if shapes.objects is None else (shapes.objects[0], shapes.objects[1]),
+            object_sides=None if shapes.object_sizes is None else (shapes.object_sizes[0], shapes.object_sizes[1]),
+            empty_share=DEFAULT_MIX.empty_share if shapes.empty is None else shapes.empty,
+        ),
+    )
 
 
 def check_study_data(study: Study) -> None:
-    """Raise DataError if files of the study's data set are missing. Each cell checks their contents."""
+    """Raise DataError if files of the data set of a study without levels, or of a part, are missing.
+
+    Each cell checks their contents.
+    """
     data = study.base.data
     root = Path(data.root)
     check_data_root(root)

@@ -33,6 +33,7 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
         case "shapes":
             from retinanet.display.progress import image_progress
             from retinanet.prepare.shapes import generate_shapes
+            from retinanet.prepare.shapes_scene import DEFAULT_MIX, SceneMix
 
             with image_progress("generating", options.train + options.val + options.test) as report:
                 generate_shapes(
@@ -42,6 +43,11 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
                     test_images=options.test,
                     size=tuple(options.size),
                     seed=options.seed,
+                    mix=SceneMix(
+                        objects=tuple(options.objects or DEFAULT_MIX.objects),
+                        object_sides=tuple(options.object_sizes) if options.object_sizes else None,
+                        empty_share=DEFAULT_MIX.empty_share if options.empty is None else options.empty,
+                    ),
                     progress=lambda done, total: report(1),
                 )
             print(f"ready; train with: retinanet train quickstart data.root={options.output}")
@@ -186,4 +192,7 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
     for name, default in (("train", 1000), ("val", 200), ("test", 0), ("seed", 0)):
         shapes.add_argument(f"--{name}", type=int, default=default, metavar="N", help="default: %(default)s")
     shapes.add_argument("--size", type=positive_int, nargs=2, default=(320, 320), metavar=("H", "W"), help="pixels")
+    shapes.add_argument("--objects", type=positive_int, nargs=2, metavar=("MIN", "MAX"), help="in a scene (2 to 11)")
+    shapes.add_argument("--object-sizes", type=float, nargs=2, metavar=("MIN", "MAX"), help="pixels of the longer side")
+    shapes.add_argument("--empty", type=float, metavar="SHARE", help="share of scenes without objects (0.03)")
     return parser

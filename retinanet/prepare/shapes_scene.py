@@ -43,6 +43,19 @@ LEAST_VISIBLE, MOST_OCCLUDED = 0.5, 0.4
 WHOLLY_INSIDE = 0.85
 
 
+class SceneMix(NamedTuple):
+    """What the scenes of a data set hold."""
+
+    objects: tuple[int, int] = OBJECTS
+    """Fewest and most objects that are placed in a scene that is not empty, each as often; one that finds no room is
+    left out."""
+    object_sides: tuple[float, float] | None = None
+    """Least and most pixels of an object's longer side, uniform in the logarithm; None: OBJECT_SIDES, most often
+    COMMONEST_SIDE, at most MOST_OF_IMAGE of the image."""
+    empty_share: float = EMPTY_SHARE
+    """Share of scenes without objects (0..1), on average."""
+
+
 class Scene(NamedTuple):
     """One picture and the objects in it."""
 
@@ -52,6 +65,9 @@ class Scene(NamedTuple):
     """(H, W): 0 where no object is visible, i + 1 where object i is."""
     classes: list[int]
     """Class index of each object."""
+
+
+DEFAULT_MIX = SceneMix()
 
 
 class _Item(NamedTuple):
@@ -163,14 +179,17 @@ def _draw_style(side: float, is_stroke: bool, rng: np.random.Generator) -> str:
     return str(rng.choice(["flat", "gradient", "striped", "dotted", "rimmed"], p=[0.4, 0.3, 0.1, 0.08, 0.12]))
 
 
-def _draw_items(size: tuple[int, int], rng: np.random.Generator) -> list[_Item]:
+def _draw_items(size: tuple[int, int], mix: SceneMix, rng: np.random.Generator) -> list[_Item]:
     """Objects and distractors of a scene, in drawing order."""
     most = min(OBJECT_SIDES[1], MOST_OF_IMAGE * min(size))
     items: list[_Item] = []
-    objects = 0 if rng.random() < EMPTY_SHARE else int(rng.integers(OBJECTS[0], OBJECTS[1] + 1))
+    objects = 0 if rng.random() < mix.empty_share else int(rng.integers(mix.objects[0], mix.objects[1] + 1))
     for _ in range(objects):
         class_index = int(rng.integers(len(CLASS_NAMES)))
-        side = float(np.exp(rng.triangular(np.log(OBJECT_SIDES[0]), np.log(COMMONEST_SIDE), np.log(most))))
+        if mix.object_sides is None:
+            side = float(np.exp(rng.triangular(np.log(OBJECT_SIDES[0]), np.log(COMMONEST_SIDE), np.log(most))))
+        else:
+            side = float(np.exp(rng.uniform(*np.log(mix.object_sides))))
         hue = class_index / len(CLASS_NAMES) if rng.random() < TYPICAL_HUE else None
         items.append(_Item(kind=CLASS_NAMES[class_index], class_index=class_index, side=side, hue=hue))
     for _ in range(int(rng.integers(DISTRACTORS[0], DISTRACTORS[1] + 1))):
@@ -185,11 +204,11 @@ def _draw_items(size: tuple[int, int], rng: np.random.Generator) -> list[_Item]:
     return [items[i] for i in rng.permutation(len(items))]
 
 
-def draw_scene(seed: int, split: int, index: int, size: tuple[int, int]) -> Scene:
+def draw_scene(seed: int, split: int, index: int, size: tuple[int, int], mix: SceneMix = DEFAULT_MIX) -> Scene:
     """The scene of `index` (0, 1, ...) in split 0 (train), 1 (val) or 2 (test); size is (height, width)."""
     rng = np.random.default_rng([seed, split, index])
     canvas = _Canvas(draw_background(size, rng))
-    for item in _draw_items(size, rng):
+    for item in _draw_items(size, mix, rng):
         canvas.add(item, rng)
     picture = canvas.picture
     contrast, brightness = rng.uniform(0.8, 1.15), rng.uniform(-18, 18)

@@ -10,8 +10,9 @@ interrupted or not, have equal bytes without it (`without_clock`).
 
 import json
 import math
+import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 FILE_NAME = "metrics.jsonl"
 
 _ORDER = (
-    *("loss", "loss_class", "loss_box", "lr", "grad_norm", "positives_per_image", "class_loss_foreground_share"),
+    *("loss", "loss_class", "loss_box", "lr", "grad_norm", "positives_per_image", "anchors_per_image"),
+    *("logits_per_image", "class_loss_foreground_share"),
     *COCO_PRECISIONS,
     *COCO_RECALLS,
     *("time", "images_per_second", "data_wait", "memory_mb", "seconds_left"),
@@ -51,6 +53,12 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     Raises CheckpointError that names every other invalid line, ResourceError if the file cannot be read.
     """
     return [row for row, _ in _rows_and_lines(path)]
+
+
+def mean_over_steps(rows: Iterable[Mapping[str, Any]], name: str) -> float:
+    """Mean of a value over the training rows that have it; 0 if none has."""
+    values = [float(row[name]) for row in rows if row["kind"] == "train" and name in row]
+    return statistics.fmean(values) if values else 0.0
 
 
 def without_clock(path: Path) -> bytes:
@@ -111,7 +119,7 @@ class MetricsLog:
         """Record the `step`-th update.
 
         values: finite numbers that are equal in equal runs: loss, loss_class, loss_box, lr, grad_norm,
-            positives_per_image, class_loss_foreground_share (0..1), or others.
+            positives_per_image, anchors_per_image, logits_per_image, class_loss_foreground_share (0..1), or others.
         clock: numbers that depend on the machine: time, images_per_second, data_wait (fraction, 0..1), memory_mb,
             seconds_left; a value that is not finite is written as null.
         Raises NumericalError that names every value that is not finite; the row is then not written.

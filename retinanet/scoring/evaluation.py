@@ -70,6 +70,16 @@ class Evaluation(NamedTuple):
     found: DetectionColumns
 
 
+def above_score(results: list[dict[str, Any]], threshold: float) -> list[dict[str, Any]]:
+    """The results that a detector with this score threshold would have returned, of one with a lower threshold.
+
+    Exact, because a detection depends on those with higher scores alone: the best `topk` of a level, what NMS leaves of
+    them and the best `detections` of an image are each a beginning of what they are at the lower threshold. Only a
+    score that rounds to the threshold itself (results have six digits) may be on the wrong side.
+    """
+    return [row for row in results if row["score"] > threshold]
+
+
 def check_engine(engine: Engine) -> None:
     """Raise ConfigError for an engine that is not installed; call it before a training rather than after it."""
     if engine == "fast" and not fast.is_installed():

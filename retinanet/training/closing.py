@@ -10,6 +10,7 @@ from retinanet.display.console import class_table, format_evaluation, format_sec
 from retinanet.display.facts import LABELS, WIDEST, Fact, Facts
 from retinanet.run.command_lines import CommandLines
 from retinanet.run.folder import RunFolder
+from retinanet.run.metrics import mean_over_steps, read_rows
 from retinanet.scoring.eval_file import read_eval_file
 
 NEAR_ZERO = 0.01
@@ -33,10 +34,11 @@ def describe_end(folder: RunFolder, ending: Ending, commands: CommandLines, caus
 
     cause: what the metrics prove to be the cause if AP is near 0, if anything.
     """
+    done = [time_taken(ending), *imbalance(folder)]
     if not folder.eval.exists():
-        return Facts([time_taken(ending), *files_and_commands(folder, commands)])
+        return Facts([*done, *files_and_commands(folder, commands)])
     content = read_eval_file(folder.eval)
-    parts: list[RenderableType] = [Facts([time_taken(ending), Fact("best", best_result(content))])]
+    parts: list[RenderableType] = [Facts([*done, Fact("best", best_result(content))])]
     if content["per_class"]:
         parts.append(Padding(class_table(content["per_class"]), (0, 0, 0, LABELS)))
     ap = content["metrics"]["AP"]
@@ -54,6 +56,18 @@ def time_taken(ending: Ending) -> Fact:
         return Fact("finished", f"after {ending.step:,} steps; there was nothing left to do")
     taken = f"{steps} in {format_seconds(ending.seconds)}"
     return Fact("finished", f"{taken}, {format_seconds(ending.evaluating)} of it for evaluation")
+
+
+def imbalance(folder: RunFolder) -> list[Fact]:
+    """Positives : anchors : logits of the run, measured over its logged steps, if they were logged."""
+    rows = read_rows(folder.metrics) if folder.metrics.exists() else []
+    positives, anchors, logits = (
+        mean_over_steps(rows, f"{name}_per_image") for name in ("positives", "anchors", "logits")
+    )
+    if not positives or not anchors:
+        return []
+    ratio = f"1 : {anchors / positives:,.0f} : {logits / positives:,.0f}"
+    return [Fact("imbalance", f"{ratio} (positive anchors : anchors : class outputs)")]
 
 
 def best_result(content: dict[str, Any]) -> str:

@@ -77,13 +77,16 @@ class LossSums(NamedTuple):
     """(3,) float32: see `Losses.sums`."""
     finite_B: Tensor
     """(B of all micro-batches,) bool: images whose losses are finite."""
+    logits: int
+    """Class outputs of all these images."""
 
 
 class StepResult(NamedTuple):
     """Result of a step for the log and the loop."""
 
     values: dict[str, float]
-    """loss, loss_class, loss_box, grad_norm, positives_per_image, class_loss_foreground_share."""
+    """loss, loss_class, loss_box, grad_norm, positives_per_image, anchors_per_image, logits_per_image (the last two of
+    this rank), class_loss_foreground_share."""
     stop_asked: bool
     """Whether a signal has asked any rank to stop."""
 
@@ -151,6 +154,7 @@ def accumulate_gradients(
     """Forward and backward of every micro-batch; ranks exchange gradients in the last one's backward pass."""
     sums_3 = torch.zeros(3, device=parts.device)
     finite: list[Tensor] = []
+    logits = 0
     for index, micro in enumerate(micro_batches):
         with gradient_exchange(state.network, now=index == len(micro_batches) - 1):
             inputs = network_input(micro.batch, parts.pixels, parts.channels_last)
@@ -162,7 +166,8 @@ def accumulate_gradients(
             state.scaler.scale(losses.total() * parts.ranks.world_size).backward()
         sums_3 += losses.sums()
         finite.append(losses.finite())
-    return LossSums(sums_3, torch.cat(finite))
+        logits += outputs.logits_BAK.numel()
+    return LossSums(sums_3=sums_3, finite_B=torch.cat(finite), logits=logits)
 
 
 def read_step(
@@ -179,6 +184,7 @@ def read_step(
         ids_B = torch.cat([micro.batch.image_ids_B for micro in micro_batches])
         bad_ids = ids_B[~losses.finite_B].tolist()
         raise NumericalError(describe_bad_loss(step, bad_ids, read["loss_class"], read["loss_box"]))
+    images = len(losses.finite_B)
     if not math.isfinite(read["grad_norm"]) and not state.scaler.is_enabled():
         raise NumericalError(describe_bad_gradient(step))
     return StepResult(
@@ -188,6 +194,8 @@ def read_step(
             "loss_box": read["loss_box"],
             "grad_norm": read["grad_norm"] if math.isfinite(read["grad_norm"]) else 0.0,
             "positives_per_image": read["positives"] / counted.positives.images,
+            "anchors_per_image": sum(micro.assignment.labels_BA.numel() for micro in micro_batches) / images,
+            "logits_per_image": losses.logits / images,
             "class_loss_foreground_share": read["foreground"] / max(read["loss_class"], 1e-12),
         },
         stop_asked=read["stop_asked"] > 0,

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from retinanet.ablation.study import load_study, slug_of, study_text
+from retinanet.ablation.arms import slug_of
+from retinanet.ablation.study import load_study
+from retinanet.ablation.study_text import study_text
 from retinanet.errors import ConfigError
 
 STUDY = """title: A title

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from retinanet.ablation.arms import override_lines
 from retinanet.ablation.cells import (
     Cell,
     CellRecord,
@@ -16,7 +17,7 @@ from retinanet.ablation.cells import (
     read_records,
 )
 from retinanet.ablation.guards import study_warnings
-from retinanet.ablation.study import Study, override_lines
+from retinanet.ablation.study import Study
 from retinanet.config.dump import dump_config
 
 
