@@ -91,9 +91,7 @@ def show_estimate(study: Study, records: dict[str, CellRecord], slots: int) -> N
     rounds = math.ceil(len(wanted) / slots) / len(wanted)
     print(f"{len(wanted)} cells to run, {slots} at a time: about {format_seconds(rounds * seconds)}")
     if len(wanted) < len(cells):
-        print(
-            f"{len(cells) - len(wanted)} more may follow: rates beyond an end of the grid, where that is the best"
-        )
+        print(f"{len(cells) - len(wanted)} more may follow: rates beyond an end of the grid, where that is the best")
     print(
         "included: steps with data loading, all evaluations; not included: starting processes (some seconds per cell), "
         "saving, slower steps of other arms or of several cells at a time"

@@ -135,6 +135,17 @@ def find_label_format(options: argparse.Namespace, splits: bool) -> str:
     return label_format
 
 
+def _add_shapes(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    shapes = commands.add_parser("shapes", help="generate a data set of cluttered scenes")
+    shapes.add_argument("--output", type=Path, default=Path("data/shapes"), help="default: %(default)s")
+    for name, default in (("train", 1000), ("val", 200), ("test", 0), ("seed", 0)):
+        shapes.add_argument(f"--{name}", type=int, default=default, metavar="N", help="default: %(default)s")
+    shapes.add_argument("--size", type=positive_int, nargs=2, default=(320, 320), metavar=("H", "W"), help="pixels")
+    shapes.add_argument("--objects", type=positive_int, nargs=2, metavar=("MIN", "MAX"), help="in a scene (2 to 11)")
+    shapes.add_argument("--object-sizes", type=float, nargs=2, metavar=("MIN", "MAX"), help="pixels of the longer side")
+    shapes.add_argument("--empty", type=float, metavar="SHARE", help="share of scenes without objects (0.03)")
+
+
 def _parser(prog: str | None) -> argparse.ArgumentParser:
     parser = new_parser(
         prog,
@@ -187,12 +198,5 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
         fetch = commands.add_parser(name, help="download COCO 2017, verify and unpack it; resumes where it stopped")
         fetch.add_argument("--root", type=Path, default=Path("data/coco"), help="its folder (default: %(default)s)")
         fetch.add_argument("--splits", nargs="+", choices=("train", "val"), default=("train", "val"))
-    shapes = commands.add_parser("shapes", help="generate a data set of cluttered scenes")
-    shapes.add_argument("--output", type=Path, default=Path("data/shapes"), help="default: %(default)s")
-    for name, default in (("train", 1000), ("val", 200), ("test", 0), ("seed", 0)):
-        shapes.add_argument(f"--{name}", type=int, default=default, metavar="N", help="default: %(default)s")
-    shapes.add_argument("--size", type=positive_int, nargs=2, default=(320, 320), metavar=("H", "W"), help="pixels")
-    shapes.add_argument("--objects", type=positive_int, nargs=2, metavar=("MIN", "MAX"), help="in a scene (2 to 11)")
-    shapes.add_argument("--object-sizes", type=float, nargs=2, metavar=("MIN", "MAX"), help="pixels of the longer side")
-    shapes.add_argument("--empty", type=float, metavar="SHARE", help="share of scenes without objects (0.03)")
+    _add_shapes(commands)
     return parser

@@ -104,6 +104,8 @@ def _chosen(node: dict[str, Any], data: Any) -> dict[str, Any]:
     sections = [option for option in node.get("anyOf", []) if "properties" in option]
     if len(sections) == 1:
         return {**_chosen(sections[0], data), "nullable": True}
+    if isinstance(node.get("items"), dict):
+        return {**node, "items": _chosen(node["items"], None)}
     below = {
         key: _chosen(child, data.get(key) if isinstance(data, dict) else None)
         for key, child in node.get("properties", {}).items()

@@ -21,7 +21,7 @@ from retinanet.prepare.shapes_draw import (
     place_outline,
     unit_outline,
 )
-from retinanet.prepare.shapes_scene import Scene, draw_scene, scene_annotations
+from retinanet.prepare.shapes_scene import Scene, SceneMix, draw_scene, scene_annotations
 
 SIZE = (96, 128)
 
@@ -271,3 +271,30 @@ def test_a_folder_that_cannot_be_written_is_a_resource_error(tmp_path: Path) -> 
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(ResourceError, match="cannot write the shapes"):
         generate(tmp_path / "file" / "set")
+
+
+def test_a_mix_makes_objects_rare_and_changes_the_usual_scenes_by_nothing(tmp_path: Path) -> None:
+    rare = SceneMix(objects=(1, 1), object_sides=(10.0, 32.0), empty_share=0.5)
+    scenes = [draw_scene(5, 0, index, SIZE, rare) for index in range(80)]
+    counts = Counter(len(scene.classes) for scene in scenes)
+    assert set(counts) == {0, 1}
+    assert 25 < counts[0] < 55
+    found = [a for scene in scenes for a in scene_annotations(scene, 1, 1)]
+    assert max(max(a["bbox"][2:]) for a in found) <= 34
+    usual = draw_scene(5, 0, 0, SIZE)
+    assert np.array_equal(usual.image, draw_scene(5, 0, 0, SIZE, SceneMix()).image)
+    for name, mix in (("usual", SceneMix()), ("rare", rare)):
+        generate_shapes(tmp_path / name, train_images=1, val_images=1, size=SIZE, mix=mix)
+    manifests = [json.loads((tmp_path / name / shapes.MANIFEST).read_text("utf-8")) for name in ("usual", "rare")]
+    added = {"objects": [1, 1], "object_sizes": [10.0, 32.0], "empty": 0.5}
+    assert manifests[1] == manifests[0] | added
+    with pytest.raises(DataError, match="other parameters"):
+        generate_shapes(tmp_path / "usual", train_images=1, val_images=1, size=SIZE, mix=rare)
+
+
+def test_a_mix_that_cannot_be_drawn_is_refused(tmp_path: Path) -> None:
+    mix = SceneMix(objects=(3, 2), object_sides=(10.0, 90.0), empty_share=1.0)
+    with pytest.raises(ConfigError) as caught:
+        generate_shapes(tmp_path / "set", train_images=1, val_images=1, size=(96, 96), mix=mix)
+    for part in ("objects is [3, 2]", "object_sizes is [10, 90]", "between 4 and 72", "empty is 1", "3 errors"):
+        assert part in str(caught.value)
