@@ -30,7 +30,8 @@ from retinanet.config.schema import Config, DataKeys
 from retinanet.data.pixel_depth import DepthRange
 from retinanet.data.transforms import Augment, PixelRule, ResizeRule
 from retinanet.detection.anchors import AnchorSpec
-from retinanet.detection.assign import AssignRule
+from retinanet.detection.assign import AnyAssignRule, AssignRule
+from retinanet.detection.atss import AtssRule
 from retinanet.detection.postprocess import DetectRule
 from retinanet.detection.scores import SOFTMAX
 from retinanet.losses.box import BoxRegressionLoss, ciou, diou, giou, l1, smooth_l1
@@ -90,17 +91,24 @@ def build_criterion(config: Config) -> Criterion:
     )
 
 
-def build_assign_rule(config: Config) -> AssignRule:
-    """The thresholds of config `assign`."""
+def build_assign_rule(config: Config) -> AnyAssignRule:
+    """The rule of config `assign`."""
     rule = config.assign
-    return AssignRule(
-        positive_iou=rule.positive_iou,
-        negative_iou=rule.negative_iou,
-        low_quality=rule.low_quality,
-        low_quality_min_iou=rule.low_quality_min_iou,
-        low_quality_takes=rule.low_quality_takes,
-        crowd_overlap=rule.crowd_overlap,
-    )
+    match rule.kind:
+        case "iou":
+            return AssignRule(
+                positive_iou=rule.positive_iou,
+                negative_iou=rule.negative_iou,
+                low_quality=rule.low_quality,
+                low_quality_min_iou=rule.low_quality_min_iou,
+                low_quality_takes=rule.low_quality_takes,
+                crowd_overlap=rule.crowd_overlap,
+            )
+        case "atss":
+            candidates = rule.atss_cells * build_anchor_spec(config.model).per_cell
+            return AtssRule(candidates=candidates, crowd_overlap=rule.crowd_overlap)
+        case _:
+            assert_never(rule.kind)
 
 
 def build_resize_rule(config: Config) -> ResizeRule:

@@ -24,8 +24,16 @@ from retinanet.config.numbers import COCO_DETECTIONS, HOLD_OUT
 
 
 class AssignKeys(Section):
-    """Which anchors learn which boxes (paper section 4.1)."""
+    """Which anchors learn which boxes: by IoU (paper section 4.1) or by ATSS (arXiv 1912.02424)."""
 
+    kind: Literal["iou", "atss"] = Field(
+        "iou",
+        description="`iou`: two thresholds; `atss`: a threshold for each box from its candidates, which uses "
+        "atss_cells and crowd_overlap only.",
+    )
+    atss_cells: Count = Field(
+        9, description="ATSS: cells of each level, closest to a box's centre, whose anchors are its candidates (k)."
+    )
     positive_iou: Fraction = Field(0.5, description="IoU with a box from which an anchor is positive.")
     negative_iou: Fraction = Field(0.4, description="IoU below which an anchor is background; between: ignored.")
     low_quality: bool = Field(

@@ -110,13 +110,13 @@ def test_outputs_that_one_loss_adds_change_no_weight_of_the_classes() -> None:
 
 def background_loss(model: RetinaNet, config: ModelKeys, images: Tensor) -> float:
     """Focal loss of an empty image, normaliser 1."""
-    anchors_A4 = pyramid_anchors((images.shape[2], images.shape[3]), build_anchor_spec(config), CPU).boxes_A4
+    pyramid = pyramid_anchors((images.shape[2], images.shape[3]), build_anchor_spec(config), CPU)
     empty = Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4))
-    assignment = assign_batch(anchors_A4, [empty], AssignRule(0.5, 0.4, False, 0.0, "best_box", 0.5))
+    assignment = assign_batch(pyramid, [empty], AssignRule(0.5, 0.4, False, 0.0, "best_box", 0.5))
     parts = Criterion(build_class_loss(FocalKeys()), 1.0, build_box_loss(BoxLossKeys()), 1.0)
     with torch.no_grad():
         return criterion(
-            model(images), assignment, anchors_A4, parts, Divisor(torch.ones(1), 1), NO_SEEDS
+            model(images), assignment, pyramid.boxes_A4, parts, Divisor(torch.ones(1), 1), NO_SEEDS
         ).class_B.item()
 
 

@@ -22,7 +22,7 @@ from retinanet.data.coco import CocoDataset
 from retinanet.data.loader import eval_batches
 from retinanet.data.transforms import ResizeRule, normalise, to_device
 from retinanet.detection.anchors import Pyramid, pyramid_anchors
-from retinanet.detection.assign import AssignRule, BatchAssignment, assign_batch
+from retinanet.detection.assign import AnyAssignRule, BatchAssignment, assign_batch
 from retinanet.diagnostics.anchors.recall import LEVELS
 from retinanet.diagnostics.loss_distribution.curves import Breakdown
 from retinanet.errors import NumericalError
@@ -49,7 +49,7 @@ class Measure(NamedTuple):
     """Names of the losses, for messages."""
     box_loss: BoxRegressionLoss
     """Weighted as in training; a hard-mining loss may rank by it."""
-    rule: AssignRule
+    rule: AnyAssignRule
     resize_rule: ResizeRule
     batch_size: int
     workers: int
@@ -168,7 +168,7 @@ def batch_losses(measure: Measure, batch: Batch) -> tuple[BatchAssignment, Pyram
         outputs = detector.model(images)
     pyramid = pyramid_anchors((images.shape[2], images.shape[3]), detector.anchors, detector.device)
     anchors_A4 = pyramid.boxes_A4
-    assignment = assign_batch(anchors_A4, moved.targets, measure.rule)
+    assignment = assign_batch(pyramid, moved.targets, measure.rule)
     image_P, anchor_P = assignment.image_P, assignment.anchor_P
     box_P = measure.box_loss(outputs.deltas_BA4[image_P, anchor_P], assignment.boxes_P4, anchors_A4[anchor_P])
     targets = ClassTargets(
