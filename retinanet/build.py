@@ -283,12 +283,16 @@ def build_model(
         stride_in_1x1=backbone_config.stride_in_1x1,
         fold=backbone_config.fold,
         zero_init_residual=backbone_config.zero_init_residual,
+        returns_c2=config.fpn.finest == "p2",
     )
     width = head.channels or channels
-    fpn = Fpn(backbone.channels, channels, config.fpn.p6_source, config.fpn.p7_relu)
+    fpn = Fpn(backbone.channels[-3:], channels, config.fpn.p6_source, config.fpn.p7_relu)
     # The box head is drawn first, so that class losses with other outputs share every other initial weight.
     box_head = Head(channels, width, head.depth, head.norm, per_cell, [0.0] * 4, 4)
     class_head = Head(channels, width, head.depth, head.norm, per_cell, class_biases, classes)
+    if config.fpn.finest == "p2":
+        # Drawn last for the same reason.
+        fpn.add_p2(backbone.channels[0])
     model = RetinaNet(backbone, fpn, class_head, box_head, frozen=config.frozen)
     return model.to(memory_format=torch.channels_last) if config.channels_last else model
 

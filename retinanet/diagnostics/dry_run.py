@@ -108,7 +108,7 @@ def count_flops(model: nn.Module, canvas: tuple[int, int]) -> int:
 def describe_anchors(config: Config, dataset: CocoDataset) -> str:
     """Whether the anchors reach the training set's boxes, and which command suggests better ones."""
     _, recall = measure_anchors(config, dataset)
-    return describe_fit(recall, low_quality=config.assign.low_quality)
+    return describe_fit(recall, config.assign)
 
 
 def describe_time(config: Config, pace: Pace, train_images: int, val_images: int, device: torch.device) -> list[Fact]:

@@ -23,7 +23,6 @@ from retinanet.data.loader import eval_batches
 from retinanet.data.transforms import ResizeRule, normalise, to_device
 from retinanet.detection.anchors import Pyramid, pyramid_anchors
 from retinanet.detection.assign import AnyAssignRule, BatchAssignment, assign_batch
-from retinanet.diagnostics.anchors.recall import LEVELS
 from retinanet.diagnostics.loss_distribution.curves import Breakdown
 from retinanet.errors import NumericalError
 from retinanet.evaluation.detector import Detector
@@ -100,15 +99,15 @@ class ThinnedLosses:
 class Tally:
     """Samples and breakdowns of the batches so far."""
 
-    def __init__(self, losses: int, classes: tuple[str, ...], seed: int) -> None:
+    def __init__(self, losses: int, classes: tuple[str, ...], levels: tuple[str, ...], seed: int) -> None:
         self.losses, self.images = losses, 0
         self.positives = ThinnedLosses(MOST_POSITIVES, (seed, 1))
         self.negatives = ThinnedLosses(MOST_NEGATIVES, (seed, 2))
         groups = (
             ("all", "label", ("positives", "negatives")),
-            ("all", "level", LEVELS),
-            ("positives", "level", LEVELS),
-            ("negatives", "level", LEVELS),
+            ("all", "level", levels),
+            ("positives", "level", levels),
+            ("negatives", "level", levels),
             ("positives", "size", AREAS[1:]),
             ("positives", "class", classes),
         )
@@ -122,7 +121,7 @@ class Tally:
         """Add one batch; every tensor except the batch's may be on any device."""
         self.images += len(batch.targets)
         labels_BA, losses = assignment.labels_BA.cpu(), losses_SBA.cpu()
-        level_A = torch.repeat_interleave(torch.arange(len(LEVELS)), torch.tensor(pyramid.level_sizes))
+        level_A = torch.repeat_interleave(torch.arange(len(pyramid.level_sizes)), torch.tensor(pyramid.level_sizes))
         label, level, *of_levels, sizes, classes = self.breakdowns
         positive_BA = labels_BA >= 0
         for kind, chosen_BA in enumerate((positive_BA, labels_BA == BACKGROUND)):
@@ -201,7 +200,8 @@ def sample_losses(
     most_images: use at most this number of images; None: all. on_batch is called with the number of images of a batch.
     """
     order = np.random.default_rng([measure.seed, 0]).permutation(len(dataset.images))[:most_images].tolist()
-    tally = Tally(len(measure.losses), tuple(category.name for category in dataset.categories), measure.seed)
+    classes = tuple(category.name for category in dataset.categories)
+    tally = Tally(len(measure.losses), classes, measure.detector.anchors.levels, measure.seed)
     for start in range(0, len(order), ROUND_IMAGES):
         drawn = replace(dataset, images=tuple(dataset.images[index] for index in order[start : start + ROUND_IMAGES]))
         batches = eval_batches(
