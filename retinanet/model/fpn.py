@@ -1,4 +1,4 @@
-"""Feature pyramid P3 to P7 or P2 to P7 (arXiv 1612.03144; the RetinaNet paper, section 4, "Feature Pyramid Network")."""
+"""Feature pyramid P3 to P7 or P2 to P7 (arXiv 1612.03144; RetinaNet paper, section 4, "Feature Pyramid Network")."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""Anchors that fit a data set better, in terms of a config: a size a level, and scales and aspect ratios for all levels.
+"""Anchors that fit a data set better, in terms of a config: one size a level, and scales and ratios for all levels.
 
 The numbers of scales and aspect ratios stay the same, and with them the size of the network. The search maximises the
 number of boxes that reach the positive threshold, then the mean best IoU, on the actual grid of cells (`recall`): a
