@@ -81,13 +81,16 @@ def build_loss_and_model(
 
 
 def build_criterion(config: Config) -> Criterion:
-    """Both losses with their weights."""
+    """Both losses with their weights. ValueError for class weights that have not been resolved to numbers."""
     loss = config.loss
+    if isinstance(loss.class_weights, str):
+        raise ValueError(f"loss.class_weights is {loss.class_weights}, which depends on the data: resolve it first")
     return Criterion(
         class_loss=build_class_loss(loss.classification, loss.kernels),
         class_weight=loss.classification.weight,
         box_loss=build_box_loss(loss.box),
         box_weight=loss.box.weight,
+        class_weights_K=loss.class_weights,
     )
 
 

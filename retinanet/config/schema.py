@@ -69,6 +69,15 @@ class LossKeys(Section):
         description="Divide by the positives of the effective batch (paper), each image by its own (torchvision), each "
         "rank by its own of a step (Detectron, mmdetection), or by a running mean of those (detectron2).",
     )
+    class_weights: Literal["inverse_frequency", "effective_number"] | tuple[NonNegative, ...] | None = Field(
+        None,
+        description="Multiplier of the class loss of positives by their class, mean 1 over the training objects: by "
+        "`inverse_frequency`, `effective_number` (arXiv 1901.05555), or one number for each class in the order of ids. "
+        "A run's config and checkpoints have the numbers.",
+    )
+    class_weights_beta: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.999, description="beta of `effective_number`: near 1 is inverse_frequency, 0 weighs all classes alike."
+    )
     kernels: Literal["auto", "plain"] = Field(
         "auto",
         description="`auto` compiles a dense class loss for large batches, where the machine can; `plain` never does. "
@@ -97,6 +106,11 @@ class DataKeys(Section):
     )
     empty_images: bool = Field(
         True, description="Train on images without objects too (Detectron, torchvision and others do not)."
+    )
+    repeat_threshold: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None,
+        description="Repeat images of classes that fewer than this share of the images have, sqrt(threshold / share) "
+        "times an epoch (LVIS: 0.001); epochs get longer. null repeats none.",
     )
     depth_range: Annotated[tuple[float, ...], Field(min_length=2, max_length=2)] | None = Field(
         None,

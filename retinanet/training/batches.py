@@ -62,6 +62,7 @@ def load_steps(
         workers=config.data.workers,
         pin=pin,
         cache_mib=config.data.cache_mib,
+        repeat_threshold=config.data.repeat_threshold,
     )
     with closing(batches):
         while group := list(islice(batches, config.schedule.accumulation)):
