@@ -30,7 +30,8 @@ from retinanet.config.schema import Config, DataKeys
 from retinanet.data.pixel_depth import DepthRange
 from retinanet.data.transforms import Augment, PixelRule, ResizeRule
 from retinanet.detection.anchors import AnchorSpec
-from retinanet.detection.assign import AssignRule
+from retinanet.detection.assign import AnyAssignRule, AssignRule
+from retinanet.detection.atss import AtssRule
 from retinanet.detection.postprocess import DetectRule
 from retinanet.detection.scores import SOFTMAX
 from retinanet.losses.box import BoxRegressionLoss, ciou, diou, giou, l1, smooth_l1
@@ -80,27 +81,37 @@ def build_loss_and_model(
 
 
 def build_criterion(config: Config) -> Criterion:
-    """Both losses with their weights."""
+    """Both losses with their weights. ValueError for class weights that have not been resolved to numbers."""
     loss = config.loss
+    if isinstance(loss.class_weights, str):
+        raise ValueError(f"loss.class_weights is {loss.class_weights}, which depends on the data: resolve it first")
     return Criterion(
         class_loss=build_class_loss(loss.classification, loss.kernels),
         class_weight=loss.classification.weight,
         box_loss=build_box_loss(loss.box),
         box_weight=loss.box.weight,
+        class_weights_K=loss.class_weights,
     )
 
 
-def build_assign_rule(config: Config) -> AssignRule:
-    """The thresholds of config `assign`."""
+def build_assign_rule(config: Config) -> AnyAssignRule:
+    """The rule of config `assign`."""
     rule = config.assign
-    return AssignRule(
-        positive_iou=rule.positive_iou,
-        negative_iou=rule.negative_iou,
-        low_quality=rule.low_quality,
-        low_quality_min_iou=rule.low_quality_min_iou,
-        low_quality_takes=rule.low_quality_takes,
-        crowd_overlap=rule.crowd_overlap,
-    )
+    match rule.kind:
+        case "iou":
+            return AssignRule(
+                positive_iou=rule.positive_iou,
+                negative_iou=rule.negative_iou,
+                low_quality=rule.low_quality,
+                low_quality_min_iou=rule.low_quality_min_iou,
+                low_quality_takes=rule.low_quality_takes,
+                crowd_overlap=rule.crowd_overlap,
+            )
+        case "atss":
+            candidates = rule.atss_cells * build_anchor_spec(config.model).per_cell
+            return AtssRule(candidates=candidates, crowd_overlap=rule.crowd_overlap)
+        case _:
+            assert_never(rule.kind)
 
 
 def build_resize_rule(config: Config) -> ResizeRule:
@@ -275,12 +286,16 @@ def build_model(
         stride_in_1x1=backbone_config.stride_in_1x1,
         fold=backbone_config.fold,
         zero_init_residual=backbone_config.zero_init_residual,
+        returns_c2=config.fpn.finest == "p2",
     )
     width = head.channels or channels
-    fpn = Fpn(backbone.channels, channels, config.fpn.p6_source, config.fpn.p7_relu)
+    fpn = Fpn(backbone.channels[-3:], channels, config.fpn.p6_source, config.fpn.p7_relu)
     # The box head is drawn first, so that class losses with other outputs share every other initial weight.
     box_head = Head(channels, width, head.depth, head.norm, per_cell, [0.0] * 4, 4)
     class_head = Head(channels, width, head.depth, head.norm, per_cell, class_biases, classes)
+    if config.fpn.finest == "p2":
+        # Drawn last for the same reason.
+        fpn.add_p2(backbone.channels[0])
     model = RetinaNet(backbone, fpn, class_head, box_head, frozen=config.frozen)
     return model.to(memory_format=torch.channels_last) if config.channels_last else model
 

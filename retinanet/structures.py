@@ -65,7 +65,7 @@ class Batch(NamedTuple):
     targets: list[Targets]
     """B entries."""
     features: Sequence[Tensor] = ()
-    """C3, C4 and C5 of the images (see `model.backbone`) where they are read from a cache; else empty."""
+    """The backbone's outputs for the images (see `model.backbone`) where they are read from a cache; else empty."""
 
 
 class HeadOutputs(NamedTuple):

@@ -82,13 +82,13 @@ def test_losses_of_a_batch_are_computed_on_the_gpu(kind: str, normalised_by: str
         pixels = normalise(batch.images, batch.sizes_B2, build_pixel_rule(config), config.model.channels_last)
         outputs = functional_call(model, {name: tensor.to(GPU) for name, tensor in weights.items()}, (pixels,))
         canvas = (pixels.shape[2], pixels.shape[3])
-        anchors_A4 = pyramid_anchors.__wrapped__(canvas, build_anchor_spec(config.model), GPU).boxes_A4
-        assignment = assign_batch(anchors_A4, batch.targets, build_assign_rule(config))
+        pyramid = pyramid_anchors.__wrapped__(canvas, build_anchor_spec(config.model), GPU)
+        assignment = assign_batch(pyramid, batch.targets, build_assign_rule(config))
         positives_R = assignment.positives().sum(dim=0, keepdim=True)
         running_R = move_running(torch.ones(1, device=GPU), positives_R)
         counted = StepPositives(ranks_R=positives_R, running_R=running_R, rank=0, images=len(batch.targets))
         divisor = Divisor(normaliser(config.loss.normaliser, assignment.positives(), counted), counted.images)
-        losses = criterion(outputs, assignment, anchors_A4, build_criterion(config), divisor, seeds_B)
+        losses = criterion(outputs, assignment, pyramid.boxes_A4, build_criterion(config), divisor, seeds_B)
     assert {tensor.device for tensor in (*losses, losses.total(), losses.sums(), losses.finite())} == {GPU}
 
 

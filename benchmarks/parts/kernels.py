@@ -58,7 +58,7 @@ class Outputs(NamedTuple):
 
 def build_loss(options: Options) -> Contest:
     """Class losses in the logits' types that training meets."""
-    anchors_A4, _ = _scene(options, BOXES)
+    (anchors_A4, _), _ = _scene(options, BOXES)
     own = own_precisions(torch.device(options.device))
     elements = options.batch * len(anchors_A4) * options.classes
     has_goals = options.device == "cpu" and not options.quick
@@ -105,10 +105,11 @@ def same_losses(results: Mapping[str, Any]) -> str:
 
 def make_loss_inputs(precision: Precision, options: Options) -> LossInputs:
     """Random logits around the prior's and the assignment of random boxes."""
-    anchors_A4, truth = _scene(options, BOXES)
+    pyramid, truth = _scene(options, BOXES)
+    anchors_A4 = pyramid.boxes_A4
     device = anchors_A4.device
     rule = build_assign_rule(build_config("resnet50", "float32", options.batch))
-    assigned = [assign(anchors_A4, targets, rule) for targets in truth]
+    assigned = [assign(pyramid, targets, rule) for targets in truth]
     labels_BA = torch.stack([one.labels_A for one in assigned])
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn((*labels_BA.shape, options.classes), generator=generator) * 0.8 - 4.6
@@ -156,7 +157,7 @@ def _torchvision_loss(precision: Precision, options: Options) -> Stretch:
 
 def build_assign(options: Options) -> Contest:
     """Assignments of ordinary images and of crowded ones."""
-    anchors_A4, _ = _scene(options, BOXES)
+    (anchors_A4, _), _ = _scene(options, BOXES)
     contestants: list[Contestant] = []
     for boxes in (BOXES, CROWD):
         ours, peer = partial(_our_assignment, boxes, options), partial(_torchvision_assignment, boxes, options)
@@ -189,17 +190,17 @@ def same_labels(results: Mapping[str, Any]) -> str:
 
 
 def _our_assignment(boxes: int, options: Options) -> Stretch:
-    anchors_A4, targets = _scene(options, boxes)
+    pyramid, targets = _scene(options, boxes)
     rule = build_assign_rule(build_config("resnet50", "float32", options.batch))
-    return ready(as_in_a_run(lambda: assign_batch(anchors_A4, targets, rule).labels_BA))
+    return ready(as_in_a_run(lambda: assign_batch(pyramid, targets, rule).labels_BA))
 
 
 def _torchvision_assignment(boxes: int, options: Options) -> Stretch:
-    anchors_A4, targets = _scene(options, boxes)
+    pyramid, targets = _scene(options, boxes)
     matcher = Matcher(0.5, 0.4, allow_low_quality_matches=True)
 
     def step() -> tuple[list[Tensor], list[Tensor]]:
-        matched = [matcher(box_iou(one.boxes_G4, anchors_A4)) for one in targets]
+        matched = [matcher(box_iou(one.boxes_G4, pyramid.boxes_A4)) for one in targets]
         return matched, [one.classes_G for one in targets]
 
     return ready(step)
@@ -293,9 +294,9 @@ def _pyramid(canvas: tuple[int, int], options: Options) -> Pyramid:
     return pyramid_anchors(canvas, spec, torch.device(options.device))
 
 
-def _scene(options: Options, boxes: int) -> tuple[Tensor, list[Targets]]:
+def _scene(options: Options, boxes: int) -> tuple[Pyramid, list[Targets]]:
     """Anchors of a canvas, and random boxes for each image of a batch, on the device."""
     canvas, rng = QUICK_CANVAS if options.quick else CANVAS, np.random.default_rng(0)
     made = [random_targets(rng, boxes, canvas, options.classes) for _ in range(options.batch)]
     targets = [Targets(*(tensor.to(options.device) for tensor in one)) for one in made]
-    return _pyramid(canvas, options).boxes_A4, targets
+    return _pyramid(canvas, options), targets

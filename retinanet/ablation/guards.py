@@ -55,6 +55,12 @@ def study_warnings(
             "study uses it, but the base's settings may have been tuned on it"
         )
     warnings += _milestone_warnings(next(iter(arms.values())))
+    longer = [name for name, config in arms.items() if config.data.repeat_threshold and config.schedule.epochs]
+    if len({config.data.repeat_threshold for config in arms.values()}) > 1 and longer:
+        warnings.append(
+            f"the budget is in epochs, which data.repeat_threshold makes longer: {', '.join(longer)} may train for "
+            "more steps than the other arms; give budget.iterations"
+        )
     return tuple(warnings)
 
 

@@ -126,7 +126,9 @@ def describe_type(node: dict[str, Any]) -> str:
     kind = node.get("type")
     if kind == "array":
         least, most = node.get("minItems", 0), node.get("maxItems")
-        count = f"of {most} values" if least == most else "of at least one value" if least else "of values"
+        count = "of at least one value" if least else "of values"
+        if most is not None:
+            count = f"of {most} values" if least == most else f"of {least} to {most} values"
         return f"a list {count}, each {describe_type(node['items'])}" if node["items"] else f"a list {count}"
     if node.get("minLength"):
         return "text that is not empty"

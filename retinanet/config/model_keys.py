@@ -46,10 +46,19 @@ class BackboneKeys(Section):
         return self
 
 
-class FpnKeys(Section):
-    """The feature pyramid, P3 to P7."""
+LEVELS = {"p3": 5, "p2": 6}
+"""Levels of a pyramid by config `model.fpn.finest`."""
 
-    channels: Count = Field(256, description="Channels of P3 to P7.")
+
+class FpnKeys(Section):
+    """The feature pyramid, P3 to P7 or P2 to P7."""
+
+    finest: Literal["p3", "p2"] = Field(
+        "p3",
+        description="Finest level: P3 (paper), or P2 of stride 4 for small objects, which has four times as many "
+        "anchors; then anchors.sizes has six values.",
+    )
+    channels: Count = Field(256, description="Channels of every level.")
     p6_source: Literal["c5", "p5"] = Field("c5", description="Input of P6's stride-2 convolution.")
     p7_relu: bool = Field(True, description="ReLU between P6 and P7's convolution (mmdetection: without).")
 
@@ -70,8 +79,9 @@ class HeadKeys(Section):
 class AnchorKeys(Section):
     """Anchor boxes of every cell."""
 
-    sizes: Annotated[tuple[Positive, ...], Field(min_length=5, max_length=5)] = Field(
-        (32.0, 64.0, 128.0, 256.0, 512.0), description="Square root of the base area on P3 to P7, pixels."
+    sizes: Annotated[tuple[Positive, ...], Field(min_length=5, max_length=6)] = Field(
+        (32.0, 64.0, 128.0, 256.0, 512.0),
+        description="Square root of the base area on each level, finest first, pixels.",
     )
     scales: Annotated[tuple[Positive, ...], Field(min_length=1)] = Field(
         (1.0, 1.2599210498948732, 1.5874010519681994),
@@ -144,6 +154,17 @@ class ModelKeys(Section):
     anchors: AnchorKeys = Field(default_factory=AnchorKeys)
     pixels: PixelKeys = Field(default_factory=PixelKeys)
     channels_last: bool = Field(True, description="Keep activations and weights in NHWC memory order (faster).")
+
+    @model_validator(mode="after")
+    def _a_size_for_each_level(self) -> "ModelKeys":
+        sizes, levels = self.anchors.sizes, LEVELS[self.fpn.finest]
+        if len(sizes) != levels:
+            wanted = (sizes[0] / 2, *sizes) if len(sizes) < levels else sizes[1:]
+            raise ValueError(
+                f"anchors.sizes has {len(sizes)} values, and the pyramid has {levels} levels (fpn.finest is "
+                f"{self.fpn.finest}): give one for each, such as [{', '.join(f'{size:g}' for size in wanted)}]"
+            )
+        return self
 
     @model_validator(mode="after")
     def _something_trains(self) -> "ModelKeys":

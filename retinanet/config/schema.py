@@ -24,8 +24,16 @@ from retinanet.config.numbers import COCO_DETECTIONS, HOLD_OUT
 
 
 class AssignKeys(Section):
-    """Which anchors learn which boxes (paper section 4.1)."""
+    """Which anchors learn which boxes: by IoU (paper section 4.1) or by ATSS (arXiv 1912.02424)."""
 
+    kind: Literal["iou", "atss"] = Field(
+        "iou",
+        description="`iou`: two thresholds; `atss`: a threshold for each box from its candidates, which uses "
+        "atss_cells and crowd_overlap only.",
+    )
+    atss_cells: Count = Field(
+        9, description="ATSS: cells of each level, closest to a box's centre, whose anchors are its candidates (k)."
+    )
     positive_iou: Fraction = Field(0.5, description="IoU with a box from which an anchor is positive.")
     negative_iou: Fraction = Field(0.4, description="IoU below which an anchor is background; between: ignored.")
     low_quality: bool = Field(
@@ -61,6 +69,15 @@ class LossKeys(Section):
         description="Divide by the positives of the effective batch (paper), each image by its own (torchvision), each "
         "rank by its own of a step (Detectron, mmdetection), or by a running mean of those (detectron2).",
     )
+    class_weights: Literal["inverse_frequency", "effective_number"] | tuple[NonNegative, ...] | None = Field(
+        None,
+        description="Multiplier of the class loss of positives by their class, mean 1 over the training objects: by "
+        "`inverse_frequency`, `effective_number` (arXiv 1901.05555), or one number for each class in the order of ids. "
+        "A run's config and checkpoints have the numbers.",
+    )
+    class_weights_beta: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.999, description="beta of `effective_number`: near 1 is inverse_frequency, 0 weighs all classes alike."
+    )
     kernels: Literal["auto", "plain"] = Field(
         "auto",
         description="`auto` compiles a dense class loss for large batches, where the machine can; `plain` never does. "
@@ -89,6 +106,11 @@ class DataKeys(Section):
     )
     empty_images: bool = Field(
         True, description="Train on images without objects too (Detectron, torchvision and others do not)."
+    )
+    repeat_threshold: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None,
+        description="Repeat images of classes that fewer than this share of the images have, sqrt(threshold / share) "
+        "times an epoch (LVIS: 0.001); epochs get longer. null repeats none.",
     )
     depth_range: Annotated[tuple[float, ...], Field(min_length=2, max_length=2)] | None = Field(
         None,

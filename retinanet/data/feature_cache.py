@@ -3,16 +3,16 @@
 A frozen backbone computes the same features in every epoch, so a network that trains only its pyramid and heads needs
 neither pixels nor backbone once they are known. An image has one entry for each way in which training may mirror it.
 
-File: the entries of all images one after the other, C3, C4 and C5 of each, in the type that the backbone computes
-them in; then the CRC-32 of those bytes (4 bytes, little endian).
+File: the entries of all images one after the other, the levels of each from C3 (or C2) to C5, in the type that the
+backbone computes them in; then the CRC-32 of those bytes (4 bytes, little endian).
 
-Legend: C3, C4, C5 are (c, H / 8, W / 8), (c, H / 16, W / 16), (c, H / 32, W / 32) of a canvas of H x W pixels.
+Legend: level Cn is (c, H / 2^n, W / 2^n) of a canvas of H x W pixels.
 """
 
+import math
 import shutil
 import zlib
 from collections.abc import Callable, Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,8 +24,8 @@ from retinanet.errors import ResourceError
 from retinanet.files import replacing
 from retinanet.structures import Batch
 
-STRIDES = (8, 16, 32)
-"""Of C3, C4 and C5."""
+STRIDES = (4, 8, 16, 32)
+"""Of C2 to C5."""
 
 CHECKED_AT_ONCE = 2**24
 """Bytes."""
@@ -34,8 +34,8 @@ CHECKED_AT_ONCE = 2**24
 class FeatureForm(NamedTuple):
     """What the features of a split are."""
 
-    channels: tuple[int, int, int]
-    """Of C3, C4 and C5."""
+    channels: tuple[int, ...]
+    """Of C3 to C5, or of C2 to C5."""
     dtype: torch.dtype
     channels_last: bool
     """Memory layout of the features."""
@@ -44,16 +44,21 @@ class FeatureForm(NamedTuple):
     canvases: tuple[tuple[int, int], ...]
     """(height, width) of the canvas of each image, in the order of the data set."""
 
-    def entry_sizes(self, image: int) -> list[int]:
-        """Number of values of C3, C4 and C5 of an image."""
+    def shapes(self, image: int) -> list[tuple[int, int, int]]:
+        """(c, h, w) of each level of an image."""
         height, width = self.canvases[image]
-        return [c * (height // s) * (width // s) for c, s in zip(self.channels, STRIDES, strict=True)]
+        strides = STRIDES[-len(self.channels) :]
+        return [(c, height // s, width // s) for c, s in zip(self.channels, strides, strict=True)]
+
+    def entry_size(self, image: int) -> int:
+        """Number of values of one entry of an image."""
+        return sum(math.prod(shape) for shape in self.shapes(image))
 
     def starts(self) -> list[int]:
         """Position of each image's first value, and one after the last value of all."""
         starts = [0]
         for image in range(len(self.canvases)):
-            starts.append(starts[-1] + len(self.mirrorings) * sum(self.entry_sizes(image)))
+            starts.append(starts[-1] + len(self.mirrorings) * self.entry_size(image))
         return starts
 
     def bytes(self) -> int:
@@ -71,11 +76,11 @@ class FeatureCache:
         self._values = torch.from_file(str(path), shared=False, size=self._starts[-1], dtype=form.dtype)
 
     def entry(self, image: int, mirroring: Mirroring) -> list[Tensor]:
-        """[C3, C4, C5] of an image of the data set (by its position), mirrored. Not to be modified."""
+        """The levels of an image of the data set (by its position), mirrored. Not to be modified."""
         return _entry(self._values, self.form, self._starts[image], image, mirroring)
 
     def stacked(self, entries: list[tuple[int, Mirroring]]) -> list[Tensor]:
-        """C3, C4, C5 of several images of one canvas, each (B, c, h, w), in the backbone's memory layout."""
+        """The levels of several images of one canvas, each (B, c, h, w), in the backbone's memory layout."""
         levels = zip(*(self.entry(image, mirroring) for image, mirroring in entries), strict=True)
         layout = torch.channels_last if self.form.channels_last else torch.contiguous_format
         return [torch.stack(level).contiguous(memory_format=layout) for level in levels]
@@ -91,7 +96,7 @@ def write_features(
     """Compute and write the features of a split.
 
     batches: the images of a mirroring, each with its position in the data set; a position that comes again is passed
-    over. extract: C3, C4, C5 of a batch. on_batch: called with the number of new entries after each batch.
+    over. extract: the levels of a batch. on_batch: called with the number of new entries after each batch.
     Raises ResourceError where the file does not fit or cannot be written, and the errors of `batches`.
     """
     needed = form.bytes() + 4
@@ -135,19 +140,15 @@ def is_intact(path: Path, form: FeatureForm) -> bool:
 
 def _entry(values_N: Tensor, form: FeatureForm, start: int, image: int, mirroring: Mirroring) -> list[Tensor]:
     """Views of one entry's levels in all values."""
-    sizes = form.entry_sizes(image)
-    start += form.mirrorings.index(mirroring) * sum(sizes)
-    ends = [start]
-    for size in sizes:
-        ends.append(ends[-1] + size)
-    height, width = form.canvases[image]
+    start += form.mirrorings.index(mirroring) * form.entry_size(image)
     levels = []
-    for (low, high), channels, stride in zip(pairwise(ends), form.channels, STRIDES, strict=True):
-        shape = (height // stride, width // stride)
-        flat = values_N[low:high]
-        levels.append(
-            flat.view(*shape, channels).permute(2, 0, 1) if form.channels_last else flat.view(channels, *shape)
-        )
+    for channels, height, width in form.shapes(image):
+        flat = values_N[start : start + channels * height * width]
+        start += len(flat)
+        if form.channels_last:
+            levels.append(flat.view(height, width, channels).permute(2, 0, 1))
+        else:
+            levels.append(flat.view(channels, height, width))
     return levels
 
 

@@ -10,12 +10,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from retinanet.data.coco import CocoDataset, ImageRecord
 from retinanet.data.feature_cache import FeatureCache
 from retinanet.data.images import decode_image
 from retinanet.data.prefetch import prefetched
+from retinanet.data.repeats import repeat_factors, rounded_at_random
 from retinanet.data.transforms import (
     NO_AUGMENT,
     Augment,
@@ -36,9 +38,9 @@ MIB = 2**20
 class ImageCache:
     """Images in memory, added until the cache is full and never evicted.
 
-    Every epoch uses each image once, so all are worth the same, while a cache of the most recent ones would discard
-    each just before its next use. With several ranks, each loads another part of the images in every epoch, and in the
-    end all of them.
+    Without repeats every epoch uses each image once, so all are worth the same, while a cache of the most recent ones
+    would discard each just before its next use. With several ranks, each loads another part of the images in every
+    epoch, and in the end all of them.
     """
 
     def __init__(self, mib: int) -> None:
@@ -67,33 +69,60 @@ class Key(NamedTuple):
     bucket: int
     """Aspect-ratio bucket."""
     shorter_side: int
+    repeat: int = 0
+    """How often the image has occurred in its epoch before (config `data.repeat_threshold`)."""
+
+    def pixel_seed(self, seed: int) -> list[int]:
+        """Seed of the augmentation, another one for each repeat."""
+        first = [seed, self.epoch, self.image]
+        return [*first, 2, self.repeat] if self.repeat else first
 
 
 class GlobalBatches:
     """The endless sequence of global batches of a training run.
 
-    Each epoch is a permutation of all images. Images are queued by aspect-ratio bucket, and `batch_size` of them in a
-    queue become a batch. So every batch fits one canvas, no image is repeated or dropped, and images still queued at
-    the end of an epoch come first in the batches of the next.
+    Each epoch is a permutation of all images, or of as many copies of each as its repeat factor gives. Images are
+    queued by aspect-ratio bucket, and `batch_size` of them in a queue become a batch. So every batch fits one canvas,
+    no image is dropped, and images still queued at the end of an epoch come first in the batches of the next.
     """
 
-    def __init__(self, buckets: list[int], batch_size: int, shorter_sides: tuple[int, ...], seed: int) -> None:
-        """buckets: aspect-ratio bucket of each image."""
+    def __init__(
+        self,
+        buckets: list[int],
+        batch_size: int,
+        shorter_sides: tuple[int, ...],
+        seed: int,
+        factor_I: NDArray[np.float64] | None = None,
+    ) -> None:
+        """buckets: aspect-ratio bucket of each image; factor_I: see `repeats.repeat_factors`, None: each image once."""
         self.buckets, self.batch_size, self.shorter_sides, self.seed = buckets, batch_size, shorter_sides, seed
+        self.factor_I = factor_I
 
     def __iter__(self) -> Iterator[list[Key]]:
-        queues: dict[int, list[tuple[int, int]]] = {}
+        queues: dict[int, list[tuple[int, int, int]]] = {}
         epoch = 0
         while True:
-            for index in np.random.default_rng([self.seed, epoch]).permutation(len(self.buckets)).tolist():
+            for index, repeat in self._epoch(epoch):
                 bucket = self.buckets[index]
                 queue = queues.setdefault(bucket, [])
-                queue.append((epoch, index))
+                queue.append((epoch, index, repeat))
                 if len(queue) == self.batch_size:
-                    shorter = self._shorter_side(*queue[0])
-                    yield [Key(epoch=e, image=i, bucket=bucket, shorter_side=shorter) for e, i in queue]
+                    shorter = self._shorter_side(*queue[0][:2])
+                    yield [
+                        Key(epoch=e, image=i, bucket=bucket, shorter_side=shorter, repeat=again)
+                        for e, i, again in queue
+                    ]
                     queue.clear()
             epoch += 1
+
+    def _epoch(self, epoch: int) -> list[tuple[int, int]]:
+        """(image, repeat) in the order of this epoch."""
+        rng = np.random.default_rng([self.seed, epoch])
+        if self.factor_I is None:
+            return [(index, 0) for index in rng.permutation(len(self.buckets)).tolist()]
+        times = rounded_at_random(self.factor_I, self.seed, epoch).tolist()
+        copies = [(index, repeat) for index, count in enumerate(times) for repeat in range(count)]
+        return [copies[place] for place in rng.permutation(len(copies)).tolist()]
 
     def _shorter_side(self, epoch: int, index: int) -> int:
         draw = np.random.default_rng([self.seed, epoch, index, 1]).integers(len(self.shorter_sides))
@@ -155,7 +184,7 @@ class Images:
 
     def draws(self, key: Key) -> Draws:
         """The random numbers of a sample."""
-        return draw_changes(np.random.default_rng([self.seed, key.epoch, key.image]))
+        return draw_changes(np.random.default_rng(key.pixel_seed(self.seed)))
 
     def decoded(self, record: ImageRecord) -> Tensor:
         """(3, h, w) uint8, as stored."""
@@ -222,15 +251,18 @@ def train_batches(
     pin: bool,
     cache_mib: int = 0,
     features: FeatureCache | None = None,
+    repeat_threshold: float | None = None,
 ) -> Generator[Batch, None, None]:
     """Yield this rank's micro-batches for the steps [first, last), `accumulation` of them per step.
 
     batch_size: images of a step over all ranks; a multiple of world_size * accumulation. cache_mib: see `ImageCache`.
     features: those of `coco`, to read instead of pixels.
+    repeat_threshold: see `repeats.repeat_factors`.
     Raises DataError, while iterating, for images that cannot be read.
     """
     buckets = [resize_rule.aspect_bucket(record.height, record.width) for record in coco.images]
-    batches = GlobalBatches(buckets, batch_size, resize_rule.shorter_side, seed)
+    factor_I = repeat_factors(coco.images, len(coco.categories), repeat_threshold)
+    batches = GlobalBatches(buckets, batch_size, resize_rule.shorter_side, seed, factor_I)
     keys = MicroBatches(batches, *steps, shard.rank, shard.world_size, shard.accumulation)
     images = Images(coco, resize_rule, augment, seed, ImageCache(cache_mib), features)
     return _batches(images, keys, workers, pin)

@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-STRIDES = (8, 16, 32, 64, 128)
-"""Pixels between neighbouring cells of P3 to P7."""
+STRIDES = {"P2": 4, "P3": 8, "P4": 16, "P5": 32, "P6": 64, "P7": 128}
+"""Pixels between neighbouring cells of each level; a pyramid has the last five or all."""
 
 Rounding = Literal["none", "half_even", "truncate", "stride_box"]
 Spacing = Literal["stride", "canvas_over_cells"]
@@ -20,6 +20,7 @@ class AnchorSpec(NamedTuple):
     """What defines the anchors of a network; the fields are those of config `model.anchors`."""
 
     sizes: tuple[float, ...]
+    """One for each level, finest first."""
     scales: tuple[float, ...]
     aspect_ratios: tuple[float, ...]
     offset: float
@@ -30,6 +31,16 @@ class AnchorSpec(NamedTuple):
     def per_cell(self) -> int:
         """Number of anchors at each cell."""
         return len(self.scales) * len(self.aspect_ratios)
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """Names of the levels, finest first: P3 to P7, or P2 to P7."""
+        return tuple(STRIDES)[-len(self.sizes) :]
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Pixels between neighbouring cells of each level."""
+        return tuple(STRIDES.values())[-len(self.sizes) :]
 
 
 class Pyramid(NamedTuple):
@@ -93,7 +104,7 @@ def canvas_anchors(canvas: tuple[int, int], spec: AnchorSpec) -> Pyramid:
     """
     height, width = canvas
     levels = []
-    for stride, size in zip(STRIDES, spec.sizes, strict=True):
+    for stride, size in zip(spec.strides, spec.sizes, strict=True):
         rows, columns = (height - 1) // stride + 1, (width - 1) // stride + 1
         spacing = (stride, stride) if spec.spacing == "stride" else (height // rows, width // columns)
         levels.append(level_anchors((rows, columns), spacing, cell_anchors(size, stride, spec), spec.offset))

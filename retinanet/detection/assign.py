@@ -7,13 +7,15 @@ frame.
 from collections.abc import Iterable
 from functools import partial
 from itertools import accumulate
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, assert_never
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from retinanet.detection import boxes
+from retinanet.detection.anchors import Pyramid
+from retinanet.detection.atss import AtssRule, select
 from retinanet.detection.grouping import group_neighbours
 from retinanet.structures import BACKGROUND, IGNORE, Assignment, Targets
 
@@ -25,7 +27,7 @@ CPU_KEPT, GPU_KEPT = 1 << 24, 1 << 26
 
 
 class AssignRule(NamedTuple):
-    """Thresholds of the assignment; the fields are those of config `assign`."""
+    """Thresholds of the assignment by IoU (kind iou); the fields are keys of config `assign`."""
 
     positive_iou: float
     negative_iou: float
@@ -33,6 +35,9 @@ class AssignRule(NamedTuple):
     low_quality_min_iou: float
     low_quality_takes: Literal["best_box", "own_box"]
     crowd_overlap: float
+
+
+AnyAssignRule = AssignRule | AtssRule
 
 
 class BatchAssignment(NamedTuple):
@@ -62,22 +67,54 @@ class PaddedTargets(NamedTuple):
     """(B,) bool: whether an image has boxes."""
 
 
-def assign(anchors_A4: Tensor, targets: Targets, rule: AssignRule) -> Assignment:
-    """Label each anchor with the class of its best box, BACKGROUND or IGNORE.
+def assign(pyramid: Pyramid, targets: Targets, rule: AnyAssignRule) -> Assignment:
+    """Label each anchor of an image with the class of the box that it learns, BACKGROUND or IGNORE.
 
-    An anchor is positive from positive_iou on, background below negative_iou and ignored in between. With low_quality,
-    the anchors (all of a tie) that reach a box's best IoU, if that is above zero, are positive too. With `best_box`
-    each is still matched to the box that it overlaps most (Detectron, detectron2, torchvision); with `own_box` it is
-    matched to the box whose best anchor it is, even if its IoU with another is above positive_iou, and to the last of
-    several such boxes (mmdetection's MaxIoUAssigner). Its IoU with the matched box must be at least
-    low_quality_min_iou. A background anchor of which more than crowd_overlap lies in a crowd region is ignored.
+    AssignRule: an anchor is positive from positive_iou on, background below negative_iou and ignored in between. With
+    low_quality, the anchors (all of a tie) that reach a box's best IoU, if that is above zero, are positive too. With
+    `best_box` each is still matched to the box that it overlaps most (Detectron, detectron2, torchvision); with
+    `own_box` it is matched to the box whose best anchor it is, even if its IoU with another is above positive_iou, and
+    to the last of several such boxes (mmdetection's MaxIoUAssigner). Its IoU with the matched box must be at least
+    low_quality_min_iou. AtssRule: see `atss.select`; what is not positive is background.
+
+    Both: a background anchor of which more than crowd_overlap lies in a crowd region is ignored.
     """
-    return Assignment(*(tensor_1A[0] for tensor_1A in assign_together(anchors_A4, [targets], rule)))
+    return Assignment(*(tensor_1A[0] for tensor_1A in assign_images(pyramid, [targets], rule)))
+
+
+def assign_images(pyramid: Pyramid, targets: list[Targets], rule: AnyAssignRule) -> tuple[Tensor, Tensor]:
+    """`assign` for several images: labels and matches, (B, A) int64 each.
+
+    By IoU a GPU assigns many images at once, because each kernel launch costs; a CPU assigns image by image, because
+    there the pairs cost and padding adds some.
+    """
+    anchors_A4 = pyramid.boxes_A4
+    match rule:
+        case AssignRule():
+            pairs, limit = partial(padded_pairs, anchors=len(anchors_A4)), pair_limit(anchors_A4.device)
+            groups = group_neighbours(targets, pairs, limit)
+            assigned = [assign_together(anchors_A4, group, rule) for group in groups]
+        case AtssRule():
+            assigned = [assign_adaptively(pyramid, image_targets, rule) for image_targets in targets]
+        case _:
+            assert_never(rule)
+    labels_BA, matched_BA = (torch.cat(tensors) for tensors in zip(*assigned, strict=True))
+    return labels_BA, matched_BA
+
+
+def assign_adaptively(pyramid: Pyramid, targets: Targets, rule: AtssRule) -> tuple[Tensor, Tensor]:
+    """`assign` by ATSS: labels and matches, (1, A) int64 each."""
+    matched_A = select(pyramid, targets.boxes_G4, rule.candidates)
+    labels_A = torch.full_like(matched_A, BACKGROUND)
+    if len(targets.boxes_G4):
+        labels_A = torch.where(matched_A >= 0, targets.classes_G[matched_A], BACKGROUND)
+    labels_BA = ignore_crowds(labels_A[None], pyramid.boxes_A4, targets.crowd_C4[None], rule.crowd_overlap)
+    return labels_BA, matched_A.clamp(min=0)[None]
 
 
 @torch.no_grad()
 def assign_together(anchors_A4: Tensor, targets: list[Targets], rule: AssignRule) -> tuple[Tensor, Tensor]:
-    """`assign` for several images at once: labels and matches, (B, A) int64 each."""
+    """`assign` by IoU for several images at once: labels and matches, (B, A) int64 each."""
     padded = pad(targets)
     images, most_boxes = len(targets), max(padded.boxes_BG4.shape[1], padded.crowd_BC4.shape[1], 1)
     on_cpu = anchors_A4.device.type == "cpu"
@@ -146,23 +183,25 @@ def assign_tile(
         any_B1 = targets.any_B[:, None]
         labels_BA = labels_BA.masked_fill((best_BA >= rule.negative_iou) & any_B1, IGNORE)
         labels_BA = torch.where(positive_BA & any_B1, targets.classes_BG.gather(1, matched_BA), labels_BA)
-    if targets.crowd_BC4.shape[1]:
-        overlap_ABC = boxes.ioa(anchors_A4, targets.crowd_BC4.flatten(0, 1)).unflatten(1, targets.crowd_BC4.shape[:2])
-        in_crowd_BA = (overlap_ABC > rule.crowd_overlap).any(dim=2).T
-        labels_BA = labels_BA.masked_fill(in_crowd_BA & (labels_BA == BACKGROUND), IGNORE)
+    labels_BA = ignore_crowds(labels_BA, anchors_A4, targets.crowd_BC4, rule.crowd_overlap)
     return labels_BA, torch.where(labels_BA >= 0, matched_BA, 0)
 
 
-def assign_batch(anchors_A4: Tensor, targets: list[Targets], rule: AssignRule) -> BatchAssignment:
+def ignore_crowds(labels_BA: Tensor, anchors_A4: Tensor, crowd_BC4: Tensor, most: float) -> Tensor:
+    """(B, A) labels with IGNORE for background anchors of which more than the part `most` lies in a crowd region."""
+    if not crowd_BC4.shape[1]:
+        return labels_BA
+    overlap_ABC = boxes.ioa(anchors_A4, crowd_BC4.flatten(0, 1)).unflatten(1, crowd_BC4.shape[:2])
+    in_crowd_BA = (overlap_ABC > most).any(dim=2).T
+    return labels_BA.masked_fill(in_crowd_BA & (labels_BA == BACKGROUND), IGNORE)
+
+
+def assign_batch(pyramid: Pyramid, targets: list[Targets], rule: AnyAssignRule) -> BatchAssignment:
     """Assign each image of a batch; an image without boxes is all background.
 
-    A GPU assigns many images at once, because each kernel launch costs; a CPU assigns image by image, because there
-    the pairs cost and padding adds some. One host-device sync: the number of positives.
+    Host-device syncs: the number of positives, and with ATSS one for each level of each image.
     """
-    pairs, limit = partial(padded_pairs, anchors=len(anchors_A4)), pair_limit(anchors_A4.device)
-    groups = group_neighbours(targets, pairs, limit)
-    assigned = [assign_together(anchors_A4, group, rule) for group in groups]
-    labels_BA, matched_BA = (torch.cat(tensors) for tensors in zip(*assigned, strict=True))
+    labels_BA, matched_BA = assign_images(pyramid, targets, rule)
     image_P, anchor_P = (labels_BA >= 0).nonzero(as_tuple=True)
     counts = [len(image_targets.boxes_G4) for image_targets in targets]
     first_B = torch.tensor([0, *accumulate(counts[:-1])]).to(image_P.device, non_blocking=True)

@@ -24,6 +24,7 @@ from retinanet.diagnostics.pace import STEPS, WARM_STEPS, Pace, estimate_duratio
 from retinanet.display.console import format_seconds
 from retinanet.display.facts import Fact, Facts
 from retinanet.interop.start import resolve_model
+from retinanet.training.balance import count_epoch, describe_balance
 from retinanet.training.batches import load_data
 from retinanet.training.engine import resolve
 from retinanet.training.optim import build_plan, describe_long_warmup
@@ -43,19 +44,21 @@ def report_dry_run(config: Config, output: Path) -> None:
     config, _ = resolve_model(config)
     train_set, val_set = load_data(config, ranks)
     resolved = resolve(config, train_set, device, ranks, None)
+    images, balance = count_epoch(resolved, train_set), describe_balance(resolved, train_set)
     with tempfile.TemporaryDirectory() as folder:
         pace = measure_pace(resolved, Path(folder) / "run")
     rows = [
         *describe_network(resolved, train_set),
         Fact("data", f"{len(train_set.images):,} training images, {len(val_set.images):,} validation images"),
+        *([Fact("", balance)] if balance else []),
         Fact("anchors", describe_anchors(resolved, train_set)),
         Fact("positives", f"{pace.positives_per_image:.1f} anchors an image"),
-        *describe_time(resolved, pace, len(train_set.images), len(val_set.images), device),
+        *describe_time(resolved, pace, images, len(val_set.images), device),
         Fact("memory", describe_memory(pace, device)),
         Fact("disk", describe_disk(pace, output)),
     ]
-    plan = build_plan(resolved.schedule, len(train_set.images))
-    lines = (describe_auto(config, resolved, len(train_set.images)), describe_long_warmup(resolved.schedule, plan))
+    plan = build_plan(resolved.schedule, images)
+    lines = (describe_auto(config, resolved, images), describe_long_warmup(resolved.schedule, plan))
     Console().print(Facts([*rows, *(Fact("", line) for line in lines if line)]), crop=False)
 
 
@@ -108,7 +111,7 @@ def count_flops(model: nn.Module, canvas: tuple[int, int]) -> int:
 def describe_anchors(config: Config, dataset: CocoDataset) -> str:
     """Whether the anchors reach the training set's boxes, and which command suggests better ones."""
     _, recall = measure_anchors(config, dataset)
-    return describe_fit(recall, low_quality=config.assign.low_quality)
+    return describe_fit(recall, config.assign)
 
 
 def describe_time(config: Config, pace: Pace, train_images: int, val_images: int, device: torch.device) -> list[Fact]:

@@ -47,7 +47,7 @@ class FeatureRule(NamedTuple):
 
     @torch.no_grad()
     def extract(self, batch: Batch) -> list[Tensor]:
-        """C3, C4, C5 of a batch, as the network computes them."""
+        """The backbone's outputs for a batch, as the network computes them."""
         batch = to_device(batch, self.device)
         images = normalise(batch.images, batch.sizes_B2, self.pixels, self.channels_last)
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):

@@ -12,7 +12,7 @@ from torch import Tensor
 from retinanet.build import build_anchor_spec
 from retinanet.config.load import with_overrides
 from retinanet.config.schema import Config
-from retinanet.detection.anchors import STRIDES, cell_anchors
+from retinanet.detection.anchors import cell_anchors
 from retinanet.errors import CheckpointError, ConfigError, ResourceError, list_errors
 from retinanet.interop import msra
 from retinanet.interop.classes import Classes, choose_classes
@@ -206,14 +206,14 @@ def _preprocessing(extras: Mapping[str, Tensor], meta: Mapping[str, Any]) -> tup
 def _check_cell_anchors(extras: Mapping[str, Tensor], config: Config, source: Path) -> None:
     spec = build_anchor_spec(config.model)
     order = order_from_scale_major(len(spec.aspect_ratios), len(spec.scales))
-    for level, (stride, size) in enumerate(zip(STRIDES, spec.sizes, strict=True)):
+    for level, (name, stride, size) in enumerate(zip(spec.levels, spec.strides, spec.sizes, strict=True)):
         given = extras.get(f"anchor_generator.cell_anchors.{level}")
         if given is None:
             continue
         wanted = cell_anchors(size, stride, spec)
         if given.shape != wanted.shape or not torch.allclose(given[order], wanted, atol=0.01):
             raise CheckpointError(
-                f"{source}: its anchors on P{level + 3} are not those of this format's config. Give "
+                f"{source}: its anchors on {name} are not those of this format's config. Give "
                 "the keys that differ, such as model.anchors.sizes=[16,32,64,128,256], as key=value."
             )
 

@@ -65,7 +65,10 @@ def read_detector(keys: ModelKeys) -> TrainedDetector:
     name = detect_format(file.tensors)
     if name is None:
         raise CheckpointError(_describe_other(source, file))
-    given = flat({"model": {"anchors": keys.anchors.model_dump(exclude_unset=True)}})
+    anchors = keys.anchors.model_dump(exclude_unset=True)
+    if keys.fpn.finest == "p2" and "sizes" in anchors:
+        anchors["sizes"] = anchors["sizes"][1:]  # other projects' files have P3 to P7
+    given = flat({"model": {"anchors": anchors}})
     words = [f"{key}={json.dumps(value)}" for key, value in given.items()]
     checkpoint, lines = convert_foreign(name, path, file, NO_OPTIONS._replace(overrides=words))
     notes = [line for line in lines if line.startswith(("names:", "weights:", "batch norms:"))]

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from retinanet.config.flat import flat
-from retinanet.config.model_keys import ModelKeys, complete_model
+from retinanet.config.model_keys import LEVELS, ModelKeys, complete_model
 from retinanet.config.schema import Config
 from retinanet.errors import ConfigError, list_errors
 from retinanet.interop.detector_file import TrainedDetector, read_detector, softmax_head
@@ -23,6 +23,9 @@ PARTS = {"backbone": "backbone.", "fpn": "fpn.", "class subnet": "class_head.tow
 """Rows of the table -> beginning of the names of their tensors."""
 
 OUTPUT = (f"{RETINANET.class_predict}.weight", f"{RETINANET.class_predict}.bias")
+
+FINER_LEVEL = "fpn.p2."
+"""Beginning of the names of P2's tensors, which start anew on a detector without it."""
 
 COUNTED = ("anchors.scales", "anchors.aspect_ratios")
 """Keys of `model` whose values may differ from the detector's, but not their number."""
@@ -96,10 +99,15 @@ def _contradictions(given: ModelKeys, detector: ModelKeys) -> tuple[list[str], l
         elif key == "head.channels":
             pyramid = given.fpn.channels if "channels" in given.fpn.model_fields_set else detector.fpn.channels
             fits = (value or pyramid) == (theirs or detector.fpn.channels)
+        elif key == "fpn.finest":
+            fits = value in (theirs, "p2")
+        elif key == "anchors.sizes":
+            finest = given.fpn.finest if "finest" in given.fpn.model_fields_set else detector.fpn.finest
+            fits = len(value) == LEVELS[finest]
         elif key in COUNTED:
             fits = len(value) == len(theirs)
         else:
-            fits = value == theirs or key in (*FREE, "anchors.sizes")
+            fits = value == theirs or key in FREE
         if not fits:
             remark = ": another number of anchors per cell" if key in COUNTED else ""
             errors.append(f"model.{key}: {_shown(theirs)} in the detector, {_shown(value)} in the config{remark}")
@@ -129,6 +137,12 @@ def fit_detector(detector: TrainedDetector, config: Config, categories: tuple[Ca
             f"model.frozen: class_head, but {len(new)} of its {len(categories)} classes are not in "
             f"{detector.source} and would stay untrained ({_listed(new)}); leave class_head out of model.frozen."
         )
+    new_level = config.model.fpn.finest != detector.model.fpn.finest
+    if new_level and "fpn" in config.model.frozen:
+        raise ConfigError(
+            f"model.frozen: fpn, but its level P2 is not in {detector.source} and would stay untrained; leave fpn out "
+            "of model.frozen."
+        )
     loaded = [category.name for category in categories if category.name not in new]
     background = [len(detector.categories)] if same_kind else [None]
     notes = list(detector.notes)
@@ -150,6 +164,7 @@ def fit_detector(detector: TrainedDetector, config: Config, categories: tuple[Ca
         report=(
             PartReport("detector", "", detector.description),
             *_loaded_parts(detector.weights),
+            *[PartReport("level P2", "", "new, from random weights")] * new_level,
             PartReport("class output", f"{len(loaded)} of {len(categories)} classes", _output_text(loaded, new)),
             *_anchor_rows(config.model, detector.model),
         ),
@@ -210,7 +225,7 @@ def _key(name: str) -> str:
 def load_start(model: nn.Module, start: Start) -> None:
     """Copy the detector's weights into a new network of the resolved config, in place.
 
-    Outputs of classes that the detector does not have keep their initial weights.
+    Outputs of classes that the detector does not have keep their initial weights, and so does P2.
     """
     own = model.state_dict()
     state = {name: value for name, value in start.weights.items() if name in own}
@@ -222,5 +237,5 @@ def load_start(model: nn.Module, start: Start) -> None:
             if output is not None:
                 new_CO[:, index] = old_CO[:, output]
         state[name] = new_CO.flatten(0, 1)
-    counters = {name: value for name, value in own.items() if name.endswith(COUNTER)}
-    load_weights(model, counters | state, start.source)
+    kept = {name: value for name, value in own.items() if name.endswith(COUNTER) or name.startswith(FINER_LEVEL)}
+    load_weights(model, kept | state, start.source)

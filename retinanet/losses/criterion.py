@@ -11,6 +11,7 @@ from torch import Tensor
 
 from retinanet.detection.assign import BatchAssignment
 from retinanet.losses.box import BoxRegressionLoss
+from retinanet.losses.class_weights import weights_of_labels
 from retinanet.losses.classification import ClassificationLoss
 from retinanet.structures import ClassTargets, HeadOutputs
 
@@ -49,6 +50,8 @@ class Criterion(NamedTuple):
     class_weight: float
     box_loss: BoxRegressionLoss
     box_weight: float
+    class_weights_K: tuple[float, ...] | None = None
+    """See `class_weights.weights_of_labels`; None: all 1."""
 
 
 class Divisor(NamedTuple):
@@ -89,6 +92,8 @@ def criterion(
         box_loss_P=box_P.detach(),
     )
     loss_BA = parts.class_loss.value(outputs.logits_BAK, targets) * parts.class_weight
+    if parts.class_weights_K is not None:
+        loss_BA = loss_BA * weights_of_labels(assignment.labels_BA, parts.class_weights_K)
     return Losses(loss_BA.sum(dim=1), box_B, loss_BA.detach()[image_P, anchor_P].sum())
 
 

@@ -1,6 +1,6 @@
-"""Torchvision's ResNets, ResNeXts and MobileNetV2 as C3, C4, C5 feature extractors.
+"""Torchvision's ResNets, ResNeXts and MobileNetV2 as feature extractors of C3, C4, C5 and, for P2, of C2.
 
-Legend: C3, C4, C5 are (B, c, H / 8, W / 8), (B, c, H / 16, W / 16), (B, c, H / 32, W / 32).
+Legend: C2, C3, C4, C5 are (B, c, H / 4, W / 4), (B, c, H / 8, W / 8), (B, c, H / 16, W / 16), (B, c, H / 32, W / 32).
 """
 
 import math
@@ -32,26 +32,26 @@ class Architecture(NamedTuple):
     """Takes `norm_layer` and `zero_init_residual`."""
     weights: WeightsEnum
     """Published weights of ImageNet."""
-    widths: tuple[int, int, int]
-    """Channels of C3, C4 and C5."""
+    widths: tuple[int, int, int, int]
+    """Channels of C2 to C5."""
 
 
 ARCHITECTURES = {
-    "resnet18": Architecture(models.resnet18, models.ResNet18_Weights.IMAGENET1K_V1, (128, 256, 512)),
-    "resnet34": Architecture(models.resnet34, models.ResNet34_Weights.IMAGENET1K_V1, (128, 256, 512)),
-    "resnet50": Architecture(models.resnet50, models.ResNet50_Weights.IMAGENET1K_V1, (512, 1024, 2048)),
-    "resnet101": Architecture(models.resnet101, models.ResNet101_Weights.IMAGENET1K_V1, (512, 1024, 2048)),
-    "resnet152": Architecture(models.resnet152, models.ResNet152_Weights.IMAGENET1K_V1, (512, 1024, 2048)),
+    "resnet18": Architecture(models.resnet18, models.ResNet18_Weights.IMAGENET1K_V1, (64, 128, 256, 512)),
+    "resnet34": Architecture(models.resnet34, models.ResNet34_Weights.IMAGENET1K_V1, (64, 128, 256, 512)),
+    "resnet50": Architecture(models.resnet50, models.ResNet50_Weights.IMAGENET1K_V1, (256, 512, 1024, 2048)),
+    "resnet101": Architecture(models.resnet101, models.ResNet101_Weights.IMAGENET1K_V1, (256, 512, 1024, 2048)),
+    "resnet152": Architecture(models.resnet152, models.ResNet152_Weights.IMAGENET1K_V1, (256, 512, 1024, 2048)),
     "resnext50_32x4d": Architecture(
-        models.resnext50_32x4d, models.ResNeXt50_32X4D_Weights.IMAGENET1K_V1, (512, 1024, 2048)
+        models.resnext50_32x4d, models.ResNeXt50_32X4D_Weights.IMAGENET1K_V1, (256, 512, 1024, 2048)
     ),
     "resnext101_32x8d": Architecture(
-        models.resnext101_32x8d, models.ResNeXt101_32X8D_Weights.IMAGENET1K_V1, (512, 1024, 2048)
+        models.resnext101_32x8d, models.ResNeXt101_32X8D_Weights.IMAGENET1K_V1, (256, 512, 1024, 2048)
     ),
     "resnext101_64x4d": Architecture(
-        models.resnext101_64x4d, models.ResNeXt101_64X4D_Weights.IMAGENET1K_V1, (512, 1024, 2048)
+        models.resnext101_64x4d, models.ResNeXt101_64X4D_Weights.IMAGENET1K_V1, (256, 512, 1024, 2048)
     ),
-    "mobilenet_v2": Architecture(_mobilenet_features, models.MobileNet_V2_Weights.IMAGENET1K_V1, (32, 96, 320)),
+    "mobilenet_v2": Architecture(_mobilenet_features, models.MobileNet_V2_Weights.IMAGENET1K_V1, (24, 32, 96, 320)),
 }
 """By config `model.backbone.name`."""
 
@@ -79,8 +79,8 @@ class InitialWeights(NamedTuple):
 class Backbone(nn.Module):
     """Five stages in a row (stem, C2, C3, C4, C5); the first `frozen_stages` do not train, in either mode."""
 
-    def __init__(self, stages: list[nn.Module], channels: tuple[int, int, int], frozen_stages: int) -> None:
-        """channels: of C3, C4 and C5."""
+    def __init__(self, stages: list[nn.Module], channels: tuple[int, ...], frozen_stages: int) -> None:
+        """channels: of the stages that `forward` returns, the last three or four."""
         super().__init__()
         self.stages = nn.ModuleList(stages)
         self.channels = channels
@@ -96,12 +96,12 @@ class Backbone(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) normalised float -> [C3, C4, C5]."""
+        """(B, 3, H, W) normalised float -> [C3, C4, C5], or [C2, C3, C4, C5]."""
         features = []
         for stage in self.stages:
             images = stage(images)
             features.append(images)
-        return features[2:]
+        return features[-len(self.channels) :]
 
 
 def group_norm(channels: int) -> nn.Module:
@@ -159,6 +159,7 @@ def build_backbone(
     stride_in_1x1: bool,
     fold: bool,
     zero_init_residual: bool = True,
+    returns_c2: bool = False,
 ) -> Backbone:
     """Build the named network of ARCHITECTURES without its classifier.
 
@@ -182,7 +183,7 @@ def build_backbone(
         layers = dict(network.named_children())
         stem = nn.Sequential(*(layers[part] for part in RESNET_STEM))
         stages = [stem, *(layers[part] for part in ("layer1", "layer2", "layer3", "layer4"))]
-    return Backbone(stages, architecture.widths, frozen_stages)
+    return Backbone(stages, architecture.widths[0 if returns_c2 else 1 :], frozen_stages)
 
 
 def published_stage_names(name: str) -> dict[tuple[int, str], str]:

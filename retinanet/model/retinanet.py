@@ -39,7 +39,7 @@ class RetinaNet(nn.Module):
     def forward(self, images: Tensor | list[Tensor]) -> HeadOutputs:
         """(B, 3, H, W) normalised float images of one canvas -> raw outputs, in training and evaluation alike.
 
-        images: or the backbone's [C3, C4, C5] of such images.
+        images: or the backbone's outputs for such images.
         """
         levels = self.fpn(self.backbone(images) if isinstance(images, Tensor) else images)
         return HeadOutputs(self.class_head(levels), self.box_head(levels))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from retinanet.data.transforms import PixelRule, normalise
 from retinanet.detection.anchors import AnchorSpec, pyramid_anchors
-from retinanet.detection.assign import AssignRule, assign
+from retinanet.detection.assign import AnyAssignRule, assign
 from retinanet.display.drawing import Boxes, BoxStyle, class_colors, contact_sheet, draw_boxes, save_picture
 from retinanet.structures import Batch, Category
 
@@ -29,7 +29,7 @@ class NetworkView(NamedTuple):
     pixels: PixelRule
     channels_last: bool
     anchors: AnchorSpec
-    rule: AssignRule
+    rule: AnyAssignRule
     categories: tuple[Category, ...]
 
 
@@ -65,12 +65,12 @@ def draw_input(image_HW3: NDArray[np.uint8], batch: Batch, index: int, view: Net
     size = max(1, round(width * scale)), max(1, round(height * scale))
     picture = np.array(Image.fromarray(image_HW3).resize(size, Image.Resampling.BICUBIC))
     targets = batch.targets[index]
-    anchors_A4 = pyramid_anchors((height, width), view.anchors, torch.device("cpu")).boxes_A4
-    labels_A, matched_A = assign(anchors_A4, targets, view.rule)
+    pyramid = pyramid_anchors((height, width), view.anchors, torch.device("cpu"))
+    labels_A, matched_A = assign(pyramid, targets, view.rule)
     positive_A = labels_A >= 0
     matched_P, classes_G = matched_A[positive_A].numpy(), targets.classes_G.tolist()
     colors = class_colors(len(view.categories))
-    anchors = Boxes(anchors_A4[positive_A].numpy() * scale, [colors[classes_G[match]] for match in matched_P])
+    anchors = Boxes(pyramid.boxes_A4[positive_A].numpy() * scale, [colors[classes_G[match]] for match in matched_P])
     ignored = Boxes(
         targets.crowd_C4.numpy() * scale, [_IGNORED] * len(targets.crowd_C4), dashed=[True] * len(targets.crowd_C4)
     )

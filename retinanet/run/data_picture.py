@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from retinanet.data.coco import CocoDataset, ImageRecord
 from retinanet.data.transforms import ResizeRule
-from retinanet.detection.anchors import STRIDES, AnchorSpec, cell_anchors
+from retinanet.detection.anchors import AnchorSpec, cell_anchors
 from retinanet.display.drawing import class_colors
 from retinanet.display.figures import COLORS, FONT, INK, MUTED, new_figure, save_figure, shortened, tidy
 
@@ -59,7 +59,7 @@ def draw_data(path: Path, train_set: CocoDataset, resize_rule: ResizeRule, spec:
 
 def anchor_shapes(spec: AnchorSpec) -> NDArray[np.float64]:
     """(C, 2) widths and heights of the anchors of all levels, pixels of the network's input."""
-    cells = [cell_anchors(size, stride, spec).numpy() for size, stride in zip(spec.sizes, STRIDES, strict=True)]
+    cells = [cell_anchors(size, stride, spec).numpy() for size, stride in zip(spec.sizes, spec.strides, strict=True)]
     boxes_C4 = np.concatenate(cells).astype(np.float64)
     return boxes_C4[:, 2:] - boxes_C4[:, :2]
 

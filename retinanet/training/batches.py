@@ -79,6 +79,7 @@ def load_steps(
         pin=pin,
         cache_mib=config.data.cache_mib,
         features=features,
+        repeat_threshold=config.data.repeat_threshold,
     )
     with closing(batches):
         while group := list(islice(batches, config.schedule.accumulation)):

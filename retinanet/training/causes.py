@@ -251,11 +251,12 @@ def few_positives(evidence: RunEvidence) -> Finding | None:
     if not counts or fmean(counts) >= FEW_POSITIVES or not evidence.is_low():
         return None
     without = sum(count == 0 for count in counts) / len(counts)
+    switch = "assign.kind=iou " if evidence.config.assign.kind == "atss" else ""
     return Finding(
         title="there are too few positive anchors",
         proof=f"{fmean(counts):.2g} positive anchors an image in the mean of {len(counts)} logged steps, none at all "
         f"in {without:.0%} of them.",
-        remedy="assign.low_quality=true",
+        remedy=f"{switch}assign.low_quality=true",
         advice="check the anchors (`retinanet anchors`), leave out images without objects (data.empty_images=false), "
         "or give every box its best anchor:",
     )

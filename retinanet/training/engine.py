@@ -24,6 +24,7 @@ from retinanet.run.folder import RunFolder, claim
 from retinanet.run.interrupts import listen
 from retinanet.run.metrics import MetricsLog, RunLog, SilentLog
 from retinanet.scoring.evaluation import check_engine
+from retinanet.training.balance import count_epoch, resolve_class_weights
 from retinanet.training.batches import check_batch_divides, load_data, open_train_features
 from retinanet.training.continuation import check_length, describe_new_length, finished_step
 from retinanet.training.fit import fit_accumulation
@@ -84,7 +85,7 @@ def train_in(
         config = continue_model(config, saved.config)
     asked, config = config, resolve(config, train_set, device, ranks, saved)
     seed_everything(config.seed, config.threads)
-    images = len(train_set.images)
+    images = count_epoch(config, train_set)
     state = build_state(config, len(train_set.categories), device, ranks, load_weights=saved is None, start=start)
     if saved is not None:
         restore(state, saved, config, train_set.categories, folder.last)
@@ -93,6 +94,7 @@ def train_in(
         plan=build_plan(config.schedule, images),
         train_set=train_set,
         val_set=val_set,
+        epoch_images=images,
         folder=folder,
         device=device,
         ranks=ranks,
@@ -120,8 +122,11 @@ def train_in(
 def resolve(
     config: Config, train_set: CocoDataset, device: torch.device, ranks: Ranks, saved: Checkpoint | None
 ) -> Config:
-    """The config with numbers in place of `auto`. A resumed run keeps the micro-batches that it began with."""
-    resolved = resolve_auto(config, len(train_set.images))
+    """The config with numbers in place of what depends on the data: `auto` and the names of class weights.
+
+    A resumed run keeps the micro-batches that it began with.
+    """
+    resolved = resolve_class_weights(resolve_auto(config, count_epoch(config, train_set)), train_set)
     if config.schedule.batch_size != "auto":
         return resolved
     if saved is not None:
@@ -164,6 +169,7 @@ def open_log(run: Run, state: TrainState, resume: bool) -> RunLog:
         plan=run.plan,
         train_set=run.train_set,
         val_set=run.val_set,
+        epoch_images=run.epoch_images,
         evaluations=sum(evaluation_due(run, number) for number in range(1, run.plan.total_steps + 1)),
         model=state.model,
         step=step,

@@ -45,6 +45,8 @@ class Run(NamedTuple):
     plan: Plan
     train_set: CocoDataset
     val_set: CocoDataset
+    epoch_images: int
+    """Images of an epoch, repeated ones counted each time."""
     folder: RunFolder
     device: torch.device
     ranks: Ranks
@@ -61,7 +63,7 @@ class Run(NamedTuple):
 
     def epoch(self, step: int) -> float:
         """Passes over the training set after `step` updates."""
-        return step * known(self.config.schedule.batch_size) / len(self.train_set.images)
+        return step * known(self.config.schedule.batch_size) / self.epoch_images
 
 
 def run_steps(run: Run, state: TrainState, log: RunLog, stop: StopRequest) -> None:
@@ -198,7 +200,7 @@ def evaluation_due(run: Run, step: int) -> bool:
     """Whether an evaluation follows the first `step` updates."""
     if step == 0 or step in (run.plan.total_steps, run.finished_at):
         return step > 0
-    per_epoch = len(run.train_set.images) / known(run.config.schedule.batch_size)
+    per_epoch = run.epoch_images / known(run.config.schedule.batch_size)
     every = known(run.config.eval.every)
     interval = every * per_epoch if run.config.eval.unit == "epochs" else every
     return interval > 0 and int(step / interval) > int((step - 1) / interval)

@@ -14,6 +14,7 @@ from retinanet.config.schema import Config, DataKeys, ScheduleKeys
 from retinanet.data.coco import CocoDataset
 from retinanet.display.facts import Fact
 from retinanet.distributed import Ranks
+from retinanet.training.balance import describe_balance
 from retinanet.training.optim import Plan, describe_rescaling
 
 MOST_CLASSES = 8
@@ -27,6 +28,8 @@ class Opening(NamedTuple):
     plan: Plan
     train_set: CocoDataset
     val_set: CocoDataset
+    epoch_images: int
+    """Images of an epoch, repeated ones counted each time."""
     evaluations: int
     """Of the whole run."""
     model: nn.Module
@@ -40,10 +43,11 @@ class Opening(NamedTuple):
 def describe_run(opening: Opening) -> list[Fact]:
     """The first lines of a run, for `display.facts.Facts`."""
     config, plan = opening.config, opening.plan
-    rescaled = describe_rescaling(config.schedule, plan)
+    rescaled, balance = describe_rescaling(config.schedule, plan), describe_balance(config, opening.train_set)
     return [
         Fact("network", describe_model(config, opening.model, from_scratch=opening.step == 0)),
         Fact("train", describe_data(opening.train_set)),
+        *([Fact("", balance)] if balance else []),
         Fact("val", describe_data(opening.val_set)),
         Fact("input", describe_input(config.data)),
         Fact("batch", describe_batch(config.schedule, opening.ranks)),
@@ -128,7 +132,7 @@ def describe_batch(schedule: ScheduleKeys, ranks: Ranks) -> str:
 def describe_length(opening: Opening) -> str:
     """Steps, epochs and evaluations."""
     schedule, total = opening.config.schedule, opening.plan.total_steps
-    epochs = total * known(schedule.batch_size) / len(opening.train_set.images)
+    epochs = total * known(schedule.batch_size) / opening.epoch_images
     count = opening.evaluations
     evaluated = "1 evaluation, at the end" if count == 1 else f"{count} evaluations"
     early = f", fewer if {schedule.early_stop} in a row bring nothing" if schedule.early_stop else ""

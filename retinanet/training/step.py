@@ -14,8 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from retinanet import distributed
 from retinanet.data.transforms import PixelRule, network_input, to_device
-from retinanet.detection.anchors import AnchorSpec, pyramid_anchors
-from retinanet.detection.assign import AssignRule, BatchAssignment, assign_batch
+from retinanet.detection.anchors import AnchorSpec, Pyramid, pyramid_anchors
+from retinanet.detection.assign import AnyAssignRule, BatchAssignment, assign_batch
 from retinanet.distributed import Ranks
 from retinanet.errors import NumericalError
 from retinanet.losses.criterion import (
@@ -37,7 +37,7 @@ class StepParts(NamedTuple):
     """What a step needs besides the network and the images; fixed for a run."""
 
     anchors: AnchorSpec
-    rule: AssignRule
+    rule: AnyAssignRule
     criterion: Criterion
     normaliser: Normaliser
     clip_norm: float | None
@@ -116,12 +116,12 @@ def prepare_micro_batches(state: TrainState, batches: list[Batch], parts: StepPa
     micro_batches = []
     for batch, seeds_B in zip(batches, seeds, strict=True):
         on_device = to_device(batch, parts.device)
-        anchors_A4 = batch_anchors(on_device, parts)
-        assignment = assign_batch(anchors_A4, on_device.targets, parts.rule)
+        pyramid = batch_pyramid(on_device, parts)
+        assignment = assign_batch(pyramid, on_device.targets, parts.rule)
         micro_batches.append(
             MicroBatch(
                 batch=on_device,
-                anchors_A4=anchors_A4,
+                anchors_A4=pyramid.boxes_A4,
                 assignment=assignment,
                 positives_B=assignment.positives(),
                 seeds_B=seeds_B,
@@ -202,10 +202,10 @@ def read_step(
     )
 
 
-def batch_anchors(batch: Batch, parts: StepParts) -> Tensor:
-    """(A, 4) anchors of a batch's canvas; with data.canvases `tight` micro-batches may have different ones."""
+def batch_pyramid(batch: Batch, parts: StepParts) -> Pyramid:
+    """The anchors of a batch's canvas; with data.canvases `tight` micro-batches may have different ones."""
     height, width = batch.images.shape[2:]
-    return pyramid_anchors((height, width), parts.anchors, parts.device).boxes_A4
+    return pyramid_anchors((height, width), parts.anchors, parts.device)
 
 
 def gradient_exchange(network: nn.Module, now: bool) -> AbstractContextManager[object]:

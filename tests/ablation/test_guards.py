@@ -43,6 +43,14 @@ def test_few_seeds_and_one_split_for_all(tiny: Tiny) -> None:
     assert "own val split" in warnings_of(tiny(), splits=same)[0]
 
 
+def test_repeats_lengthen_a_budget_in_epochs(tiny: Tiny) -> None:
+    for length, warned in (("schedule.epochs=2.0", True), ("schedule.iterations=6", False)):
+        arms = {"plain": tiny(length), "repeats": tiny(length, "data.repeat_threshold=0.01")}
+        found = study_warnings(arms, (0, 1, 2), (), APART)
+        assert any("repeats may train for more steps" in warning for warning in found) is warned
+        assert study_warnings({"a": arms["repeats"], "b": arms["repeats"]}, (0, 1, 2), (), APART) == ()
+
+
 def test_unfair_differences_are_dotted_keys_outside_of_may_differ(tiny: Tiny) -> None:
     other = tiny("loss.classification.kind=cross_entropy", "data.flip=0.25", "model.anchors.sizes=[8, 16, 32, 64, 99]")
     keys = unfair_differences(tiny(), other, ())

@@ -1,6 +1,7 @@
 """Reading configs: bases, overrides and every error at once."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,7 @@ def test_every_error_at_once_with_its_line(tmp_path: Path) -> None:
         f"{path}:5: model.backbone.norm: expected one of frozen_bn, eval_bn, bn, sync_bn, gn, "
         "got the text 'frozen-bn'; did you mean froz",
         f"{path}:6: model.channels_last: expected true or false, got the text 'no': write true or false",
-        f"{path}:8: model.anchors.sizes: expected a list of 5 values, each a number above 0, got a list of 4 values",
+        f"{path}:8: model.anchors.sizes: expected a list of 5 to 6 values, each a number above 0, got a list of 4 val",
         f"{path}:9: model.anchors.scales[1]: expected a number above 0, got the text 'x'",
         f"{path}:10: lr: unknown key; did you mean schedule.lr?",
         f"{path}:11: seed: expected a whole number of at least 0",
@@ -75,7 +76,7 @@ def test_every_error_at_once_with_its_line(tmp_path: Path) -> None:
         f"{path}:13: eval.nms_iou: expected a number from 0 to 1, got the text '0.5': write it without quotes",
         f"{path}:13: eval.score_threshold: expected a number from 0 to 1, got nan",
         f"{path}:14: output: expected text or null, got 2024: put it in quotes",
-        f"{path}:15: assign.colour: unknown key; the keys of assign are positive_iou, negative_iou",
+        f"{path}:15: assign.colour: unknown key; the keys of assign are kind, atss_cells",
         "override 'data.vertical_flip=2': data.vertical_flip: expected a number from 0 to 1, got 2",
         "override 'junk': write it as key.path=value",
         "override 'data.flip=[1': data.flip: not valid YAML",
@@ -141,7 +142,7 @@ def test_a_dotted_key_in_a_file_is_told_to_nest(tmp_path: Path) -> None:
         ("schedule.lr=true", "expected a number above 0, got true"),
         ("schedule.lr=1e999", "expected a number above 0, got inf"),
         ("data.shorter_side=600", "write it in brackets, [a]"),
-        ("model.anchors.sizes.0=3", "model.anchors.sizes: expected a list of 5 values"),
+        ("model.anchors.sizes.0=3", "model.anchors.sizes: expected a list of 5 to 6 values"),
         ("schedule=3", "schedule: expected a section of keys, got 3"),
         ("schedule.optimizer=adam", "expected one of sgd, adamw, got the text 'adam'; did you mean adamw?"),
         ("data.root=", "data.root: expected text, got null"),
@@ -386,3 +387,17 @@ def test_keys_of_the_network_that_are_not_set_stay_so(tmp_path: Path) -> None:
     config = with_overrides(load_config(path, ["seed=1"]), ["seed=2", "model.fpn.channels=8"])
     given = {"weights": "a.pt", "backbone": {"norm": "bn"}, "fpn": {"channels": 8}}
     assert config.model.model_dump(exclude_unset=True) == given
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (["model.fpn.finest=p2"], "5 values, .* 6 levels .*p2.*: .*[16, 32, 64, 128, 256, 512]"),
+        (["model.anchors.sizes=[8, 16, 32, 64, 128, 256]"], "6 values, .* 5 levels .*p3.*: .*[16, 32, 64, 128, 256]"),
+    ],
+)
+def test_every_level_has_a_size(tmp_path: Path, words: list[str], wanted: str) -> None:
+    path = write(tmp_path, "a.yaml", "")
+    assert re.search(wanted.replace("[", r"\["), refusal(path, *words))
+    both = ["model.fpn.finest=p2", "model.anchors.sizes=[8, 16, 32, 64, 128, 256]"]
+    assert load_config(path, both).model.fpn.finest == "p2"

@@ -10,7 +10,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import _default_anchorgen
 
 from retinanet.detection import boxes
-from retinanet.detection.anchors import STRIDES, AnchorSpec, cell_anchors, pyramid_anchors
+from retinanet.detection.anchors import AnchorSpec, cell_anchors, pyramid_anchors
 
 SIZES = (32.0, 64.0, 128.0, 256.0, 512.0)
 SCALES = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
@@ -73,7 +73,7 @@ def test_level_sizes_sum_with_nine_anchors_a_cell() -> None:
 
 def test_truncate_equals_torchvision_on_a_canvas_of_whole_strides() -> None:
     canvas = (256, 384)
-    features = [torch.zeros(1, 1, *grid(canvas, stride)) for stride in STRIDES]
+    features = [torch.zeros(1, 1, *grid(canvas, stride)) for stride in PAPER.strides]
     oracle = _default_anchorgen()(ImageList(torch.zeros(1, 3, *canvas), [canvas]), features)[0]
     assert torch.equal(pyramid_anchors(canvas, TORCHVISION, CPU).boxes_A4, oracle)
 
@@ -81,8 +81,8 @@ def test_truncate_equals_torchvision_on_a_canvas_of_whole_strides() -> None:
 def test_truncate_equals_torchvision_with_nominal_strides() -> None:
     """224 x 320 is no multiple of 64 or 128; torchvision's forward would use strides of 56 and 112 there."""
     canvas = (224, 320)
-    strides = [[torch.tensor(stride)] * 2 for stride in STRIDES]
-    oracle = _default_anchorgen().grid_anchors([grid(canvas, stride) for stride in STRIDES], strides)
+    strides = [[torch.tensor(stride)] * 2 for stride in PAPER.strides]
+    oracle = _default_anchorgen().grid_anchors([grid(canvas, stride) for stride in PAPER.strides], strides)
     pyramid = pyramid_anchors(canvas, TORCHVISION, CPU)
     assert torch.equal(pyramid.boxes_A4, torch.cat(oracle))
     assert pyramid.level_sizes == tuple(len(level) for level in oracle)
@@ -96,7 +96,7 @@ def test_half_even_equals_torchvision_without_truncation() -> None:
 
 @pytest.mark.parametrize("canvas", [(800, 1088), (224, 320), (672, 1344), (800, 1333), (33, 200), (64, 64), (1344, 32)])
 def test_canvas_over_cells_equals_torchvision_on_any_canvas(canvas: tuple[int, int]) -> None:
-    features = [torch.zeros(1, 1, *grid(canvas, stride)) for stride in STRIDES]
+    features = [torch.zeros(1, 1, *grid(canvas, stride)) for stride in PAPER.strides]
     oracle = _default_anchorgen()(ImageList(torch.zeros(1, 3, *canvas), [canvas]), features)[0]
     spec = TORCHVISION._replace(spacing="canvas_over_cells")
     assert torch.equal(pyramid_anchors(canvas, spec, CPU).boxes_A4, oracle)
@@ -124,7 +124,7 @@ def test_stride_box_equals_detectron_with_inclusive_corners_made_exclusive() -> 
     spec = AnchorSpec(SIZES, SCALES, RATIOS, 0.5, "stride_box", "stride")
     pyramid = pyramid_anchors((256, 384), spec, CPU)
     start = 0
-    for stride, count in zip(STRIDES, pyramid.level_sizes, strict=True):
+    for stride, count in zip(PAPER.strides, pyramid.level_sizes, strict=True):
         rows, columns = grid((256, 384), stride)
         found = pyramid.boxes_A4[start : start + count].reshape(rows, columns, 9, 4)
         start += count

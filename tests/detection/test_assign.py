@@ -10,15 +10,25 @@ from torchvision.models.detection._utils import Matcher
 from torchvision.ops import box_iou
 
 from retinanet.detection import assign as assigning
-from retinanet.detection.assign import AssignRule, BatchAssignment, assign, assign_batch, padded_pairs, pair_limit
+from retinanet.detection.anchors import Pyramid
+from retinanet.detection.assign import AssignRule, BatchAssignment, padded_pairs, pair_limit
 from retinanet.detection.grouping import group_neighbours
-from retinanet.structures import BACKGROUND, IGNORE, Targets
+from retinanet.structures import BACKGROUND, IGNORE, Assignment, Targets
 
 PAPER = AssignRule(
     0.5, 0.4, low_quality=False, low_quality_min_iou=0.0, low_quality_takes="best_box", crowd_overlap=0.5
 )
 LOW = PAPER._replace(low_quality=True)
 NONE = torch.zeros((0, 4))
+
+
+def assign(anchors_A4: Tensor, targets: Targets, rule: AssignRule) -> Assignment:
+    """By IoU, where levels do not matter."""
+    return assigning.assign(Pyramid(anchors_A4, (len(anchors_A4),)), targets, rule)
+
+
+def assign_batch(anchors_A4: Tensor, targets: list[Targets], rule: AssignRule) -> BatchAssignment:
+    return assigning.assign_batch(Pyramid(anchors_A4, (len(anchors_A4),)), targets, rule)
 
 
 def column(*heights: float) -> Tensor:

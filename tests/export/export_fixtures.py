@@ -1,6 +1,6 @@
 """Fixtures for the tests of exporting: a detector with scores far enough apart to compare, and a small one."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from itertools import pairwise
 from pathlib import Path
@@ -8,11 +8,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from retinanet.evaluation.detector import Detector
+from retinanet.build import build_loss_and_model
+from retinanet.config.schema import Config
+from retinanet.evaluation.detector import Detector, build_detector
+from retinanet.evaluation.saved import SavedDetector
 from retinanet.model.backbone import Backbone, group_norm
 from retinanet.model.retinanet import RetinaNet
 from retinanet.run.checkpoint import load_checkpoint, save_checkpoint
-from retinanet.structures import Batch, Detections
+from retinanet.structures import Batch, Category, Detections
 
 
 def sharpen(source: Path, target: Path) -> Path:
@@ -33,7 +36,7 @@ def with_short_network(detector: Detector) -> Detector:
     """
     network = deepcopy(detector.model)
     assert isinstance(network, RetinaNet)
-    widths = (3, 16, 16, *network.backbone.channels)
+    widths = (3, *[16] * (5 - len(network.backbone.channels)), *network.backbone.channels)
     with torch.random.fork_rng():
         torch.manual_seed(2)
         stages: list[nn.Module] = [
@@ -43,6 +46,21 @@ def with_short_network(detector: Detector) -> Detector:
     network.backbone = Backbone(stages, network.backbone.channels, frozen_stages=0)
     network.class_head.tower = network.box_head.tower = nn.Sequential()
     return detector._replace(model=network.eval())
+
+
+def detector_with_p2(tiny: Callable[..., Config]) -> SavedDetector:
+    """A short network with P2, whose random weights detect something."""
+    config = tiny(
+        *("model.fpn.finest=p2", "model.anchors.sizes=[4, 8, 16, 32, 64, 128]", "model.channels_last=false"),
+        *("eval.score_threshold=0.02", "eval.topk=40"),
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        _, model = build_loss_and_model(config, 3)
+        torch.nn.init.normal_(model.class_head.predict.weight, std=0.03)
+    detector = with_short_network(build_detector(config, model, torch.device("cpu")))
+    categories = tuple(Category(number, f"class {number}") for number in (1, 2, 3))
+    return SavedDetector(detector=detector, config=config, categories=categories, step=3)
 
 
 def random_batch(count: int, canvas: tuple[int, int], seed: int = 0) -> Batch:

@@ -1,17 +1,22 @@
 """torch.export files and AOTInductor packages compared with the detector they were exported from."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import torch._inductor.config
-from export_fixtures import assert_same, random_batch, sharpen, with_short_network
+from export_fixtures import assert_same, detector_with_p2, random_batch, sharpen, with_short_network
 
+from retinanet.config.schema import Config
+from retinanet.detection.postprocess import to_original_frame
 from retinanet.errors import CheckpointError, DataError, ResourceError
 from retinanet.evaluation.saved import SavedDetector, load_detector
+from retinanet.export.graph import NmsGraph
 from retinanet.export.info import ExportInfo
 from retinanet.export.runtime import load_exported
 from retinanet.export.writers import write_package, write_program
+from retinanet.structures import Detections
 
 SHAPES = [(1, (160, 160)), (3, (192, 288)), (2, (288, 224))]
 
@@ -85,3 +90,17 @@ def test_package_equals_the_detector(saved: SavedDetector, tmp_path: Path) -> No
         assert_same(loaded.detector(batch), detector(batch))
     with pytest.raises(DataError, match="too small"):
         loaded.detector(random_batch(1, (96, 160)))
+
+
+def test_the_graph_of_a_pyramid_with_p2_equals_the_detector(tiny: Callable[..., Config]) -> None:
+    """What is exported, run as it is: writing a file of it takes half a minute."""
+    saved = detector_with_p2(tiny)
+    batch = random_batch(2, (96, 160))
+    found = []
+    with torch.no_grad():
+        for *detected, count, size, original in zip(
+            *NmsGraph(saved.detector)(batch.images, batch.sizes_B2), batch.sizes_B2, batch.original_sizes_B2
+        ):
+            kept = Detections(*(tensor[:count] for tensor in detected))
+            found.append(to_original_frame(kept, size, original))
+    assert_same(found, saved.detector(batch))

@@ -148,13 +148,13 @@ def loud(model: TorchvisionRetinaNet) -> None:
 def our_losses(config: Config, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
     """Class and box loss of a batch as `engine.train_step` computes them on one rank."""
     detector = build_detector(config, model, CPU)
-    anchors_A4 = pyramid_anchors((batch.images.shape[2], batch.images.shape[3]), detector.anchors, CPU).boxes_A4
-    assignment = assign_batch(anchors_A4, batch.targets, build_assign_rule(config))
+    pyramid = pyramid_anchors((batch.images.shape[2], batch.images.shape[3]), detector.anchors, CPU)
+    assignment = assign_batch(pyramid, batch.targets, build_assign_rule(config))
     outputs = model(normalise(batch.images, batch.sizes_B2, detector.pixels, False))
     step = StepPositives(ranks_R=assignment.positives().sum()[None], running_R=None, rank=0, images=len(batch.targets))
     divisor = Divisor(normaliser(config.loss.normaliser, assignment.positives(), step), len(batch.targets))
     seeds_B = torch.zeros(len(batch.targets), dtype=torch.int64)
-    losses = criterion(outputs, assignment, anchors_A4, build_criterion(config), divisor, seeds_B)
+    losses = criterion(outputs, assignment, pyramid.boxes_A4, build_criterion(config), divisor, seeds_B)
     return losses.class_B.sum(), losses.box_B.sum()
 
 

@@ -233,3 +233,29 @@ def test_the_moving_average_is_what_a_run_starts_from(tmp_path: Path, make: Make
     detector = read_detector(plain(path).model)
     assert torch.equal(detector.weights["fpn.p6.weight"], average["fpn.p6.weight"])
     assert "moving average" in detector.description
+
+
+def test_p2_starts_anew_on_a_detector_without_it(make: Make) -> None:
+    path = make()
+    words = ["model.fpn.finest=p2", "model.anchors.sizes=[4, 8, 16, 32, 64, 128]"]
+    config, detector = resolve_model(plain(path, *words))
+    assert detector is not None
+    start = fit_detector(detector, config, (CAT, DOG, BUS))
+    assert ("level P2", "", "new, from random weights") in start.report
+    model = network(config, 3, seed=2)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    load_start(model, start)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name] if name.startswith("fpn.p2.") else detector.weights[name]), name
+    with pytest.raises(ConfigError, match="its level P2 is not in"):
+        fit_detector(detector, *(resolve_model(plain(path, *words, "model.frozen=[fpn]"))[0], (CAT, DOG, BUS)))
+
+
+def test_a_detector_with_p2_brings_it(make: Make) -> None:
+    path = make("model.fpn.finest=p2", "model.anchors.sizes=[4, 8, 16, 32, 64, 128]")
+    config, _ = resolve_model(plain(path))
+    assert (config.model.fpn.finest, len(config.model.anchors.sizes)) == ("p2", 6)
+    with pytest.raises(ConfigError, match=r"model\.anchors\.sizes: \[4.*in the detector"):
+        resolve_model(plain(path, "model.anchors.sizes=[8, 16, 32, 64, 128]"))
+    with pytest.raises(ConfigError, match=r"model\.fpn\.finest: p2 in the detector, p3 in the config"):
+        resolve_model(plain(path, "model.fpn.finest=p3"))

@@ -203,7 +203,7 @@ def our_losses(pair: Pair, model: nn.Module, batch: Batch, pixels: Tensor) -> tu
     outputs = model(pixels)
     spec = build_detector(config, model, CPU).anchors
     pyramid = pyramid_anchors((pixels.shape[2], pixels.shape[3]), spec, CPU)
-    assignment = assign_batch(pyramid.boxes_A4, batch.targets, build_assign_rule(config))
+    assignment = assign_batch(pyramid, batch.targets, build_assign_rule(config))
     positives = assignment.positives()
     images = len(batch.targets)
     divisors = normaliser(

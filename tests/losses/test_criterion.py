@@ -29,7 +29,8 @@ from retinanet.structures import BACKGROUND, IGNORE, ClassTargets, HeadOutputs, 
 
 CLASSES = 3
 SPEC = AnchorSpec((16.0, 32.0, 64.0, 128.0, 256.0), (1.0,), (0.5, 1.0, 2.0), 0.5, "none", "stride")
-ANCHORS = pyramid_anchors((64, 80), SPEC, torch.device("cpu")).boxes_A4
+PYRAMID = pyramid_anchors((64, 80), SPEC, torch.device("cpu"))
+ANCHORS = PYRAMID.boxes_A4
 RULE = AssignRule(0.5, 0.4, True, low_quality_min_iou=0.0, low_quality_takes="best_box", crowd_overlap=0.5)
 NO_CROWD = torch.zeros((0, 4))
 
@@ -67,7 +68,7 @@ def case(targets: list[Targets] = TARGETS, seed: int = 0) -> tuple[HeadOutputs, 
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn((len(targets), len(ANCHORS), CLASSES), generator=generator) * 2 - 2
     deltas = torch.randn((len(targets), len(ANCHORS), 4), generator=generator) * 0.3
-    return HeadOutputs(logits.requires_grad_(), deltas.requires_grad_()), assign_batch(ANCHORS, targets, RULE)
+    return HeadOutputs(logits.requires_grad_(), deltas.requires_grad_()), assign_batch(PYRAMID, targets, RULE)
 
 
 def gradients(losses: Losses, outputs: HeadOutputs) -> tuple[Tensor, ...]:
@@ -78,7 +79,7 @@ def loop(outputs: HeadOutputs, targets: list[Targets], divisors: list[float]) ->
     """Class loss and box loss of each image, and the foreground's class loss: focal (0.25, 2), smooth L1 (1/9)."""
     class_B, box_B, foreground = [], [], 0.0
     for b, image_targets in enumerate(targets):
-        found = assign(ANCHORS, image_targets, RULE)
+        found = assign(PYRAMID, image_targets, RULE)
         class_sum = box_sum = 0.0
         for a, label in enumerate(found.labels_A.tolist()):
             if label == IGNORE:
@@ -145,7 +146,7 @@ def test_micro_batches_with_the_shared_total_equal_one_batch() -> None:
     for start, stop in ((0, 1), (1, 4)):
         some, found = case(TARGETS)
         some = HeadOutputs(*(o.detach()[start:stop].clone().requires_grad_() for o in some))
-        found = assign_batch(ANCHORS, TARGETS[start:stop], RULE)
+        found = assign_batch(PYRAMID, TARGETS[start:stop], RULE)
         losses = losses_of(some, found, parts(), normaliser("batch_positives", found.positives(), counted(total)))
         summed += losses.total().item()
         micro_gradients.append(gradients(losses, some))
@@ -160,7 +161,7 @@ def test_per_image_is_the_mean_over_images_of_torchvisions_heads() -> None:
     losses = losses_of(outputs, assignment, parts("l1"), divisor_B)
     matched = []
     for image_targets in TARGETS:
-        found = assign(ANCHORS, image_targets, RULE)
+        found = assign(PYRAMID, image_targets, RULE)
         matched.append(torch.where(found.labels_A >= 0, found.matched_A, found.labels_A))
     oracle_targets = [{"boxes": t.boxes_G4, "labels": t.classes_G} for t in TARGETS]
     oracle_outputs = {"cls_logits": outputs.logits_BAK, "bbox_regression": outputs.deltas_BA4}

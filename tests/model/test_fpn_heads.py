@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection.retinanet import RetinaNetClassificationHead
 
-from retinanet.detection.anchors import STRIDES, AnchorSpec, pyramid_anchors
+from retinanet.detection.anchors import AnchorSpec, pyramid_anchors
 from retinanet.model.fpn import Fpn
 from retinanet.model.heads import Head
 
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 def features(canvas: tuple[int, int], channels: tuple[int, int, int] = (4, 6, 8)) -> list[Tensor]:
     """Random C3, C4, C5 of a canvas."""
     generator = torch.Generator().manual_seed(0)
-    sizes = [[-(-side // stride) for side in canvas] for stride in STRIDES[:3]]
+    sizes = [[-(-side // stride) for side in canvas] for stride in (8, 16, 32)]
     return [torch.randn((2, c, *size), generator=generator) for c, size in zip(channels, sizes, strict=True)]
 
 
@@ -45,6 +45,26 @@ def test_the_pyramid_is_top_down_sums_of_laterals() -> None:
     torch.testing.assert_close(p6, fpn.p6(p5))
     torch.testing.assert_close(p7, fpn.p7(p6.relu()))
     assert (p6 < 0).any()
+
+
+def test_p2_is_one_more_sum_and_changes_no_other_level() -> None:
+    canvas = (97, 131)
+    c2 = torch.randn((2, 3, 25, 33), generator=torch.Generator().manual_seed(1))
+    fpn = Fpn((4, 6, 8), 5, "c5", True)
+    coarser = fpn(features(canvas))
+    fpn.add_p2(3)
+    p2, *others = fpn([c2, *features(canvas)])
+    assert all(torch.equal(a, b) for a, b in zip(others, coarser, strict=True))
+    assert fpn.p2 is not None
+    c3, c4, c5 = features(canvas)
+    m4 = fpn.lateral[1](c4) + F.interpolate(fpn.lateral[2](c5), size=c4.shape[-2:], mode="nearest")
+    m3 = fpn.lateral[0](c3) + F.interpolate(m4, size=c3.shape[-2:], mode="nearest")
+    merged = fpn.p2.lateral(c2) + F.interpolate(m3, size=c2.shape[-2:], mode="nearest")
+    torch.testing.assert_close(p2, fpn.p2.output(merged))
+    spec = AnchorSpec((16.0, 32.0, 64.0, 128.0, 256.0, 512.0), (1.0,), (1.0,), 0.5, "none", "stride")
+    assert spec.levels == ("P2", "P3", "P4", "P5", "P6", "P7")
+    cells = tuple(level.shape[2] * level.shape[3] for level in (p2, *others))
+    assert cells == pyramid_anchors(canvas, spec, CPU).level_sizes
 
 
 @pytest.mark.parametrize(("source", "reaches_output"), [("c5", False), ("p5", True)])
@@ -73,7 +93,7 @@ def test_outputs_are_ordered_as_the_anchors() -> None:
     spec = AnchorSpec((16.0, 32.0, 64.0, 128.0, 256.0), (1.0, 1.5), (0.5, 1.0, 2.0), 0.5, "none", "stride")
     pyramid = pyramid_anchors(canvas, spec, CPU)
     centres = []
-    for stride in STRIDES:
+    for stride in spec.strides:
         rows, columns = (-(-side // stride) for side in canvas)
         y, x = torch.meshgrid(
             (torch.arange(rows) + 0.5) * stride, (torch.arange(columns) + 0.5) * stride, indexing="ij"

@@ -108,15 +108,37 @@ def test_outputs_that_one_loss_adds_change_no_weight_of_the_classes() -> None:
     assert bias.tolist() == [-5.0, -5.0, -5.0, 2.0] * per_cell
 
 
+def test_p2_changes_no_other_initial_weight() -> None:
+    """An arm with P2 starts from the weights of the arms without it."""
+    finer = small(fpn={"channels": 32, "finest": "p2"}, anchors={"sizes": (16.0, 32.0, 64.0, 128.0, 256.0, 512.0)})
+    plain, with_p2 = build(small()).state_dict(), build(finer).state_dict()
+    assert all(torch.equal(value, with_p2[name]) for name, value in plain.items())
+    added = [name for name in with_p2 if name not in plain]
+    assert added == [f"fpn.p2.{layer}.{kind}" for layer in ("lateral", "output") for kind in ("weight", "bias")]
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "mobilenet_v2"])
+def test_p2_has_cells_of_stride_4_for_every_kind_of_backbone(name: str) -> None:
+    config = small(
+        backbone={"name": name},
+        fpn={"channels": 16, "finest": "p2"},
+        anchors={"sizes": (16.0, 32.0, 64.0, 128.0, 256.0, 512.0)},
+    )
+    outputs = build(config)(torch.zeros(1, 3, 70, 64))
+    pyramid = pyramid_anchors((70, 64), build_anchor_spec(config), CPU)
+    assert pyramid.level_sizes[0] == 18 * 16 * build_anchor_spec(config).per_cell
+    assert outputs.logits_BAK.shape[1] == outputs.deltas_BA4.shape[1] == len(pyramid.boxes_A4)
+
+
 def background_loss(model: RetinaNet, config: ModelKeys, images: Tensor) -> float:
     """Focal loss of an empty image, normaliser 1."""
-    anchors_A4 = pyramid_anchors((images.shape[2], images.shape[3]), build_anchor_spec(config), CPU).boxes_A4
+    pyramid = pyramid_anchors((images.shape[2], images.shape[3]), build_anchor_spec(config), CPU)
     empty = Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4))
-    assignment = assign_batch(anchors_A4, [empty], AssignRule(0.5, 0.4, False, 0.0, "best_box", 0.5))
+    assignment = assign_batch(pyramid, [empty], AssignRule(0.5, 0.4, False, 0.0, "best_box", 0.5))
     parts = Criterion(build_class_loss(FocalKeys()), 1.0, build_box_loss(BoxLossKeys()), 1.0)
     with torch.no_grad():
         return criterion(
-            model(images), assignment, anchors_A4, parts, Divisor(torch.ones(1), 1), NO_SEEDS
+            model(images), assignment, pyramid.boxes_A4, parts, Divisor(torch.ones(1), 1), NO_SEEDS
         ).class_B.item()
 
 

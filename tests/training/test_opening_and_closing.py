@@ -44,6 +44,7 @@ def test_the_first_lines_name_everything_that_decides_a_run(tiny: Tiny, tmp_path
         plan=build_plan(config.schedule, len(train_set.images)),
         train_set=train_set,
         val_set=val_set,
+        epoch_images=12,
         evaluations=3,
         model=state.model,
         step=0,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from retinanet.data.coco import ImageRecord
 from retinanet.data.transforms import ResizeRule
-from retinanet.detection.anchors import STRIDES, AnchorSpec, cell_anchors, pyramid_anchors
+from retinanet.detection.anchors import AnchorSpec, cell_anchors, pyramid_anchors
 from retinanet.scoring.matches import AREA_RANGES, AREAS
 
 
@@ -63,14 +63,13 @@ class BestAnchors(NamedTuple):
 
     iou_N: Floats
     level_N: NDArray[np.int64]
-    """(N,) 0 is P3, ... 4 is P7."""
+    """(N,) index into the levels, finest first."""
     shape_N: NDArray[np.int64]
     """(N,) index among the cell's anchors: aspect ratio outermost, scale innermost."""
 
 
 CANVAS_SIDES = (8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
 """Bounds between groups of boxes: square roots of areas in canvas pixels."""
-LEVELS = tuple(f"P{level}" for level in range(3, 3 + len(STRIDES)))
 
 ALL, BY_SIZE, BY_SIDE, BY_LEVEL = "all", "size", "side on the canvas", "level of the best anchor"
 
@@ -112,7 +111,7 @@ class AnchorRecall(NamedTuple):
     size_N: NDArray[np.int64]
     """(N,) 0 small, 1 medium, 2 large by COCO's areas in pixels of the stored image."""
     level_N: NDArray[np.int64]
-    """(N,) of the best anchor: 0 is P3, ... 4 is P7."""
+    """(N,) of the best anchor: index into the levels, finest first."""
     thresholds: tuple[float, float]
     """Negative and positive."""
     groups: tuple[Group, ...]
@@ -150,7 +149,7 @@ def anchor_recall(
         _group(ALL, "all boxes", best.iou_N, thresholds),
         *grouped(BY_SIZE, AREAS[1:], size_N),
         *(group for group in grouped(BY_SIDE, _side_names(), side_N) if group.boxes),
-        *grouped(BY_LEVEL, LEVELS, best.level_N),
+        *grouped(BY_LEVEL, spec.levels, best.level_N),
     ]
     order = np.argsort(best.iou_N, kind="stable")[:worst].tolist()
     return AnchorRecall(
@@ -160,7 +159,7 @@ def anchor_recall(
         level_N=best.level_N,
         thresholds=thresholds,
         groups=tuple(groups),
-        worst=tuple(_worst_box(placed, best, index) for index in order),
+        worst=tuple(_worst_box(placed, best, index, spec.levels) for index in order),
     )
 
 
@@ -180,14 +179,14 @@ def _group(by: str, name: str, iou_N: NDArray[np.float64], thresholds: tuple[flo
     )
 
 
-def _worst_box(placed: PlacedBoxes, best: BestAnchors, index: int) -> WorstBox:
+def _worst_box(placed: PlacedBoxes, best: BestAnchors, index: int, levels: tuple[str, ...]) -> WorstBox:
     x1, y1, x2, y2 = placed.boxes_N4[index].tolist()
     return WorstBox(
         image_id=int(placed.image_ids_N[index]),
         class_index=int(placed.classes_N[index]),
         box=(x1, y1, x2, y2),
         iou=float(best.iou_N[index]),
-        level=LEVELS[best.level_N[index]],
+        level=levels[best.level_N[index]],
     )
 
 
@@ -235,14 +234,14 @@ def nearest_cells(placed: PlacedBoxes, spec: AnchorSpec) -> Floats:
 
     Of `spec`, only offset and spacing matter.
     """
-    distances_LN2 = np.zeros((len(STRIDES), len(placed.boxes_N4), 2))
+    distances_LN2 = np.zeros((len(spec.sizes), len(placed.boxes_N4), 2))
     for number, (height, width) in enumerate(placed.canvases):
         of_canvas = np.flatnonzero(placed.canvas_N == number)
         boxes_M4 = placed.boxes_N4[of_canvas].astype(np.float64)
         centres_M2 = (boxes_M4[:, :2] + boxes_M4[:, 2:]) / 2
         pyramid = pyramid_anchors((height, width), spec, torch.device("cpu"))
         for level, anchors in enumerate(torch.split(pyramid.boxes_A4, list(pyramid.level_sizes))):
-            cells = (-(-height // STRIDES[level]), -(-width // STRIDES[level]))
+            cells = (-(-height // spec.strides[level]), -(-width // spec.strides[level]))
             grid = anchors[:: spec.per_cell].double().numpy().reshape(*cells, 2, 2).mean(axis=2)
             for axis, centres_R in enumerate((grid[0, :, 0], grid[:, 0, 1])):
                 distances_LN2[level, of_canvas, axis] = _least_distances(centres_R, centres_M2[:, axis])
@@ -253,7 +252,7 @@ def best_shapes(sides_N2: Floats, distances_LN2: Floats, spec: AnchorSpec) -> Be
     """The best anchor of boxes with these sides at these distances from the nearest cells (`nearest_cells`)."""
     count = len(sides_N2)
     best = BestAnchors(np.full(count, -1.0), np.zeros(count, np.int64), np.zeros(count, np.int64))
-    for level, (size, stride) in enumerate(zip(spec.sizes, STRIDES, strict=True)):
+    for level, (size, stride) in enumerate(zip(spec.sizes, spec.strides, strict=True)):
         cell_C4 = cell_anchors(size, stride, spec).double().numpy()
         shapes_C2 = cell_C4[:, 2:] - cell_C4[:, :2]
         for first in range(0, count, BLOCK):

@@ -60,7 +60,7 @@ def report_anchors(config: Config, name: str, *, split: Split = "train", output:
     console = Console()
     console.print(recall_table(now))
     console.print(worst_table(now, dataset))
-    print_plain(console, "\n" + describe_fit(now, low_quality=config.assign.low_quality))
+    print_plain(console, "\n" + describe_fit(now, config.assign))
     print_plain(console, where_measured(placed, config))
     better = suggest_anchors(placed, build_anchor_spec(config.model), now, config.seed)
     if better is None:
@@ -128,7 +128,7 @@ def worst_table(recall: AnchorRecall, dataset: CocoDataset) -> Table:
     return table
 
 
-def describe_fit(recall: AnchorRecall, *, low_quality: bool) -> str:
+def describe_fit(recall: AnchorRecall, rule: AssignKeys) -> str:
     """Whether the anchors fit, in one sentence; there must be a box."""
     overall, positive = recall.overall, recall.thresholds[1]
     share = overall.positive / overall.boxes
@@ -141,11 +141,12 @@ def describe_fit(recall: AnchorRecall, *, low_quality: bool) -> str:
     below = max(recall.of(BY_SIDE), key=lambda group: group.boxes - group.positive)
     part = percent((below.boxes - below.positive) / (overall.boxes - overall.positive))
     most = f"{part} of the others have a side of {below.name} pixels on the canvas"
-    rest = (
-        "assign.low_quality still assigns each of those its best anchor"
-        if low_quality
-        else "without assign.low_quality no anchor is trained on those"
-    )
+    if rule.kind == "atss":
+        rest = "assign.kind: atss gives each box a threshold of its own"
+    elif rule.low_quality:
+        rest = "assign.low_quality still assigns each of those its best anchor"
+    else:
+        rest = "without assign.low_quality no anchor is trained on those"
     opening = "The anchors fit most boxes" if share >= MOSTLY else "The anchors do not fit"
     return f"{opening}: {text}; {most}, and {rest}."
 
@@ -267,6 +268,8 @@ def anchor_section(config: Config, dataset: CocoDataset, plots: Path) -> list[Bl
 
 def learned_by(rule: AssignKeys) -> str:
     """Which anchors are trained on an object whose best IoU is below the positive threshold."""
+    if rule.kind == "atss":
+        return "the anchors that ATSS selects by a threshold of the object's own (assign.kind is atss)"
     if not rule.low_quality:
         return "no anchor (assign.low_quality is off), which training cannot fix"
     least = f" and at an IoU of at least {rule.low_quality_min_iou:g}" if rule.low_quality_min_iou else ""

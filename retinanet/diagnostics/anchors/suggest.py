@@ -1,4 +1,4 @@
-"""Anchors that fit a data set better, in terms of a config: five sizes, and scales and aspect ratios for all levels.
+"""Anchors that fit a data set better, in terms of a config: one size a level, and scales and ratios for all levels.
 
 The numbers of scales and aspect ratios stay the same, and with them the size of the network. The search maximises the
 number of boxes that reach the positive threshold, then the mean best IoU, on the actual grid of cells (`recall`): a
@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from retinanet.detection.anchors import STRIDES, AnchorSpec
+from retinanet.detection.anchors import AnchorSpec
 from retinanet.diagnostics.anchors.recall import AnchorRecall, PlacedBoxes, anchor_recall, best_shapes, nearest_cells
 
 MOST_ROUNDS = 100
@@ -78,7 +78,7 @@ def from_clusters(sides_N2: Floats, spec: AnchorSpec, seed: int) -> AnchorSpec:
 
 def within_bounds(spec: AnchorSpec) -> AnchorSpec:
     """Sizes that rise from level to level and are at least the stride, below which cells leave gaps."""
-    sizes = [max(size, float(stride)) for size, stride in zip(sorted(spec.sizes), STRIDES, strict=True)]
+    sizes = [max(size, float(stride)) for size, stride in zip(sorted(spec.sizes), spec.strides, strict=True)]
     return spec._replace(sizes=tuple(sizes))
 
 

@@ -115,13 +115,16 @@ def anchors_miss(evidence: Evidence) -> Finding | None:
     facts = evidence.anchors
     if facts is None:
         return None
-    rescued = evidence.run.config.assign.low_quality
+    rule = evidence.run.config.assign
+    rescued = rule.low_quality or rule.kind == "atss"
     share = facts.reached / facts.objects
     if share >= FEW_REACHED or (rescued and facts.mean_iou >= POOR_FIT):
         return None
     then = (
-        "assign.low_quality gives the others their best anchor, however far it is"
-        if rescued
+        "assign.kind: atss selects anchors for the others, however low their IoU"
+        if rule.kind == "atss"
+        else "assign.low_quality gives the others their best anchor, however far it is"
+        if rule.low_quality
         else "the others are never learned, since assign.low_quality is off"
     )
     proof = f"{facts.reached:,} of {facts.objects:,} training objects have an anchor of IoU {facts.positive_iou:g} or"

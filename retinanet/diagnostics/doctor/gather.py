@@ -29,6 +29,7 @@ from retinanet.run.checkpoint import Checkpoint, load_checkpoint
 from retinanet.run.folder import RunFolder
 from retinanet.run.metrics import read_rows
 from retinanet.scoring.eval_file import read_eval_file
+from retinanet.training.balance import count_epoch
 from retinanet.training.causes import RunEvidence, run_evidence
 from retinanet.training.optim import build_plan
 
@@ -95,9 +96,9 @@ def gather_evidence(folder: RunFolder, overrides: list[str], images: int) -> Gat
 
 
 def training_images(config: Config, rows: Sequence[dict[str, Any]], data: Data | None) -> int:
-    """The size of the training set: of the data or, without them, by the epochs in the metrics; at least 1."""
+    """Images of an epoch: of the data or, without them, by the epochs in the metrics; at least 1."""
     if data is not None:
-        return len(data.train.images)
+        return count_epoch(config, data.train)
     last = next((row for row in reversed(rows) if row["kind"] == "train" and row.get("epoch")), None)
     if last is None or config.schedule.batch_size == "auto":
         return 1

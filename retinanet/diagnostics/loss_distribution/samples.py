@@ -22,8 +22,7 @@ from retinanet.data.coco import CocoDataset
 from retinanet.data.loader import eval_batches
 from retinanet.data.transforms import ResizeRule, normalise, to_device
 from retinanet.detection.anchors import Pyramid, pyramid_anchors
-from retinanet.detection.assign import AssignRule, BatchAssignment, assign_batch
-from retinanet.diagnostics.anchors.recall import LEVELS
+from retinanet.detection.assign import AnyAssignRule, BatchAssignment, assign_batch
 from retinanet.diagnostics.loss_distribution.curves import Breakdown
 from retinanet.errors import NumericalError
 from retinanet.evaluation.detector import Detector
@@ -49,7 +48,7 @@ class Measure(NamedTuple):
     """Names of the losses, for messages."""
     box_loss: BoxRegressionLoss
     """Weighted as in training; a hard-mining loss may rank by it."""
-    rule: AssignRule
+    rule: AnyAssignRule
     resize_rule: ResizeRule
     batch_size: int
     workers: int
@@ -100,15 +99,15 @@ class ThinnedLosses:
 class Tally:
     """Samples and breakdowns of the batches so far."""
 
-    def __init__(self, losses: int, classes: tuple[str, ...], seed: int) -> None:
+    def __init__(self, losses: int, classes: tuple[str, ...], levels: tuple[str, ...], seed: int) -> None:
         self.losses, self.images = losses, 0
         self.positives = ThinnedLosses(MOST_POSITIVES, (seed, 1))
         self.negatives = ThinnedLosses(MOST_NEGATIVES, (seed, 2))
         groups = (
             ("all", "label", ("positives", "negatives")),
-            ("all", "level", LEVELS),
-            ("positives", "level", LEVELS),
-            ("negatives", "level", LEVELS),
+            ("all", "level", levels),
+            ("positives", "level", levels),
+            ("negatives", "level", levels),
             ("positives", "size", AREAS[1:]),
             ("positives", "class", classes),
         )
@@ -122,7 +121,7 @@ class Tally:
         """Add one batch; every tensor except the batch's may be on any device."""
         self.images += len(batch.targets)
         labels_BA, losses = assignment.labels_BA.cpu(), losses_SBA.cpu()
-        level_A = torch.repeat_interleave(torch.arange(len(LEVELS)), torch.tensor(pyramid.level_sizes))
+        level_A = torch.repeat_interleave(torch.arange(len(pyramid.level_sizes)), torch.tensor(pyramid.level_sizes))
         label, level, *of_levels, sizes, classes = self.breakdowns
         positive_BA = labels_BA >= 0
         for kind, chosen_BA in enumerate((positive_BA, labels_BA == BACKGROUND)):
@@ -168,7 +167,7 @@ def batch_losses(measure: Measure, batch: Batch) -> tuple[BatchAssignment, Pyram
         outputs = detector.model(images)
     pyramid = pyramid_anchors((images.shape[2], images.shape[3]), detector.anchors, detector.device)
     anchors_A4 = pyramid.boxes_A4
-    assignment = assign_batch(anchors_A4, moved.targets, measure.rule)
+    assignment = assign_batch(pyramid, moved.targets, measure.rule)
     image_P, anchor_P = assignment.image_P, assignment.anchor_P
     box_P = measure.box_loss(outputs.deltas_BA4[image_P, anchor_P], assignment.boxes_P4, anchors_A4[anchor_P])
     targets = ClassTargets(
@@ -201,7 +200,8 @@ def sample_losses(
     most_images: use at most this number of images; None: all. on_batch is called with the number of images of a batch.
     """
     order = np.random.default_rng([measure.seed, 0]).permutation(len(dataset.images))[:most_images].tolist()
-    tally = Tally(len(measure.losses), tuple(category.name for category in dataset.categories), measure.seed)
+    classes = tuple(category.name for category in dataset.categories)
+    tally = Tally(len(measure.losses), classes, measure.detector.anchors.levels, measure.seed)
     for start in range(0, len(order), ROUND_IMAGES):
         drawn = replace(dataset, images=tuple(dataset.images[index] for index in order[start : start + ROUND_IMAGES]))
         batches = eval_batches(

@@ -13,6 +13,7 @@ from placed_boxes import SQUARES, placed_squares, random_placed
 
 from retinanet.build import build_anchor_spec, build_resize_rule
 from retinanet.config.load import load_config
+from retinanet.config.schema import AssignKeys
 from retinanet.data.coco import ImageRecord, load_coco
 from retinanet.data.loader import eval_batches
 from retinanet.detection.anchors import AnchorSpec
@@ -206,11 +207,12 @@ def test_suggestion_loads_and_keeps_its_promise(
 
 def test_the_summary_says_what_low_quality_does() -> None:
     poor = recall_of(placed_squares([32.0, 16.0]))
-    assert "do not fit: 50.0 % of 2 boxes" in describe_fit(poor, low_quality=False)
-    assert "no anchor is trained on those" in describe_fit(poor, low_quality=False)
-    assert "still assigns each of those its best anchor" in describe_fit(poor, low_quality=True)
+    assert "do not fit: 50.0 % of 2 boxes" in describe_fit(poor, AssignKeys())
+    assert "no anchor is trained on those" in describe_fit(poor, AssignKeys())
+    assert "a threshold of its own" in describe_fit(poor, AssignKeys(kind="atss"))
+    assert "still assigns each of those its best anchor" in describe_fit(poor, AssignKeys(low_quality=True))
     good = recall_of(placed_squares([32.0, 32.0]))
-    assert describe_fit(good, low_quality=False).startswith("The anchors fit: 100.0 % of 2 boxes")
+    assert describe_fit(good, AssignKeys()).startswith("The anchors fit: 100.0 % of 2 boxes")
 
 
 def test_data_without_boxes_are_errors(scenes: Path, tmp_path: Path) -> None:
@@ -255,3 +257,10 @@ def test_the_anchors_of_a_checkpoint(tool: Callable[..., Any], trained: Path) ->
     )
     assert (of_checkpoint.code, of_checkpoint.err) == (0, "")
     assert of_checkpoint.out == of_file.out
+
+
+def test_p2_is_a_level_of_its_own(tool: Callable[..., Any], scenes: Path) -> None:
+    words = ["model.fpn.finest=p2", "model.anchors.sizes=[8, 16, 32, 64, 128, 256]", f"data.root={scenes}"]
+    done = tool("anchors.py", "configs/scenes.yaml", *words, "--split", "val")
+    assert (done.code, done.err) == (0, "")
+    assert all(f"\nP{level} " in done.out for level in range(2, 8))

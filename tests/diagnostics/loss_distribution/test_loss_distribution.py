@@ -190,8 +190,8 @@ def test_the_samples_are_the_training_losses_of_each_anchor(trained: Path, shape
     (batch,) = eval_batches(
         dataset, build_resize_rule(saved.config), batch_size=6, rank=0, world_size=1, workers=0, pin=False
     )
-    anchors_A4 = pyramid_anchors((64, 64), saved.detector.anchors, saved.detector.device).boxes_A4
-    assignment = assign_batch(anchors_A4, batch.targets, build_assign_rule(saved.config))
+    pyramid = pyramid_anchors((64, 64), saved.detector.anchors, saved.detector.device)
+    assignment = assign_batch(pyramid, batch.targets, build_assign_rule(saved.config))
     with torch.no_grad():
         outputs = saved.detector.model(
             normalise(batch.images, batch.sizes_B2, saved.detector.pixels, channels_last=True)
@@ -200,7 +200,7 @@ def test_the_samples_are_the_training_losses_of_each_anchor(trained: Path, shape
         parts = build_criterion(saved.config)
         for index, options in enumerate(build_losses(OWN_LOSSES)):
             this = parts._replace(class_loss=build_class_loss(options))
-            expected = criterion(outputs, assignment, anchors_A4, this, divisor, seeds)
+            expected = criterion(outputs, assignment, pyramid.boxes_A4, this, divisor, seeds)
             positive, negative = samples.positives_SP[index].sum(), samples.negatives_SN[index].sum()
             assert positive == pytest.approx(float(expected.foreground), rel=1e-4)
             assert positive + negative == pytest.approx(float(expected.class_B.sum()), rel=1e-4)
