@@ -1,35 +1,52 @@
 """The actions of `retinanet ablate`: all cells, one cell, only the report, or only an estimate."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import assert_never
+
 from retinanet import distributed
 from retinanet.ablation.cells import list_cells, read_records
-from retinanet.ablation.claims import held, take
+from retinanet.ablation.claims import ClaimTaken, claimed
+from retinanet.ablation.cluster import Cluster, connected
 from retinanet.ablation.estimate import show_cells, show_estimate
+from retinanet.ablation.local import Slots, ThisMachine
+from retinanet.ablation.placement import Placement
 from retinanet.ablation.report.collect import all_warnings, collect
 from retinanet.ablation.run_cell import run_cell
-from retinanet.ablation.runner import CellsFailed, build_slots, run_cells
+from retinanet.ablation.runner import CellsFailed, run_cells
 from retinanet.ablation.study import Study
 from retinanet.ablation.study_folder import check_cells, make_data, prepare_study, study_file
 from retinanet.errors import ConfigError
 
 
-def run_all(
-    study: Study, *, resume: bool, overwrite: bool, jobs: int | None = None, gpus: tuple[str, ...] = ()
-) -> None:
+def run_all(study: Study, where: Slots | Cluster, *, resume: bool, overwrite: bool) -> None:
     """Run the unfinished cells, then write the report, even if cells failed.
 
-    Raises as `prepare_study` and `run_cells`; failed cells are named after the report is written.
+    Raises as `connected`, `prepare_study` and `run_cells`; failed cells are named after the report is written.
     """
     if resume and overwrite:
         raise ConfigError("--resume and --overwrite exclude each other: give one of them.")
-    slots = build_slots(study, jobs, gpus)
-    prepare_study(study, resume=resume, overwrite=overwrite)
-    show_warnings(study)
     try:
-        run_cells(study, slots)
+        with _placement(study, where) as placement:
+            prepare_study(study, resume=resume, overwrite=overwrite)
+            show_warnings(study)
+            run_cells(study, placement)
     except CellsFailed:
         report(study)
         raise
     report(study)
+
+
+@contextmanager
+def _placement(study: Study, where: Slots | Cluster) -> Iterator[Placement]:
+    match where:
+        case Slots():
+            yield ThisMachine(study, where)
+        case Cluster():
+            with connected(study, where) as nodes:
+                yield nodes
+        case _:
+            assert_never(where)
 
 
 def run_one(study: Study, name_or_index: str) -> None:
@@ -39,9 +56,8 @@ def run_one(study: Study, name_or_index: str) -> None:
     run_cell(study, name_or_index)
 
 
-def dry_run(study: Study, jobs: int | None = None, gpus: tuple[str, ...] = ()) -> None:
+def dry_run(study: Study, slots: Slots) -> None:
     """List the cells, print warnings and estimate the hours; writes nothing into the study's folder."""
-    slots = build_slots(study, jobs, gpus)
     make_data(study)
     check_cells(study)
     records = read_records(study.folder, [cell.name for cell in list_cells(study)])
@@ -59,12 +75,12 @@ def report(study: Study) -> None:
             f"--report: there is no study in {study.folder}; run it first, or give its folder with output=PATH."
         )
     check_cells(study)
-    claim = take(study.folder, "report")
-    if claim is None:
+    try:
+        with claimed(study.folder, "report"):
+            write_study_report(collect(study, study.folder), study.folder)
+    except ClaimTaken:
         print(f"another process is writing the report in {study.folder}", flush=True)
         return
-    with held(claim):
-        write_study_report(collect(study, study.folder), study.folder)
     print(f"report: {study.folder / 'report.md'} and {study.folder / 'report.html'}", flush=True)
 
 

@@ -1,9 +1,9 @@
 """One cell in this process: start or continue its training, then measure the final weights on the test split."""
 
 import json
-import os
 import platform
 import shutil
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from retinanet import distributed
+from retinanet.ablation.cell_process import APPEARS_SECONDS, POLL_SECONDS, has_runner, stop_with_runner
 from retinanet.ablation.cells import (
     Cell,
     CellRecord,
@@ -26,28 +27,19 @@ from retinanet.ablation.cells import (
     record_path,
     write_record,
 )
-from retinanet.ablation.claims import Claim, held, owner_of, take
+from retinanet.ablation.claims import claimed
 from retinanet.ablation.study import Study
 from retinanet.config.fields import known
 from retinanet.config.schema import Config
 from retinanet.data.ground_truth import load_ground_truth
 from retinanet.data.results import read_results
 from retinanet.diagnostics.evaluate import evaluate_checkpoint
-from retinanet.errors import ConfigError, Interrupted, NumericalError, ResourceError, judge
+from retinanet.errors import ConfigError, Interrupted, NumericalError, judge
 from retinanet.files import make_folder
 from retinanet.run.metrics import FILE_NAME, mean_over_steps, read_rows
 from retinanet.scoring.eval_file import read_eval_file
 from retinanet.scoring.evaluation import above_score, coco_evaluation
 from retinanet.training.engine import train
-
-RUNNER_VARIABLE = "RETINANET_ABLATION_RUNNER"
-"""Environment variable with the process id of the runner; the cell stops when that process ends."""
-
-
-class CellTaken(ResourceError):
-    """Another process is running the cell (exit code 8)."""
-
-    exit_code = 8
 
 
 def run_cell(study: Study, name_or_index: str) -> None:
@@ -55,7 +47,7 @@ def run_cell(study: Study, name_or_index: str) -> None:
 
     The folder must have been prepared. Under torchrun every rank calls this. A loss that is no longer finite is a
     result (`diverged`) and raises nothing. Raises ConfigError for a cell whose learning rate is not selected yet,
-    CellTaken for one that another process is running, and the errors of training, after recording them.
+    ClaimTaken for one that another process is running, and the errors of training, after recording them.
     """
     cells = list_cells(study)
     cell = find_cell(cells, name_or_index)
@@ -63,38 +55,47 @@ def run_cell(study: Study, name_or_index: str) -> None:
     if is_finished(study, cell, records):
         print(f"{cell.name} is finished: {records[cell.name].status}", flush=True)
         return
-    lr = lr_of(study, cell, records)
-    if lr is None:
-        tuning = [other.name for other in cells if other.tuning and other.arm.name == cell.arm.name]
-        raise ConfigError(f"--cell {cell.name}: first run the cells that select its learning rate: {', '.join(tuning)}")
+    lr = _known_lr(study, cell)
     if not distributed.read_ranks().is_main:
         train_and_measure(study, cell, lr)
         return
-    claim = take(study.folder, cell.name)
-    if claim is None:
-        raise CellTaken(
-            f"cell {cell.name} is being run by {owner_of(study.folder, cell.name)}; wait until it has finished."
-        )
-    run_claimed(study, cell, lr, claim)
+    stop_with_runner()
+    with claimed(study.folder, cell.name):
+        run_claimed(study, cell, lr)
 
 
-def run_claimed(study: Study, cell: Cell, lr: float, claim: Claim) -> None:
-    """`train_and_measure` under a claim, with its record."""
-    if claim.notice:
-        print(claim.notice, flush=True)
-    runner = os.environ.get(RUNNER_VARIABLE)
-    with held(claim, int(runner) if runner else None):
-        earlier = read_record(study.folder, cell.name)
-        if earlier is not None and earlier.status in (CellStatus.DONE, CellStatus.DIVERGED):
-            return
-        if earlier is not None and earlier.status == CellStatus.FAILED:
-            # The old message no longer holds, however this attempt ends.
-            record_path(study.folder, cell.name).unlink()
-        with _Recorder(study, cell, lr):
-            outcome = train_and_measure(study, cell, lr)
-            record = build_record(study, cell, lr, outcome)
-            write_record(study.folder, record)
-        print(f"{cell.name}: {record.status}", flush=True)
+def run_claimed(study: Study, cell: Cell, lr: float) -> None:
+    """`train_and_measure` in a process that has claimed the cell, with its record."""
+    earlier = read_record(study.folder, cell.name)
+    if earlier is not None and earlier.status in (CellStatus.DONE, CellStatus.DIVERGED):
+        return
+    if earlier is not None and earlier.status == CellStatus.FAILED:
+        # The old message no longer holds, however this attempt ends.
+        record_path(study.folder, cell.name).unlink()
+    with _Recorder(study, cell, lr):
+        outcome = train_and_measure(study, cell, lr)
+        record = build_record(study, cell, lr, outcome)
+        write_record(study.folder, record)
+    print(f"{cell.name}: {record.status}", flush=True)
+
+
+def _known_lr(study: Study, cell: Cell) -> float:
+    """The cell's learning rate. Raises ConfigError if it is not selected yet.
+
+    A runner starts a cell only when its learning rate is selected, so that one that is missing will appear.
+    """
+    cells = list_cells(study)
+    deadline = time.monotonic() + (APPEARS_SECONDS if has_runner() else 0.0)
+    while True:
+        lr = lr_of(study, cell, read_records(study.folder, [other.name for other in cells]))
+        if lr is not None:
+            return lr
+        if time.monotonic() >= deadline:
+            tuning = [other.name for other in cells if other.tuning and other.arm.name == cell.arm.name]
+            raise ConfigError(
+                f"--cell {cell.name}: first run the cells that select its learning rate: {', '.join(tuning)}"
+            )
+        time.sleep(POLL_SECONDS)
 
 
 class Outcome(NamedTuple):

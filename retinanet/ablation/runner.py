@@ -1,14 +1,15 @@
 """Runs the unfinished cells of a study in separate processes, several at a time, until none is left.
 
-Each cell's process claims its cell itself, so several runners, on one or more machines, can share a folder.
+Where they run is a `Placement`: this machine, or the nodes of a cluster. Each cell's process holds the lock of its
+cell, so a cell that another runner or a SLURM job is running is left alone.
 """
 
-import os
-import subprocess
-import sys
+import signal
 import time
-from typing import NamedTuple
+from contextlib import suppress
+from dataclasses import dataclass
 
+from retinanet.ablation.cell_process import APPEARS_SECONDS
 from retinanet.ablation.cells import (
     Cell,
     CellRecord,
@@ -22,13 +23,14 @@ from retinanet.ablation.cells import (
     read_records,
     write_record,
 )
-from retinanet.ablation.claims import held, live_owner, take
-from retinanet.ablation.run_cell import RUNNER_VARIABLE, CellTaken, Outcome, build_record
+from retinanet.ablation.claims import ClaimTaken, claim_owner, claimed
+from retinanet.ablation.placement import CellProcess, Ended, Placement
+from retinanet.ablation.run_cell import Outcome, build_record
 from retinanet.ablation.runner_console import CellProgress, RunnerConsole, read_progress
 from retinanet.ablation.study import Study
-from retinanet.ablation.study_folder import log_path, study_file
+from retinanet.ablation.study_folder import log_path
 from retinanet.config.fields import known
-from retinanet.errors import ConfigError, UserError, list_errors
+from retinanet.errors import UserError, list_errors
 from retinanet.run.interrupts import StopRequest, listen
 from retinanet.run.metrics import FILE_NAME
 from retinanet.training.optim import build_plan
@@ -38,6 +40,8 @@ STOPPED_CODES = (130, 143, -2, -15)
 """Exit codes of a process that was stopped by SIGINT or SIGTERM."""
 KILLED_CODE = -9
 """Exit code of a process that was stopped by SIGKILL."""
+LOSSES = 3
+"""A cell fails when this many machines in a row were lost under it without a step of progress."""
 
 
 class CellsFailed(UserError):
@@ -46,48 +50,31 @@ class CellsFailed(UserError):
     exit_code = 7
 
 
-class Child(NamedTuple):
-    """A cell's process."""
+@dataclass
+class Child:
+    """A cell whose process waits for a machine, runs, or has ended without a record that this machine sees yet."""
 
     cell: Cell
-    process: subprocess.Popen[bytes]
-    gpu: str | None
-    started: float
-    fresh: bool
-    """Whether it started at step 0, so that its time is that of a whole cell."""
+    process: CellProcess
+    step: int
+    """Step that the cell had logged before."""
+    began: float | None = None
+    """Time at which it was seen running."""
+    ended: float | None = None
+    """Time at which it was seen to have ended."""
+
+    def is_fresh(self) -> bool:
+        """Whether it started at step 0, so that its time is that of a whole cell."""
+        return self.step == 0
 
 
-class Slots(NamedTuple):
-    """Where cells may run on this machine."""
-
-    jobs: int
-    gpus: tuple[str, ...]
-    """GPU of each slot; empty: each cell chooses its own."""
-
-    def free_gpu(self, running: list[Child]) -> str | None:
-        """A GPU on which no cell is running; None if the slots have none."""
-        taken = {child.gpu for child in running}
-        return next((gpu for gpu in self.gpus if gpu not in taken), None)
-
-
-def build_slots(study: Study, jobs: int | None, gpus: tuple[str, ...]) -> Slots:
-    """One slot for each GPU, else `jobs` slots, else the study's number. Raises ConfigError if that is invalid."""
-    if jobs is not None and (jobs < 1 or gpus):
-        raise ConfigError(
-            f"--jobs {jobs}: give at least 1, and not together with --gpus, with which each GPU runs one cell."
-        )
-    if "" in gpus or len(set(gpus)) < len(gpus):
-        raise ConfigError(f"--gpus {','.join(gpus)}: give each GPU once, as 0,1,2.")
-    return Slots(len(gpus) or jobs or study.jobs, gpus)
-
-
-def run_cells(study: Study, slots: Slots) -> None:
+def run_cells(study: Study, placement: Placement) -> None:
     """Run every cell that is not finished.
 
     Raises Interrupted after the cells have saved, and CellsFailed at the end if some have failed.
     """
     with listen() as stop, RunnerConsole(len(list_cells(study))) as console:
-        runner = Runner(study, slots, console)
+        runner = Runner(study, placement, console)
         try:
             while runner.step():
                 if stop.signal:
@@ -103,26 +90,33 @@ def run_cells(study: Study, slots: Slots) -> None:
 class Runner:
     """The processes of one runner and its knowledge of the cells."""
 
-    def __init__(self, study: Study, slots: Slots, console: RunnerConsole) -> None:
-        self.study, self.slots, self.console = study, slots, console
+    def __init__(self, study: Study, placement: Placement, console: RunnerConsole) -> None:
+        self.study, self.placement, self.console = study, placement, console
         self.cells = list_cells(study)
         self.running: list[Child] = []
         self.failed: dict[str, str] = {}
         """Cell name -> why it failed or was stopped in this session; these are not tried again."""
+        self.lost: dict[str, int] = {}
+        """Cell name -> machines lost under it in a row without a step of progress."""
         self.elsewhere: set[str] = set()
         """Cells that other processes were seen running."""
         self.walls: list[float] = []
         """Durations, in seconds, of whole cells in this session."""
 
     def step(self) -> bool:
-        """Handle processes that have ended and start others; False when nothing is left to wait for."""
-        for child in [child for child in self.running if child.process.poll() is not None]:
-            self.running.remove(child)
-            self.reap(child)
+        """Handle processes that have begun or ended and start others; False when nothing is left to wait for."""
+        for child in list(self.running):
+            self.note_begin(child)
+            ended = child.process.poll()
+            if ended is not None and not self.awaits_record(child, ended):
+                self.running.remove(child)
+                self.reap(child, ended)
         records = self.records()
         finished = sum(is_finished(self.study, cell, records) for cell in self.cells)
         waiting = self.start_ready(records)
-        self.console.progress(self.progress(), finished, self.seconds_left(records))
+        placed = [child for child in self.running if child.began is not None]
+        progress = [self.progress_of(child.cell) for child in placed]
+        self.console.progress(progress, finished, self.seconds_left(records), len(self.running) - len(placed))
         return bool(self.running or waiting)
 
     def records(self) -> dict[str, CellRecord]:
@@ -130,16 +124,16 @@ class Runner:
         return read_records(self.study.folder, [cell.name for cell in self.cells])
 
     def start_ready(self, records: dict[str, CellRecord]) -> bool:
-        """Fill the free slots; True if a cell is left that this or another runner can still run."""
+        """Start what fits; True if a cell is left that this or another runner can still run."""
         waiting = False
         tried = self.failed.keys() | {child.cell.name for child in self.running}
         for cell in self.cells:
             if cell.name in tried or not is_ready(self.study, cell, records):
                 continue
-            if len(self.running) >= self.slots.jobs:
+            if not self.placement.has_room(len(self.running)):
                 return True
-            owner = live_owner(self.study.folder, cell.name)
-            if owner is None:
+            owner = claim_owner(self.study.folder, cell.name)
+            if not owner:
                 self.start(cell)
                 continue
             waiting = True
@@ -150,99 +144,110 @@ class Runner:
 
     def start(self, cell: Cell) -> None:
         """Start the process of a cell."""
-        gpu = self.slots.free_gpu(self.running)
-        environment = {**os.environ, RUNNER_VARIABLE: str(os.getpid())}
-        if gpu is not None:
-            environment["CUDA_VISIBLE_DEVICES"] = gpu
-        if self.slots.jobs > 1 and not self.study.base.threads:
-            # Otherwise each process would use every core, and they would slow each other down.
-            environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.slots.jobs)))
-        study = str(study_file(self.study.folder))
-        command = [sys.executable, "-m", "retinanet", "ablate", study, "--cell", cell.name]
-        fresh = not (cell_folder(self.study, cell) / "config.yaml").exists()
-        with log_path(self.study.folder, cell.name).open("ab") as log:
-            # In a session of its own: Ctrl-C reaches only this process, which passes it on once.
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                start_new_session=True,
-            )
-        self.running.append(Child(cell=cell, process=process, gpu=gpu, started=time.monotonic(), fresh=fresh))
-        where = f" on GPU {gpu}" if gpu is not None else ""
-        self.console.say(f"{'start' if fresh else 'continue'} {cell.name}{where}")
+        step = self.progress_of(cell).step
+        self.running.append(Child(cell, self.placement.start(cell), step))
+        self.note_begin(self.running[-1])
 
-    def reap(self, child: Child) -> None:
+    def note_begin(self, child: Child) -> None:
+        """Print where a cell runs once it does."""
+        location = child.process.location() if child.began is None else None
+        if location is not None:
+            child.began = time.monotonic()
+            self.console.say(f"{'start' if child.is_fresh() else 'continue'} {child.cell.name}{location}")
+
+    def awaits_record(self, child: Child, ended: Ended) -> bool:
+        """Whether a process has finished its cell on another machine so recently that its record may still appear."""
+        if ended.code != 0 or read_record(self.study.folder, child.cell.name) is not None:
+            return False
+        child.ended = child.ended or time.monotonic()
+        return time.monotonic() - child.ended < APPEARS_SECONDS
+
+    def reap(self, child: Child, ended: Ended) -> None:
         """Record how a process ended."""
-        name, code = child.cell.name, child.process.returncode
-        wall = time.monotonic() - child.started
-        if code == CellTaken.exit_code:
+        name = child.cell.name
+        wall = time.monotonic() - (child.began or time.monotonic())
+        if ended.code == ClaimTaken.exit_code:
             return
-        if code in STOPPED_CODES:
+        if ended.code is None:
+            self.note_loss(child, ended)
+            return
+        if ended.code in STOPPED_CODES:
             self.failed[name] = "its process was stopped by a signal; its last checkpoint is kept"
             self.console.say(f"{name}: {self.failed[name]}")
             return
-        if code != 0:
-            self.note_failure(child.cell, code)
+        if ended.code != 0:
+            self.note_failure(child.cell, ended)
         records = self.records()
         record = records.get(name)
-        if record is None or (code != 0 and record.status == CellStatus.TUNED):
+        if record is None and ended.code == 0:
+            self.failed[name] = (
+                f"its process has ended, but {self.study.folder} has no record of it; do all machines share it?"
+            )
+        if record is None or (ended.code != 0 and record.status == CellStatus.TUNED):
             return
         if record.status == CellStatus.FAILED:
             self.failed[name] = record.message
         else:
             self.failed.pop(name, None)
-            if child.fresh:
+            if child.is_fresh():
                 self.walls.append(wall)
         self.console.ended(record, sum(is_finished(self.study, cell, records) for cell in self.cells), wall)
 
-    def note_failure(self, cell: Cell, code: int) -> None:
+    def note_loss(self, child: Child, ended: Ended) -> None:
+        """A machine is gone: its cell goes on on another from its last checkpoint, unless that keeps happening."""
+        name = child.cell.name
+        progressed = self.progress_of(child.cell).step > child.step
+        self.lost[name] = 0 if progressed else self.lost.get(name, 0) + 1
+        if self.lost[name] < LOSSES:
+            self.console.say(f"{name}: the node that ran it was lost; it continues from its last checkpoint")
+            return
+        self.failed[name] = f"{LOSSES} nodes in a row were lost while they ran it: {ended.reason}"
+        self.console.say(f"{name}: {self.failed[name]}")
+
+    def note_failure(self, cell: Cell, ended: Ended) -> None:
         """Record a failed cell whose process could not do so itself, for instance because it was killed."""
-        self.failed[cell.name] = reason = (
+        code = ended.code or 0
+        self.failed[cell.name] = reason = ended.reason or (
             f"its process ended with {f'signal {-code}' if code < 0 else f'exit code {code}'}"
             f"{' (out of memory?)' if code == KILLED_CODE else ''}; see {log_path(self.study.folder, cell.name)}"
         )
-        claim = take(self.study.folder, cell.name)
-        if claim is None:
-            return
-        with held(claim):
+        with suppress(ClaimTaken), claimed(self.study.folder, cell.name):
             record = read_record(self.study.folder, cell.name)
             lr = lr_of(self.study, cell, self.records())
             if record is None and lr is not None:
                 write_record(self.study.folder, build_record(self.study, cell, lr, Outcome(CellStatus.FAILED, reason)))
 
-    def progress(self) -> list[CellProgress]:
-        """Progress of the running cells, from their metrics.jsonl."""
+    def progress_of(self, cell: Cell) -> CellProgress:
+        """Progress of a cell, from its metrics.jsonl."""
         schedule = self.study.base.schedule
 
         def total_at(step: int, epoch: float) -> int:
             return build_plan(schedule, round(step * known(schedule.batch_size) / epoch)).total_steps
 
-        folders = [(child.cell.name, cell_folder(self.study, child.cell)) for child in self.running]
-        return [read_progress(name, folder / FILE_NAME, total_at) for name, folder in folders]
+        return read_progress(cell.name, cell_folder(self.study, cell) / FILE_NAME, total_at)
 
     def seconds_left(self, records: dict[str, CellRecord]) -> float | None:
         """Estimate from the durations of cells so far; None without one."""
-        if not self.walls:
+        began = [child.began for child in self.running if child.began is not None]
+        if not self.walls or not began:
             return None
         open_cells = sum(not is_finished(self.study, cell, records) for cell in self.cells)
-        spent = sum(time.monotonic() - child.started for child in self.running)
+        spent = sum(time.monotonic() - start for start in began)
         each = sum(self.walls) / len(self.walls)
-        return max(0.0, open_cells * each - spent) / self.slots.jobs
+        return max(0.0, open_cells * each - spent) / len(began)
 
     def stop(self, stop: StopRequest) -> None:
         """Pass a signal on, wait until every cell has saved, and raise Interrupted."""
-        self.console.say(f"stopping: {len(self.running)} cells are saving")
+        names = [child.cell.name for child in self.running if child.began is not None]
+        self.console.say(f"stopping: waiting for {', '.join(names)} to save" if names else "stopping")
         for child in self.running:
             child.process.send_signal(stop.signal)
-        for child in self.running:
-            child.process.wait()
+        while any(child.process.poll() is None for child in self.running):
+            time.sleep(POLL_SECONDS / 10)
         self.running.clear()
         stop.raise_asked(f"Saved what was running to {self.study.folder}. Continue with the same command and --resume.")
 
     def end(self) -> None:
         """Ask the processes that are still running to save and stop."""
         for child in self.running:
-            child.process.terminate()
+            child.process.send_signal(signal.SIGTERM)

@@ -79,9 +79,15 @@ class RunnerConsole:
         count = f"[{finished}/{self._cells}]"
         self.say(f"{count} {record.cell:<32} {record.status:<8} {what}  {format_seconds(wall)}")
 
-    def progress(self, running: Sequence[CellProgress], finished: int, seconds_left: float | None) -> None:
-        """Show the progress of the study; if there is no terminal, at most once in LINE_SECONDS."""
+    def progress(
+        self, running: Sequence[CellProgress], finished: int, seconds_left: float | None, waiting: int = 0
+    ) -> None:
+        """Show the progress of the study; if there is no terminal, at most once in LINE_SECONDS.
+
+        waiting: cells that wait for a node of a cluster.
+        """
         left = f"{finished}/{self._cells} cells finished, about {format_seconds(seconds_left)} left"
+        left += f", {waiting} waiting for a node" if waiting else ""
         cells = [
             f"{cell.name}: step {cell.step}/{cell.total}, {format_seconds(cell.seconds_left)} left"
             if cell.step

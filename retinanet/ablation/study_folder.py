@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from retinanet.ablation.cells import build_cell_config, cell_folder, list_cells, lr_of, read_records
-from retinanet.ablation.claims import live_owner
+from retinanet.ablation.claims import all_owners
 from retinanet.ablation.study import Study
 from retinanet.ablation.study_file import ShapesKeys
 from retinanet.ablation.study_text import study_text
@@ -135,8 +135,7 @@ def check_cells(study: Study) -> None:
 def clear(study: Study) -> None:
     """Delete what a study wrote and nothing else. Raises ResourceError while a cell is running."""
     folder = study.folder
-    claims = sorted((folder / "claims").glob("*.json"))
-    busy = [f"{path.stem}: {owner}" for path in claims if (owner := live_owner(folder, path.stem)) is not None]
+    busy = [f"{name}: {owner}" for name, owner in all_owners(folder).items()]
     if busy:
         raise ResourceError(list_errors(f"output: {folder} is in use; stop these processes first", busy))
     for name in STUDY_CONTENTS:

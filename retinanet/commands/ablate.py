@@ -1,5 +1,6 @@
 """`retinanet ablate`: train and compare the arms of a study."""
 
+import argparse
 from collections.abc import Sequence
 
 from retinanet.commands.arguments import add_overrides, new_parser
@@ -30,7 +31,13 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
         type=lambda text: tuple(text.split(",")),
         default=(),
         metavar="LIST",
-        help="such as 0,1,2: one cell at a time on each",
+        help="such as 0,1,2: one cell at a time on each; 0,0,0, or 0 with --jobs 3: three share GPU 0",
+    )
+    nodes = parser.add_argument_group("on the nodes of a Ray cluster (needs the extra `cluster`)")
+    nodes.add_argument("--ray", metavar="ADDRESS", help="HOST:6379, or auto on a node: run as many cells as fit")
+    nodes.add_argument("--cell-gpus", type=float, metavar="X", help="GPU share of a cell, such as 0.25 (default: 1)")
+    nodes.add_argument(
+        "--cell-cpus", type=float, metavar="X", help="CPUs of a cell (default: `threads` of the study, or 1)"
     )
     arguments = parser.parse_intermixed_args(words)
     from retinanet.ablation.cells import find_cell, list_cells
@@ -41,18 +48,43 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
     runs_no_study = arguments.report or arguments.dry_run or arguments.cell is not None
     if runs_no_study and (arguments.resume or arguments.overwrite):
         raise ConfigError("--resume and --overwrite apply only to running a whole study: remove them here.")
+    _check_cluster(arguments)
     study = load_study(find_study(arguments.study), arguments.overrides)
     if arguments.cell is not None:
         find_cell(list_cells(study), arguments.cell)  # A wrong name is reported before torch is imported.
     from retinanet.ablation import ablate
+    from retinanet.ablation.cluster import Cluster
+    from retinanet.ablation.local import build_slots
 
     if arguments.report:
         ablate.report(study)
     elif arguments.dry_run:
-        ablate.dry_run(study, arguments.jobs, arguments.gpus)
+        ablate.dry_run(study, build_slots(study, arguments.jobs, arguments.gpus))
     elif arguments.cell is not None:
         ablate.run_one(study, arguments.cell)
+    elif arguments.ray is not None:
+        cluster = Cluster(
+            address=arguments.ray, jobs=arguments.jobs, cpus=arguments.cell_cpus, gpus=arguments.cell_gpus
+        )
+        ablate.run_all(study, cluster, resume=arguments.resume, overwrite=arguments.overwrite)
     else:
-        ablate.run_all(
-            study, resume=arguments.resume, overwrite=arguments.overwrite, jobs=arguments.jobs, gpus=arguments.gpus
+        slots = build_slots(study, arguments.jobs, arguments.gpus)
+        ablate.run_all(study, slots, resume=arguments.resume, overwrite=arguments.overwrite)
+
+
+def _check_cluster(arguments: argparse.Namespace) -> None:
+    """Raise ConfigError for options that exclude --ray, or need it."""
+    from retinanet.errors import ConfigError
+
+    if arguments.ray is None:
+        if arguments.cell_gpus is not None or arguments.cell_cpus is not None:
+            raise ConfigError(
+                "--cell-gpus and --cell-cpus are shares of a Ray cluster's nodes: give --ray ADDRESS too."
+            )
+        return
+    if arguments.report or arguments.dry_run or arguments.cell is not None:
+        raise ConfigError("--ray applies only to running a whole study: remove it here.")
+    if arguments.gpus:
+        raise ConfigError(
+            "--gpus and --ray exclude each other: Ray gives each cell a GPU, or the share of --cell-gpus."
         )

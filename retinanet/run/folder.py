@@ -1,17 +1,15 @@
 """The folder of a run: the paths of its files, the lock of the process that writes to it, and when it is taken."""
 
-import os
-import platform
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from retinanet.errors import ConfigError, ResourceError
-from retinanet.files import write_text
+from retinanet.run.lock import locked, read_owner
 
 
 class RunFolder(NamedTuple):
@@ -80,31 +78,19 @@ def claim(path: Path, *, resume: bool, overwrite: bool) -> Iterator[RunFolder]:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold run.lock; run.owner names this process in the message that others get meanwhile."""
-    owner = path / "run.owner"
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        held = FileLock(path / "run.lock", timeout=0).acquire()
-    except Timeout as error:
-        raise ResourceError(
-            f"output: {path} is in use by {_read_owner(owner)}; wait for it or choose another folder with output=PATH."
-        ) from error
-    except OSError as error:
-        raise ResourceError(
-            f"output: cannot write to {path} ({error.strerror}); choose another folder with output=PATH."
-        ) from error
-    with held:
-        write_text(owner, f"process {os.getpid()} on {platform.node()}\n")
+    with ExitStack() as stack:
         try:
-            yield
-        finally:
-            owner.unlink(missing_ok=True)
-
-
-def _read_owner(owner: Path) -> str:
-    try:
-        return owner.read_text(encoding="utf-8").strip()
-    except OSError:  # not written yet, or removed just now
-        return "another process"
+            stack.enter_context(locked(path / "run"))
+        except Timeout as error:
+            raise ResourceError(
+                f"output: {path} is in use by {read_owner(path / 'run')}; wait for it or choose another folder with "
+                "output=PATH."
+            ) from error
+        except OSError as error:
+            raise ResourceError(
+                f"output: cannot write to {path} ({error.strerror}); choose another folder with output=PATH."
+            ) from error
+        yield
 
 
 def _clear(folder: RunFolder) -> None:
