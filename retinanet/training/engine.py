@@ -1,6 +1,7 @@
 """A training from its config to its end: data, device, folder and log; the steps are `training.loop`'s."""
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from retinanet.data.coco import CocoDataset
 from retinanet.display.console import parts_table
 from retinanet.display.facts import Facts
 from retinanet.distributed import Ranks
+from retinanet.errors import NumericalError, ResourceError
 from retinanet.files import write_text
 from retinanet.interop.detector_file import TrainedDetector
 from retinanet.interop.start import Start, continue_model, fit_detector, resolve_model
@@ -111,8 +113,18 @@ def train_in(
             course = describe_new_length(saved.config, config, (before, run.plan), state.progress.step)
             if course:
                 log.note(state.progress.step, course)
-        run_steps(run, state, log, stop)
+        with advising(run, state):
+            run_steps(run, state, log, stop)
     distributed.stop()
+
+
+@contextmanager
+def advising(run: Run, state: TrainState) -> Iterator[None]:
+    """Add to the message of a run that ends without its last step what it can be continued from, and how."""
+    try:
+        yield
+    except (NumericalError, ResourceError) as error:
+        raise type(error)(f"{error} {run.describe_kept(state.saved_step)}") from error
 
 
 def resolve(

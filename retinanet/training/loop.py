@@ -22,7 +22,8 @@ from retinanet.run.checkpoint import save_checkpoint
 from retinanet.run.command_lines import CommandLines
 from retinanet.run.folder import RunFolder
 from retinanet.run.interrupts import StopRequest
-from retinanet.run.metrics import RunLog, read_rows
+from retinanet.run.metric_rows import read_rows
+from retinanet.run.metrics import RunLog
 from retinanet.run.pictures import PictureOptions, draw_evaluation, draw_run_curves
 from retinanet.structures import Batch
 from retinanet.training.batches import load_steps
@@ -55,6 +56,10 @@ class Run(NamedTuple):
         """What has been saved at `step` and how to continue, for the message of an interrupted run."""
         how = f"with: {self.commands.resume}" if self.commands.resume else "with resume=True."
         return f"Saved step {step} of {self.plan.total_steps} to {self.folder.last}. Continue {how}"
+
+    def describe_kept(self, step: int) -> str:
+        """What a run that ends with an error can be continued from; step: of last.pt, 0 if there is none."""
+        return self.describe_saved(step) if step else "Nothing had been saved yet."
 
     def epoch(self, step: int) -> float:
         """Passes over the training set after `step` updates."""
@@ -141,6 +146,7 @@ def save_last(run: Run, state: TrainState) -> None:
     """Write last.pt, on the main rank."""
     if run.ranks.is_main:
         save_checkpoint(run.folder.last, snapshot(state, run.config, run.train_set.categories))
+    state.saved_step = state.progress.step
 
 
 def evaluate_step(run: Run, state: TrainState, log: RunLog, stop: StopRequest, forecast: Forecast) -> None:

@@ -210,8 +210,8 @@ def describe_bad_loss(step: int, image_ids: list[int], loss_class: float, loss_b
     images = f"images with id {image_ids}" if image_ids else "images of another rank (see its message)"
     return (
         f"step {step}: the loss is not finite (class {loss_class}, box {loss_box}) on {images}. This step has not "
-        "changed the weights, and the last checkpoint is good. Lower schedule.lr, lengthen schedule.warmup or set "
-        "schedule.clip_norm, and check the boxes of those images."
+        "changed the weights. Lower schedule.lr, lengthen schedule.warmup or set "
+        "schedule.clip_norm, and check these images' boxes."
     )
 
 
@@ -219,5 +219,5 @@ def describe_bad_gradient(step: int) -> str:
     """Message for a gradient that is not finite although the loss is."""
     return (
         f"step {step}: the loss is finite but a gradient is not; lower schedule.lr or set schedule.clip_norm. This "
-        "step has not changed the weights, and the last checkpoint is good."
+        "step has not changed the weights."
     )

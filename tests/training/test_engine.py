@@ -24,7 +24,7 @@ from retinanet.data.results import read_results
 from retinanet.errors import ConfigError, DataError, NumericalError
 from retinanet.run.checkpoint import Progress, load_checkpoint, save_checkpoint
 from retinanet.run.interrupts import StopRequest
-from retinanet.run.metrics import read_rows, without_clock
+from retinanet.run.metric_rows import read_rows, without_clock
 from retinanet.scoring.analysis.analyse import analyse
 from retinanet.scoring.eval_file import eval_content
 from retinanet.scoring.evaluation import METRIC_NAMES, coco_evaluation

@@ -21,7 +21,7 @@ from places import PROJECT
 from retinanet.config.schema import Config
 from retinanet.errors import ConfigError
 from retinanet.run.checkpoint import load_checkpoint, save_checkpoint
-from retinanet.run.metrics import read_rows, without_clock
+from retinanet.run.metric_rows import read_rows, without_clock
 from retinanet.training.engine import train
 
 WITHOUT_COLLECTOR = """
