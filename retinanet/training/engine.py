@@ -22,7 +22,7 @@ from retinanet.interop.detector_file import TrainedDetector
 from retinanet.interop.start import Start, continue_model, fit_detector, resolve_model
 from retinanet.run.checkpoint import Checkpoint, load_checkpoint
 from retinanet.run.command_lines import CommandLines
-from retinanet.run.folder import RunFolder, claim
+from retinanet.run.folder import RunFolder, claim, set_aside
 from retinanet.run.interrupts import listen
 from retinanet.run.metrics import MetricsLog, RunLog, SilentLog
 from retinanet.scoring.evaluation import check_engine
@@ -45,7 +45,8 @@ def train(
 ) -> None:
     """Run, or continue, the training that `config` describes in the folder `output`.
 
-    resume: continue the run in `output` if there is one. overwrite: delete it and start anew. commands: the command
+    resume: continue the run in `output` if there is one. overwrite: start anew, and delete it once the new
+    run has a checkpoint. commands: the command
     lines that continue this run, or go on from it, to show at its end.
     Raises a UserError for input that cannot be used and Interrupted, after saving, for SIGINT or SIGTERM.
     """
@@ -58,7 +59,6 @@ def train(
     resume = resume or distributed.was_restarted()
     detector = None
     if not (resume and RunFolder(output).last.exists()):
-        # Before the folder is cleared: an unusable detector must not cost an old run.
         config, detector = resolve_model(config)
     claimed = claim(output, resume=resume, overwrite=overwrite) if ranks.is_main else nullcontext(RunFolder(output))
     with claimed as folder:
@@ -124,6 +124,8 @@ def advising(run: Run, state: TrainState) -> Iterator[None]:
     try:
         yield
     except (NumericalError, ResourceError) as error:
+        if run.ranks.is_main:
+            run.folder.check_owned()  # else every other message would be of an effect
         raise type(error)(f"{error} {run.describe_kept(state.saved_step)}") from error
 
 
@@ -166,6 +168,8 @@ def open_log(run: Run, state: TrainState, resume: bool) -> RunLog:
     """Write config.yaml and open the run's log, with what is known before the first step; silent on other ranks."""
     if not run.ranks.is_main:
         return SilentLog()
+    if not resume:
+        set_aside(run.folder)
     write_text(run.folder.config, dump_config(run.config))
     step = state.progress.step
     log = MetricsLog(run.folder.path, resume_step=step if resume else None, total_steps=run.plan.total_steps)

@@ -20,7 +20,7 @@ from retinanet.evaluation.detector import build_detector, precision_name
 from retinanet.evaluation.evaluate import evaluate_dataset, write_evaluation
 from retinanet.run.checkpoint import save_checkpoint
 from retinanet.run.command_lines import CommandLines
-from retinanet.run.folder import RunFolder
+from retinanet.run.folder import RunFolder, discard_replaced
 from retinanet.run.interrupts import StopRequest
 from retinanet.run.metric_rows import read_rows
 from retinanet.run.metrics import RunLog
@@ -145,7 +145,10 @@ def draw_before_training(run: Run, micro_batches: list[Batch], parts: StepParts)
 def save_last(run: Run, state: TrainState) -> None:
     """Write last.pt, on the main rank."""
     if run.ranks.is_main:
+        run.folder.check_owned()
         save_checkpoint(run.folder.last, snapshot(state, run.config, run.train_set.categories))
+        if not state.saved_step:
+            discard_replaced(run.folder)
     state.saved_step = state.progress.step
 
 
