@@ -100,8 +100,11 @@ def run_steps(run: Run, state: TrainState, log: RunLog, stop: StopRequest) -> No
             log.step(step, run.epoch(step), {**result.values, "lr": lr}, clock.glance(step))
             if step % config.log.every == 0 or step in (1, run.plan.total_steps):
                 log.train(step, run.epoch(step), {**result.values, "lr": lr}, clock.read(step, run.device))
-            if result.stop_asked or step % config.log.save_every == 0 or evaluation_due(run, step):
+            due = step % config.log.save_every == 0 or evaluation_due(run, step)
+            if due or result.stop_asked or result.save_asked:
                 save_last(run, state)
+            if result.save_asked:
+                log.say(f"saved step {step} to {run.folder.last}")
             if result.stop_asked:
                 stop.raise_asked(run.describe_saved(step))
     if run.ranks.is_main:
