@@ -37,6 +37,12 @@ def was_restarted() -> bool:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
+def may_be_restarted() -> bool:
+    """Whether torchrun will restart this worker group if it fails now."""
+    restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    return restarts < int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0"))
+
+
 def choose_device(name: str, ranks: Ranks) -> torch.device:
     """The device of this rank for config `device`.
 

@@ -22,6 +22,7 @@ class Verdict(NamedTuple):
 _REMEDIES = {
     errno.ENOSPC: "free some space, or write elsewhere with output=FOLDER",
     errno.EDQUOT: "free some space, or write elsewhere with output=FOLDER",
+    errno.EFBIG: "raise the limit of a file's size (`ulimit -f unlimited`), or write elsewhere with output=FOLDER",
     errno.EACCES: "change its permissions, or choose another path",
     errno.EPERM: "change its permissions, or choose another path",
     errno.EROFS: "write elsewhere with output=FOLDER",
@@ -98,6 +99,11 @@ def list_errors(title: str, errors: list[str], most: int = 50) -> str:
     return "\n".join([f"{title} ({len(errors)} error{'s' if len(errors) != 1 else ''}):", *lines])
 
 
+def remedy_for(number: int | None) -> str:
+    """What to do about an operating system's error with this errno; what to check if nothing better is known."""
+    return _REMEDIES.get(number or 0, "check its folder, permissions and free space")
+
+
 def judge(error: BaseException) -> Verdict:
     """Exit code and message for an exception. Nothing is printed for an empty message."""
     if isinstance(error, UserError):
@@ -131,5 +137,5 @@ def _is_out_of_memory(error: BaseException) -> bool:
 def _os_message(error: OSError) -> str:
     names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
     what = (error.strerror or str(error) or "permission denied").lower()
-    remedy = _REMEDIES.get(error.errno or errno.EACCES, "")
+    remedy = remedy_for(error.errno or errno.EACCES)
     return f"{' -> '.join(names)}: {what}; {remedy}" if names else f"{what}; {remedy}"

@@ -1,12 +1,14 @@
 """Atomic writes, and strict reading of JSON."""
 
 import csv
+import errno
 import gc
 import gzip
 import io
 import json
 import os
 import re
+import shutil
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,7 +17,7 @@ from pathlib import Path
 from threading import get_ident
 from typing import NoReturn
 
-from retinanet.errors import DataError, ResourceError
+from retinanet.errors import DataError, ResourceError, remedy_for
 
 CsvValue = str | float | int
 
@@ -144,13 +146,14 @@ def make_folder(path: Path) -> None:
 
 
 @contextmanager
-def replacing(path: Path, *, also: tuple[type[Exception], ...] = ()) -> Iterator[Path]:
+def replacing(path: Path, *, also: tuple[type[Exception], ...] = (), size: int = 0) -> Iterator[Path]:
     """Write `path` atomically: yields a new, empty file next to it that replaces it when the block ends without error.
 
     A reader sees the old file or the complete new one, even if the process is killed. The yielded file has the suffix
     of `path`; missing parent folders are created. If the block raises, the old file is untouched and the new one is
     deleted. An OSError, or an exception of the types `also` (torch.save raises RuntimeError when the disk is full),
-    becomes a ResourceError that names `path`; other exceptions pass through.
+    becomes a ResourceError that names `path`; other exceptions pass through. size: bytes that the file will have, for
+    the message where there is no space for it.
     """
     part = path.with_name(f".{path.stem}.{os.getpid()}-{get_ident()}.partial{path.suffix}")
     failures: tuple[type[Exception], ...] = (OSError, *also)
@@ -164,14 +167,37 @@ def replacing(path: Path, *, also: tuple[type[Exception], ...] = ()) -> Iterator
             os.fsync(file.fileno())
         part.replace(path)
     except failures as error:
-        plain = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        reason = plain.replace(str(part), str(path)).replace(part.name, path.name).strip().rstrip(".")
-        raise ResourceError(
-            f"{path}: cannot be written ({reason}); check its folder, permissions and free space."
-        ) from error
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise ResourceError(_describe_failed_write(path, part, error, size)) from error
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def _describe_failed_write(path: Path, part: Path, error: Exception, size: int) -> str:
+    """The message for a file that could not be written, after `part` has been deleted."""
+    cause = _os_cause(error)
+    if cause is None:
+        reason = str(error).replace(str(part), str(path)).replace(part.name, path.name).strip().rstrip(".")
+        return f"{path}: cannot be written ({reason}); {remedy_for(None)}."
+    reason = os.strerror(cause)
+    if cause in (errno.ENOSPC, errno.EDQUOT):
+        with suppress(OSError):
+            free = f"{shutil.disk_usage(path.parent).free / 1e6:,.1f} MB are free"
+            reason += f": the new file needs {size / 1e6:,.1f} MB, {free}" if size else f": {free}"
+    return f"{path}: cannot be written ({reason}); {remedy_for(cause)}."
+
+
+def _os_cause(error: BaseException | None) -> int | None:
+    """The errno of an exception, of one that it was raised for, or that a library of Rust has in its text."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno:
+            return error.errno
+        if found := re.search(r"\(os error (\d+)\)", str(error)):
+            return int(found[1])
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def write_text(path: Path, text: str) -> None:

@@ -20,7 +20,7 @@ from retinanet.config.schema import Config
 from retinanet.errors import ConfigError, ResourceError
 from retinanet.model.backbone import Backbone, group_norm
 from retinanet.run.checkpoint import load_checkpoint
-from retinanet.run.metrics import read_rows, without_clock
+from retinanet.run.metric_rows import read_rows, without_clock
 from retinanet.training import engine, loop
 from retinanet.training.state import TrainState, config_differences
 

@@ -21,7 +21,7 @@ import torch
 
 from retinanet.run.checkpoint import Checkpoint, load_checkpoint
 from retinanet.run.folder import RunFolder
-from retinanet.run.metrics import read_rows, without_clock
+from retinanet.run.metric_rows import read_rows, without_clock
 
 KEYS = (
     "schedule.warmup=2",

@@ -15,7 +15,7 @@ from benchmarks.contest import Comparison, Contest, Contestant, Step, Stretch, r
 from benchmarks.options import Options
 from retinanet.prepare.shapes import generate_shapes
 from retinanet.run.folder import RunFolder
-from retinanet.run.metrics import read_rows
+from retinanet.run.metric_rows import read_rows
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 HELPS = ("train", "eval", "predict")

@@ -27,7 +27,9 @@ def claimed(folder: Path, name: str) -> Iterator[None]:
         try:
             stack.enter_context(locked(path))
         except Timeout as error:
-            raise ClaimTaken(f"{name} is being run by {read_owner(path)}; wait until it has finished.") from error
+            raise ClaimTaken(
+                f"{name} is being run by {read_owner(path) or 'another process'}; wait until it has finished."
+            ) from error
         yield
 
 

@@ -50,8 +50,8 @@ class _Border:
                 traceback.print_exception(error, file=sys.stderr)
             if verdict.message:
                 print(fitted(verdict.message), file=sys.stderr, flush=True)
-        except BrokenPipeError:
-            # Nobody reads stderr either; the exit code still reports it.
+        except OSError:
+            # Nobody reads stderr either, or its terminal is closed; the exit code still reports it.
             pass
         return True
 

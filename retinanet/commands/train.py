@@ -27,7 +27,11 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
     parser.add_argument("config", help="a YAML file, or a name from `retinanet config list`, such as quickstart")
     add_overrides(parser)
     parser.add_argument("--resume", action="store_true", help="continue the run in the run folder, if there is one")
-    parser.add_argument("--overwrite", action="store_true", help="delete the run in the run folder and start anew")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="start anew; the run in the run folder is deleted once the new one has a checkpoint",
+    )
     parser.add_argument(
         "--dry-run", action="store_true", help="print size, speed, time, memory and disk of the training, and stop"
     )

@@ -13,7 +13,7 @@ from retinanet.errors import DataError
 from retinanet.evaluation.sources import resolve_data
 from retinanet.files import read_json
 from retinanet.run.folder import RunFolder
-from retinanet.run.metrics import read_rows
+from retinanet.run.metric_rows import read_rows
 from retinanet.training.engine import train
 from retinanet.training.optim import build_plan
 

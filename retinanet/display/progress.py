@@ -1,5 +1,6 @@
 """Progress on standard output: bars and live lines on a terminal, plain lines from time to time elsewhere."""
 
+import errno
 import os
 import sys
 import time
@@ -29,6 +30,10 @@ LEAST_SECONDS = 1.0
 """A speed is shown only after at least this time."""
 REFRESHES = 2.5
 """Times a second that live lines are redrawn, at about a millisecond each."""
+
+
+NOBODY_READS = (errno.EPIPE, errno.EIO)
+"""Errors of writing to a pipe whose reader has ended, and to a terminal that is closed."""
 
 
 def is_live_terminal() -> bool:
@@ -165,8 +170,8 @@ class LiveLines:
                 print(what, flush=True)
             else:
                 Console(file=sys.stdout).print(what, crop=False)
-        except BrokenPipeError:
-            if not self._forgiving:
+        except OSError as error:
+            if not self._forgiving or error.errno not in NOBODY_READS:
                 raise
             silence_stdout()
 
@@ -189,4 +194,9 @@ class LiveLines:
         """Stop redrawing; the live lines stay unless `erase`. May be called again."""
         if self._live is not None:
             self._live.transient = erase
-            self._live.stop()
+            try:
+                self._live.stop()
+            except OSError as error:
+                if not self._forgiving or error.errno not in NOBODY_READS:
+                    raise
+                silence_stdout()

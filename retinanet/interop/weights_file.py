@@ -160,5 +160,6 @@ def _plain(value: Tensor) -> Tensor:
 def write_state(path: Path, tensors: dict[str, Tensor]) -> None:
     """Write a bare state dict as torch.save does, whole or not at all."""
     whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    with replacing(path, also=(RuntimeError,)) as part:
-        torch.save(whole, part)
+    size = sum(value.nbytes for value in whole.values())
+    with replacing(path, also=(RuntimeError,), size=size) as part, part.open("wb") as file:
+        torch.save(whole, file)

@@ -72,8 +72,17 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "scaler": checkpoint.scaler,
         "running_positives": checkpoint.running_positives_R,
     }
-    with replacing(path, also=(RuntimeError,)) as part:
-        torch.save(content, part)
+    # Through a file of Python's, whose errors name their cause, as those of torch's own file do not.
+    with replacing(path, also=(RuntimeError,), size=_tensor_bytes(content)) as part, part.open("wb") as file:
+        torch.save(content, file)
+
+
+def _tensor_bytes(value: object) -> int:
+    """Bytes of all tensors in nested dicts, lists and tuples."""
+    if isinstance(value, Tensor):
+        return value.nbytes
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return sum(map(_tensor_bytes, parts))
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

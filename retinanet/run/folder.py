@@ -2,14 +2,18 @@
 
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from filelock import Timeout
 
+from retinanet.distributed import may_be_restarted
 from retinanet.errors import ConfigError, ResourceError
-from retinanet.run.lock import locked, read_owner
+from retinanet.run.lock import locked, read_owner, this_process
+
+LOCK = "run"
+"""Name of the lock, run.lock with run.owner."""
 
 
 class RunFolder(NamedTuple):
@@ -52,12 +56,31 @@ class RunFolder(NamedTuple):
         """Folder of the validation pictures and curves."""
         return self.path / "pictures"
 
+    @property
+    def replaced(self) -> Path:
+        """The run that `--overwrite` replaces, until the new one has a checkpoint."""
+        return self.path / "replaced"
+
+    def check_owned(self) -> None:
+        """ResourceError if the folder is no longer this process's: deleted, moved, or taken by another run.
+
+        Without this check a file would be written into a new folder of that name, or among another run's.
+        """
+        owner = read_owner(self.path / LOCK)
+        if owner != this_process():
+            other = f"is now used by {owner}" if owner else "has been deleted or moved"
+            raise ResourceError(
+                f"output: {self.path} {other}, while this run was writing to it; start again in a folder of its own, "
+                "with output=PATH."
+            )
+
 
 @contextmanager
 def claim(path: Path, *, resume: bool, overwrite: bool) -> Iterator[RunFolder]:
     """Create the folder and hold its lock within this context; the lock is also released when the block raises.
 
-    A folder with a run in it is refused unless `resume` (continue that run) or `overwrite` (delete it first) is given.
+    A folder with a run in it is refused unless `resume` (continue that run) or `overwrite` (`set_aside` may replace it)
+    is given. A run that was set aside is back at the end unless the new one has a checkpoint.
     Raises ConfigError for a folder that holds a run, ResourceError if it cannot be written to or is in use by another
     process or thread.
     """
@@ -65,14 +88,71 @@ def claim(path: Path, *, resume: bool, overwrite: bool) -> Iterator[RunFolder]:
     if path.exists() and not path.is_dir():
         raise ConfigError(f"output: {path} is a file; choose another run folder with output=PATH.")
     with _locked(path):
-        if not resume and (folder.config.exists() or folder.last.exists()):
-            if not overwrite:
-                raise ConfigError(
-                    f"output: {path} already holds a run. Continue it with --resume, delete it with --overwrite, "
-                    "or choose another folder with output=PATH."
-                )
-            _clear(folder)
-        yield folder
+        if not overwrite:
+            _settle(folder)  # of a process that was killed
+        if not resume and _holds_run(folder) and not overwrite:
+            raise ConfigError(
+                f"output: {path} already holds a run. Continue it with --resume, delete it with --overwrite, "
+                "or choose another folder with output=PATH."
+            )
+        try:
+            yield folder
+        finally:
+            if not may_be_restarted():
+                _settle(folder)
+
+
+def set_aside(folder: RunFolder) -> None:
+    """Move what a run wrote, and nothing else in the folder, to `folder.replaced`. Raises ResourceError."""
+    try:
+        if folder.replaced.exists() and folder.last.exists():
+            shutil.rmtree(folder.replaced)
+        if folder.replaced.exists():
+            _delete_run(folder)  # without a checkpoint, while another one was set aside
+            return
+        for file in filter(Path.exists, _run_files(folder)):
+            folder.replaced.mkdir(exist_ok=True)
+            file.rename(folder.replaced / file.name)
+    except OSError as error:
+        raise ResourceError(f"output: {folder.path}: the old run cannot be moved aside ({error.strerror}).") from error
+
+
+def discard_replaced(folder: RunFolder) -> None:
+    """Delete the run that was set aside, now that the new one can be continued."""
+    shutil.rmtree(folder.replaced, ignore_errors=True)
+
+
+def _settle(folder: RunFolder) -> None:
+    """Delete the run that was set aside if the new one has a checkpoint, else put it back."""
+    if not folder.replaced.is_dir():
+        return
+    if folder.last.exists():
+        discard_replaced(folder)
+        return
+    with suppress(OSError):
+        _delete_run(folder)
+        for file in folder.replaced.iterdir():
+            file.rename(folder.path / file.name)
+        folder.replaced.rmdir()
+        print(f"note: {folder.path}: the old run is back, since the new one had no checkpoint yet", flush=True)
+
+
+def _holds_run(folder: RunFolder) -> bool:
+    return folder.config.exists() or folder.last.exists()
+
+
+def _run_files(folder: RunFolder) -> tuple[Path, ...]:
+    """Files and folders that a run writes."""
+    folders = (folder.last.parent, folder.path / "tensorboard", folder.pictures)
+    return *folders, folder.config, folder.metrics, folder.eval, folder.detections
+
+
+def _delete_run(folder: RunFolder) -> None:
+    for file in _run_files(folder):
+        if file.is_dir():
+            shutil.rmtree(file, ignore_errors=True)
+        else:
+            file.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -80,22 +160,17 @@ def _locked(path: Path) -> Iterator[None]:
     """Hold run.lock; run.owner names this process in the message that others get meanwhile."""
     with ExitStack() as stack:
         try:
-            stack.enter_context(locked(path / "run"))
+            stack.enter_context(locked(path / LOCK))
         except Timeout as error:
+            lost = (
+                "" if (path / f"{LOCK}.lock").exists() else f" If that process has ended, delete {path / LOCK}.owner."
+            )
             raise ResourceError(
-                f"output: {path} is in use by {read_owner(path / 'run')}; wait for it or choose another folder with "
-                "output=PATH."
+                f"output: {path} is in use by {read_owner(path / LOCK) or 'another process'}; wait for it or choose "
+                f"another folder with output=PATH.{lost}"
             ) from error
         except OSError as error:
             raise ResourceError(
                 f"output: cannot write to {path} ({error.strerror}); choose another folder with output=PATH."
             ) from error
         yield
-
-
-def _clear(folder: RunFolder) -> None:
-    """Delete what a run wrote, and nothing else in the folder."""
-    for tree in (folder.path / "checkpoints", folder.path / "tensorboard", folder.pictures):
-        shutil.rmtree(tree, ignore_errors=True)
-    for file in (folder.config, folder.metrics, folder.eval, folder.detections):
-        file.unlink(missing_ok=True)

@@ -1,4 +1,6 @@
-"""SIGINT and SIGTERM as a request that the training loop checks once per step, acknowledged at once.
+"""Signals as a request that the training loop checks once per step, acknowledged at once.
+
+SIGINT, SIGTERM and SIGHUP (a terminal or connection that closes) stop the run after saving; SIGUSR1 saves and goes on.
 
 Python runs a signal's handler only between two bytecodes of the main thread, which may be in the middle of a
 convolution of seconds. The signal's number arrives on a socket immediately (`signal.set_wakeup_fd`), where a thread
@@ -17,7 +19,8 @@ from typing import NoReturn
 
 from retinanet.errors import Interrupted
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS = (*STOPPING, signal.SIGUSR1)
 GRACE_SECONDS = 1.0
 """After a second signal, time for the main thread to end by itself, before the process ends without it."""
 STOPS_AFTER_STEP = "stopping after this step and saving", "quit without saving"
@@ -27,18 +30,27 @@ STOPS_AFTER_STEP = "stopping after this step and saving", "quit without saving"
 class StopRequest:
     """The signal that asked to stop, 0 as long as there is none.
 
-    A second signal ends the process without saving.
+    A second signal ends the process without saving, unless one of both is SIGHUP: a terminal that closes sends several.
     """
 
     def __init__(self) -> None:
         self.signal = 0
         self.answer = STOPS_AFTER_STEP
+        self._save = False
 
     def handle(self, number: int, _frame: FrameType | None) -> None:
         """The signal handler."""
-        if self.signal:
+        if number == signal.SIGUSR1:
+            self._save = True
+            return
+        if _is_impatient(self.signal, number):
             raise SystemExit(128 + number)
         self.signal = number
+
+    def take_save(self) -> bool:
+        """Whether SIGUSR1 has asked to save since the last call."""
+        asked, self._save = self._save, False
+        return asked
 
     @contextmanager
     def answering(self, first: str, second: str) -> Iterator[None]:
@@ -64,10 +76,16 @@ class StopRequest:
         raise Interrupted(f"Interrupted by {signal.Signals(number).name}. {saved}", 128 + number)
 
 
+def _is_impatient(first: int, second: int) -> bool:
+    """Whether a signal after `first` (0: none) means that the process shall end at once."""
+    return first not in (0, signal.SIGHUP) and second != signal.SIGHUP
+
+
 @contextmanager
 def listen(acknowledge: Callable[[str], None] = lambda text: None) -> Iterator[StopRequest]:
-    """Within this context SIGINT and SIGTERM only set the request; the previous handlers are restored at its end.
+    """Within this context signals only set the request; the previous handlers are restored at its end.
 
+    SIGHUP stays ignored where it was, as under nohup.
     acknowledge: shows a line to the user; called at once for every signal, from another thread. A second signal ends
     the process, with the exit code 128 + signal, as soon as the main thread notices it or after GRACE_SECONDS.
     """
@@ -77,7 +95,8 @@ def listen(acknowledge: Callable[[str], None] = lambda text: None) -> Iterator[S
     watcher = Thread(target=_acknowledge, args=(received, request, acknowledge), name="signals", daemon=True)
     watcher.start()
     before_wakeup = signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
-    before = {number: signal.signal(number, request.handle) for number in SIGNALS}
+    heard = [number for number in SIGNALS if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, request.handle) for number in heard}
     try:
         yield request
     finally:
@@ -99,14 +118,18 @@ def _acknowledge(received: socket.socket, request: StopRequest, acknowledge: Cal
             _end_process(128 + last)
         if not data:
             return
-        for last in (number for number in data if number in SIGNALS):
-            now, then = request.answer
-            again = f"; press Ctrl-C again to {then}" if last == signal.SIGINT else ""
-            with suppress(OSError):  # a terminal that is gone
-                acknowledge("quitting now" if first else f"{signal.Signals(last).name}: {now}{again}")
-            if first:
+        for number in (number for number in data if number in SIGNALS):
+            if number == signal.SIGUSR1:
+                answer = "SIGUSR1: saving after this step, then going on"
+            elif _is_impatient(first, number):
+                answer, last = "quitting now", number
                 received.settimeout(GRACE_SECONDS)
-            first = first or last
+            else:
+                now, then = request.answer
+                again = f"; press Ctrl-C again to {then}" if number == signal.SIGINT else ""
+                answer, first = f"{signal.Signals(number).name}: {now}{again}", number
+            with suppress(OSError):  # a terminal that is gone
+                acknowledge(answer)
 
 
 def _end_process(exit_code: int) -> NoReturn:

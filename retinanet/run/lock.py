@@ -6,6 +6,7 @@ so once a machine is gone. Nothing has to be renewed or cleaned up.
 
 import os
 import platform
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,15 +23,20 @@ PROBE_SECONDS = 0.5
 def locked(path: Path) -> Iterator[None]:
     """Hold PATH.lock within this context; PATH.owner names this process meanwhile.
 
-    Raises filelock.Timeout if another process or thread holds it, OSError if the folder cannot be written to.
+    Raises filelock.Timeout if another process or thread holds it, or may hold it although somebody has deleted
+    PATH.lock; OSError if the folder cannot be written to.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _lock_of(path).acquire(timeout=PROBE_SECONDS, poll_interval=0.02):
-        write_text(_owner_path(path), f"process {os.getpid()} on {platform.node()}\n")
+    lock = _lock_of(path)
+    if not Path(lock.lock_file).exists() and _is_running(read_owner(path)):
+        raise Timeout(lock.lock_file)
+    with lock.acquire(timeout=PROBE_SECONDS, poll_interval=0.02):
+        write_text(_owner_path(path), f"{this_process()}\n")
         try:
             yield
         finally:
-            _owner_path(path).unlink(missing_ok=True)
+            if read_owner(path) == this_process():
+                _owner_path(path).unlink(missing_ok=True)
 
 
 def owner_of(path: Path) -> str:
@@ -41,17 +47,36 @@ def owner_of(path: Path) -> str:
     try:
         lock.acquire()
     except Timeout:
-        return read_owner(path)
+        return read_owner(path) or "another process"
     lock.release()
     return ""
 
 
 def read_owner(path: Path) -> str:
-    """The process that PATH.owner names, for a message on a lock that is taken."""
+    """The process that PATH.owner names; empty if it is not known."""
     try:
         return _owner_path(path).read_text(encoding="utf-8").strip()
-    except OSError:  # not written yet, or removed just now
-        return "another process"
+    except (OSError, UnicodeDecodeError):  # not written yet, or removed just now
+        return ""
+
+
+def this_process() -> str:
+    """This process, as an owner is written."""
+    return f"process {os.getpid()} on {platform.node()}"
+
+
+def _is_running(owner: str) -> bool:
+    """Whether the process that an owner file names may be running; of another machine it is not known."""
+    found = re.fullmatch(r"process (\d+) on (.*)", owner)
+    if found is None or found[2] != platform.node():
+        return found is not None
+    try:
+        os.kill(int(found[1]), 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        pass  # another user's
+    return True
 
 
 def _lock_of(path: Path) -> FileLock:

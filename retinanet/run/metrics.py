@@ -5,14 +5,15 @@ A line of metrics.jsonl is one JSON object:
   {"kind": "eval", "step": int, ...metrics, "clock": {...}}
   {"kind": "note", "step": int, "text": str, "clock": {...}}
 Keys are in a fixed order, floats are written by repr, and only `clock` depends on the machine's speed: two equal runs,
-interrupted or not, have equal bytes without it (`without_clock`).
+interrupted or not, have equal bytes without it (`metric_rows.without_clock`).
 """
 
-import json
 import math
-import statistics
+import os
+import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -22,8 +23,8 @@ from numpy.typing import NDArray
 from rich.console import RenderableType
 
 from retinanet.display.console import COCO_PRECISIONS, COCO_RECALLS, RunConsole, TrainingRow
-from retinanet.errors import CheckpointError, NumericalError, ResourceError, list_errors
-from retinanet.files import replacing
+from retinanet.errors import NumericalError, ResourceError, list_errors, remedy_for
+from retinanet.run.metric_rows import row_line, truncate_rows
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -45,31 +46,6 @@ _TENSORBOARD_TAGS = {
     "lr": "schedule/lr",
     "grad_norm": "schedule/grad_norm",
 }
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """All rows of a metrics.jsonl, in order; an incomplete last line (the writer was killed) is left out.
-
-    Raises CheckpointError that names every other invalid line, ResourceError if the file cannot be read.
-    """
-    return [row for row, _ in _rows_and_lines(path)]
-
-
-def mean_over_steps(rows: Iterable[Mapping[str, Any]], name: str) -> float:
-    """Mean of a value over the training rows that have it; 0 if none has."""
-    values = [float(row[name]) for row in rows if row["kind"] == "train" and name in row]
-    return statistics.fmean(values) if values else 0.0
-
-
-def without_clock(path: Path) -> bytes:
-    """Canonical bytes of a metrics.jsonl: every row without `clock`. Equal runs have equal bytes.
-
-    Raises as `read_rows`.
-    """
-    rows = read_rows(path)
-    for row in rows:
-        row.pop("clock", None)
-    return "".join(_line(row) for row in rows).encode("utf-8")
 
 
 class MetricsLog:
@@ -96,10 +72,10 @@ class MetricsLog:
         self._path = folder / FILE_NAME
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            kept = _truncate(self._path, resume_step)
-            self._file = self._path.open("a", encoding="utf-8", newline="\n")
+            kept = truncate_rows(self._path, resume_step)
+            self._file = self._path.open("ab", buffering=0)
         except OSError as error:
-            raise ResourceError(f"{self._path}: cannot be written ({error.strerror}); choose another output") from error
+            raise _unwritable(self._path, error) from error
         self._console = RunConsole(total_steps, terminal)
         self._writer = self._open_tensorboard(folder / "tensorboard", resume_step) if tensorboard else None
         if resume_step is not None:
@@ -113,7 +89,11 @@ class MetricsLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except ResourceError:
+            if error is None:  # else the first error is the cause, and the one to report
+                raise
 
     def train(self, step: int, epoch: float, values: Mapping[str, float], clock: Mapping[str, float]) -> None:
         """Record the `step`-th update.
@@ -148,10 +128,11 @@ class MetricsLog:
         """
         self._write({"kind": "eval", "step": step, **_finite(step, metrics)}, clock)
         if self._writer is not None:
-            for name, value in metrics.items():
-                if value >= 0:
-                    self._writer.add_scalar(f"eval/{name}", value, step)
-            self._writer.flush()
+            with self._writing_events():
+                for name, value in metrics.items():
+                    if value >= 0:
+                        self._writer.add_scalar(f"eval/{name}", value, step)
+                self._writer.flush()
         self._console.evaluation(step, metrics)
 
     def note(self, step: int, text: str) -> None:
@@ -178,15 +159,33 @@ class MetricsLog:
     def image(self, step: int, tag: str, image_HW3: NDArray[np.uint8]) -> None:
         """Write a picture, (H, W, 3) uint8 RGB, to TensorBoard."""
         if self._writer is not None:
-            self._writer.add_image(tag, image_HW3, step, dataformats="HWC")
+            with self._writing_events():
+                self._writer.add_image(tag, image_HW3, step, dataformats="HWC")
 
     def close(self) -> None:
         """Flush and close everything; may be called again."""
         self._console.close()
         self._file.close()
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            with self._writing_events():
+                try:
+                    writer.close()
+                finally:
+                    threading.excepthook = self._hook
+
+    def _on_thread_error(self, error: threading.ExceptHookArgs) -> None:
+        """Leave out the traceback of TensorBoard's thread where a write failed, because its next call raises that."""
+        if not isinstance(error.exc_value, OSError):
+            self._hook(error)
+
+    @contextmanager
+    def _writing_events(self) -> Iterator[None]:
+        """Within this context an error of TensorBoard's files names their folder."""
+        try:
+            yield
+        except OSError as error:
+            raise _unwritable(self._path.parent / "tensorboard", error) from error
 
     def _open_tensorboard(self, folder: Path, resume_step: int | None) -> "SummaryWriter | None":
         try:
@@ -199,32 +198,38 @@ class MetricsLog:
             return None
         # TensorBoard ignores older events from purge_step on: all those of a previous run in this folder, or those of
         # the resumed step, whose training row is then written again.
-        return SummaryWriter(folder, purge_step=0 if resume_step is None else resume_step)
+        self._hook, threading.excepthook = threading.excepthook, self._on_thread_error
+        with self._writing_events():
+            return SummaryWriter(folder, purge_step=0 if resume_step is None else resume_step)
 
     def _train_scalars(
         self, step: int, epoch: float, values: Mapping[str, float], clock: Mapping[str, float | None]
     ) -> None:
         if self._writer is None:
             return
-        self._writer.add_scalar("schedule/epoch", epoch, step)
-        for name, value in values.items():
-            self._writer.add_scalar(_TENSORBOARD_TAGS.get(name, f"data/{name}"), value, step)
-        foreground = values.get("class_loss_foreground_share")
-        if foreground is not None:
-            self._writer.add_scalar("data/class_loss_background_share", 1 - foreground, step)
-        for name, value in _known(clock).items():
-            if name != "time":
-                self._writer.add_scalar(f"speed/{name}", value, step)
-        self._writer.flush()  # so that a killed run has all events that metrics.jsonl has
+        with self._writing_events():
+            self._writer.add_scalar("schedule/epoch", epoch, step)
+            for name, value in values.items():
+                self._writer.add_scalar(_TENSORBOARD_TAGS.get(name, f"data/{name}"), value, step)
+            foreground = values.get("class_loss_foreground_share")
+            if foreground is not None:
+                self._writer.add_scalar("data/class_loss_background_share", 1 - foreground, step)
+            for name, value in _known(clock).items():
+                if name != "time":
+                    self._writer.add_scalar(f"speed/{name}", value, step)
+            self._writer.flush()  # so that a killed run has all events that metrics.jsonl has
 
     def _write(self, row: dict[str, Any], clock: Mapping[str, float]) -> None:
         known = _known(clock)
         row["clock"] = {name: known.get(name) for name in _ordered(clock)}
+        line, size = row_line(row).encode("utf-8"), self._file.seek(0, os.SEEK_END)
         try:
-            self._file.write(_line(row))
-            self._file.flush()
+            while line:
+                line = line[self._file.write(line) :]
         except OSError as error:
-            raise ResourceError(f"{self._path}: cannot be written ({error.strerror}); free some disk space") from error
+            with suppress(OSError):
+                self._file.truncate(size)  # no part of a row
+            raise _unwritable(self._path, error) from error
 
 
 class SilentLog:
@@ -272,8 +277,8 @@ class SilentLog:
 RunLog = MetricsLog | SilentLog
 
 
-def _line(row: Mapping[str, Any]) -> str:
-    return json.dumps(row, allow_nan=False) + "\n"
+def _unwritable(path: Path, error: OSError) -> ResourceError:
+    return ResourceError(f"{path}: cannot be written ({error.strerror or error}); {remedy_for(error.errno)}.")
 
 
 def _ordered(values: Mapping[str, float]) -> list[str]:
@@ -303,39 +308,3 @@ def _known(clock: Mapping[str, float | None]) -> dict[str, float]:
 
 def _values_of(row: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for name, value in row.items() if name not in _RESERVED}
-
-
-def _rows_and_lines(path: Path) -> list[tuple[dict[str, Any], bytes]]:
-    """Rows with the bytes that they were read from; raises as `read_rows`."""
-    try:
-        lines = [line for line in path.read_bytes().split(b"\n") if line.strip()]
-    except OSError as error:
-        raise ResourceError(f"{path}: cannot be read ({error.strerror})") from error
-    found: list[tuple[dict[str, Any], bytes]] = []
-    errors: list[str] = []
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
-        if isinstance(row, dict) and isinstance(row.get("step"), int) and row.get("kind") in ("train", "eval", "note"):
-            found.append((row, line))
-        elif number < len(lines):
-            errors.append(f"line {number} is not a row of metrics: {line[:60].decode('utf-8', 'replace')}")
-    if errors:
-        raise CheckpointError(list_errors(f"{path} is damaged; repair it or move it away", errors))
-    return found
-
-
-def _truncate(path: Path, resume_step: int | None) -> list[dict[str, Any]]:
-    """Keep only what belongs before the resumed step in the file, atomically, and return those rows."""
-    kept: list[tuple[dict[str, Any], bytes]] = []
-    if resume_step is not None and path.exists():
-        kept = [
-            (row, line)
-            for row, line in _rows_and_lines(path)
-            if row["step"] < resume_step or (row["kind"] == "train" and row["step"] == resume_step)
-        ]
-    with replacing(path) as part:
-        part.write_bytes(b"".join(line + b"\n" for _, line in kept))
-    return [row for row, _ in kept]

@@ -19,7 +19,8 @@ from retinanet.display.drawing import (
 )
 from retinanet.errors import DataError
 from retinanet.run.folder import RunFolder
-from retinanet.run.metrics import RunLog, read_rows
+from retinanet.run.metric_rows import read_rows
+from retinanet.run.metrics import RunLog
 from retinanet.structures import Category
 
 
@@ -99,7 +100,8 @@ def draw_run_curves(folder: RunFolder) -> None:
 def draw_curves(metrics_jsonl: Path, out: Path) -> None:
     """Losses, learning rate and AP over steps of one run as a PNG or JPEG.
 
-    Raises DataError where the file has no training rows; otherwise as `metrics.read_rows` and `drawing.save_picture`.
+    Raises DataError where the file has no training rows; otherwise as `metric_rows.read_rows` and
+    `drawing.save_picture`.
     """
     # Imported here: half a second that only this function needs.
     from retinanet.display.figures import COLORS, FONT, new_figure, save_figure, tidy

@@ -87,7 +87,8 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def write_safetensors(path: Path, tensors: dict[str, Tensor], meta: dict[str, str]) -> None:
     """Write `path` atomically, with a checksum over its content; raises ResourceError as `files.replacing`."""
     whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    with replacing(path, also=(SafetensorError,)) as part:
+    size = sum(value.nbytes for value in whole.values())
+    with replacing(path, also=(SafetensorError,), size=size) as part:
         save_file(whole, part, {**meta, CHECKSUM: checksum(whole, meta)})
 
 

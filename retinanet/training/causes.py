@@ -99,7 +99,7 @@ def run_evidence(config: Config, plan: Plan, rows: Sequence[Mapping[str, Any]]) 
 def quick_cause(config: Config, plan: Plan, rows: Sequence[Mapping[str, Any]]) -> str | None:
     """One line on the first cause that the metrics prove, with its remedy; None without one.
 
-    For the end of a run whose AP is low; needs no data. rows: as `run.metrics.read_rows` returns them.
+    For the end of a run whose AP is low; needs no data. rows: as `run.metric_rows.read_rows` returns them.
     """
     evidence = run_evidence(config, plan, rows)
     for _, cause in RUN_CAUSES:

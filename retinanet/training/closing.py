@@ -10,7 +10,7 @@ from retinanet.display.console import class_table, format_evaluation, format_sec
 from retinanet.display.facts import LABELS, WIDEST, Fact, Facts
 from retinanet.run.command_lines import CommandLines
 from retinanet.run.folder import RunFolder
-from retinanet.run.metrics import mean_over_steps, read_rows
+from retinanet.run.metric_rows import mean_over_steps, read_rows
 from retinanet.scoring.eval_file import read_eval_file
 
 NEAR_ZERO = 0.01

@@ -1,6 +1,7 @@
 """A training from its config to its end: data, device, folder and log; the steps are `training.loop`'s."""
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -15,12 +16,13 @@ from retinanet.data.coco import CocoDataset
 from retinanet.display.console import parts_table
 from retinanet.display.facts import Facts
 from retinanet.distributed import Ranks
+from retinanet.errors import NumericalError, ResourceError
 from retinanet.files import write_text
 from retinanet.interop.detector_file import TrainedDetector
 from retinanet.interop.start import Start, continue_model, fit_detector, resolve_model
 from retinanet.run.checkpoint import Checkpoint, load_checkpoint
 from retinanet.run.command_lines import CommandLines
-from retinanet.run.folder import RunFolder, claim
+from retinanet.run.folder import RunFolder, claim, set_aside
 from retinanet.run.interrupts import listen
 from retinanet.run.metrics import MetricsLog, RunLog, SilentLog
 from retinanet.scoring.evaluation import check_engine
@@ -44,7 +46,8 @@ def train(
 ) -> None:
     """Run, or continue, the training that `config` describes in the folder `output`.
 
-    resume: continue the run in `output` if there is one. overwrite: delete it and start anew. commands: the command
+    resume: continue the run in `output` if there is one. overwrite: start anew, and delete it once the new
+    run has a checkpoint. commands: the command
     lines that continue this run, or go on from it, to show at its end.
     Raises a UserError for input that cannot be used and Interrupted, after saving, for SIGINT or SIGTERM.
     """
@@ -57,7 +60,6 @@ def train(
     resume = resume or distributed.was_restarted()
     detector = None
     if not (resume and RunFolder(output).last.exists()):
-        # Before the folder is cleared: an unusable detector must not cost an old run.
         config, detector = resolve_model(config)
     claimed = claim(output, resume=resume, overwrite=overwrite) if ranks.is_main else nullcontext(RunFolder(output))
     with claimed as folder:
@@ -115,8 +117,20 @@ def train_in(
             course = describe_new_length(saved.config, config, (before, run.plan), state.progress.step)
             if course:
                 log.note(state.progress.step, course)
-        run_steps(run, state, log, stop)
+        with advising(run, state):
+            run_steps(run, state, log, stop)
     distributed.stop()
+
+
+@contextmanager
+def advising(run: Run, state: TrainState) -> Iterator[None]:
+    """Add to the message of a run that ends without its last step what it can be continued from, and how."""
+    try:
+        yield
+    except (NumericalError, ResourceError) as error:
+        if run.ranks.is_main:
+            run.folder.check_owned()  # else every other message would be of an effect
+        raise type(error)(f"{error} {run.describe_kept(state.saved_step)}") from error
 
 
 def resolve(
@@ -161,6 +175,8 @@ def open_log(run: Run, state: TrainState, resume: bool) -> RunLog:
     """Write config.yaml and open the run's log, with what is known before the first step; silent on other ranks."""
     if not run.ranks.is_main:
         return SilentLog()
+    if not resume:
+        set_aside(run.folder)
     write_text(run.folder.config, dump_config(run.config))
     step = state.progress.step
     log = MetricsLog(run.folder.path, resume_step=step if resume else None, total_steps=run.plan.total_steps)

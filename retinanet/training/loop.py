@@ -21,9 +21,10 @@ from retinanet.evaluation.detector import build_detector, precision_name
 from retinanet.evaluation.evaluate import evaluate_dataset, write_evaluation
 from retinanet.run.checkpoint import save_checkpoint
 from retinanet.run.command_lines import CommandLines
-from retinanet.run.folder import RunFolder
+from retinanet.run.folder import RunFolder, discard_replaced
 from retinanet.run.interrupts import StopRequest
-from retinanet.run.metrics import RunLog, read_rows
+from retinanet.run.metric_rows import read_rows
+from retinanet.run.metrics import RunLog
 from retinanet.run.pictures import PictureOptions, draw_evaluation, draw_run_curves
 from retinanet.structures import Batch
 from retinanet.training.batches import load_steps
@@ -60,6 +61,10 @@ class Run(NamedTuple):
         """What has been saved at `step` and how to continue, for the message of an interrupted run."""
         how = f"with: {self.commands.resume}" if self.commands.resume else "with resume=True."
         return f"Saved step {step} of {self.plan.total_steps} to {self.folder.last}. Continue {how}"
+
+    def describe_kept(self, step: int) -> str:
+        """What a run that ends with an error can be continued from; step: of last.pt, 0 if there is none."""
+        return self.describe_saved(step) if step else "Nothing had been saved yet."
 
     def epoch(self, step: int) -> float:
         """Passes over the training set after `step` updates."""
@@ -100,8 +105,11 @@ def run_steps(run: Run, state: TrainState, log: RunLog, stop: StopRequest) -> No
             log.step(step, run.epoch(step), {**result.values, "lr": lr}, clock.glance(step))
             if step % config.log.every == 0 or step in (1, run.plan.total_steps):
                 log.train(step, run.epoch(step), {**result.values, "lr": lr}, clock.read(step, run.device))
-            if result.stop_asked or step % config.log.save_every == 0 or evaluation_due(run, step):
+            due = step % config.log.save_every == 0 or evaluation_due(run, step)
+            if due or result.stop_asked or result.save_asked:
                 save_last(run, state)
+            if result.save_asked:
+                log.say(f"saved step {step} to {run.folder.last}")
             if result.stop_asked:
                 stop.raise_asked(run.describe_saved(step))
     if run.ranks.is_main:
@@ -153,7 +161,11 @@ def with_pixels(run: Run, micro_batches: list[Batch]) -> list[Batch]:
 def save_last(run: Run, state: TrainState) -> None:
     """Write last.pt, on the main rank."""
     if run.ranks.is_main:
+        run.folder.check_owned()
         save_checkpoint(run.folder.last, snapshot(state, run.config, run.train_set.categories))
+        if not state.saved_step:
+            discard_replaced(run.folder)
+    state.saved_step = state.progress.step
 
 
 def evaluate_step(run: Run, state: TrainState, log: RunLog, stop: StopRequest, forecast: Forecast) -> None:

@@ -58,6 +58,8 @@ class TrainState:
     """(R,) float32, each rank's running mean of positives, the same on every rank; see `criterion.move_running`."""
     note: str = ""
     """What the user should know of the initial weights."""
+    saved_step: int = 0
+    """The step of last.pt; 0: there is none."""
 
     def weights(self) -> nn.Module:
         """The network to evaluate: the moving average if there is one."""
@@ -189,6 +191,7 @@ def restore(
         state.scaler.load_state_dict(saved.scaler)
     state.running_positives_R = restored_running(state.running_positives_R, saved.running_positives_R, source)
     state.progress = saved.progress
+    state.saved_step = saved.progress.step
 
 
 def restored_running(own_R: Tensor | None, saved_R: Tensor | None, source: Path) -> Tensor | None:

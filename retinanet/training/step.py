@@ -66,8 +66,8 @@ class StepCounts(NamedTuple):
     """What all ranks need to know before the first forward pass."""
 
     positives: StepPositives
-    stop_asked_1: Tensor
-    """(1,) int64: number of ranks that a signal has asked to stop."""
+    asked_2: Tensor
+    """(2,) int64: number of ranks that a signal has asked to stop, and to save."""
 
 
 class LossSums(NamedTuple):
@@ -89,6 +89,8 @@ class StepResult(NamedTuple):
     this rank), class_loss_foreground_share."""
     stop_asked: bool
     """Whether a signal has asked any rank to stop."""
+    save_asked: bool
+    """Whether a signal has asked any rank to save."""
 
 
 def train_step(state: TrainState, batches: list[Batch], parts: StepParts, stop: StopRequest) -> StepResult:
@@ -133,12 +135,13 @@ def prepare_micro_batches(state: TrainState, batches: list[Batch], parts: StepPa
 def count_positives(
     state: TrainState, micro_batches: list[MicroBatch], parts: StepParts, stop: StopRequest
 ) -> StepCounts:
-    """Positives of every rank, updated running means, and stop requests, in one all-reduce."""
+    """Positives of every rank, updated running means, and requests of signals, in one all-reduce."""
     ranks = parts.ranks
-    # One entry for each rank's positives and a last one for the stop requests.
-    message = torch.zeros(ranks.world_size + 1, dtype=torch.int64, device=parts.device)
+    # One entry for each rank's positives and two for the requests to stop and to save.
+    message = torch.zeros(ranks.world_size + 2, dtype=torch.int64, device=parts.device)
     message[ranks.rank] = torch.cat([micro.positives_B for micro in micro_batches]).sum()
     message[ranks.world_size] = int(stop.signal > 0)
+    message[ranks.world_size + 1] = int(stop.take_save())
     message = distributed.sum_over_ranks(message)
     positives_R = message[: ranks.world_size]
     if state.running_positives_R is not None:
@@ -176,8 +179,8 @@ def read_step(
     """All numbers of the step in one read of the device. Raises NumericalError if the update must not happen."""
     sums_3 = distributed.sum_over_ranks(losses.sums_3)
     positives_1 = counted.positives.ranks_R.sum(dim=0, keepdim=True)
-    names = ("loss_class", "loss_box", "foreground", "grad_norm", "positives", "stop_asked")
-    numbers = torch.cat([sums_3, grad_norm[None], positives_1, counted.stop_asked_1]).tolist()
+    names = ("loss_class", "loss_box", "foreground", "grad_norm", "positives", "stop_asked", "save_asked")
+    numbers = torch.cat([sums_3, grad_norm[None], positives_1, counted.asked_2]).tolist()
     read = dict(zip(names, numbers, strict=True))
     step = state.progress.step + 1
     if not math.isfinite(read["loss_class"] + read["loss_box"]):
@@ -199,6 +202,7 @@ def read_step(
             "class_loss_foreground_share": read["foreground"] / max(read["loss_class"], 1e-12),
         },
         stop_asked=read["stop_asked"] > 0,
+        save_asked=read["save_asked"] > 0,
     )
 
 
@@ -218,8 +222,8 @@ def describe_bad_loss(step: int, image_ids: list[int], loss_class: float, loss_b
     images = f"images with id {image_ids}" if image_ids else "images of another rank (see its message)"
     return (
         f"step {step}: the loss is not finite (class {loss_class}, box {loss_box}) on {images}. This step has not "
-        "changed the weights, and the last checkpoint is good. Lower schedule.lr, lengthen schedule.warmup or set "
-        "schedule.clip_norm, and check the boxes of those images."
+        "changed the weights. Lower schedule.lr, lengthen schedule.warmup or set "
+        "schedule.clip_norm, and check these images' boxes."
     )
 
 
@@ -227,5 +231,5 @@ def describe_bad_gradient(step: int) -> str:
     """Message for a gradient that is not finite although the loss is."""
     return (
         f"step {step}: the loss is finite but a gradient is not; lower schedule.lr or set schedule.clip_norm. This "
-        "step has not changed the weights, and the last checkpoint is good."
+        "step has not changed the weights."
     )

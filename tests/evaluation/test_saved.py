@@ -11,7 +11,7 @@ from retinanet.diagnostics.anchors.report import learned_by
 from retinanet.diagnostics.evaluate import evaluate_checkpoint, evaluate_files
 from retinanet.errors import ConfigError, DataError, ResourceError
 from retinanet.evaluation.saved import load_detector
-from retinanet.run.metrics import read_rows
+from retinanet.run.metric_rows import read_rows
 
 
 def read(path: Path) -> dict:

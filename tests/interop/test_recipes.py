@@ -25,7 +25,7 @@ from retinanet.evaluation.detector import build_detector
 from retinanet.losses.criterion import Divisor, StepPositives, criterion, normaliser
 from retinanet.model.retinanet import RetinaNet
 from retinanet.prepare.shapes import generate_shapes
-from retinanet.run.metrics import read_rows
+from retinanet.run.metric_rows import read_rows
 from retinanet.structures import Batch
 from retinanet.training.engine import train
 

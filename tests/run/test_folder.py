@@ -1,6 +1,8 @@
 """Who may write to a run folder, and what overwriting deletes."""
 
 import os
+import platform
+import shutil
 import subprocess
 import sys
 import threading
@@ -10,7 +12,7 @@ import pytest
 from places import PROJECT
 
 from retinanet.errors import ConfigError, ResourceError
-from retinanet.run.folder import RunFolder, claim
+from retinanet.run.folder import RunFolder, claim, discard_replaced, set_aside
 
 HOLD = """
 import os
@@ -73,12 +75,100 @@ def test_resuming_keeps_everything(tmp_path: Path) -> None:
         assert folder.eval.exists()
 
 
-def test_overwriting_deletes_the_run_and_nothing_else(tmp_path: Path) -> None:
+def content(folder: Path) -> dict[str, str]:
+    files = (file for file in folder.rglob("*") if file.is_file() and file.name not in ("run.lock", "run.owner"))
+    return {str(file.relative_to(folder)): file.read_text(encoding="utf-8") for file in files}
+
+
+def test_overwriting_deletes_the_run_and_nothing_else_once_the_new_one_has_a_checkpoint(tmp_path: Path) -> None:
     fill(RunFolder(tmp_path))
     with claim(tmp_path, resume=False, overwrite=True) as folder:
-        left = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
-        assert left == ["notes.txt", "run.lock", "run.owner"]
-        assert not folder.pictures.exists()
+        assert "config.yaml" in content(tmp_path), "data and weights may still turn out to be unusable"
+        set_aside(folder)
+        assert sorted(content(tmp_path).keys() - {f"replaced/{name}" for name in content(folder.replaced)}) == [
+            "notes.txt"
+        ]
+        folder.last.parent.mkdir()
+        folder.last.write_text("new", encoding="utf-8")
+        discard_replaced(folder)
+        assert content(tmp_path) == {"notes.txt": "old", "checkpoints/last.pt": "new"}
+
+
+def test_a_run_that_was_set_aside_is_back_if_the_new_one_has_no_checkpoint(tmp_path: Path) -> None:
+    fill(RunFolder(tmp_path))
+    before = content(tmp_path)
+    with claim(tmp_path, resume=False, overwrite=True) as folder:
+        set_aside(folder)
+        folder.config.write_text("new", encoding="utf-8")
+    assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize("again", [{"overwrite": True}, {"resume": True}, {}])
+def test_a_run_that_was_set_aside_outlives_a_killed_process(tmp_path: Path, again: dict[str, bool]) -> None:
+    fill(RunFolder(tmp_path))
+    before = content(tmp_path)
+    with claim(tmp_path, resume=False, overwrite=True) as folder:
+        set_aside(folder)
+        folder.config.write_text("new", encoding="utf-8")
+        killed = content(tmp_path)
+    shutil.rmtree(tmp_path)
+    for name, text in killed.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    if again:
+        with claim(tmp_path, resume=again.get("resume", False), overwrite=again.get("overwrite", False)) as folder:
+            if again.get("overwrite"):
+                set_aside(folder)
+                assert content(folder.replaced).items() <= before.items()
+                assert not folder.config.exists()
+    else:
+        with pytest.raises(ConfigError, match="already holds a run"):
+            take(tmp_path)
+    assert content(tmp_path) == before
+
+
+def test_a_restarted_process_does_not_continue_the_run_that_it_replaces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(RunFolder(tmp_path))
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "1")
+    with claim(tmp_path, resume=False, overwrite=True) as folder:
+        set_aside(folder)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    with claim(tmp_path, resume=True, overwrite=True) as folder:
+        assert not folder.last.exists()
+    assert folder.last.exists()
+
+
+def test_a_deleted_lock_lets_no_second_run_in(tmp_path: Path) -> None:
+    with claim(tmp_path, resume=False, overwrite=False):
+        (tmp_path / "run.lock").unlink()
+        with pytest.raises(ResourceError, match=rf"use by process {os.getpid()} on .* has ended, delete .*run\.owner"):
+            take(tmp_path)
+
+
+def test_the_owner_of_a_lock_that_is_gone_may_have_ended(tmp_path: Path) -> None:
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    (tmp_path / "run.owner").write_text(f"process {int(ended.stdout)} on {platform.node()}\n", encoding="utf-8")
+    take(tmp_path)
+    (tmp_path / "run.lock").unlink()
+    (tmp_path / "run.owner").write_text("process 1 on another-machine\n", encoding="utf-8")
+    with pytest.raises(ResourceError, match="in use by process 1 on another-machine"):
+        take(tmp_path)
+
+
+def test_a_folder_that_is_deleted_or_taken_meanwhile_is_noticed(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with claim(run, resume=False, overwrite=False) as folder:
+        folder.check_owned()
+        shutil.rmtree(run)
+        with pytest.raises(ResourceError, match=r"run has been deleted or moved, while this run was writing to it"):
+            folder.check_owned()
+        run.mkdir()
+        (run / "run.owner").write_text("process 1 on another-machine\n", encoding="utf-8")
+        with pytest.raises(ResourceError, match=r"run is now used by process 1 on another-machine"):
+            folder.check_owned()
+    assert (run / "run.owner").exists(), "it is the other's"
 
 
 def test_a_file_in_the_folders_place_is_a_clear_error(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from retinanet.errors import Interrupted
 from retinanet.run.interrupts import StopRequest, listen
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_only_sets_the_request(number: signal.Signals) -> None:
-    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)}
     with listen() as stop:
         stop.raise_if_asked("Nothing yet.")
         os.kill(os.getpid(), number)
@@ -33,6 +33,39 @@ def test_a_second_signal_ends_the_process_at_once() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
         assert caught.value.code == 143
         assert stop.signal == signal.SIGINT
+
+
+def test_a_terminal_that_closes_sends_several_signals() -> None:
+    lines: list[str] = []
+    with listen(lines.append) as stop:
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.signal == signal.SIGHUP
+    assert "quitting now" not in lines
+
+
+def test_under_nohup_a_terminal_that_closes_is_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with listen() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.signal
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_sigusr1_asks_to_save_once_and_not_to_stop() -> None:
+    lines: list[str] = []
+    with listen(lines.append) as stop:
+        assert not stop.take_save()
+        os.kill(os.getpid(), signal.SIGUSR1)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert arrives(lambda: len(lines) == 2)
+        assert (stop.take_save(), stop.take_save(), stop.signal) == (True, False, 0)
+    assert lines[0] == "SIGUSR1: saving after this step, then going on"
 
 
 def test_a_rank_that_got_no_signal_stops_with_the_code_of_sigterm() -> None:

@@ -15,7 +15,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from retinanet.display import progress
 from retinanet.display.console import evaluation_table, format_ap, format_seconds
 from retinanet.errors import CheckpointError, NumericalError, ResourceError
-from retinanet.run.metrics import MetricsLog, RunLog, SilentLog, read_rows, without_clock
+from retinanet.run.metric_rows import read_rows, without_clock
+from retinanet.run.metrics import MetricsLog, RunLog, SilentLog
 
 COCO = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
@@ -118,7 +119,7 @@ def test_every_damaged_line_is_named(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_to_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
-    with pytest.raises(ResourceError, match="choose another output"):
+    with pytest.raises(ResourceError, match=r"metrics\.jsonl: cannot be written"):
         open_log(tmp_path / "file")
 
 

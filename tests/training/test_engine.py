@@ -4,6 +4,7 @@ import hashlib
 import json
 import multiprocessing
 import re
+import shutil
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -21,10 +22,10 @@ from retinanet.config.schema import Config
 from retinanet.data.ground_truth import load_ground_truth
 from retinanet.data.loader import GlobalBatches
 from retinanet.data.results import read_results
-from retinanet.errors import ConfigError, DataError, NumericalError
+from retinanet.errors import CheckpointError, ConfigError, DataError, NumericalError, ResourceError, UserError
 from retinanet.run.checkpoint import Progress, load_checkpoint, save_checkpoint
 from retinanet.run.interrupts import StopRequest
-from retinanet.run.metrics import read_rows, without_clock
+from retinanet.run.metric_rows import read_rows, without_clock
 from retinanet.scoring.analysis.analyse import analyse
 from retinanet.scoring.eval_file import eval_content
 from retinanet.scoring.evaluation import METRIC_NAMES, coco_evaluation
@@ -268,6 +269,36 @@ def test_a_batch_that_does_not_split_evenly_is_refused(
         return
     with pytest.raises(ConfigError, match=rf"4 images do not split .* multiple of {ranks * accumulation}"):
         check_batch_divides(config, distributed.Ranks(0, 0, ranks))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrong", ["model.backbone.weights=imagenet", "data.train_images=absent"])
+def test_an_old_run_outlives_a_new_one_that_cannot_start(wrong: str, tiny: Tiny, trained: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("retinanet.training.state.read_backbone_weights", unreadable)
+        with pytest.raises(UserError):
+            train(tiny(wrong), run, overwrite=True)
+    assert (run / "checkpoints/last.pt").read_bytes() == (trained / "checkpoints/last.pt").read_bytes()
+    assert (run / "metrics.jsonl").read_bytes() == (trained / "metrics.jsonl").read_bytes()
+
+
+def unreadable(*_: object) -> None:
+    raise CheckpointError("no weights")
+
+
+@pytest.mark.slow
+def test_a_run_whose_folder_is_deleted_ends_with_one_message(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny("schedule.iterations=3", "log.save_every=1")
+    monkeypatch.setattr(
+        "retinanet.training.loop.set_lr", lambda *_: shutil.rmtree(tmp_path / "run", ignore_errors=True)
+    )
+    with pytest.raises(ResourceError, match=r"run has been deleted or moved, while this run was writing to it"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

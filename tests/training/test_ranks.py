@@ -15,7 +15,7 @@ from retinanet.config.schema import Config
 from retinanet.distributed import Ranks
 from retinanet.errors import CheckpointError, ConfigError
 from retinanet.run.checkpoint import load_checkpoint
-from retinanet.run.metrics import read_rows
+from retinanet.run.metric_rows import read_rows
 from retinanet.training.engine import train
 from retinanet.training.state import build_state
 

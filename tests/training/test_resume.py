@@ -1,5 +1,6 @@
 """A run that was killed, interrupted and resumed equals an uninterrupted one to the bit."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -9,9 +10,11 @@ import shlex
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
@@ -21,7 +24,7 @@ from places import PROJECT
 from retinanet.config.schema import Config
 from retinanet.errors import ConfigError
 from retinanet.run.checkpoint import load_checkpoint, save_checkpoint
-from retinanet.run.metrics import read_rows, without_clock
+from retinanet.run.metric_rows import read_rows, without_clock
 from retinanet.training.engine import train
 
 WITHOUT_COLLECTOR = """
@@ -142,6 +145,65 @@ def test_a_run_killed_five_times_and_interrupted_twice_equals_an_uninterrupted_o
     assert f"{STEPS} steps (6 epochs) from step" in done.stdout
     assert run_hash(run) == run_hash(unbroken)
     assert [row["step"] for row in read_rows(run / "metrics.jsonl") if row["kind"] == "train"] == [*range(1, STEPS + 1)]
+
+
+@pytest.mark.slow
+def test_sigusr1_saves_and_the_run_goes_on(
+    tiny: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved: list[int] = []
+
+    def signal_itself(_: object, lr: float) -> None:
+        if lr == 0.01 and not saved:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    monkeypatch.setattr("retinanet.training.loop.set_lr", signal_itself)
+    monkeypatch.setattr("retinanet.training.loop.save_last", lambda _, state: saved.append(state.progress.step))
+    train(tiny("schedule.iterations=5"), tmp_path / "run")
+    assert saved == [3, 5]
+    assert re.search(
+        r"SIGUSR1: saving after this step, then going on\n(.*\n)?saved step 3 to ", capsys.readouterr().out
+    )
+
+
+@pytest.mark.slow
+def test_a_terminal_that_closes_stops_the_run_after_saving(
+    tiny_yaml: Path, tool_environment: dict[str, str], tmp_path: Path
+) -> None:
+    run, (outer, inner) = tmp_path / "run", os.openpty()
+    words = [sys.executable, str(PROJECT / "tools/train.py"), str(tiny_yaml), "schedule.iterations=100000"]
+
+    def become_terminals_leader() -> None:
+        os.setsid()
+        fcntl.ioctl(inner, termios.TIOCSCTTY, 0)
+
+    with subprocess.Popen(
+        [*words, f"output={run}"],
+        env={**tool_environment, "TERM": "xterm"},
+        stdin=inner,
+        stdout=inner,
+        stderr=inner,
+        preexec_fn=become_terminals_leader,
+    ) as process:
+        os.close(inner)
+        Thread(target=lambda: [None for _ in iter(lambda: read_terminal(outer), b"")], daemon=True).start()
+        deadline = time.monotonic() + 60
+        while last_step(run) < 2 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGSTOP)  # or the thread above would keep the terminal open
+        seen = last_step(run)
+        os.close(outer)
+        os.kill(process.pid, signal.SIGHUP)
+        os.kill(process.pid, signal.SIGCONT)
+        assert process.wait(30) == 129
+    assert seen <= load_checkpoint(run / "checkpoints/last.pt").progress.step == last_step(run)
+
+
+def read_terminal(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 65536)
+    except OSError:
+        return b""
 
 
 @pytest.mark.slow

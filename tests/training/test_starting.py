@@ -13,7 +13,7 @@ from retinanet.config.schema import Config
 from retinanet.errors import ConfigError
 from retinanet.prepare.shapes import generate_shapes
 from retinanet.run.checkpoint import load_checkpoint
-from retinanet.run.metrics import read_rows
+from retinanet.run.metric_rows import read_rows
 from retinanet.training.continuation import describe_new_length
 from retinanet.training.engine import train
 from retinanet.training.optim import build_plan, lr_at

@@ -27,7 +27,7 @@ from retinanet.errors import ConfigError, DataError, UserError
 from retinanet.evaluation.splits import load_split
 from retinanet.run.checkpoint import Checkpoint, load_checkpoint
 from retinanet.run.folder import RunFolder
-from retinanet.run.metrics import read_rows
+from retinanet.run.metric_rows import read_rows
 from retinanet.scoring.eval_file import read_eval_file
 from retinanet.training.balance import count_epoch
 from retinanet.training.causes import RunEvidence, run_evidence
