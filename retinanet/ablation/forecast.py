@@ -100,9 +100,9 @@ def plan_warnings(study: Study) -> list[str]:
         detectable = detectable_difference(one.spread.of_one_seed(len(study.seeds)), len(study.seeds), one.comparisons)
         if 100 * detectable > primary.difference:
             where = f"level {one.level}: " if one.level else ""
-            seeds = "no number of seeds is enough" if one.needed is None else f"{one.needed} seeds are needed"
+            enough = "no number of seeds is enough" if one.needed is None else f"{one.needed} seeds are needed"
             warnings.append(
                 f"{where}the study cannot tell what it asks: by its plan, {len(study.seeds)} seeds find differences of "
-                f"{100 * detectable:.1f} AP with 80 % power; it asks for {primary.difference:g}, for which {seeds}"
+                f"{100 * detectable:.1f} AP with 80 % power; it asks for {primary.difference:g}, for which {enough}"
             )
     return warnings

@@ -81,8 +81,8 @@ def primary_sentence(found: PrimaryResult) -> str:
         return f"{where}: {arm} has not been compared with {reference} yet."
     interval = f"[{signed_points(one.seeds_low)}, {signed_points(one.seeds_high)}]"
     return (
-        f"{where}: {arm} {VERDICTS[one.verdict]} {reference}: {signed_points(one.difference)} AP {interval} over images "
-        f"and seeds, p {p_text(one.seeds_p_holm)}; {one.seeds_agree} seeds agree in sign."
+        f"{where}: {arm} {VERDICTS[one.verdict]} {reference}: {signed_points(one.difference)} AP {interval} over "
+        f"images and seeds, p {p_text(one.seeds_p_holm)}; {one.seeds_agree} seeds agree in sign."
     )
 
 
@@ -170,8 +170,8 @@ def _imbalance_blocks(levels: Sequence[LevelData], differences: Sequence[ArmDiff
             Picture(
                 draw_imbalance(levels, differences, pictures / "imbalance.png"),
                 "AP of every arm minus that of the reference against the number of anchors for each positive one",
-                f"AP minus that of {reference}, against positive : all anchors (measured in training, logarithmic). All "
-                "intervals of the figure hold together with 95 % (max-t over the bootstrap of images and Student's t "
+                f"AP minus that of {reference}, against positive : all anchors (measured in training, logarithmic). "
+                "All intervals of the figure hold together with 95 % (max-t over the bootstrap of images and Student's t "
                 "of seeds).",
             )
         )
