@@ -171,8 +171,8 @@ def _imbalance_blocks(levels: Sequence[LevelData], differences: Sequence[ArmDiff
                 draw_imbalance(levels, differences, pictures / "imbalance.png"),
                 "AP of every arm minus that of the reference against the number of anchors for each positive one",
                 f"AP minus that of {reference}, against positive : all anchors (measured in training, logarithmic). "
-                "All intervals of the figure hold together with 95 % (max-t over the bootstrap of images and Student's t "
-                "of seeds).",
+                "All intervals of the figure hold together with 95 % (max-t over the bootstrap of images and Student's "
+                "t of seeds).",
             )
         )
     known = {(one.level, one.arm, one.threshold): one for one in differences}
