@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import assert_never
 
 from retinanet import distributed
@@ -9,6 +10,7 @@ from retinanet.ablation.cells import list_cells, read_records
 from retinanet.ablation.claims import ClaimTaken, claimed
 from retinanet.ablation.cluster import Cluster, connected
 from retinanet.ablation.estimate import show_cells, show_estimate
+from retinanet.ablation.forecast import plan_warnings
 from retinanet.ablation.local import Slots, ThisMachine
 from retinanet.ablation.placement import Placement
 from retinanet.ablation.report.collect import all_warnings, collect
@@ -66,8 +68,24 @@ def dry_run(study: Study, slots: Slots) -> None:
     show_estimate(study, records, slots.jobs)
 
 
+def show_plan(study: Study, slots: Slots, pilot_folder: Path | None, difference: float | None) -> None:
+    """Predict the primary comparison from a pilot: the study in `pilot_folder`, else one that is run, or continued.
+
+    Raises as `plan`, `prepare_study` and `run_cells`.
+    """
+    from retinanet.ablation.plan import build_pilot, load_pilot, plan
+
+    make_data(study)
+    pilot = build_pilot(study) if pilot_folder is None else load_pilot(pilot_folder)
+    if pilot_folder is None:
+        prepare_study(pilot, resume=True, overwrite=False)
+        run_cells(pilot, ThisMachine(pilot, slots))
+    plan(study, pilot, difference, slots.jobs)
+
+
 def report(study: Study) -> None:
     """Write the report of the finished cells, unless another process is writing it."""
+    from retinanet.ablation.report.levels_report import write_levels_report
     from retinanet.ablation.report.report import write_study_report
 
     if not study_file(study.folder).exists():
@@ -77,7 +95,10 @@ def report(study: Study) -> None:
     check_cells(study)
     try:
         with claimed(study.folder, "report"):
-            write_study_report(collect(study, study.folder), study.folder)
+            if study.levels or study.primary is not None or study.score_thresholds:
+                write_levels_report([collect(part, study.folder) for part in study.parts()], study.folder)
+            else:
+                write_study_report(collect(study, study.folder), study.folder)
     except ClaimTaken:
         print(f"another process is writing the report in {study.folder}", flush=True)
         return
@@ -86,5 +107,5 @@ def report(study: Study) -> None:
 
 def show_warnings(study: Study) -> None:
     """Print the study's warnings."""
-    for warning in all_warnings(study, {}):
+    for warning in (*all_warnings(study, {}), *plan_warnings(study)):
         print(f"warning: {warning}", flush=True)

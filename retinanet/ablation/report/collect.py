@@ -12,12 +12,16 @@ from retinanet.ablation.cells import (
     chosen_lr,
     is_final,
     is_finished,
+    is_wanted,
     list_cells,
     lr_of,
     read_records,
+    search_lr,
+    tuning_seeds,
 )
 from retinanet.ablation.guards import study_warnings
 from retinanet.ablation.study import Study
+from retinanet.ablation.study_file import PrimaryKeys
 from retinanet.config.dump import dump_config
 
 
@@ -66,13 +70,25 @@ class StudyResult(NamedTuple):
     """The resolved base config, with the study's own overrides, as YAML."""
     machine: str
     """The machines of the cells: host, device, torch version."""
+    level: str = ""
+    """Empty in a study without levels."""
+    level_text: tuple[str, ...] = ()
+    """`key.path: value` of each setting of the level, and its note."""
+    thresholds: tuple[float, ...] = ()
+    """Score thresholds at which test AP is measured, the main one first; empty: that of the detector."""
+    primary: PrimaryKeys | None = None
+    """The comparison that the study is made for."""
+    rates_text: str = ""
+    """The learning rate of each arm, if they were searched."""
 
 
 def collect(study: Study, folder: Path) -> StudyResult:
-    """Everything that the study has measured so far in `folder`."""
+    """Everything that a study without levels, or a part of one, has measured so far in `folder`."""
     study = study._replace(folder=folder)
     cells = list_cells(study)
     records = read_records(folder, [cell.name for cell in cells])
+    cells = tuple(cell for cell in cells if is_wanted(study, cell, records))
+    level = study.levels[0] if study.levels else None
     return StudyResult(
         title=study.title,
         note=study.note,
@@ -89,30 +105,36 @@ def collect(study: Study, folder: Path) -> StudyResult:
         max_detections=study.base.eval.max_detections,
         base_text=dump_config(study.base),
         machine=_machines(records),
+        level="" if level is None else level.name,
+        level_text=() if level is None else (*override_lines(level.overrides), *([level.note] if level.note else [])),
+        thresholds=study.score_thresholds,
+        primary=study.primary,
+        rates_text=selected_rates_text(study, records) if study.lr_values else "",
     )
 
 
 def all_warnings(study: Study, records: dict[str, CellRecord]) -> tuple[str, ...]:
     """Warnings for readers about the study and the learning rates that its grid selected."""
-    arms = {arm.name: arm.config for arm in study.arms}
-    warnings = list(study_warnings(arms, study.seeds, study.lr_values, study.splits()))
-    for arm in study.arms if study.lr_values else ():
-        lr = chosen_lr(study, arm, records)
-        if lr in (study.lr_values[0], study.lr_values[-1]):
-            side = "largest" if lr == study.lr_values[-1] else "smallest"
-            warnings.append(f"arm {arm.name}: the selected learning rate {lr:g} is the {side} of the grid: widen it")
-    return tuple(warnings)
+    warnings: list[str] = []
+    for part in study.parts():
+        arms = {arm.name: arm.config for arm in part.arms}
+        warnings += study_warnings(arms, study.seeds, study.lr_values, part.splits())
+        for arm in part.arms if study.lr_values else ():
+            search = search_lr(study, arm, records)
+            lr = search.chosen
+            if lr is not None and lr in (search.tried[0], search.tried[-1]):
+                side = "largest" if lr == search.tried[-1] else "smallest"
+                where = f"level {arm.level}, arm {arm.name}" if arm.level else f"arm {arm.name}"
+                warnings.append(f"{where}: the selected learning rate {lr:g} is the {side} of the grid: widen it")
+    return tuple(dict.fromkeys(warnings))
 
 
 def lr_rule_text(study: Study, records: dict[str, CellRecord]) -> str:
     """The learning-rate rule in words, with the rates in use."""
     if study.lr_values:
-        chosen = [(arm.name, chosen_lr(study, arm, records)) for arm in study.arms]
-        rates = ", ".join(f"{name} {'not selected yet' if lr is None else f'{lr:g}'}" for name, lr in chosen)
         return (
-            f"Every arm tried the peak learning rates {', '.join(f'{lr:g}' for lr in study.lr_values)} with seed "
-            f"{study.seeds[0]} and kept the one with the best AP on {study.base.data.val_annotations}, of equal ones "
-            f"the smallest; the test split has other images. Selected: {rates}. Test numbers are of the final weights."
+            f"{grid_rule_text(study)} Selected: {selected_rates_text(study, records)}. Test numbers are of the final "
+            "weights."
         )
     rates_in_use = {arm.name: arm.config.schedule.lr for arm in study.arms}
     if len(set(rates_in_use.values())) == 1:
@@ -123,6 +145,31 @@ def lr_rule_text(study: Study, records: dict[str, CellRecord]) -> str:
         f"No learning rate was searched: peak learning rate {rates}, the same schedule for every arm. Losses of "
         "different magnitude may favour different rates. Test numbers are of the final weights."
     )
+
+
+def grid_rule_text(study: Study) -> str:
+    """The rule `grid` in words."""
+    seeds = tuning_seeds(study)
+    with_seeds = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+    text = (
+        f"Every arm tried the peak learning rates {', '.join(f'{lr:g}' for lr in study.lr_values)} with {with_seeds} "
+        f"and kept the one with the best AP on {study.base.data.val_annotations}, of equal ones the smallest; the test "
+        "split has other images."
+    )
+    if study.lr_seeds is not None:
+        text += f" No result has {'these seeds' if len(seeds) > 1 else 'this seed'}."
+    if study.lr_widen:
+        text += (
+            f" Where the best rate was the smallest or the largest tried, the next by the grid's own factor was tried "
+            f"too, at most {study.lr_widen} at each end."
+        )
+    return text
+
+
+def selected_rates_text(study: Study, records: dict[str, CellRecord]) -> str:
+    """Each arm and the learning rate that the grid selected for it."""
+    chosen = [(arm.name, chosen_lr(study, arm, records)) for arm in study.arms]
+    return ", ".join(f"{name} {'not selected yet' if lr is None else f'{lr:g}'}" for name, lr in chosen)
 
 
 def _result(study: Study, cell: Cell, records: dict[str, CellRecord]) -> CellResult:

@@ -21,6 +21,7 @@ from retinanet.display.numbers import points
 from retinanet.run.metric_rows import read_rows
 from retinanet.run.metrics import FILE_NAME
 from retinanet.scoring.bootstrap import resample
+from retinanet.scoring.evaluation import above_score
 from retinanet.scoring.intervals import percentile_interval
 from retinanet.scoring.matches import AP_NAMES, Matches, average_precisions, match_detections
 
@@ -89,17 +90,21 @@ class ReportData(NamedTuple):
     arms: tuple[ArmData, ...]
     remarks: tuple[str, ...]
     """Warnings about the numbers, in addition to the study's own guards."""
+    threshold: float | None = None
+    """Score above which detections count; None: that of the detector."""
 
 
-def gather(result: StudyResult, resamples: int = RESAMPLES) -> ReportData:
+def gather(result: StudyResult, resamples: int = RESAMPLES, threshold: float | None = None) -> ReportData:
     """Match every finished cell, resample all with the same draws, and compare with the reference.
 
+    threshold: only detections with a higher score count; None: all that the detector returned.
     Raises DataError for annotations or detections that cannot be used, naming the file.
     """
     ground_truth = load_ground_truth(result.test_annotations)
     counted = (CellStatus.DONE, CellStatus.DIVERGED)
     cells = [cell for cell in result.cells if not cell.tuning]
-    measured = [_measure(cell, ground_truth, result.max_detections) for cell in cells if cell.record.status in counted]
+    finished = [cell for cell in cells if cell.record.status in counted]
+    measured = [_measure(cell, ground_truth, result.max_detections, threshold) for cell in finished]
     resampled_CRM = resample([cell.matches for cell in measured], resamples, SEED)
     samples = {
         info.name: _samples(info.name, measured, resampled_CRM)
@@ -121,13 +126,18 @@ def gather(result: StudyResult, resamples: int = RESAMPLES) -> ReportData:
         result=result,
         ground_truth=ground_truth,
         arms=arms,
-        remarks=tuple(_remarks(result, arms, len(ground_truth["images"]))),
+        remarks=tuple(_remarks(result, arms, len(ground_truth["images"]), threshold)),
+        threshold=threshold,
     )
 
 
-def _measure(cell: CellResult, ground_truth: dict[str, Any], max_detections: int) -> MeasuredCell:
+def _measure(
+    cell: CellResult, ground_truth: dict[str, Any], max_detections: int, threshold: float | None
+) -> MeasuredCell:
     done = cell.record.status == CellStatus.DONE
     results = read_results(detections_path(cell), ground_truth) if done else None
+    if results is not None and threshold is not None:
+        results = above_score(results, threshold)
     matches = match_detections(ground_truth, results, max_detections)
     metrics = average_precisions(matches)
     return MeasuredCell(
@@ -169,7 +179,7 @@ _REMARKS = {
 }
 
 
-def _remarks(result: StudyResult, arms: tuple[ArmData, ...], images: int) -> list[str]:
+def _remarks(result: StudyResult, arms: tuple[ArmData, ...], images: int, threshold: float | None) -> list[str]:
     remarks = []
     for arm in arms:
         for status, text in _REMARKS.items():
@@ -177,7 +187,8 @@ def _remarks(result: StudyResult, arms: tuple[ArmData, ...], images: int) -> lis
             if seeds:
                 remarks.append(f"arm {arm.info.name}: {text} (seed {', '.join(seeds)})")
         for cell in arm.finished():
-            recorded = cell.record.test_metrics.get(MAIN_METRIC)
+            known = cell.record.test_metrics_at.get(str(threshold), cell.record.test_metrics)
+            recorded = known.get(MAIN_METRIC)
             if recorded is not None and abs(recorded - cell.points_M[0]) > AGREES:
                 remarks.append(
                     f"arm {arm.info.name}, seed {cell.record.seed}: AP was recorded as {points(recorded, 2)}, but its "

@@ -38,9 +38,9 @@ def write_study_report(result: StudyResult, folder: Path) -> None:
     write_study_numbers(data, grid, pictures)
     blocks = [
         *_summary_blocks(data),
-        *_fairness_blocks(data),
-        *_result_blocks(data, pictures),
-        *_detail_blocks(data, grid, pictures),
+        *fairness_blocks(data),
+        *result_blocks(data, pictures),
+        *detail_blocks(data, grid, pictures),
         Heading("Settings"),
         *difference_blocks(data),
     ]
@@ -87,7 +87,7 @@ def _summary_blocks(data: ReportData) -> list[Block]:
     return [*blocks, Heading("Caveats", 3), Listing(warnings)] if warnings else blocks
 
 
-def _fairness_blocks(data: ReportData) -> list[Block]:
+def fairness_blocks(data: ReportData) -> list[Block]:
     """How the comparison is kept fair."""
     seeds = sorted({cell.record.seed for arm in data.arms for cell in arm.cells})
     seeds_text = ", ".join(map(str, seeds))
@@ -115,7 +115,8 @@ def _fairness_blocks(data: ReportData) -> list[Block]:
     ]
 
 
-def _result_blocks(data: ReportData, pictures: Path) -> list[Block]:
+def result_blocks(data: ReportData, pictures: Path) -> list[Block]:
+    """Tables and points of every arm; draws points.png into `pictures`."""
     blocks: list[Block] = [Heading("Results"), results_table(data)]
     if any(arm.info.paper for arm in data.arms):
         blocks.append(
@@ -139,7 +140,8 @@ def _result_blocks(data: ReportData, pictures: Path) -> list[Block]:
     return [*blocks, tuning] if tuning is not None else blocks
 
 
-def _detail_blocks(data: ReportData, grid: Grid, pictures: Path) -> list[Block]:
+def detail_blocks(data: ReportData, grid: Grid, pictures: Path) -> list[Block]:
+    """Learning curves, precision, scores and images, which it draws into `pictures`."""
     return [
         Heading("Learning curves"),
         Picture(

@@ -88,6 +88,17 @@ class ArmComparison(NamedTuple):
     verdict: ArmVerdict
     seeds_agree: str
     """"2 of 3": of the seeds that both arms have, those whose difference has the sign of the mean difference."""
+    seeds_p: float = float("nan")
+    """P-value over images and seeds, not corrected."""
+
+
+class Differences(NamedTuple):
+    """Paired differences between two arms in one metric."""
+
+    point_S: Floats
+    """(S,) on the test images, of the seeds that both arms have; NaN where nothing can be measured."""
+    samples_SR: Floats
+    """(S, R) over resampled images."""
 
 
 def spread_over_seeds(values: Sequence[float]) -> ArmSpread:
@@ -115,20 +126,16 @@ def compare_arms(arms: Sequence[ArmSamples], reference: str, metric: str) -> lis
     over_images = holm([comparison.p for comparison in compared])
     over_seeds = holm([comparison.seeds_p_holm for comparison in compared])
     return [
-        comparison._replace(p_holm=images, seeds_p_holm=seeds, verdict=_verdict(comparison.difference, images, seeds))
+        comparison._replace(p_holm=images, seeds_p_holm=seeds, verdict=verdict_of(comparison.difference, images, seeds))
         for comparison, images, seeds in zip(compared, over_images, over_seeds, strict=True)
     ]
 
 
 def _compare(arm: ArmSamples, reference: ArmSamples, metric: str) -> ArmComparison:
     """Without Holm's correction; seeds_p_holm is the uncorrected p-value."""
-    m = AP_NAMES.index(metric)
-    common = [seed for seed in arm.seeds if seed in reference.seeds]
-    rows, reference_rows = [arm.seeds.index(s) for s in common], [reference.seeds.index(s) for s in common]
-    point_S = _measured(arm.points_SM[rows, m]) - _measured(reference.points_SM[reference_rows, m])
-    samples_SR = _measured(arm.resampled_SRM[rows, :, m]) - _measured(reference.resampled_SRM[reference_rows, :, m])
+    point_S, samples_SR = paired_differences(arm, reference, metric)
     samples_R = samples_SR.mean(axis=0)
-    both_R = _with_other_seeds(samples_R, point_S)
+    both_R = with_other_seeds(samples_R, point_S)
     difference = float(point_S.mean())
     if np.isnan(difference):
         samples_R, both_R = np.full_like(samples_R, np.nan), np.full_like(both_R, np.nan)
@@ -148,23 +155,36 @@ def _compare(arm: ArmSamples, reference: ArmSamples, metric: str) -> ArmComparis
         seeds_high=seeds_high,
         seeds_p_holm=bootstrap_p_value(both_R),
         verdict=ArmVerdict.NOT_MEASURED,
-        seeds_agree=f"{agree} of {len(common)}",
+        seeds_agree=f"{agree} of {len(point_S)}",
+        seeds_p=bootstrap_p_value(both_R),
     )
 
 
-def _with_other_seeds(samples_R: Floats, point_S: Floats) -> Floats:
+def paired_differences(arm: ArmSamples, reference: ArmSamples, metric: str) -> Differences:
+    """Arm minus reference, of the seeds that both have."""
+    m = AP_NAMES.index(metric)
+    common = [seed for seed in arm.seeds if seed in reference.seeds]
+    rows, reference_rows = [arm.seeds.index(s) for s in common], [reference.seeds.index(s) for s in common]
+    return Differences(
+        _measured(arm.points_SM[rows, m]) - _measured(reference.points_SM[reference_rows, m]),
+        _measured(arm.resampled_SRM[rows, :, m]) - _measured(reference.resampled_SRM[reference_rows, :, m]),
+    )
+
+
+def with_other_seeds(samples_R: Floats, point_S: Floats, draws: int | Sequence[int] = T_DRAWS) -> Floats:
     """(R,) the samples, each shifted by the standard error of the seeds' differences times a draw of Student's t.
 
     A bootstrap of the seeds themselves would not suffice: three seeds that agree in sign by chance, which happens in a
-    quarter of all cases, agree in every resample.
+    quarter of all cases, agree in every resample. draws: seed of the draws.
     """
     if len(point_S) < 2:
         return np.full_like(samples_R, np.nan)
     error = float(point_S.std(ddof=1)) / math.sqrt(len(point_S))
-    return samples_R + error * np.random.default_rng(T_DRAWS).standard_t(len(point_S) - 1, len(samples_R))
+    return samples_R + error * np.random.default_rng(draws).standard_t(len(point_S) - 1, len(samples_R))
 
 
-def _verdict(difference: float, p_holm: float, seeds_p_holm: float) -> ArmVerdict:
+def verdict_of(difference: float, p_holm: float, seeds_p_holm: float) -> ArmVerdict:
+    """The conclusion from a difference and its two corrected p-values, over images and over images and seeds."""
     if np.isnan(p_holm):
         return ArmVerdict.NOT_MEASURED
     if p_holm >= SIGNIFICANCE or difference == 0:

@@ -110,7 +110,8 @@ def tuning_table(data: ReportData) -> Table | None:
         tried = tuned + [cell for cell in arm.cells if cell.record.seed in seeds]
         for cell in sorted(tried, key=lambda cell: cell.record.lr):
             record = cell.record
-            verdict = "" if cell.tuning or not record.lr else "selected"
+            chosen = {other.record.lr for other in arm.cells}
+            verdict = "selected" if record.lr and record.lr in chosen else ""
             val = points(record.val_metrics.get("AP", -1.0))
             texts = (arm.info.name, f"{record.lr:g}", str(record.seed), val, record.status, verdict)
             rows.append(TableRow(texts))
