@@ -19,6 +19,7 @@ from retinanet.files import make_folder, write_text
 from retinanet.interop.start import continue_model
 from retinanet.prepare.shapes import generate_shapes
 from retinanet.prepare.shapes_scene import DEFAULT_MIX, SceneMix
+from retinanet.training.balance import continue_class_weights
 from retinanet.training.state import config_differences
 
 STUDY_CONTENTS = ("cells", "claims", "logs", "report", "study.yaml", "report.md", "report.html")
@@ -117,7 +118,7 @@ def check_cells(study: Study) -> None:
         lr = lr_of(study, cell, records)
         if saved.exists() and lr is not None:
             was = load_config(saved, [])
-            now = continue_model(build_cell_config(cell, lr), was)
+            now = continue_class_weights(continue_model(build_cell_config(cell, lr), was), was)
             lines = config_differences(config_to_dict(was), config_to_dict(now))
             errors += [f"cell {cell.name}: {line}" for line in lines]
         record = records.get(cell.name)

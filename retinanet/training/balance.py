@@ -32,6 +32,17 @@ def resolve_class_weights(config: Config, train_set: CocoDataset) -> Config:
     return config.model_copy(update={"loss": loss.model_copy(update={"class_weights": weights_K})})
 
 
+def continue_class_weights(config: Config, saved: Config) -> Config:
+    """The config of a run to continue with the numbers that the run resolved for its name of class weights.
+
+    For comparisons without the data; a run that is resumed computes the numbers again.
+    """
+    if not isinstance(config.loss.class_weights, str) or not isinstance(saved.loss.class_weights, tuple):
+        return config
+    numbers = {"class_weights": saved.loss.class_weights}
+    return config.model_copy(update={"loss": config.loss.model_copy(update=numbers)})
+
+
 def count_epoch(config: Config, train_set: CocoDataset) -> int:
     """Images of an epoch of config `data.repeat_threshold`, repeated ones counted each time."""
     return epoch_images(train_set.images, len(train_set.categories), config.data.repeat_threshold)

@@ -69,7 +69,7 @@ def describe_model(config: Config, model: nn.Module, *, from_scratch: bool) -> s
     weights = keys.backbone.weights
     source = "random weights" if weights == "none" else f"backbone weights: {weights}"
     return (
-        f"RetinaNet: {keys.backbone.name}, pyramid {keys.fpn.channels} wide, {heads}\n"
+        f"RetinaNet: {keys.backbone.name}, pyramid {keys.fpn.finest.upper()} to P7, {keys.fpn.channels} wide, {heads}\n"
         f"{count:,} parameters, {share}; {source if from_scratch else 'weights of the run so far'}"
     )
 

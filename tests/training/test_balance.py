@@ -14,7 +14,13 @@ from retinanet.errors import ConfigError
 from retinanet.losses.class_weights import inverse_effective_number, inverse_frequency
 from retinanet.run.checkpoint import load_checkpoint
 from retinanet.run.metrics import read_rows
-from retinanet.training.balance import count_epoch, count_objects, describe_balance, resolve_class_weights
+from retinanet.training.balance import (
+    continue_class_weights,
+    count_epoch,
+    count_objects,
+    describe_balance,
+    resolve_class_weights,
+)
 from retinanet.training.batches import load_data
 from retinanet.training.engine import train
 
@@ -47,6 +53,15 @@ def test_the_console_names_the_extremes(tiny: Tiny, train_set: CocoDataset) -> N
     assert weights == f"class weights: 0.5 ({names[1]}) to 3 ({names[0]})"
     assert f"{count_epoch(config, train_set)} an epoch instead of 8" in repeats
     assert "no image is repeated" in describe_balance(tiny("data.repeat_threshold=0.001"), train_set)
+
+
+def test_a_name_stands_for_the_numbers_of_a_run(tiny: Tiny) -> None:
+    """As the check of a study's finished cells needs it."""
+    saved, named = tiny("loss.class_weights=[1, 2, 0.5]"), tiny("loss.class_weights=effective_number")
+    assert continue_class_weights(named, saved) == saved
+    for config in (tiny(), tiny("loss.class_weights=[3, 2, 1]")):
+        assert continue_class_weights(config, saved) is config
+    assert continue_class_weights(named, tiny()) is named
 
 
 @pytest.mark.slow
