@@ -5,6 +5,7 @@ mount the study's folder, its data and the current folder at the same paths. Ray
 """
 
 import logging
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from retinanet.ablation.study_folder import log_path, study_file
 from retinanet.errors import ConfigError, ResourceError
 
 INSTALL = "pip install 'retinanet[cluster]', in a checkout pip install -e '.[cluster]', on every node"
+CONNECT_SECONDS = 10.0
 _METHODS_AT_ONCE = 2
 """`wait` and, meanwhile, `send_signal`."""
 
@@ -138,7 +140,10 @@ def connected(study: Study, cluster: Cluster) -> Iterator[RayNodes]:
         import ray
     except ImportError as error:
         raise ResourceError(f"--ray: Ray is not installed ({error}); {INSTALL}.") from error
+    # Otherwise a node that dies prints pages of its own log among the study's lines.
+    ray._private.worker._worker_logs_enabled = False
     try:
+        _check_port(cluster.address)
         ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         raise ResourceError(
@@ -162,6 +167,13 @@ def _check_share(cluster: Cluster) -> None:
         raise ConfigError(
             f"--cell-gpus {cluster.gpus:g}: a cell takes 0 to 1 GPU, such as 0.25 for four cells on each."
         )
+
+
+def _check_port(address: str) -> None:
+    """Raise OSError if nobody listens at HOST:PORT, for which Ray itself waits for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
 
 
 def _import_problem(error: Exception) -> str:

@@ -58,6 +58,8 @@ class Child:
     process: CellProcess
     step: int
     """Step that the cell had logged before."""
+    location: str = ""
+    """Where it runs, as the end of a line."""
     began: float | None = None
     """Time at which it was seen running."""
     ended: float | None = None
@@ -152,7 +154,7 @@ class Runner:
         """Print where a cell runs once it does."""
         location = child.process.location() if child.began is None else None
         if location is not None:
-            child.began = time.monotonic()
+            child.location, child.began = location, time.monotonic()
             self.console.say(f"{'start' if child.is_fresh() else 'continue'} {child.cell.name}{location}")
 
     def awaits_record(self, child: Child, ended: Ended) -> bool:
@@ -199,7 +201,7 @@ class Runner:
         progressed = self.progress_of(child.cell).step > child.step
         self.lost[name] = 0 if progressed else self.lost.get(name, 0) + 1
         if self.lost[name] < LOSSES:
-            self.console.say(f"{name}: the node that ran it was lost; it continues from its last checkpoint")
+            self.console.say(f"{name}{child.location}: lost the node; the cell continues from its last checkpoint")
             return
         self.failed[name] = f"{LOSSES} nodes in a row were lost while they ran it: {ended.reason}"
         self.console.say(f"{name}: {self.failed[name]}")

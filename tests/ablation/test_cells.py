@@ -21,7 +21,7 @@ from retinanet.ablation.cells import (
     record_path,
     write_record,
 )
-from retinanet.ablation.claims import release, take
+from retinanet.ablation.claims import claimed
 from retinanet.ablation.report.collect import collect
 from retinanet.ablation.run_cell import training_seconds
 from retinanet.ablation.study import Study, load_study
@@ -176,11 +176,8 @@ def test_a_folder_is_taken_until_resume_or_overwrite(make: Make) -> None:
     prepare_study(study, resume=True, overwrite=False)
     write_record(study.folder, record("FL-seed3", "done"))
     (study.folder / "mine.txt").write_text("kept", encoding="utf-8")
-    claim = take(study.folder, "FL-seed3")
-    with pytest.raises(ResourceError, match="FL-seed3: process"):
+    with claimed(study.folder, "FL-seed3"), pytest.raises(ResourceError, match="FL-seed3: process"):
         prepare_study(study, resume=False, overwrite=True)
-    assert claim is not None
-    release(claim)
     prepare_study(study, resume=False, overwrite=True)
     assert read_record(study.folder, "FL-seed3") is None
     assert (study.folder / "mine.txt").exists()

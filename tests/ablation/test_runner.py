@@ -17,12 +17,15 @@ from places import PROJECT
 
 from retinanet.ablation import ablate
 from retinanet.ablation import runner as runner_module
-from retinanet.ablation.cells import CellRecord, CellStatus, cell_folder, list_cells, read_record, write_record
-from retinanet.ablation.claims import claim_path, live_owner, release, take
+from retinanet.ablation.cell_process import RUNNER_VARIABLE
+from retinanet.ablation.cells import Cell, CellRecord, CellStatus, cell_folder, list_cells, read_record, write_record
+from retinanet.ablation.claims import ClaimTaken, claim_owner, claimed
 from retinanet.ablation.estimate import measure
+from retinanet.ablation.local import Slots, ThisMachine, build_slots
+from retinanet.ablation.placement import CellProcess, Ended
 from retinanet.ablation.report.collect import collect
-from retinanet.ablation.run_cell import RUNNER_VARIABLE, CellTaken, run_cell
-from retinanet.ablation.runner import CellsFailed, Runner, Slots, build_slots, run_cells
+from retinanet.ablation.run_cell import run_cell
+from retinanet.ablation.runner import LOSSES, CellsFailed, Runner, run_cells
 from retinanet.ablation.runner_console import RunnerConsole
 from retinanet.ablation.study import Study, load_study
 from retinanet.ablation.study_folder import log_path, prepare_study, study_file
@@ -87,7 +90,7 @@ def test_a_cell_is_trained_and_its_final_weights_measured_on_test(
     images = {row["image_id"] for row in json.loads((folder / "test" / "detections.json").read_text(encoding="utf-8"))}
     assert len(images) == 12, "the test split, not the six images of val"
     assert record.val_metrics == json.loads((folder / "eval.json").read_text(encoding="utf-8"))["metrics"]
-    assert not claim_path(study.folder, "FL-seed0").exists()
+    assert claim_owner(study.folder, "FL-seed0") == ""
 
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
     capsys.readouterr()
@@ -130,7 +133,7 @@ def test_a_failing_cell_is_recorded_and_tried_again(make: Make, tmp_path: Path) 
     record = recorded(study, "FL-seed0")
     assert record.status == "failed"
     assert "none.pt" in record.message
-    assert not claim_path(study.folder, "FL-seed0").exists()
+    assert claim_owner(study.folder, "FL-seed0") == ""
     with pytest.raises(CheckpointError):
         run_cell(study, "FL-seed0")
 
@@ -139,9 +142,7 @@ def test_a_failing_cell_is_recorded_and_tried_again(make: Make, tmp_path: Path) 
 def test_a_claimed_cell_is_left_alone(make: Make) -> None:
     study = make()
     prepare_study(study, resume=False, overwrite=False)
-    claim = take(study.folder, "FL-seed0")
-    assert claim is not None
-    with pytest.raises(CellTaken, match="is being run by process"):
+    with claimed(study.folder, "FL-seed0"), pytest.raises(ClaimTaken, match="FL-seed0 is being run by process"):
         run_cell(study, "FL-seed0")
     assert read_record(study.folder, "FL-seed0") is None
 
@@ -186,20 +187,18 @@ def test_a_process_killed_for_its_cell_is_recorded_for_it(make: Make) -> None:
     study = make()
     prepare_study(study, resume=False, overwrite=False)
     with RunnerConsole(2) as console:
-        runner = Runner(study, Slots(1, ()), console)
+        runner = Runner(study, ThisMachine(study, Slots(1, ())), console)
         first, second = runner.cells
-        runner.note_failure(first, -signal.SIGKILL)
+        runner.note_failure(first, Ended(-signal.SIGKILL))
         assert "signal 9 (out of memory?)" in recorded(study, first.name).message
         assert runner.failed.keys() == {first.name}
         # If another machine is running the cell, or has finished it, its record counts.
-        claim = take(study.folder, second.name)
-        assert claim is not None
-        runner.note_failure(second, 1)
+        with claimed(study.folder, second.name):
+            runner.note_failure(second, Ended(1))
         assert read_record(study.folder, second.name) is None
-        release(claim)
         done = recorded(study, first.name)._replace(cell=second.name, status=CellStatus.DONE)
         write_record(study.folder, done)
-        runner.note_failure(second, 1)
+        runner.note_failure(second, Ended(1))
         assert recorded(study, second.name).status == "done"
 
 
@@ -208,7 +207,9 @@ def test_slots_are_gpus_or_jobs(make: Make) -> None:
     assert build_slots(study, None, ()) == Slots(3, ())
     assert build_slots(study, 2, ()) == Slots(2, ())
     assert build_slots(study, None, ("0", "2")) == Slots(2, ("0", "2"))
-    for jobs, gpus in ((0, ()), (2, ("0",)), (None, ("0", "0")), (None, ("",))):
+    assert build_slots(study, 3, ("0",)) == build_slots(study, None, ("0", "0", "0")) == Slots(3, ("0", "0", "0"))
+    assert build_slots(study, 3, ("0", "2")) == Slots(3, ("0", "2", "0"))
+    for jobs, gpus in ((0, ()), (1, ("0", "2")), (None, ("",))):
         with pytest.raises(ConfigError, match="--jobs" if jobs is not None else "--gpus"):
             build_slots(study, jobs, gpus)
 
@@ -248,7 +249,7 @@ def test_a_failed_arm_does_not_stop_the_others(script: Script, capsys: pytest.Ca
         record_of("CE", CellStatus.FAILED, "no file none.pt"),
     )
     with pytest.raises(CellsFailed, match=r"CE-seed0: no file none\.pt"):
-        run_cells(study, Slots(2, ()))
+        run_cells(study, ThisMachine(study, Slots(2, ())))
     states = {cell.record.arm: cell.record.status for cell in collect(study, study.folder).cells}
     assert states == {"FL": "diverged", "CE": "failed"}
     out = capsys.readouterr().out
@@ -265,21 +266,109 @@ def test_a_killed_process_fails_its_cell_and_a_taken_cell_is_tried_again(
         record_of("FL", CellStatus.DONE),
     )
     with pytest.raises(CellsFailed, match=r"CE-seed0: its process ended with signal 9 \(out of memory\?\)"):
-        run_cells(study, Slots(1, ()))
+        run_cells(study, ThisMachine(study, Slots(1, ())))
     assert recorded(study, "CE-seed0").status == "failed"
     assert recorded(study, "FL-seed0").status == "done"
     assert capsys.readouterr().out.count("start FL-seed0") == 2
+
+
+def test_cells_share_gpus(script: Script) -> None:
+    study = script('record; echo "$CUDA_VISIBLE_DEVICES"', *(record_of(arm, CellStatus.DONE) for arm in ("FL", "CE")))
+    machine = ThisMachine(study, Slots(3, ("0", "1", "0")))
+    first = [machine.start(cell) for cell in list_cells(study)]
+    assert [process.location() for process in first] == [" on GPU 0", " on GPU 1"]
+    wait_for(lambda: all(process.poll() == Ended(0) for process in first))
+    assert machine.has_room(2)
+    assert not machine.has_room(3)
+    texts = [log_path(study.folder, cell.name).read_text(encoding="utf-8") for cell in list_cells(study)]
+    assert texts == ["0\n", "1\n"]
 
 
 def test_a_signal_is_passed_on_and_awaited(script: Script, capsys: pytest.CaptureFixture[str]) -> None:
     study = script('trap "echo saved; exit 143" TERM; touch "$0.started"; while :; do sleep 0.05; done')
     started = study.folder.parent / "python.started"
     with pytest.raises(Interrupted, match="--resume") as raised, sigterm_when(started.exists):
-        run_cells(study, Slots(1, ()))
+        run_cells(study, ThisMachine(study, Slots(1, ())))
     assert raised.value.exit_code == 143
-    assert "stopping: 1 cells are saving" in capsys.readouterr().out
+    assert "stopping: waiting for FL-seed0 to save" in capsys.readouterr().out
     assert read_record(study.folder, "FL-seed0") is None
     assert log_path(study.folder, "FL-seed0").read_text(encoding="utf-8") == "saved\n"
+
+
+class Nodes:
+    """A placement whose processes have ended before they are looked at."""
+
+    def __init__(self, *endings: Ended) -> None:
+        self.endings, self.started = list(endings), 0
+
+    def has_room(self, running: int) -> bool:
+        return running == 0
+
+    def start(self, cell: Cell) -> CellProcess:
+        self.started += 1
+        return Gone(self.endings.pop(0))
+
+
+class Gone:
+    def __init__(self, ended: Ended) -> None:
+        self.ended = ended
+
+    def location(self) -> str:
+        return " on node3"
+
+    def poll(self) -> Ended:
+        return self.ended
+
+    def send_signal(self, number: int) -> None:
+        raise AssertionError
+
+
+def run_on(study: Study, nodes: Nodes) -> Runner:
+    """A runner of the study's first arm, when it has nothing left to do."""
+    with RunnerConsole(1) as console:
+        runner = Runner(study._replace(arms=study.arms[:1]), nodes, console)
+        wait_for(lambda: not runner.step())
+    return runner
+
+
+def test_a_cell_goes_on_when_its_node_is_lost_but_not_for_ever(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    study = make()
+    prepare_study(study, resume=False, overwrite=False)
+    nodes = Nodes(*[Ended(None, "the node died")] * (LOSSES + 1))
+    runner = run_on(study, nodes)
+    assert nodes.started == LOSSES
+    assert runner.failed == {"FL-seed0": f"{LOSSES} nodes in a row were lost while they ran it: the node died"}
+    out = capsys.readouterr().out
+    assert out.count("FL-seed0 on node3: lost the node; the cell continues from its last checkpoint") == LOSSES - 1
+    # A step of progress between two losses starts the count anew.
+    metrics = cell_folder(study, list_cells(study)[0]) / "metrics.jsonl"
+    metrics.parent.mkdir()
+
+    class Progressing(Nodes):
+        def start(self, cell: Cell) -> CellProcess:
+            process = super().start(cell)
+            row = {"kind": "train", "step": self.started, "epoch": self.started, "clock": {}}
+            metrics.write_text(json.dumps(row) + "\n", encoding="utf-8")
+            return process
+
+    nodes = Progressing(*[Ended(None)] * LOSSES, Ended(1, "out of luck"))
+    assert run_on(study, nodes).failed == {"FL-seed0": "out of luck"}
+
+
+def test_a_record_that_another_machine_wrote_may_appear_late(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = make()
+    prepare_study(study, resume=False, overwrite=False)
+    monkeypatch.setattr(runner_module, "APPEARS_SECONDS", 0.1)
+    runner = run_on(study, Nodes(Ended(0)))
+    assert "has no record of it" in runner.failed["FL-seed0"]
+    monkeypatch.setattr(runner_module, "APPEARS_SECONDS", 60.0)
+    with RunnerConsole(1) as console:
+        runner = Runner(study._replace(arms=study.arms[:1]), Nodes(Ended(0)), console)
+        assert runner.step()
+        assert runner.step()
+        write_record(study.folder, record_of("FL", CellStatus.DONE))
+        assert not runner.step()
+    assert not runner.failed
 
 
 def final_numbers(study: Study) -> list[tuple[str, bytes, bytes]]:
@@ -313,18 +402,18 @@ def test_killed_and_shared_by_two_runners_the_numbers_are_the_same(make: Make) -
     command = [sys.executable, "-c", RUNNER_THAT_IS_KILLED, str(study_file(study.folder))]
     with log_path(study.folder, "FL-seed0").open("ab") as log, subprocess.Popen(command, stdout=log) as runner:
         wait_for(last.exists)
-        assert live_owner(study.folder, "FL-seed0") is not None
+        assert claim_owner(study.folder, "FL-seed0")
         runner.kill()
     # The cell's process notices that its runner has ended, saves and stops.
-    wait_for(lambda: live_owner(study.folder, "FL-seed0") is None)
+    wait_for(lambda: not claim_owner(study.folder, "FL-seed0"))
     assert read_record(study.folder, "FL-seed0") is None
     step = load_checkpoint(last).progress.step
     assert 0 < step < STEPS
 
     with RunnerConsole(2) as console:
-        runners = [Runner(study, Slots(1, ()), console) for _ in range(2)]
+        runners = [Runner(study, ThisMachine(study, Slots(1, ())), console) for _ in range(2)]
         runners[0].step()
-        wait_for(lambda: live_owner(study.folder, "FL-seed0") is not None)
+        wait_for(lambda: claim_owner(study.folder, "FL-seed0"))
         wait_for(lambda: [one.step() for one in runners] == [False, False], seconds=120)
     assert runners[1].elsewhere == {"FL-seed0"}
     assert all(one.failed == {} for one in runners)
@@ -361,5 +450,5 @@ def test_an_interrupted_cell_has_not_failed(make: Make) -> None:
     with pytest.raises(Interrupted), sigterm_when(last.exists):
         run_cell(study, "0")
     assert read_record(study.folder, "FL-seed0") is None
-    assert live_owner(study.folder, "FL-seed0") is None
-    assert not claim_path(study.folder, "FL-seed0").exists()
+    assert claim_owner(study.folder, "FL-seed0") == ""
+    assert claim_owner(study.folder, "FL-seed0") == ""
