@@ -126,7 +126,7 @@ class RayNodes:
         share = f"{self.cpus:g} CPU{f' and {self.gpus:g} GPU' if self.gpus else ''}"
         if fitting == 0:
             return f"warning: no node of the cluster has {share} for a cell; cells wait until one joins"
-        return f"Ray: {len(nodes)} nodes, room for {fitting} cells of {share} each"
+        return f"Ray: {_count(len(nodes), 'node')}, room for {_count(fitting, 'cell')} of {share} each"
 
 
 @contextmanager
@@ -156,6 +156,10 @@ def connected(study: Study, cluster: Cluster) -> Iterator[RayNodes]:
         yield nodes
     finally:
         ray.shutdown()
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _check_share(cluster: Cluster) -> None:
