@@ -1,5 +1,6 @@
-"""Atomic writes, and strict reading of JSON."""
+"""Atomic writes, and strict reading of text and JSON."""
 
+import codecs
 import csv
 import errno
 import gc
@@ -22,6 +23,7 @@ from retinanet.errors import DataError, ResourceError, remedy_for
 CsvValue = str | float | int
 
 _GZIP_MAGIC = b"\x1f\x8b"
+_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 _STRING_OR_CONSTANT = re.compile(r'"(?:[^"\\]|\\.)*"|(-?Infinity|NaN)')
 
@@ -35,15 +37,15 @@ def read_json(
     leave_out: str | None = None,
     hook: Callable[[dict[str, object]], dict[str, object]] | None = None,
 ) -> object:
-    """The content of a UTF-8 JSON file, gzipped or not (recognised by its first bytes, not by its name).
+    """The content of a JSON file, gzipped or not (recognised by its first bytes, not by its name).
 
     `leave_out` is a key that is dropped from every object while parsing: COCO without its "segmentation" takes a third
     of the memory and half the time. `hook` changes every object in another way instead.
 
-    Raises DataError with the file, and the line and column if known: missing, unreadable, empty, damaged gzip, not
-    UTF-8, invalid or truncated JSON, NaN or Infinity, nested too deeply.
+    Raises DataError with the file, and the line and column if known: as `read_text`, empty, invalid or truncated JSON,
+    NaN or Infinity, nested too deeply.
     """
-    text = _read_text(path)
+    text = read_text(path)
     if not text.strip():
         raise DataError(f"{path}: the file is empty; it must be a JSON document")
     try:
@@ -71,7 +73,11 @@ def write_json(path: Path, content: object, indent: int | None = None) -> None:
     write_text(path, json.dumps(content, allow_nan=False, indent=indent, ensure_ascii=False) + "\n")
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The content of a text file, gzipped or not: UTF-8, or UTF-16 with a byte order mark, as on Windows.
+
+    Raises DataError with the file: missing, unreadable, damaged gzip, in another encoding.
+    """
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
@@ -84,9 +90,12 @@ def _read_text(path: Path) -> str:
         except (OSError, EOFError, zlib.error) as error:
             raise DataError(f"{path}: damaged or truncated gzip ({error}); copy or download it again") from error
     try:
-        return data.decode("utf-8-sig")  # accepts a byte order mark, which some Windows programs write
+        return data.decode("utf-16" if data.startswith(_UTF16_MARKS) else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text at byte {error.start:,}; it must be a JSON file") from error
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{path}: not UTF-8 text at byte {error.start:,}, in line {line:,}; save it with the encoding UTF-8"
+        ) from error
 
 
 @contextmanager

@@ -24,6 +24,13 @@ def test_reading_leaves_the_garbage_collector_as_it_was(tmp_path: Path, text: st
         gc.enable()
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_text_of_windows_is_read(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "rows.json"
+    path.write_bytes('{"name": "größe 犬"}'.encode(encoding))
+    assert read_json(path) == {"name": "größe 犬"}
+
+
 def test_what_is_written_reads_back_and_nothing_else_is_left(tmp_path: Path) -> None:
     path = tmp_path / "eval.json"
     for content in ({"AP": 0.1 + 0.2, "name": "größe 犬"}, [1, 2]):

@@ -1,5 +1,6 @@
 """Finding the image files that a user names. Imports no tensor library, so that a wrong path is reported at once."""
 
+import functools
 import glob
 from pathlib import Path
 
@@ -15,9 +16,10 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "TGA"
 """Formats that Pillow may try; others are refused (EPS, for one, runs an interpreter)."""
 
 
-def image_suffixes() -> set[str]:
+@functools.cache
+def image_suffixes() -> frozenset[str]:
     """Suffixes of the files in FORMATS, such as ".jpg"."""
-    return {suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS}
+    return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS)
 
 
 def find_images(inputs: list[str]) -> list[Path]:

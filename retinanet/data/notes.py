@@ -35,5 +35,6 @@ def counted(count: int, kind: str) -> str:
     if count != 1 or subject is None:
         return f"{count:,} {kind}"
     noun = subject["noun"]
+    rest = kind[subject.end() :].replace(", and are ", ", and is ")
     one = noun[:-2] if noun.endswith(("xes", "sses")) else f"{noun[:-3]}y" if noun.endswith("ies") else noun[:-1]
-    return f"1 {subject['words']}{one} {_VERBS[subject['verb']]}{kind[subject.end() :]}"
+    return f"1 {subject['words']}{one} {_VERBS[subject['verb']]}{rest}"

@@ -1,16 +1,20 @@
 """Shared by the conversions to COCO-format JSON: labelled images, reading, writing, and the command to train with."""
 
+import math
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from retinanet.data.file_names import path_parts
+from retinanet.data.notes import KindNotes
 from retinanet.errors import ConfigError, DataError, list_errors
-from retinanet.files import write_json
+from retinanet.files import read_text, write_json
 
 LabelFormat = Literal["voc", "yolo"]
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+_DECIMAL_COMMA = re.compile(r"[+-]?(0|\d+(?!,\d{3}$)),\d+")
+"""Not 1,234, which may be a thousand and more."""
 
 
 class LabeledBox(NamedTuple):
@@ -116,11 +120,29 @@ def find_here(written: str, homes: Sequence[Path]) -> Path | None:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 text file, with or without a byte order mark. Raises DataError."""
+    """The lines of a text file. Raises DataError as `files.read_text`."""
+    return read_text(path).splitlines()
+
+
+def read_number(text: str, notes: KindNotes) -> float:
+    """A finite number as any country writes it: a decimal comma is read as a point, and noted.
+
+    Raises DataError for other texts, such as a percentage, and for a comma that may separate thousands.
+    """
+    plain = text.strip()
+    if _DECIMAL_COMMA.fullmatch(plain):
+        notes.add("numbers have a decimal comma", plain)
+        plain = plain.replace(",", ".")
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
+        number = float(plain)
+    except ValueError as error:
+        hint = (
+            " but a percentage; write a fraction of 1 or pixels, as the format asks for" if plain.endswith("%") else ""
+        )
+        raise DataError(f"{text!r} is not a number{hint}") from error
+    if not math.isfinite(number):
+        raise DataError(f"{text!r} is not a finite number")
+    return number
 
 
 def refuse_errors(folder: Path, source: str, errors: list[str]) -> None:

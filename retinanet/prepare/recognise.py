@@ -5,17 +5,22 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from retinanet.data.file_names import SPLITS, split_of_name
+from retinanet.data.find_images import image_suffixes
 from retinanet.errors import DataError
 from retinanet.files import read_json
 from retinanet.prepare.check import find_image_folder
-from retinanet.prepare.conversion import IMAGE_SUFFIXES, LabeledSet, find_format, formats_in
-from retinanet.prepare.other_labels import json_kind, read_labelme, read_table, read_via, table_columns
+from retinanet.prepare.conversion import LabeledSet, find_format, formats_in, read_lines
+from retinanet.prepare.other_labels import json_kind, read_labelme, read_via
+from retinanet.prepare.tables import describe_heading, is_table, read_table
 from retinanet.prepare.voc import read_voc
 from retinanet.prepare.yolo import read_yolo
 from retinanet.prepare.yolo_layout import YAML_NAMES
 
 _NO_OBJECTS = ("captions_", "person_keypoints_", "image_info_", "stuff_", "panoptic_")
 """Beginnings of COCO's own files without objects to detect."""
+
+
+_ARCHIVES = (".zip", ".rar", ".7z", ".tar", ".gz", ".tgz", ".bz2", ".xz")
 
 
 class Part(NamedTuple):
@@ -53,9 +58,9 @@ def read_any(path: Path) -> LabeledSet | CocoFiles:
 
 def _read_file(path: Path) -> LabeledSet | CocoFiles:
     if path.suffix in (".yaml", ".yml"):
-        return read_yolo(path.parent, described=path)
+        return read_yolo(path.parent, described=path, clip=True)
     if path.name == "obj.data" or path.suffix == ".names":
-        return read_yolo(path.parent)
+        return read_yolo(path.parent, clip=True)
     if path.suffix == ".csv":
         return read_table(path, path.parent)
     if path.name.endswith((".json", ".json.gz")):
@@ -73,6 +78,8 @@ def _read_file(path: Path) -> LabeledSet | CocoFiles:
         raise DataError(f"{path}: not a .zip, or damaged; use another copy")
     if path.suffix in (".xml", ".txt"):
         raise DataError(f"{path}: one label file; give the folder of the data set")
+    if path.suffix.lower() in _ARCHIVES:
+        raise DataError(f"{path}: of the archives only .zip is read; unpack it and give the folder")
     raise DataError(f"{path}: not a data set; a folder, a .zip, a .json, a data.yaml or a .csv is needed")
 
 
@@ -84,7 +91,7 @@ def _read_folder(path: Path) -> LabeledSet | CocoFiles | None:
     described = next((path / name for name in YAML_NAMES if (path / name).is_file()), None)
     if described is not None or formats_in(path):
         label_format = "yolo" if described is not None else find_format(path)
-        return read_yolo(path) if label_format == "yolo" else read_voc(path, zero_based=None, clip=True)
+        return read_yolo(path, clip=True) if label_format == "yolo" else read_voc(path, zero_based=None, clip=True)
     files = sorted(path.glob("*.json"))
     for file in files:
         kind = json_kind(read_json(file))
@@ -92,7 +99,7 @@ def _read_folder(path: Path) -> LabeledSet | CocoFiles | None:
             return read_labelme(path, files)
         if kind == "via":
             return read_via(file, path)
-    tables = [file for file in sorted(path.glob("*.csv")) if _is_table(file)]
+    tables = [file for file in sorted(path.glob("*.csv")) if is_table(file)]
     if len(tables) > 1:
         names = ", ".join(file.name for file in tables)
         raise DataError(f"{path}: several tables of boxes: {names}; give one of them, or folders train, valid and test")
@@ -177,11 +184,6 @@ def is_coco(path: Path) -> bool:
     return False
 
 
-def _is_table(file: Path) -> bool:
-    with file.open(encoding="utf-8-sig", errors="replace") as lines:
-        return table_columns(lines.readline().strip().split(",")) is not None
-
-
 def _read_hint(folder: Path) -> bool:
     """Whether a folder seems to hold a data set, without reading it."""
     patterns = ("*.json", "annotations/*.json", "*.xml", "Annotations/*.xml", "*.yaml", "*.yml", "obj.names", "*.csv")
@@ -199,9 +201,15 @@ def describe_unknown(folder: Path, nested: Sequence[Path]) -> str:
     if nested:
         names = ", ".join(child.name for child in nested[:5])
         return f"{folder}: there are several data sets below it ({names}); give one of these folders"
-    images = sum(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.rglob("*"))
+    images = sum(path.suffix.lower() in image_suffixes() for path in folder.rglob("*"))
     records = next(iter(sorted(folder.rglob("*.tfrecord*"))), None)
     there = [f"{images:,} images and no labels"] if images else []
+    there += [
+        f"{file.name}: {json_kind(read_json(file, 'segmentation'))}" for file in sorted(folder.glob("*.json"))[:3]
+    ]
+    there += [f"{file.name}: {describe_heading(read_lines(file))}" for file in sorted(folder.glob("*.csv"))[:3]]
+    packed = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in _ARCHIVES]
+    there += [f"{packed[0].name}, an archive: unpack it, or give it alone"] if packed else []
     there += [f"TFRecords ({records.name}), which are not read: export COCO instead"] if records else []
     there += ["nothing that is known"] if not there else []
     return f"{folder}: no data set is recognised. Looked for: {looked}. There: {'; '.join(there)}"

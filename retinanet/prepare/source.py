@@ -1,5 +1,6 @@
 """One's own data, whatever program wrote them: recognised, converted once into a cache, divided where needed."""
 
+import errno
 import hashlib
 import re
 import shutil
@@ -18,10 +19,14 @@ from retinanet.prepare.conversion import ConvertedSplit, LabeledSet, coco_docume
 from retinanet.prepare.recognise import CocoFiles, Part, read_any
 from retinanet.prepare.split import hold_out
 
-VERSION = 2
+VERSION = 3
 """Raised when the same files would be read differently, so that caches of before are not used."""
 LARGEST_ZIP = 200 << 30
 """Bytes that an archive may unpack to."""
+
+
+_NO_NAMES = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL)
+"""Errors of a name that this file system does not take, such as one of a file and of a folder."""
 
 
 class Source(NamedTuple):
@@ -64,13 +69,35 @@ def open_source(path: Path, held_out: float, seed: int = 0) -> Source:
             f"{home}: cannot be written ({error.strerror}); set RETINANET_CACHE to a folder with space"
         ) from error
     with lock:
-        summary = home / "source.json"
-        kept = _from_plain(read_json(summary)) if summary.is_file() else None
-        if kept is not None and all(part.annotations.is_file() for part in (kept.train, kept.val)):
+        kept = _kept(home)
+        if kept is not None:
             return kept
-        source = _make(unpacked(path, home) if zipfile.is_zipfile(path) else path, home, held_out, seed)
-        write_json(summary, _plain(source))
+        try:
+            source = _make(unpacked(path, home) if zipfile.is_zipfile(path) else path, home, held_out, seed)
+        except DataError as error:
+            # Of files in the cache, the reader of a message knows only what they were made from.
+            made = re.compile(re.escape(str(home)) + r"[\\/](unpacked|[\w.-]+\.json)")
+            raise DataError(made.sub(lambda _: str(path), str(error))) from error
+        write_json(home / "source.json", _plain(source, home))
         return source
+
+
+def _kept(home: Path) -> Source | None:
+    """The source of an earlier call; None if there is none, or if a file of it is lost or is not as it was written."""
+    try:
+        content: Any = read_json(home / "source.json")
+        source = _from_plain(content)
+        same = _checksums(source, home) == content["checksums"]
+        whole = not (home / "unpacked.json").is_file() or _is_unpacked(home)
+    except (DataError, KeyError, IndexError, TypeError, AttributeError, OSError):
+        return None
+    return source if same and whole else None
+
+
+def _checksums(source: Source, home: Path) -> list[int]:
+    """A checksum of each annotation file in the cache; others are known by their size and time (`_digest`)."""
+    files = [part.annotations for part in (source.train, source.val, source.test) if part is not None]
+    return [zlib.crc32(file.read_bytes()) if file.is_relative_to(home) else int(file.is_file()) for file in files]
 
 
 def _make(path: Path, home: Path, held_out: float, seed: int) -> Source:
@@ -175,12 +202,13 @@ def unpacked(path: Path, home: Path) -> Path:
     Raises DataError for one that is damaged, encrypted or leaves its folder, ResourceError where there is no space.
     """
     folder = home / "unpacked"
-    done = home / "unpacked.json"
-    if done.is_file() and folder.is_dir():
+    if _is_unpacked(home):
         return folder
     try:
         with zipfile.ZipFile(path) as archive:
             targets = _targets(archive, path, folder)
+            if not targets:
+                raise DataError(f"{path}: an archive without files")
             done_bytes, total = 0, sum(info.file_size for info in targets)
             with transfer_progress(f"unpacking {path.name}", total, 0) as report:
                 for info, target in targets.items():
@@ -191,14 +219,28 @@ def unpacked(path: Path, home: Path) -> Path:
                     done_bytes += info.file_size
                     report(done_bytes)
     except OSError as error:
+        if error.errno in _NO_NAMES:
+            raise DataError(
+                f"{path}: a name in it cannot be that of a file here ({error.strerror}: "
+                f"{Path(error.filename or '...').name[:60]}); unpack it yourself"
+            ) from error
         raise ResourceError(
             f"{folder}: cannot be written ({error.strerror}); free some space, or set RETINANET_CACHE to another folder"
         ) from error
     # zipfile raises RuntimeError for an encrypted member and NotImplementedError for an unknown compression.
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
         raise DataError(f"{path}: cannot be unpacked ({error}); use another copy, or unpack it yourself") from error
-    write_json(done, {"files": len(targets)})
+    write_json(home / "unpacked.json", {"files": len(set(targets.values()))})
     return folder
+
+
+def _is_unpacked(home: Path) -> bool:
+    """Whether all files of the archive are there."""
+    try:
+        content: Any = read_json(home / "unpacked.json")
+        return bool(content["files"] == sum(file.is_file() for file in (home / "unpacked").rglob("*")))
+    except (DataError, KeyError, TypeError):
+        return False
 
 
 def _targets(archive: zipfile.ZipFile, path: Path, folder: Path) -> dict[zipfile.ZipInfo, Path]:
@@ -209,7 +251,11 @@ def _targets(archive: zipfile.ZipFile, path: Path, folder: Path) -> dict[zipfile
     # Some programs of Windows write backslashes.
     targets = {info: folder / info.filename.replace("\\", "/") for info in members}
     for info, target in targets.items():
-        if not target.resolve().is_relative_to(folder.resolve()) or stat.S_ISLNK(info.external_attr >> 16):
+        if (
+            "\0" in info.filename
+            or not target.resolve().is_relative_to(folder.resolve())
+            or stat.S_ISLNK(info.external_attr >> 16)
+        ):
             raise DataError(
                 f"{path}: {info.filename} would be written outside of its folder, or is a link; not unpacked"
             )
@@ -239,11 +285,12 @@ def _safe(name: str) -> str:
     return re.sub(r"[^\w.-]+", "_", name)[:60] or "data"
 
 
-def _plain(source: Source) -> dict[str, Any]:
+def _plain(source: Source, home: Path) -> dict[str, Any]:
     parts = {"train": source.train, "val": source.val, "test": source.test}
     return {
         "form": source.form,
         "parts": {name: [str(part.annotations), str(part.images)] for name, part in parts.items() if part is not None},
+        "checksums": _checksums(source, home),
         "divided": source.divided,
         "lines": source.lines,
     }

@@ -17,11 +17,11 @@ from pathlib import Path
 import defusedxml
 from defusedxml.ElementTree import parse
 
+from retinanet.data.find_images import image_suffixes
 from retinanet.data.images import image_header
 from retinanet.data.notes import KindNotes
 from retinanet.errors import DataError
 from retinanet.prepare.conversion import (
-    IMAGE_SUFFIXES,
     ConvertedSplit,
     LabeledBox,
     LabeledImage,
@@ -138,7 +138,7 @@ class ImageFolder:
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder of images")
         self.folder = folder
-        self.names = {path.name for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES}
+        self.names = {path.name for path in folder.iterdir() if path.suffix.lower() in image_suffixes()}
         self.by_stem: dict[str, list[str]] = {}
         for name in sorted(self.names):
             self.by_stem.setdefault(Path(name).stem, []).append(name)

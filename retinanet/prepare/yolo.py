@@ -7,11 +7,12 @@ import os
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
+from retinanet.data.find_images import image_suffixes
 from retinanet.data.images import image_header
 from retinanet.data.notes import KindNotes
+from retinanet.data.unread_formats import passed_over
 from retinanet.errors import DataError
 from retinanet.prepare.conversion import (
-    IMAGE_SUFFIXES,
     ConvertedSplit,
     LabeledImage,
     LabeledSet,
@@ -23,7 +24,7 @@ from retinanet.prepare.conversion import (
     write_splits,
 )
 from retinanet.prepare.yolo_layout import find_layout
-from retinanet.prepare.yolo_lines import LabelRule, looks_like_key_points, read_line
+from retinanet.prepare.yolo_lines import LabelRule, fields_of, looks_like_key_points, read_line
 
 
 def convert_yolo(
@@ -65,7 +66,8 @@ def read_yolo(
     for name, sources in layout.sources.items():
         files = _image_files(sources, folder, errors, notes)
         if not files:
-            errors.append(f"{name}: no image in {', '.join(map(str, sources))}")
+            unread = passed_over(file for source in sources for file in sorted(source.rglob("*")))
+            errors.append(f"{name}: no image in {', '.join(map(str, sources))}" + (f", but {unread}" if unread else ""))
             continue
         base = sources[0] if len(sources) == 1 and sources[0].is_dir() else _common_folder(files)
         images = [_read_image(file, base, rule, errors, notes, polygons) for file in files]
@@ -73,9 +75,9 @@ def read_yolo(
         if len(unlabeled) == len(files):
             errors.append(f"{name}: none of {len(files)} images has a label file, for example {_label_of(files[0])}")
         for file in unlabeled:
-            notes.add("images have no label file: they are read as images without objects", file.name)
+            notes.add("images have no label file, and are read as empty", file.name)
         for orphan in _orphans(files):
-            notes.add("label files have no image: they are left out", str(orphan))
+            notes.add("label files have no image, and are left out", str(orphan))
         converted[name] = LabeledSplit(base, images)
     if not layout.key_points and looks_like_key_points(polygons):
         errors.append(
@@ -91,7 +93,7 @@ def _image_files(sources: list[Path], folder: Path, errors: list[str], notes: Ki
     files: dict[Path, None] = {}
     for source in sources:
         if source.is_dir():
-            found = sorted(file for file in source.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+            found = sorted(file for file in source.rglob("*") if file.suffix.lower() in image_suffixes())
         elif source.is_file() and source.suffix == ".txt":
             found = _listed_files(source, folder, errors, notes)
         else:
@@ -170,7 +172,7 @@ def _read_image(
         return LabeledImage(name, (1, 1), [])
     boxes = []
     for number, line in enumerate(lines, 1):
-        fields = line.split()
+        fields = fields_of(line)
         if not fields:
             continue
         if len(fields) > 6:

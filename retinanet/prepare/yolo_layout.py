@@ -5,6 +5,7 @@ Studio) name the classes.
 """
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +14,7 @@ import yaml
 
 from retinanet.data.notes import KindNotes
 from retinanet.errors import DataError, list_errors
+from retinanet.files import read_text
 from retinanet.prepare.conversion import find_here, read_lines
 
 MAX_YAML_BYTES = 1 << 20
@@ -60,6 +62,7 @@ def find_layout(
         raise DataError(
             f"{folder}: has no data.yaml, obj.names or classes.txt, so the classes have no names; add one of them"
         )
+    errors.extend(f"class {name!r} is listed twice" for name, count in Counter(classes).items() if count > 1)
     return YoloLayout(classes, sources, key_points)
 
 
@@ -100,23 +103,28 @@ def _folder_sources(folder: Path) -> dict[str, list[Path]]:
 
 
 def _read_yaml(path: Path) -> dict[object, object]:
-    """The top-level mapping of data.yaml. Its class names have integers as keys, unlike anything in a config.
+    """The top-level mapping of data.yaml, with the names of classes as the texts that are written there.
 
     Raises DataError where it is not a mapping, has a key twice or uses an alias.
     """
+    text = read_text(path) if path.stat().st_size <= MAX_YAML_BYTES else ""
+    if not text.strip():
+        raise DataError(
+            f"{path}: empty, or larger than {MAX_YAML_BYTES} bytes; keys such as names and train are needed"
+        )
     try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_YAML_BYTES + 1)
-        text = raw.decode("utf-8-sig")
-        plain = len(raw) <= MAX_YAML_BYTES and _is_plain_yaml(text)
+        plain = _is_plain_yaml(text)
         node = yaml.compose(text, Loader=yaml.SafeLoader) if plain else None
         content = yaml.safe_load(text) if plain else None
-    except (OSError, yaml.YAMLError, ValueError, OverflowError) as error:
+    except yaml.YAMLError as error:
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise DataError(f"{path}: cannot be read as YAML: {place}{problem or error}") from error
+    except (ValueError, OverflowError) as error:
         raise DataError(f"{path}: cannot be read as YAML ({error})") from error
     if not isinstance(content, dict) or not isinstance(node, yaml.MappingNode):
         raise DataError(
-            f"{path}: expected keys such as names and train in at most {MAX_YAML_BYTES} bytes, nested at most "
-            f"{MAX_YAML_LEVELS} deep and without aliases"
+            f"{path}: expected keys such as names and train, nested at most {MAX_YAML_LEVELS} deep and without aliases"
         )
     mappings = [node, *(value for _, value in node.value if isinstance(value, yaml.MappingNode))]
     errors = []
@@ -129,7 +137,19 @@ def _read_yaml(path: Path) -> dict[object, object]:
         ]
     if errors:
         raise DataError(list_errors(f"{path}: ambiguous", errors))
-    return content
+    return content | {key.value: _texts(value) for key, value in node.value if key.value == "names"}
+
+
+def _texts(node: yaml.Node) -> object:
+    """Scalars of a list or a mapping as they are written, so that a class may be called no, 007 or 2.50; else None."""
+    match node:
+        case yaml.ScalarNode():
+            return None if node.tag == "tag:yaml.org,2002:null" else node.value
+        case yaml.SequenceNode():
+            return [_texts(child) for child in node.value]
+        case yaml.MappingNode():
+            return {key.value: _texts(child) for key, child in node.value}
+    return None
 
 
 def _is_plain_yaml(text: str) -> bool:
@@ -143,21 +163,30 @@ def _is_plain_yaml(text: str) -> bool:
 
 
 def _yaml_classes(path: Path, content: dict[object, object], errors: list[str]) -> list[str]:
+    """The names in the order of their numbers; `names` is a list, numbers with names, or names with numbers."""
     names = content.get("names")
     if isinstance(names, dict):
-        if sorted(names, key=str) != sorted(range(len(names)), key=str):
-            errors.append(f"{path}: the keys of names must be 0 to {len(names) - 1} without a gap")
+        numbers = [str(number) for number in range(len(names))]
+        if sorted(map(str, names.values())) == sorted(numbers) != sorted(names):
+            names = {str(number): name for name, number in names.items()}
+        if sorted(names) != sorted(numbers):
+            given = ", ".join(map(str, list(names)[:8]))
+            errors.append(
+                f"{path}: the keys of names must be 0 to {len(names) - 1} without a gap, found {given}; add the names "
+                "of those that are missing"
+            )
             return []
-        names = [names[number] for number in range(len(names))]
+        names = [names[number] for number in numbers]
     if not isinstance(names, list) or not names:
-        errors.append(f"{path}: names must list the classes")
+        found = "nothing" if names is None else _shown(names)
+        errors.append(f"{path}: names must list the classes, such as names: [cat, dog]; found {found}")
         return []
     for number, name in enumerate(names):
         if not isinstance(name, str) or not name.strip():
-            errors.append(f"{path}: names: class {number} is {_shown(name)}, not a string; put it in quotes")
+            errors.append(f"{path}: names: class {number} is {_shown(name)}; write its name")
     count = content.get("nc", len(names))
     if count != len(names):
-        errors.append(f"{path}: nc is {_shown(count)} but names has {len(names)}")
+        errors.append(f"{path}: nc is {_shown(count)} but names has {len(names)}; correct one of them")
     return [str(name).strip() for name in names]
 
 
@@ -183,7 +212,12 @@ def _yaml_sources(
             if place is None:
                 outside = Path(os.path.normpath(folder / root / entry))
                 cause = f"{outside} is outside {folder}" if outside.exists() else f"there is no {outside}"
-                errors.append(f"{path}: {split}: {cause}; correct it, or give it with --split {split}=PATH")
+                near = [str(one.relative_to(folder)) for ones in _folder_sources(folder).values() for one in ones]
+                hint = f" (there is {' and '.join(near)})" if near != ["."] else ""
+                errors.append(
+                    f"{path}: {split}: {cause}{hint}; correct it, or give it to retinanet data convert with "
+                    f"--split {split}=PATH"
+                )
                 continue
             if place != Path(os.path.normpath(folder / root / entry)):
                 kind = f"paths are written for another place in {path.name}: those here are used"
@@ -192,7 +226,10 @@ def _yaml_sources(
     if not sources and not errors:
         found = _folder_sources(folder)
         if "all" in found:
-            errors.append(f"{path}: has neither train nor val nor test; give one with --split NAME=PATH")
+            errors.append(
+                f"{path}: has neither train nor val nor test; correct it, or give one to retinanet data "
+                "convert with --split NAME=PATH"
+            )
         notes.say(f"{path.name} names no split, so the folders' names do: {', '.join(found)}")
         sources = found
     return sources

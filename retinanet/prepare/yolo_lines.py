@@ -6,12 +6,11 @@ A line is `class cx cy w h` in fractions of the image; with more numbers it is a
 image by at most one pixel, the rounding of the fractions, are cut.
 """
 
-import math
 from typing import NamedTuple
 
 from retinanet.data.notes import KindNotes
 from retinanet.errors import DataError
-from retinanet.prepare.conversion import LabeledBox
+from retinanet.prepare.conversion import LabeledBox, read_number
 
 ROUNDING_PIXELS = 1.0
 FEWEST_POSES = 3
@@ -25,18 +24,13 @@ class LabelRule(NamedTuple):
     key_points: int
     """Numbers of the key points of a line (`kpt_shape`: points times 2 or 3); 0 for a data set without."""
     clip: bool
-    """Cut boxes that cross the border, instead of refusing them."""
+    """Cut boxes whose centre is in the image but that cross the border, instead of refusing them."""
 
 
 def read_line(fields: list[str], size: tuple[int, int], rule: LabelRule, notes: KindNotes) -> LabeledBox:
     """One line of a label file; size: (height, width) in pixels. Raises DataError, whose place the caller adds."""
-    name = _class_name(fields[0], rule.classes)
-    try:
-        values = [float(field) for field in fields[1:]]
-    except ValueError as error:
-        raise DataError(f"expected numbers ({error})") from error
-    if not all(math.isfinite(value) for value in values):
-        raise DataError("a number is not finite")
+    name = _class_name(fields[0], rule.classes, notes)
+    values = [read_number(field, notes) for field in fields[1:]]
     if rule.key_points and len(values) == 4 + rule.key_points:
         notes.add(
             "lines have key points (kpt_shape), which are left out",
@@ -55,7 +49,13 @@ def read_line(fields: list[str], size: tuple[int, int], rule: LabelRule, notes: 
             f"{len(fields)} values; expected class cx cy w h, or class and at least three points x y; for key points "
             "data.yaml needs kpt_shape"
         )
-    return LabeledBox(name, _in_pixels(corners, size, rule.clip), False)
+    return LabeledBox(name, _in_pixels(corners, size, rule.clip, notes), False)
+
+
+def fields_of(line: str) -> list[str]:
+    """The values of a line, between spaces or, where it has none, between commas."""
+    fields = line.split()
+    return line.strip().split(",") if len(fields) == 1 and line.count(",") >= 4 else fields
 
 
 def looks_like_key_points(lines: list[list[str]]) -> bool:
@@ -77,7 +77,10 @@ def _is_pose(fields: list[str]) -> bool:
     return all(x1 <= x <= x2 for x in points[::2]) and all(y1 <= y <= y2 for y in points[1::2])
 
 
-def _class_name(text: str, classes: list[str]) -> str:
+def _class_name(text: str, classes: list[str], notes: KindNotes) -> str:
+    if text in classes and not text.isdecimal():
+        notes.add("lines have the names of classes, not their numbers", text)
+        return text
     number = float(text) if text.replace(".", "", 1).isdecimal() and len(text) <= 9 else -1.0
     if not number.is_integer() or not 0 <= number < len(classes):
         hint = "; classes count from 0" if number == len(classes) else ""
@@ -93,18 +96,25 @@ def _box_corners(values: list[float]) -> tuple[float, float, float, float]:
 
 
 def _in_pixels(
-    corners: tuple[float, float, float, float], size: tuple[int, int], clip: bool
+    corners: tuple[float, float, float, float], size: tuple[int, int], clip: bool, notes: KindNotes
 ) -> tuple[float, float, float, float]:
     """(x, y, w, h) in pixels of corners in fractions of an image of (height, width) pixels."""
     height, width = size
     x1, y1, x2, y2 = corners
     x1, y1, x2, y2 = x1 * width, y1 * height, x2 * width, y2 * height
     least, most = min(x1, y1), max(x2 - width, y2 - height)
-    if not clip and (least < -ROUNDING_PIXELS or most > ROUNDING_PIXELS):
-        raise DataError(
-            f"box from ({x1:.1f}, {y1:.1f}) to ({x2:.1f}, {y2:.1f}) leaves the image of {width} x {height} pixels; "
-            "values must be fractions of the image; to cut boxes at the border, use --clip"
-        )
+    if least < -ROUNDING_PIXELS or most > ROUNDING_PIXELS:
+        what = f"box from ({x1:.1f}, {y1:.1f}) to ({x2:.1f}, {y2:.1f})"
+        if not (0 <= x1 + x2 <= 2 * width and 0 <= y1 + y2 <= 2 * height):
+            raise DataError(
+                f"{what} is outside the image of {width} x {height} pixels; values must be fractions of the image"
+            )
+        if not clip:
+            raise DataError(
+                f"{what} leaves the image of {width} x {height} pixels; values must be fractions of the image; to cut "
+                "boxes at the border, use --clip"
+            )
+        notes.add("boxes are cut at the border of their image", what.removeprefix("box "))
     x1, x2 = min(max(x1, 0.0), width), min(max(x2, 0.0), width)
     y1, y2 = min(max(y1, 0.0), height), min(max(y2, 0.0), height)
     return round(x1, 3), round(y1, 3), round(x2 - x1, 3), round(y2 - y1, 3)

@@ -214,6 +214,85 @@ def test_a_changed_file_is_read_again_and_a_lost_cache_is_made_again(tmp_path: P
     assert open_source(tmp_path / "set", 0.5) == second
 
 
+@pytest.mark.parametrize("lost", ["source.json", "train.json", "unpacked.json", "unpacked/export/a.jpg"])
+@pytest.mark.parametrize("damage", ["gone", "cut"])
+def test_a_damaged_cache_is_made_again(lost: str, damage: str, tmp_path: Path, cache: Path) -> None:
+    label_img(tmp_path / "export")
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        for file in sorted((tmp_path / "export").iterdir()):
+            archive.write(file, Path("export") / file.name)
+    first = open_source(tmp_path / "set.zip", 0.5)
+    (file,) = cache.glob(f"data/*/{lost}")
+    if damage == "gone" or file.suffix == ".jpg":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    assert open_source(tmp_path / "set.zip", 0.5) == first
+    check(first)
+
+
+def nothing(archive: zipfile.ZipFile) -> None:
+    """An archive without files."""
+
+
+def two_of_a_name(archive: zipfile.ZipFile) -> None:
+    archive.writestr("a", "x")
+    archive.writestr("a/b", "x")
+
+
+def long_name(archive: zipfile.ZipFile) -> None:
+    archive.writestr("a" * 300, "x")
+
+
+def another(archive: zipfile.ZipFile) -> None:
+    archive.writestr("inner.zip", b"x")
+
+
+def wrong_label(archive: zipfile.ZipFile) -> None:
+    archive.writestr("obj.names", "dog")
+    archive.writestr("train.txt", "lost.jpg")
+
+
+@pytest.mark.parametrize(
+    ("fill", "message"),
+    [
+        (nothing, "set.zip: an archive without files"),
+        (two_of_a_name, "set.zip: a name in it cannot be that of a file here"),
+        (long_name, "set.zip: a name in it cannot be that of a file here"),
+        (another, "set.zip: no data set is recognised.* There: inner.zip, an archive"),
+        (wrong_label, "set.zip/train.txt:1: no image lost.jpg"),
+    ],
+)
+def test_errors_of_an_archive_name_it_and_not_the_cache(
+    fill: Callable[[zipfile.ZipFile], None], message: str, tmp_path: Path
+) -> None:
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        fill(archive)
+    with pytest.raises(DataError, match=message) as caught:
+        open_source(tmp_path / "set.zip", 0.5)
+    assert "cache" not in str(caught.value)
+
+
+def test_other_archives_are_to_be_unpacked(tmp_path: Path) -> None:
+    write(tmp_path / "set.tar.gz", "x")
+    with pytest.raises(DataError, match="of the archives only"):
+        open_source(tmp_path / "set.tar.gz", 0.5)
+
+
+def test_one_image_cannot_be_divided(tmp_path: Path) -> None:
+    image(tmp_path / "set")
+    write(tmp_path / "set" / "a.xml", XML)
+    with pytest.raises(DataError, match=r"set: has 1 image; two are needed"):
+        open_source(tmp_path / "set", 0.5)
+
+
+def test_yolo_boxes_that_leave_their_image_are_cut_and_noted(tmp_path: Path) -> None:
+    darknet(tmp_path / "set")
+    write(tmp_path / "set" / "obj_train_data" / "a.txt", "0 0.1 0.5 0.6 0.5")
+    source = open_source(tmp_path / "set", 0.5)
+    assert any("1 box is cut at the border of" in line for line in source.lines)
+
+
 def test_test_is_evaluated_on_where_there_is_no_val(tmp_path: Path) -> None:
     roboflow_coco(tmp_path / "set")
     (tmp_path / "set" / "valid" / "_annotations.coco.json").unlink()
@@ -255,6 +334,8 @@ def two_sets(root: Path) -> None:
         (lambda root: root.mkdir(), "There: nothing that is known"),
         (two_files, "several annotation files for all: a.json, b.json"),
         (two_sets, "several data sets below it"),
+        (lambda root: write(root / "a.json", []), "There: a.json: a list"),
+        (lambda root: write(root / "a.csv", "image,class,x,y,w,h"), "There: a.csv: a table .* no column xmin, ymin"),
         (lambda root: write(root / "x.tfrecord", "x"), "TFRecords .x.tfrecord., which are not read"),
     ],
 )

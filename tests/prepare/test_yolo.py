@@ -90,9 +90,47 @@ def test_clipping_cuts_what_leaves_the_image(tmp_path: Path) -> None:
     assert bboxes(tmp_path / "out/train.json") == [[0, 25, 50, 50]]
 
 
+def test_a_box_outside_the_image_is_no_box_to_cut(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"is outside the image .* must be fractions"):
+        convert_yolo(small(tmp_path / "pixels", "0 100 50 20 20"), tmp_path / "out", clip=True)
+    with pytest.raises(DataError, match="'50%' is not a number but a percentage"):
+        convert_yolo(small(tmp_path / "percent", "0 50% 50% 20% 20%"), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("names", "classes"),
+    [
+        ("[no, 007]", ["no", "007"]),
+        ("[yes, 2.50]", ["yes", "2.50"]),
+        ("{'0': ant, '1': bee}", ["ant", "bee"]),
+        ("{bee: 1, ant: 0}", ["ant", "bee"]),
+        ("{1: 7, 0: 8}", ["8", "7"]),
+    ],
+)
+def test_names_are_the_texts_that_are_written(tmp_path: Path, names: str, classes: list[str]) -> None:
+    convert_yolo(small(tmp_path / "set", "", f"names: {names}\ntrain: images/train"), tmp_path / "out")
+    assert [category["name"] for category in content(tmp_path / "out/train.json")["categories"]] == classes
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".JPG", ".tga", ".jp2"])
+def test_images_of_every_format_that_is_read_are_found(tmp_path: Path, suffix: str) -> None:
+    folder = small(tmp_path / "set", "0 0.5 0.5 0.5 0.5")
+    Image.new("RGB", (200, 100)).save(folder / f"images/train/a{suffix}")
+    (folder / "images/train/a.jpg").unlink()
+    convert_yolo(folder, tmp_path / "out")
+    assert [image["file_name"] for image in content(tmp_path / "out/train.json")["images"]] == [f"a{suffix}"]
+
+
+def test_a_split_of_unread_images_names_their_kind(tmp_path: Path) -> None:
+    folder = small(tmp_path / "set", "0 0.5 0.5 0.5 0.5")
+    (folder / "images/train/a.jpg").rename(folder / "images/train/a.HEIC")
+    with pytest.raises(DataError, match=r"no image in .*, but 1 file in formats that are not read \(1 HEIC\)"):
+        convert_yolo(folder, tmp_path / "out")
+
+
 def test_every_error_comes_in_one_list_with_its_line(tmp_path: Path) -> None:
     lines = [
-        "0 0.5 0.5 0.5 0.5", "2 0.5 0.5 0.5 0.5", "-1 0.5 0.5 0.5 0.5", "ant 0.5 0.5 0.5 0.5", "0 0.5 0.5 0.5",
+        "0 0.5 0.5 0.5 0.5", "2 0.5 0.5 0.5 0.5", "-1 0.5 0.5 0.5 0.5", "wasp 0.5 0.5 0.5 0.5", "0 0.5 0.5 0.5",
         "0 0.5 0.5 0.5 0.5 0.9", "0 0.5 nan 0.5 0.5", "0 0.5 0.5 -0.5 0.5", "0 60 50 20 20", "0 0.5 0.5 0.5 half",
         "9" * 5000 + " 0.5 0.5 0.5 0.5",
     ]  # fmt: skip
@@ -121,9 +159,11 @@ def test_a_split_without_any_label_file_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("description", "expected"),
     [
-        ("names: [ant, no]\ntrain: images/train", "class 1 is False"),
+        ("names: [ant, ~]\ntrain: images/train", "class 1 is None"),
+        ("names: ant, bee\ntrain: images/train", "such as names: .cat, dog.; found 'ant, bee'"),
+        ("", "empty, or larger"),
         ("names: [ant, bee]\nnc: 3\ntrain: images/train", "nc is 3 but names has 2"),
-        ("names: {0: ant, 2: bee}\ntrain: images/train", "without a gap"),
+        ("names: {0: ant, 2: bee}\ntrain: images/train", "without a gap, found 0, 2"),
         ("names: {0: ant, 0: bee}\ntrain: images/train", "key 0 is given more than once"),
         ("train: images/train", "names must list the classes"),
         ("names: [ant, bee]\ntrain: ../other/images", "--split train=PATH"),
@@ -131,7 +171,8 @@ def test_a_split_without_any_label_file_is_an_error(tmp_path: Path) -> None:
         ("names: [ant, bee]\ntrain: images/train\nkpt_shape: [2]", "kpt_shape must be"),
         ("names: [ant, bee]\ntrain: images/tain", "no .*images/tain"),
         ("names: [ant, bee]\ntrain: 7", "expected a path, found 7"),
-        ("names: [ant, bee\n", "cannot be read as YAML"),
+        ("names: [ant, bee]\ntrain: images/tain", r"there is images.train and images.val"),
+        ("names: [ant, bee\n", "cannot be read as YAML: line 2"),
         ("names: !!python/object/apply:os.getcwd []\n", "cannot be read as YAML"),
         ("a: &a [x]\nnames: *a\ntrain: images/train", "without aliases"),
         ("? [a, b]\n: c\nnames: [ant, bee]\ntrain: images/train", "cannot be read as YAML"),
@@ -193,6 +234,10 @@ def test_paths_of_another_place_are_found_in_the_folder(tmp_path: Path, descript
         ("0 0.5 0.5 0.4 0.4 0.93", "", [[60, 30, 80, 40]], "1 line has a confidence, which is left out"),
         ("0.0 0.5 0.5 0.4 0.4", "", [[60, 30, 80, 40]], ""),
         ("0 0.1 0.2 0.5 0.2 0.5 0.8 0.1 0.8", "", [[20, 20, 80, 60]], ""),
+        ("0 0,5 0,5 0,4 0,400", "", [[60, 30, 80, 40]], "4 numbers have a decimal comma; for example 0,5"),
+        ("0,0.5,0.5,0.4,0.4", "", [[60, 30, 80, 40]], ""),
+        ("ant 0.5 0.5 0.4 0.4", "", [[60, 30, 80, 40]], "1 line has the names of classes"),
+        ("ant\t0.5 0.5 0.4 0.4\r\n", "", [[60, 30, 80, 40]], ""),
     ],
 )
 def test_lines_of_other_kinds(
@@ -216,8 +261,8 @@ def test_files_without_their_counterpart_are_counted(tmp_path: Path) -> None:
     folder = small(tmp_path / "set", "0 0.5 0.5 0.5 0.5")
     build(folder, {"labels/train/lost.txt": "0 0.5 0.5 0.5 0.5", "images/train/plain.jpg": ""})
     summary = convert_yolo(folder, tmp_path / "out")[-1].summary
-    assert "note: 1 label file has no image: they are left out; " in summary
-    assert "note: 1 image has no label file: they are read as images without objects; " in summary
+    assert "note: 1 label file has no image, and is left out; " in summary
+    assert "note: 1 image has no label file, and is read as empty; " in summary
 
 
 def test_given_splits_may_lie_outside_the_folder(tmp_path: Path) -> None:
