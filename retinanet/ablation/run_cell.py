@@ -32,8 +32,7 @@ from retinanet.config.fields import known
 from retinanet.diagnostics.evaluate import evaluate_checkpoint
 from retinanet.errors import ConfigError, Interrupted, NumericalError, ResourceError, judge
 from retinanet.files import make_folder
-from retinanet.run.metric_rows import read_rows
-from retinanet.run.metrics import FILE_NAME
+from retinanet.run.metric_rows import FILE_NAME, read_rows
 from retinanet.scoring.eval_file import read_eval_file
 from retinanet.training.engine import train
 

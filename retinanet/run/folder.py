@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from retinanet.distributed import may_be_restarted
 from retinanet.errors import ConfigError, ResourceError
-from retinanet.files import write_text
+from retinanet.files import replacing, write_text
 
 OWNER = "run.owner"
 """Names the process that holds the lock, run.lock."""
@@ -38,6 +38,16 @@ class RunFolder(NamedTuple):
     def last(self) -> Path:
         """The checkpoint that a resumed run continues from."""
         return self.path / "checkpoints" / "last.pt"
+
+    def kept(self, step: int) -> Path:
+        """An earlier content of last.pt, for runs whose last one cannot be used."""
+        return self.last.with_name(f"step-{step}.pt")
+
+    def checkpoints(self) -> list[Path]:
+        """What a resumed run may continue from, the best choice first: last.pt, then earlier ones, newest first."""
+        steps = [int(file.stem[5:]) for file in self.last.parent.glob("step-*.pt") if file.stem[5:].isdecimal()]
+        kept = [self.kept(step) for step in sorted(steps, reverse=True)]
+        return [self.last, *kept] if self.last.exists() else kept
 
     @property
     def best(self) -> Path:
@@ -125,6 +135,22 @@ def discard_replaced(folder: RunFolder) -> None:
     shutil.rmtree(folder.replaced, ignore_errors=True)
 
 
+def keep_last(folder: RunFolder, step: int, count: int) -> None:
+    """Before last.pt is replaced, keep it as that of `step`, and of all earlier ones only the newest `count`.
+
+    A link takes no space. With `count` 0 none is kept. Raises ResourceError.
+    """
+    copy = folder.kept(step)
+    if count and step and folder.last.exists() and not copy.exists():
+        try:
+            copy.hardlink_to(folder.last)
+        except OSError:  # a file system without links
+            with replacing(copy) as part:
+                shutil.copyfile(folder.last, part)
+    for old in [file for file in folder.checkpoints() if file != folder.last][count:]:
+        old.unlink(missing_ok=True)
+
+
 def _settle(folder: RunFolder) -> None:
     """Delete the run that was set aside if the new one has a checkpoint, else put it back."""
     if not folder.replaced.is_dir():
@@ -141,7 +167,7 @@ def _settle(folder: RunFolder) -> None:
 
 
 def _holds_run(folder: RunFolder) -> bool:
-    return folder.config.exists() or folder.last.exists()
+    return folder.config.exists() or bool(folder.checkpoints())
 
 
 def _run_files(folder: RunFolder) -> tuple[Path, ...]:
