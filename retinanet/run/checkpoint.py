@@ -103,7 +103,7 @@ def _tensors_of(value: object, name: str = "") -> Iterator[tuple[str, Tensor]]:
 
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read and verify a checkpoint, to the CPU. CheckpointError for any other or damaged file, saying what is wrong."""
-    content = _read(path)
+    content = read_archive(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(
             f"{path}: not a checkpoint of this project (no format {FORMAT!r}). "
@@ -129,7 +129,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         ) from error
 
 
-def _read(path: Path) -> object:
+def read_archive(path: Path) -> object:
+    """The plain data of a file that torch.save wrote, verified, on the CPU. CheckpointError for anything else."""
     if path.is_dir():
         raise CheckpointError(f"{path}: this is a folder; give a file such as {path}/checkpoints/best.pt.")
     if not path.is_file():

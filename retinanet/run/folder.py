@@ -70,6 +70,11 @@ class RunFolder(NamedTuple):
         return self.path / "pictures"
 
     @property
+    def failures(self) -> Path:
+        """Folder of what a step that ended the run was computed from (`run.failures`)."""
+        return self.path / "failures"
+
+    @property
     def replaced(self) -> Path:
         """The run that `--overwrite` replaces, until the new one has a checkpoint."""
         return self.path / "replaced"
@@ -172,7 +177,7 @@ def _holds_run(folder: RunFolder) -> bool:
 
 def _run_files(folder: RunFolder) -> tuple[Path, ...]:
     """Files and folders that a run writes."""
-    folders = (folder.last.parent, folder.path / "tensorboard", folder.pictures)
+    folders = (folder.last.parent, folder.path / "tensorboard", folder.pictures, folder.failures)
     return *folders, folder.config, folder.metrics, folder.eval, folder.detections
 
 

@@ -5,7 +5,8 @@ batch: all ranks, all accumulated micro-batches.
 """
 
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import NamedTuple
 
 import torch
@@ -16,11 +17,12 @@ from retinanet.config.fields import known
 from retinanet.config.schema import Config
 from retinanet.data.coco import CocoDataset
 from retinanet.distributed import Ranks
-from retinanet.errors import NumericalError
+from retinanet.errors import NumericalError, ResourceError
 from retinanet.evaluation.detector import build_detector, precision_name
 from retinanet.evaluation.evaluate import evaluate_dataset, write_evaluation
 from retinanet.run.checkpoint import not_finite_parts, save_checkpoint
 from retinanet.run.command_lines import CommandLines
+from retinanet.run.failures import Failure, keep_failure
 from retinanet.run.folder import RunFolder, discard_replaced, keep_last
 from retinanet.run.interrupts import StopRequest
 from retinanet.run.metric_rows import read_rows
@@ -98,7 +100,8 @@ def run_steps(run: Run, state: TrainState, log: RunLog, stop: StopRequest) -> No
             with clock.working():
                 lr = lr_at(state.progress.step, run.plan)
                 set_lr(state.optimizer, lr)
-                result = train_step(state, micro_batches, parts, stop)
+                with keeping_failures(run, state, micro_batches):
+                    result = train_step(state, micro_batches, parts, stop)
             step = state.progress.step + 1
             state.progress = state.progress._replace(step=step)
             log.step(step, run.epoch(step), {**result.values, "lr": lr}, clock.glance(step))
@@ -121,6 +124,20 @@ def run_steps(run: Run, state: TrainState, log: RunLog, stop: StopRequest) -> No
         )
         cause = quick_cause(config, run.plan, read_rows(run.folder.metrics))
         log.last_words(describe_end(run.folder, ending, run.commands, cause))
+
+
+@contextmanager
+def keeping_failures(run: Run, state: TrainState, micro_batches: list[Batch]) -> Iterator[None]:
+    """Around a step: keep what it was computed from if its numbers are not finite, for `retinanet replay`."""
+    try:
+        yield
+    except NumericalError as error:
+        before = snapshot(state, run.config, run.train_set.categories)
+        try:
+            place = keep_failure(run.folder, Failure(before, micro_batches, str(error)), run.ranks.rank)
+        except ResourceError as no_space:
+            raise NumericalError(f"{error} What it was computed from is not kept: {no_space}") from error
+        raise NumericalError(f"{error} What it was computed from is in {place}: retinanet replay {place}.") from error
 
 
 def build_forecast(run: Run) -> Forecast:
