@@ -13,6 +13,7 @@ COMMANDS = {
     "ablate": "train and compare the arms of a study",
     "compare": "is detector B better than detector A? Differences with intervals",
     "doctor": "why is the AP of a run low? Causes with proof and remedy",
+    "replay": "which layer made the numbers of a run infinite or NaN?",
     "anchors": "do a config's anchors fit its boxes? Better ones to paste",
     "config": "list, show and compare configs",
     "convert": "weights of other projects into this project's format, and back",
@@ -58,6 +59,8 @@ def command_main(name: str) -> Callable[[Sequence[str], str], None]:
             from retinanet.commands.compare import main
         case "doctor":
             from retinanet.commands.doctor import main
+        case "replay":
+            from retinanet.commands.replay import main
         case "anchors":
             from retinanet.commands.anchors import main
         case "config":

@@ -17,8 +17,8 @@ from retinanet.ablation.study_folder import study_file
 from retinanet.config.fields import known
 from retinanet.display.console import format_seconds
 from retinanet.errors import ConfigError
-from retinanet.run.metrics import FILE_NAME as METRICS
-from retinanet.run.metrics import read_rows
+from retinanet.run.metric_rows import FILE_NAME as METRICS
+from retinanet.run.metric_rows import read_rows
 
 PILOT_SEEDS = (1000, 1001, 1002, 1003)
 """Seeds of a pilot that the command runs; no study's results should have them."""

@@ -36,8 +36,7 @@ from retinanet.data.results import read_results
 from retinanet.diagnostics.evaluate import evaluate_checkpoint
 from retinanet.errors import ConfigError, Interrupted, NumericalError, judge
 from retinanet.files import make_folder
-from retinanet.run.metric_rows import mean_over_steps, read_rows
-from retinanet.run.metrics import FILE_NAME
+from retinanet.run.metric_rows import FILE_NAME, mean_over_steps, read_rows
 from retinanet.scoring.eval_file import read_eval_file
 from retinanet.scoring.evaluation import above_score, coco_evaluation
 from retinanet.training.engine import train

@@ -32,7 +32,7 @@ from retinanet.ablation.study_folder import log_path
 from retinanet.config.fields import known
 from retinanet.errors import UserError, list_errors
 from retinanet.run.interrupts import StopRequest, listen
-from retinanet.run.metrics import FILE_NAME
+from retinanet.run.metric_rows import FILE_NAME
 from retinanet.training.optim import build_plan
 
 POLL_SECONDS = 1.0

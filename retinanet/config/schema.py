@@ -272,6 +272,9 @@ class LogKeys(Section):
 
     every: Count = Field(20, description="Steps between lines of metrics.jsonl and the console.")
     save_every: Count = Field(500, description="Steps between saves of checkpoints/last.pt.")
+    keep: Count = Field(
+        2, description="Checkpoints to resume from that are kept: last.pt and the ones before it, as step-N.pt."
+    )
     pictures: Natural = Field(
         8,
         description="Validation images drawn with ground truth and predictions at each evaluation; 0: no pictures, of "

@@ -29,9 +29,6 @@ from retinanet.training.batches import load_data
 from retinanet.training.engine import resolve
 from retinanet.training.optim import build_plan, describe_long_warmup
 
-SPARE_DISK = 1.5
-"""Checkpoints are replaced atomically, so that for a moment there is one more."""
-
 
 def report_dry_run(config: Config, output: Path) -> None:
     """Train a few steps in a temporary folder, and print what a whole run takes and whether it fits.
@@ -147,6 +144,6 @@ def describe_memory(pace: Pace, device: torch.device) -> str:
 def describe_disk(pace: Pace, output: Path) -> str:
     """What the checkpoints take, and what is free where the run folder will be."""
     existing = next(folder for folder in (output, *output.absolute().parents) if folder.is_dir())
-    needed, free = SPARE_DISK * pace.checkpoint_bytes, shutil.disk_usage(existing).free
+    needed, free = pace.checkpoint_bytes, shutil.disk_usage(existing).free
     text = f"{needed / 1e6:,.0f} MB for checkpoints in {output}; {free / 1e9:,.1f} GB are free"
     return text if needed < free else f"{text}: not enough, choose another folder with output=PATH"

@@ -33,7 +33,7 @@ class Pace(NamedTuple):
     memory_mb: float
     """Peak memory: allocations on the GPU, or the process on a CPU; NaN if the system has no figure."""
     checkpoint_bytes: int
-    """Size of last.pt and best.pt together."""
+    """Of all checkpoints while one is replaced, which needs the space of one more."""
     positives_per_image: float
 
 
@@ -65,7 +65,7 @@ def measure_pace(config: Config, folder: Path) -> Pace:
         step=known(config.schedule.batch_size) / statistics.median(speeds[WARM_STEPS:]),
         image=evaluation["clock"]["seconds"] / images,
         memory_mb=max(memory, default=math.nan),
-        checkpoint_bytes=run.last.stat().st_size + run.best.stat().st_size,
+        checkpoint_bytes=config.log.keep * run.last.stat().st_size + 2 * run.best.stat().st_size,
         positives_per_image=statistics.mean(row["positives_per_image"] for row in steps),
     )
 

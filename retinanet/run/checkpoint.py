@@ -7,6 +7,7 @@ which `load_checkpoint` verifies and torch.load does not.
 import re
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +32,8 @@ class Progress(NamedTuple):
     """0: no evaluation yet."""
     stale_evaluations: int = 0
     """Evaluations since the best one."""
+    rows: int = -1
+    """Training rows and evaluations in metrics.jsonl at this step; -1: not counted."""
 
     def after_evaluation(self, ap: float, improved: bool) -> "Progress":
         """The progress once this step has been evaluated."""
@@ -73,21 +76,34 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "running_positives": checkpoint.running_positives_R,
     }
     # Through a file of Python's, whose errors name their cause, as those of torch's own file do not.
-    with replacing(path, also=(RuntimeError,), size=_tensor_bytes(content)) as part, part.open("wb") as file:
+    size = sum(value.nbytes for _, value in _tensors_of(content))
+    with replacing(path, also=(RuntimeError,), size=size) as part, part.open("wb") as file:
         torch.save(content, file)
 
 
-def _tensor_bytes(value: object) -> int:
-    """Bytes of all tensors in nested dicts, lists and tuples."""
+def not_finite_parts(checkpoint: Checkpoint) -> list[str]:
+    """The names of weights, averages and optimizer state that hold NaN or infinity."""
+    parts = {"weights": checkpoint.model, "moving average": checkpoint.average, "optimizer": checkpoint.optimizer}
+    return [
+        f"{part}: {name}"
+        for part, content in parts.items()
+        for name, value in _tensors_of(content)
+        if value.is_floating_point() and not bool(value.isfinite().all())
+    ]
+
+
+def _tensors_of(value: object, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """All tensors in nested dicts, lists and tuples, with their keys."""
     if isinstance(value, Tensor):
-        return value.nbytes
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-    return sum(map(_tensor_bytes, parts))
+        yield name, value
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    for key, part in pairs:
+        yield from _tensors_of(part, f"{name} {key}".strip())
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read and verify a checkpoint, to the CPU. CheckpointError for any other or damaged file, saying what is wrong."""
-    content = _read(path)
+    content = read_archive(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(
             f"{path}: not a checkpoint of this project (no format {FORMAT!r}). "
@@ -113,7 +129,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         ) from error
 
 
-def _read(path: Path) -> object:
+def read_archive(path: Path) -> object:
+    """The plain data of a file that torch.save wrote, verified, on the CPU. CheckpointError for anything else."""
     if path.is_dir():
         raise CheckpointError(f"{path}: this is a folder; give a file such as {path}/checkpoints/best.pt.")
     if not path.is_file():

@@ -10,6 +10,7 @@ from filelock import Timeout
 
 from retinanet.distributed import may_be_restarted
 from retinanet.errors import ConfigError, ResourceError
+from retinanet.files import replacing
 from retinanet.run.lock import locked, read_owner, this_process
 
 LOCK = "run"
@@ -36,6 +37,16 @@ class RunFolder(NamedTuple):
         """The checkpoint that a resumed run continues from."""
         return self.path / "checkpoints" / "last.pt"
 
+    def kept(self, step: int) -> Path:
+        """An earlier content of last.pt, for runs whose last one cannot be used."""
+        return self.last.with_name(f"step-{step}.pt")
+
+    def checkpoints(self) -> list[Path]:
+        """What a resumed run may continue from, the best choice first: last.pt, then earlier ones, newest first."""
+        steps = [int(file.stem[5:]) for file in self.last.parent.glob("step-*.pt") if file.stem[5:].isdecimal()]
+        kept = [self.kept(step) for step in sorted(steps, reverse=True)]
+        return [self.last, *kept] if self.last.exists() else kept
+
     @property
     def best(self) -> Path:
         """The weights with the best AP so far, for inference."""
@@ -55,6 +66,11 @@ class RunFolder(NamedTuple):
     def pictures(self) -> Path:
         """Folder of the validation pictures and curves."""
         return self.path / "pictures"
+
+    @property
+    def failures(self) -> Path:
+        """Folder of what a step that ended the run was computed from (`run.failures`)."""
+        return self.path / "failures"
 
     @property
     def replaced(self) -> Path:
@@ -122,6 +138,22 @@ def discard_replaced(folder: RunFolder) -> None:
     shutil.rmtree(folder.replaced, ignore_errors=True)
 
 
+def keep_last(folder: RunFolder, step: int, count: int) -> None:
+    """Before last.pt is replaced, keep it as that of `step`, and of all earlier ones only the newest `count`.
+
+    A link takes no space. With `count` 0 none is kept. Raises ResourceError.
+    """
+    copy = folder.kept(step)
+    if count and step and folder.last.exists() and not copy.exists():
+        try:
+            copy.hardlink_to(folder.last)
+        except OSError:  # a file system without links
+            with replacing(copy) as part:
+                shutil.copyfile(folder.last, part)
+    for old in [file for file in folder.checkpoints() if file != folder.last][count:]:
+        old.unlink(missing_ok=True)
+
+
 def _settle(folder: RunFolder) -> None:
     """Delete the run that was set aside if the new one has a checkpoint, else put it back."""
     if not folder.replaced.is_dir():
@@ -138,12 +170,12 @@ def _settle(folder: RunFolder) -> None:
 
 
 def _holds_run(folder: RunFolder) -> bool:
-    return folder.config.exists() or folder.last.exists()
+    return folder.config.exists() or bool(folder.checkpoints())
 
 
 def _run_files(folder: RunFolder) -> tuple[Path, ...]:
     """Files and folders that a run writes."""
-    folders = (folder.last.parent, folder.path / "tensorboard", folder.pictures)
+    folders = (folder.last.parent, folder.path / "tensorboard", folder.pictures, folder.failures)
     return *folders, folder.config, folder.metrics, folder.eval, folder.detections
 
 

@@ -2,12 +2,22 @@
 
 import json
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from retinanet.errors import CheckpointError, ResourceError, list_errors
-from retinanet.files import replacing
+from retinanet.files import replacing, write_text
+
+FILE_NAME = "metrics.jsonl"
+TENSORBOARD_TAGS = {
+    "loss": "loss/total",
+    "loss_class": "loss/class",
+    "loss_box": "loss/box",
+    "lr": "schedule/lr",
+    "grad_norm": "schedule/grad_norm",
+}
+"""Names in TensorBoard of values of training rows; others are `data/NAME`, those of evaluations `eval/NAME`."""
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -38,6 +48,16 @@ def without_clock(path: Path) -> bytes:
 def row_line(row: Mapping[str, Any]) -> str:
     """The line of a row."""
     return json.dumps(row, allow_nan=False) + "\n"
+
+
+def count_rows(rows: Sequence[Mapping[str, Any]]) -> int:
+    """Training rows and evaluations."""
+    return sum(row["kind"] != "note" for row in rows)
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a whole metrics.jsonl atomically. Raises ResourceError."""
+    write_text(path, "".join(map(row_line, rows)))
 
 
 def truncate_rows(path: Path, resume_step: int | None) -> list[dict[str, Any]]:

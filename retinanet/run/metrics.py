@@ -24,12 +24,11 @@ from rich.console import RenderableType
 
 from retinanet.display.console import COCO_PRECISIONS, COCO_RECALLS, RunConsole, TrainingRow
 from retinanet.errors import NumericalError, ResourceError, list_errors, remedy_for
-from retinanet.run.metric_rows import row_line, truncate_rows
+from retinanet.run.lost_rows import restore_rows
+from retinanet.run.metric_rows import FILE_NAME, TENSORBOARD_TAGS, count_rows, row_line, truncate_rows
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
-
-FILE_NAME = "metrics.jsonl"
 
 _ORDER = (
     *("loss", "loss_class", "loss_box", "lr", "grad_norm", "positives_per_image", "anchors_per_image"),
@@ -39,13 +38,6 @@ _ORDER = (
     *("time", "images_per_second", "data_wait", "memory_mb", "seconds_left"),
 )
 _RESERVED = frozenset({"kind", "step", "epoch", "text", "clock"})
-_TENSORBOARD_TAGS = {
-    "loss": "loss/total",
-    "loss_class": "loss/class",
-    "loss_box": "loss/box",
-    "lr": "schedule/lr",
-    "grad_norm": "schedule/grad_norm",
-}
 
 
 class MetricsLog:
@@ -56,6 +48,8 @@ class MetricsLog:
         after its s-th update: training rows up to s, and evaluations and notes before s, because the evaluation of
         step s is repeated. The same events are removed from TensorBoard.
     total_steps: length of the run, for the progress line.
+    expected_rows: training rows and evaluations that the file had at the resumed step; -1: not known. Missing ones are
+        restored from TensorBoard, rounded to float32, and a note says how many are.
     terminal: whether to draw live lines; None: if standard output is a terminal.
     Raises CheckpointError for a damaged metrics.jsonl, ResourceError for a folder that cannot be written to.
     """
@@ -68,11 +62,16 @@ class MetricsLog:
         tensorboard: bool = True,
         total_steps: int,
         terminal: bool | None = None,
+        expected_rows: int = -1,
     ) -> None:
-        self._path = folder / FILE_NAME
+        self._path, lost = folder / FILE_NAME, ""
         try:
             folder.mkdir(parents=True, exist_ok=True)
             kept = truncate_rows(self._path, resume_step)
+            if resume_step is not None and count_rows(kept) < expected_rows:
+                kept, lost = restore_rows(self._path, kept, resume_step, expected_rows)
+            self.rows = count_rows(kept)
+            """Training rows and evaluations in the file."""
             self._file = self._path.open("ab", buffering=0)
         except OSError as error:
             raise _unwritable(self._path, error) from error
@@ -82,6 +81,8 @@ class MetricsLog:
             for row in kept:
                 if row["kind"] == "train" and row["step"] == resume_step:
                     self._train_scalars(resume_step, row["epoch"], _values_of(row), row.get("clock", {}))
+        if lost:
+            self.note(resume_step or 0, lost)
 
     def __enter__(self) -> "MetricsLog":
         return self
@@ -210,12 +211,12 @@ class MetricsLog:
         with self._writing_events():
             self._writer.add_scalar("schedule/epoch", epoch, step)
             for name, value in values.items():
-                self._writer.add_scalar(_TENSORBOARD_TAGS.get(name, f"data/{name}"), value, step)
+                self._writer.add_scalar(TENSORBOARD_TAGS.get(name, f"data/{name}"), value, step)
             foreground = values.get("class_loss_foreground_share")
             if foreground is not None:
                 self._writer.add_scalar("data/class_loss_background_share", 1 - foreground, step)
             for name, value in _known(clock).items():
-                if name != "time":
+                if name not in ("time", "restored"):
                     self._writer.add_scalar(f"speed/{name}", value, step)
             self._writer.flush()  # so that a killed run has all events that metrics.jsonl has
 
@@ -230,10 +231,13 @@ class MetricsLog:
             with suppress(OSError):
                 self._file.truncate(size)  # no part of a row
             raise _unwritable(self._path, error) from error
+        self.rows += row["kind"] != "note"
 
 
 class SilentLog:
     """A `MetricsLog` that does nothing, for every rank but rank 0."""
+
+    rows = -1
 
     def __enter__(self) -> "SilentLog":
         return self

@@ -1,11 +1,36 @@
-"""A resumed run: whether it can go on for another length, and what the learning rate does then."""
+"""A resumed run: what it continues from, whether for another length, and what the learning rate does then."""
 
 from pathlib import Path
 
+from retinanet.config.flat import flat
+from retinanet.config.load import config_to_dict
 from retinanet.config.schema import Config, ScheduleKeys
-from retinanet.errors import ConfigError
-from retinanet.run.checkpoint import Checkpoint
+from retinanet.errors import CheckpointError, ConfigError
+from retinanet.run.checkpoint import Checkpoint, load_checkpoint, not_finite_parts
+from retinanet.run.folder import RunFolder
 from retinanet.training.optim import Plan, build_plan, lr_at
+from retinanet.training.state import RATES
+
+
+def choose_checkpoint(folder: RunFolder) -> tuple[Checkpoint, Path, str]:
+    """The newest checkpoint of a run that can be used, its file, and why a newer one was not; empty: there is none.
+
+    Raises the CheckpointError of the newest one if none can be used.
+    """
+    errors: list[CheckpointError] = []
+    files = folder.checkpoints()
+    for file in files:
+        try:
+            saved = load_checkpoint(file)
+            if bad := not_finite_parts(saved):
+                raise CheckpointError(f"{file}: {len(bad)} of its tensors hold NaN or infinity, the first is {bad[0]}.")
+        except CheckpointError as error:
+            errors.append(error)
+            continue
+        reason = str(errors[0]) if errors else "" if file == folder.last else f"{folder.last}: no such checkpoint."
+        return saved, file, f"{reason} Continuing from {file}, step {saved.progress.step}." if reason else ""
+    others = f" Nor can {len(errors) - 1} earlier one{'s' * (len(errors) > 2)} be used." if errors[1:] else ""
+    raise CheckpointError(f"{errors[0]}{others}") from errors[0]
 
 
 def finished_step(saved: Checkpoint, images: int) -> int | None:
@@ -21,6 +46,15 @@ def check_length(plan: Plan, step: int, source: Path) -> None:
             f"schedule: {plan.total_steps:,} steps, but the run in {source} has already made {step:,}; give a longer "
             "schedule.epochs or schedule.iterations."
         )
+
+
+def describe_new_rates(saved: Config, config: Config, step: int) -> str | None:
+    """With which other keys of RATES a run goes on at `step`; None for the same ones."""
+    was, now = flat(config_to_dict(saved)), flat(config_to_dict(config))
+    changed = [
+        f"{key}={now[key]} (was {was[key]})" for key in now if key.startswith(RATES) and now[key] != was.get(key)
+    ]
+    return f"continued at step {step:,} with {', '.join(changed)}" if changed else None
 
 
 def describe_new_length(saved: Config, config: Config, plans: tuple[Plan, Plan], step: int) -> str | None:

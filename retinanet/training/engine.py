@@ -20,7 +20,7 @@ from retinanet.errors import NumericalError, ResourceError
 from retinanet.files import write_text
 from retinanet.interop.detector_file import TrainedDetector
 from retinanet.interop.start import Start, continue_model, fit_detector, resolve_model
-from retinanet.run.checkpoint import Checkpoint, load_checkpoint
+from retinanet.run.checkpoint import Checkpoint
 from retinanet.run.command_lines import CommandLines
 from retinanet.run.folder import RunFolder, claim, set_aside
 from retinanet.run.interrupts import listen
@@ -28,7 +28,13 @@ from retinanet.run.metrics import MetricsLog, RunLog, SilentLog
 from retinanet.scoring.evaluation import check_engine
 from retinanet.training.balance import count_epoch, resolve_class_weights
 from retinanet.training.batches import check_batch_divides, load_data, open_train_features
-from retinanet.training.continuation import check_length, describe_new_length, finished_step
+from retinanet.training.continuation import (
+    check_length,
+    choose_checkpoint,
+    describe_new_length,
+    describe_new_rates,
+    finished_step,
+)
 from retinanet.training.fit import fit_accumulation
 from retinanet.training.loop import FROM_PYTHON, Run, evaluation_due, run_steps
 from retinanet.training.opening import Opening, describe_run
@@ -59,7 +65,7 @@ def train(
         check_compiler(device)
     resume = resume or distributed.was_restarted()
     detector = None
-    if not (resume and RunFolder(output).last.exists()):
+    if not (resume and RunFolder(output).checkpoints()):
         config, detector = resolve_model(config)
     claimed = claim(output, resume=resume, overwrite=overwrite) if ranks.is_main else nullcontext(RunFolder(output))
     with claimed as folder:
@@ -80,9 +86,9 @@ def train_in(
     start = fit_detector(detector, config, train_set.categories) if detector is not None else None
     distributed.start(ranks, device)
     resumable = distributed.agree(
-        resume and folder.last.exists(), f"output: only some ranks can read {folder.last}", device
+        resume and bool(folder.checkpoints()), f"output: only some ranks can read {folder.last}", device
     )
-    saved = load_checkpoint(folder.last) if resumable else None
+    saved, source, fallback = choose_checkpoint(folder) if resumable else (None, folder.last, "")
     if saved is not None:
         config = continue_model(config, saved.config)
     asked, config = config, resolve(config, train_set, device, ranks, saved)
@@ -90,7 +96,7 @@ def train_in(
     images = count_epoch(config, train_set)
     state = build_state(config, len(train_set.categories), device, ranks, load_weights=saved is None, start=start)
     if saved is not None:
-        restore(state, saved, config, train_set.categories, folder.last)
+        restore(state, saved, config, train_set.categories, source)
     run = Run(
         config=config,
         plan=build_plan(config.schedule, images),
@@ -105,18 +111,22 @@ def train_in(
         finished_at=finished_step(saved, images) if saved is not None else None,
     )
     if saved is not None:
-        check_length(run.plan, state.progress.step, folder.last)
+        check_length(run.plan, state.progress.step, source)
     compiling = compiler_errors() if config.compile else nullcontext()
     with open_log(run, state, resume) as log, listen(log.acknowledge) as stop, compiling:
-        for line in (describe_auto(asked, config, images), describe_long_warmup(config.schedule, run.plan)):
+        for line in (fallback, describe_auto(asked, config, images), describe_long_warmup(config.schedule, run.plan)):
             if line:
                 log.say(line)
         say_start(log, state, start)
         if saved is not None:
             before = build_plan(saved.config.schedule, images)
-            course = describe_new_length(saved.config, config, (before, run.plan), state.progress.step)
-            if course:
-                log.note(state.progress.step, course)
+            step = state.progress.step
+            for course in (
+                describe_new_length(saved.config, config, (before, run.plan), step),
+                describe_new_rates(saved.config, config, step),
+            ):
+                if course:
+                    log.note(step, course)
         with advising(run, state):
             run_steps(run, state, log, stop)
     distributed.stop()
@@ -130,7 +140,8 @@ def advising(run: Run, state: TrainState) -> Iterator[None]:
     except (NumericalError, ResourceError) as error:
         if run.ranks.is_main:
             run.folder.check_owned()  # else every other message would be of an effect
-        raise type(error)(f"{error} {run.describe_kept(state.saved_step)}") from error
+        words = f"schedule.lr={run.config.schedule.lr / 10:.2g}" if isinstance(error, NumericalError) else ""
+        raise type(error)(f"{error} {run.describe_kept(state.saved_step, words)}") from error
 
 
 def resolve(
@@ -179,7 +190,12 @@ def open_log(run: Run, state: TrainState, resume: bool) -> RunLog:
         set_aside(run.folder)
     write_text(run.folder.config, dump_config(run.config))
     step = state.progress.step
-    log = MetricsLog(run.folder.path, resume_step=step if resume else None, total_steps=run.plan.total_steps)
+    log = MetricsLog(
+        run.folder.path,
+        resume_step=step if resume else None,
+        total_steps=run.plan.total_steps,
+        expected_rows=state.progress.rows,
+    )
     opening = Opening(
         config=run.config,
         plan=run.plan,

@@ -5,7 +5,8 @@ batch: all ranks, all accumulated micro-batches.
 """
 
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import NamedTuple
 
 import torch
@@ -17,11 +18,13 @@ from retinanet.config.schema import Config
 from retinanet.data.coco import CocoDataset
 from retinanet.data.feature_cache import FeatureCache
 from retinanet.distributed import Ranks
+from retinanet.errors import NumericalError, ResourceError
 from retinanet.evaluation.detector import build_detector, precision_name
 from retinanet.evaluation.evaluate import evaluate_dataset, write_evaluation
-from retinanet.run.checkpoint import save_checkpoint
+from retinanet.run.checkpoint import not_finite_parts, save_checkpoint
 from retinanet.run.command_lines import CommandLines
-from retinanet.run.folder import RunFolder, discard_replaced
+from retinanet.run.failures import Failure, keep_failure
+from retinanet.run.folder import RunFolder, discard_replaced, keep_last
 from retinanet.run.interrupts import StopRequest
 from retinanet.run.metric_rows import read_rows
 from retinanet.run.metrics import RunLog
@@ -62,9 +65,12 @@ class Run(NamedTuple):
         how = f"with: {self.commands.resume}" if self.commands.resume else "with resume=True."
         return f"Saved step {step} of {self.plan.total_steps} to {self.folder.last}. Continue {how}"
 
-    def describe_kept(self, step: int) -> str:
-        """What a run that ends with an error can be continued from; step: of last.pt, 0 if there is none."""
-        return self.describe_saved(step) if step else "Nothing had been saved yet."
+    def describe_kept(self, step: int, words: str = "") -> str:
+        """What a run that ends with an error can be continued from; step: of last.pt, 0 if there is none.
+
+        words: what to add to the command.
+        """
+        return f"{self.describe_saved(step)} {words}".rstrip() if step else "Nothing had been saved yet."
 
     def epoch(self, step: int) -> float:
         """Passes over the training set after `step` updates."""
@@ -99,7 +105,8 @@ def run_steps(run: Run, state: TrainState, log: RunLog, stop: StopRequest) -> No
             with clock.working():
                 lr = lr_at(state.progress.step, run.plan)
                 set_lr(state.optimizer, lr)
-                result = train_step(state, micro_batches, parts, stop)
+                with keeping_failures(run, state, micro_batches):
+                    result = train_step(state, micro_batches, parts, stop)
             step = state.progress.step + 1
             state.progress = state.progress._replace(step=step)
             log.step(step, run.epoch(step), {**result.values, "lr": lr}, clock.glance(step))
@@ -107,7 +114,7 @@ def run_steps(run: Run, state: TrainState, log: RunLog, stop: StopRequest) -> No
                 log.train(step, run.epoch(step), {**result.values, "lr": lr}, clock.read(step, run.device))
             due = step % config.log.save_every == 0 or evaluation_due(run, step)
             if due or result.stop_asked or result.save_asked:
-                save_last(run, state)
+                save_last(run, state, log)
             if result.save_asked:
                 log.say(f"saved step {step} to {run.folder.last}")
             if result.stop_asked:
@@ -122,6 +129,20 @@ def run_steps(run: Run, state: TrainState, log: RunLog, stop: StopRequest) -> No
         )
         cause = quick_cause(config, run.plan, read_rows(run.folder.metrics))
         log.last_words(describe_end(run.folder, ending, run.commands, cause))
+
+
+@contextmanager
+def keeping_failures(run: Run, state: TrainState, micro_batches: list[Batch]) -> Iterator[None]:
+    """Around a step: keep what it was computed from if its numbers are not finite, for `retinanet replay`."""
+    try:
+        yield
+    except NumericalError as error:
+        before = snapshot(state, run.config, run.train_set.categories)
+        try:
+            place = keep_failure(run.folder, Failure(before, micro_batches, str(error)), run.ranks.rank)
+        except ResourceError as no_space:
+            raise NumericalError(f"{error} What it was computed from is not kept: {no_space}") from error
+        raise NumericalError(f"{error} What it was computed from is in {place}: retinanet replay {place}.") from error
 
 
 def build_forecast(run: Run) -> Forecast:
@@ -158,14 +179,27 @@ def with_pixels(run: Run, micro_batches: list[Batch]) -> list[Batch]:
         return next(steps)
 
 
-def save_last(run: Run, state: TrainState) -> None:
-    """Write last.pt, on the main rank."""
+def save_last(run: Run, state: TrainState, log: RunLog) -> None:
+    """Write last.pt and keep the one before, on the main rank. Raises NumericalError for a state that is not finite."""
     if run.ranks.is_main:
         run.folder.check_owned()
-        save_checkpoint(run.folder.last, snapshot(state, run.config, run.train_set.categories))
+        state.progress = state.progress._replace(rows=log.rows)
+        checkpoint = snapshot(state, run.config, run.train_set.categories)
+        if bad := not_finite_parts(checkpoint):
+            raise NumericalError(describe_exploded(state.progress.step, bad))
+        keep_last(run.folder, state.saved_step, run.config.log.keep - 1)
+        save_checkpoint(run.folder.last, checkpoint)
         if not state.saved_step:
             discard_replaced(run.folder)
     state.saved_step = state.progress.step
+
+
+def describe_exploded(step: int, bad: list[str]) -> str:
+    """Message for weights that an update has made infinite or NaN; bad: their names."""
+    return (
+        f"step {step}: {len(bad)} tensors hold NaN or infinity after the update, the first is {bad[0]}; this step "
+        "is not saved. Lower schedule.lr, lengthen schedule.warmup or set schedule.clip_norm."
+    )
 
 
 def evaluate_step(run: Run, state: TrainState, log: RunLog, stop: StopRequest, forecast: Forecast) -> None:

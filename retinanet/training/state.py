@@ -42,6 +42,9 @@ and `data.feature_cache`, only its rounding."""
 LENGTH = ("schedule.iterations", "schedule.epochs", "schedule.milestones", "schedule.early_stop")
 """Config keys with which a run may be resumed for another length."""
 
+RATES = ("schedule.lr", "schedule.warmup", "schedule.clip_norm")
+"""Config keys with which a run may be resumed after its loss has exploded."""
+
 
 @dataclass
 class TrainState:
@@ -60,6 +63,8 @@ class TrainState:
     """What the user should know of the initial weights."""
     saved_step: int = 0
     """The step of last.pt; 0: there is none."""
+    skipped: int = 0
+    """Updates in a row that float16 loss scaling has skipped."""
 
     def weights(self) -> nn.Module:
         """The network to evaluate: the moving average if there is one."""
@@ -172,7 +177,7 @@ def restore(
 ) -> None:
     """Continue from `saved`, possibly for another length. ConfigError or CheckpointError if it is another training."""
     was, now = config_to_dict(saved.config), config_to_dict(config)
-    differences = config_differences(was, now, (*FREE_TO_CHANGE, *LENGTH))
+    differences = config_differences(was, now, (*FREE_TO_CHANGE, *LENGTH, *RATES))
     if differences:
         title = f"{source} was trained with another config; --resume cannot continue it"
         remedy = f"A new run can start from its weights: model.weights={source} and another output."
@@ -187,7 +192,7 @@ def restore(
     if state.average is not None:
         state.average.load_state_dict(saved.average)
     state.optimizer.load_state_dict(saved.optimizer)
-    if state.scaler.is_enabled():
+    if state.scaler.is_enabled() and saved.scaler:  # empty where the run began on a device without float16
         state.scaler.load_state_dict(saved.scaler)
     state.running_positives_R = restored_running(state.running_positives_R, saved.running_positives_R, source)
     state.progress = saved.progress

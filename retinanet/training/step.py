@@ -32,6 +32,9 @@ from retinanet.run.interrupts import StopRequest
 from retinanet.structures import Batch
 from retinanet.training.state import TrainState, apply_gradients, clip_gradients
 
+MOST_SKIPPED = 25
+"""Updates in a row that float16 loss scaling may skip: each halves the scale, which begins at 65,536."""
+
 
 class StepParts(NamedTuple):
     """What a step needs besides the network and the images; fixed for a run."""
@@ -91,6 +94,8 @@ class StepResult(NamedTuple):
     """Whether a signal has asked any rank to stop."""
     save_asked: bool
     """Whether a signal has asked any rank to save."""
+    skipped: bool
+    """Whether float16 loss scaling has skipped the update."""
 
 
 def train_step(state: TrainState, batches: list[Batch], parts: StepParts, stop: StopRequest) -> StepResult:
@@ -107,6 +112,9 @@ def train_step(state: TrainState, batches: list[Batch], parts: StepParts, stop: 
     grad_norm = clip_gradients(state, parts.clip_norm)
     result = read_step(state, micro_batches, counted, losses, grad_norm)
     apply_gradients(state)
+    state.skipped = state.skipped + 1 if result.skipped else 0
+    if state.skipped >= MOST_SKIPPED:
+        raise NumericalError(describe_skipped(state.progress.step + 1, state.scaler.get_scale()))
     return result
 
 
@@ -203,6 +211,7 @@ def read_step(
         },
         stop_asked=read["stop_asked"] > 0,
         save_asked=read["save_asked"] > 0,
+        skipped=not math.isfinite(read["grad_norm"]),
     )
 
 
@@ -232,4 +241,12 @@ def describe_bad_gradient(step: int) -> str:
     return (
         f"step {step}: the loss is finite but a gradient is not; lower schedule.lr or set schedule.clip_norm. This "
         "step has not changed the weights."
+    )
+
+
+def describe_skipped(step: int, scale: float) -> str:
+    """Message for float16 loss scaling that finds no scale at which the gradients are finite."""
+    return (
+        f"step {step}: none of the last {MOST_SKIPPED} updates was made, because gradients overflow in float16 "
+        f"even with a loss scale of {scale:.2g}. Set precision=bfloat16 or precision=float32."
     )

@@ -20,6 +20,6 @@ def test_a_higher_threshold_keeps_the_beginning(topk: int, detections: int) -> N
     high = detect(scores, deltas, spec, sizes, sizes, rule._replace(score_threshold=0.05), GIVEN)
     for all_of_them, few in zip(low, high, strict=True):
         above = all_of_them.scores_D > 0.05
-        assert 0 < int(above.sum())
+        assert int(above.sum()) > 0
         for column, expected in zip(all_of_them, few, strict=True):
             assert torch.equal(column[above], expected)

@@ -65,7 +65,7 @@ def test_counts_as_text(count: int, text: str) -> None:
 
 
 def test_a_full_disk_is_called_one(tmp_path: Path) -> None:
-    assert "4 MB for checkpoints" in describe_disk(PACE, tmp_path / "runs" / "x")
+    assert "3 MB for checkpoints" in describe_disk(PACE, tmp_path / "runs" / "x")
     assert describe_disk(PACE._replace(checkpoint_bytes=10**18), tmp_path).endswith("output=PATH")
 
 
@@ -75,8 +75,8 @@ def test_the_measured_pace_is_that_of_real_steps(tiny: Tiny, tmp_path: Path) -> 
     assert 0 < pace.step < 10
     assert 0 < pace.image < 10
     assert pace.positives_per_image > 0
-    files = (tmp_path / "run" / "checkpoints").iterdir()
-    assert pace.checkpoint_bytes == sum(file.stat().st_size for file in files)
+    last, best = (tmp_path / "run" / "checkpoints" / f"{name}.pt" for name in ("last", "best"))
+    assert pace.checkpoint_bytes == 2 * last.stat().st_size + 2 * best.stat().st_size
 
 
 @pytest.mark.slow

@@ -32,9 +32,10 @@ from retinanet.scoring.evaluation import METRIC_NAMES, coco_evaluation
 from retinanet.structures import Batch
 from retinanet.training.batches import check_batch_divides, load_data, load_steps
 from retinanet.training.engine import train
+from retinanet.training.optim import set_lr
 from retinanet.training.parts import build_step_parts
-from retinanet.training.state import TrainState, build_state
-from retinanet.training.step import StepParts, train_step
+from retinanet.training.state import TrainState, build_state, restore, snapshot
+from retinanet.training.step import MOST_SKIPPED, StepParts, train_step
 
 Tiny = Callable[..., Config]
 
@@ -65,7 +66,7 @@ def test_a_run_folder_holds_everything(finished: Path, tiny: Tiny) -> None:
     assert len(pictures) == 6
     assert files - pictures - events == {
         *("config.yaml", "metrics.jsonl", "eval.json", "detections.json", "run.lock"),
-        *("checkpoints/last.pt", "checkpoints/best.pt"),
+        *("checkpoints/last.pt", "checkpoints/step-3.pt", "checkpoints/best.pt"),
     }
     words = ("eval.every=3", "eval.unit=steps", "schedule.ema=0.9", "log.pictures=2")
     assert load_config(finished / "config.yaml", []) == tiny(*words)
@@ -309,7 +310,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_the_images(
     saved = load_checkpoint(last)
     poisoned = {
         **saved.model,
-        "box_head.predict.bias": torch.full_like(saved.model["box_head.predict.bias"], torch.nan),
+        "box_head.predict.bias": torch.full_like(saved.model["box_head.predict.bias"], 3e38),
     }
     save_checkpoint(last, saved._replace(model=poisoned, progress=Progress(2, -1.0, 0, 0)))
     before = last.read_bytes()
@@ -349,6 +350,36 @@ def test_a_gradient_that_is_not_finite_stops_before_the_update(bad: float, tiny:
     assert state.average is not None
     assert int(state.average.n_averaged) == 0
     assert not state.optimizer.state
+
+
+def test_float16_that_makes_no_update_is_reported(tiny: Tiny, tmp_path: Path) -> None:
+    state, batches, parts = first_step(tiny(), tmp_path)
+    set_lr(state.optimizer, 1e-6)
+    state.scaler = torch.amp.GradScaler("cpu", enabled=True)
+    before = state.model.get_parameter("box_head.predict.bias").detach().clone()
+    assert not train_step(state, batches, parts, StopRequest()).skipped
+    assert not torch.equal(state.model.get_parameter("box_head.predict.bias"), before)
+    state.model.get_parameter("box_head.predict.bias").register_hook(lambda gradient: gradient * torch.inf)
+    for skipped in (1, 2):
+        assert train_step(state, batches, parts, StopRequest()).skipped
+        assert state.skipped == skipped
+    state.skipped = MOST_SKIPPED - 1
+    with pytest.raises(NumericalError, match=r"none of the last 25 updates was made.*scale of 8\.2e\+03.*bfloat16"):
+        train_step(state, batches, parts, StopRequest())
+
+
+@pytest.mark.parametrize("saved_scaler", [{}, {"scale": 8.0}])
+def test_a_run_that_began_without_loss_scaling_continues_with_it(
+    saved_scaler: dict[str, float], tiny: Tiny, tmp_path: Path
+) -> None:
+    config = tiny()
+    state, batches, parts = first_step(config, tmp_path)
+    train_step(state, batches, parts, StopRequest())
+    state.scaler = torch.amp.GradScaler("cpu", enabled=True)
+    whole = {**state.scaler.state_dict(), **saved_scaler} if saved_scaler else {}
+    saved = snapshot(state, config, ())._replace(scaler=whole)
+    restore(state, saved, config, (), tmp_path / "last.pt")
+    assert state.scaler.get_scale() == saved_scaler.get("scale", 65536.0)
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])

@@ -7,6 +7,7 @@ import os
 import random
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,10 +23,12 @@ from forked_tools import ForkedTool
 from places import PROJECT
 
 from retinanet.config.schema import Config
-from retinanet.errors import ConfigError
-from retinanet.run.checkpoint import load_checkpoint, save_checkpoint
+from retinanet.errors import ConfigError, NumericalError
+from retinanet.run.checkpoint import load_checkpoint, not_finite_parts, save_checkpoint
 from retinanet.run.metric_rows import read_rows, without_clock
+from retinanet.training import step as engine_step
 from retinanet.training.engine import train
+from retinanet.training.state import TrainState
 
 WITHOUT_COLLECTOR = """
 import gc, runpy, sys
@@ -158,7 +161,7 @@ def test_sigusr1_saves_and_the_run_goes_on(
             os.kill(os.getpid(), signal.SIGUSR1)
 
     monkeypatch.setattr("retinanet.training.loop.set_lr", signal_itself)
-    monkeypatch.setattr("retinanet.training.loop.save_last", lambda _, state: saved.append(state.progress.step))
+    monkeypatch.setattr("retinanet.training.loop.save_last", lambda _, state, __: saved.append(state.progress.step))
     train(tiny("schedule.iterations=5"), tmp_path / "run")
     assert saved == [3, 5]
     assert re.search(
@@ -240,14 +243,95 @@ def test_resuming_with_another_config_lists_what_differs(unbroken: Path, tiny: C
     before = run_hash(unbroken)
     config_text = (unbroken / "config.yaml").read_text(encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
-        train(tiny(*WORDS, "schedule.lr=0.5", "data.flip=0.25", "log.every=1", "data.workers=1"), unbroken, resume=True)
+        train(
+            tiny(*WORDS, "schedule.ema=0.5", "data.flip=0.25", "log.every=1", "data.workers=1"), unbroken, resume=True
+        )
     message = str(caught.value)
-    assert "schedule.lr: was 0.001, now 0.5" in message
+    assert "schedule.ema: was 0.9, now 0.5" in message
     assert "data.flip: was 0.5, now 0.25" in message
     assert "workers" not in message
     assert "2 errors" in message
     assert run_hash(unbroken) == before
     assert (unbroken / "config.yaml").read_text(encoding="utf-8") == config_text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", ["cut", "gone", "infinite"])
+def test_a_run_whose_last_checkpoint_cannot_be_used_continues_from_the_one_before(
+    damage: str, unbroken: Path, tiny: Callable[..., Config], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(unbroken, run)
+    last = run / "checkpoints/last.pt"
+    assert sorted(file.name for file in last.parent.iterdir()) == ["best.pt", "last.pt", "step-16.pt"]
+    match damage:
+        case "cut":
+            last.write_bytes(last.read_bytes()[:9999])
+        case "gone":
+            last.unlink()
+        case _:
+            saved = load_checkpoint(last)
+            next(iter(saved.model.values()))[0, 0] = torch.inf
+            save_checkpoint(last, saved)
+    train(tiny(*WORDS), run, resume=True)
+    assert re.search(r"last\.pt: .+ Continuing from .*step-16\.pt, step 16\.", capsys.readouterr().out)
+    assert run_hash(run) == run_hash(unbroken)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("events", "text"), [(True, "16 restored from TensorBoard, rounded to float32"), (False, "16 lost")]
+)
+def test_lost_rows_are_noticed_and_restored(
+    events: bool, text: str, unbroken: Path, tiny: Callable[..., Config], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(unbroken, run)
+    metrics, before = run / "metrics.jsonl", read_rows(unbroken / "metrics.jsonl")
+    lines = metrics.read_bytes().splitlines(keepends=True)
+    metrics.write_bytes(b"".join(lines[:3] + lines[19:-1]) + lines[-1][:20])
+    if not events:
+        shutil.rmtree(run / "tensorboard")
+    train(tiny(*WORDS), run, resume=True)
+    rows = read_rows(metrics)
+    assert [row["text"] for row in rows if row["kind"] == "note"] == [
+        f"16 of 21 rows up to step 18 were missing from metrics.jsonl: {text}"
+    ]
+    numbers = [row for row in rows if row["kind"] != "note"]
+    assert len(numbers) == (22 if events else 6)
+    if events:
+        assert [(row["kind"], row["step"]) for row in numbers] == [(row["kind"], row["step"]) for row in before]
+        for row, original in zip(numbers, before, strict=True):
+            numbers_of = [{k: v for k, v in some.items() if k not in ("clock", "kind")} for some in (row, original)]
+            assert numbers_of[0] == pytest.approx(numbers_of[1], rel=1e-6)
+
+
+@pytest.mark.slow
+def test_a_run_whose_weights_explode_saves_none_of_it_and_continues_with_another_rate(
+    tiny: Callable[..., Config], tmp_path: Path
+) -> None:
+    run, words = tmp_path / "run", ("schedule.iterations=4", "log.save_every=1", "eval.every=1", "eval.unit=steps")
+    update = engine_step.apply_gradients
+
+    def explode(state: TrainState) -> None:
+        update(state)
+        if state.progress.step == 2:
+            next(iter(state.model.parameters())).data[0, 0] = torch.inf
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine_step, "apply_gradients", explode)
+        with pytest.raises(
+            NumericalError, match=r"step 3: 1 tensors hold .* Saved step 2 of 4 .* schedule\.lr=0\.001$"
+        ):
+            train(tiny(*words), run)
+    for name in ("last", "best"):
+        assert not not_finite_parts(load_checkpoint(run / "checkpoints" / f"{name}.pt"))
+    train(tiny(*words, "schedule.lr=0.001"), run, resume=True)
+    rows = read_rows(run / "metrics.jsonl")
+    assert [row["text"] for row in rows if row["kind"] == "note"] == [
+        "continued at step 2 with schedule.lr=0.001 (was 0.01)"
+    ]
+    assert [row["lr"] for row in rows if row["kind"] == "train"][2:] == [0.001, 0.001]
 
 
 def test_a_damaged_last_checkpoint_is_refused_and_nothing_lost(

@@ -89,7 +89,7 @@ def test_a_finished_run_goes_on_for_a_longer_schedule(
 def test_other_differences_name_the_way_to_a_new_run(tiny: Tiny, trained: Path) -> None:
     words = ("schedule.ema=0.9", "schedule.iterations=3")
     with pytest.raises(ConfigError) as caught:
-        train(tiny(*words, "schedule.lr=0.5"), trained, resume=True)
+        train(tiny(*words, "schedule.momentum=0.5"), trained, resume=True)
     assert "(1 error)" in str(caught.value)
     assert f"A new run can start from its weights: model.weights={trained / LAST}" in str(caught.value)
 

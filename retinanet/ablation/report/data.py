@@ -18,8 +18,7 @@ from retinanet.ablation.report.statistics import ArmComparison, ArmSamples, comp
 from retinanet.data.ground_truth import load_ground_truth
 from retinanet.data.results import read_results
 from retinanet.display.numbers import points
-from retinanet.run.metric_rows import read_rows
-from retinanet.run.metrics import FILE_NAME
+from retinanet.run.metric_rows import FILE_NAME, read_rows
 from retinanet.scoring.bootstrap import resample
 from retinanet.scoring.evaluation import above_score
 from retinanet.scoring.intervals import percentile_interval
