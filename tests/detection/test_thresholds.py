@@ -10,7 +10,15 @@ from retinanet.detection.postprocess import GIVEN, DetectRule, detect
 @pytest.mark.parametrize(("topk", "detections"), [(5, 100), (1000, 4), (7, 3), (1000, 1000)])
 def test_a_higher_threshold_keeps_the_beginning(topk: int, detections: int) -> None:
     generator = torch.Generator().manual_seed(topk)
-    spec = pyramid_anchors((64, 64), AnchorSpec(), torch.device("cpu"))
+    anchors = AnchorSpec(
+        sizes=(16.0, 32.0, 64.0, 128.0, 256.0),
+        scales=(1.0,),
+        aspect_ratios=(1.0,),
+        offset=0.5,
+        rounding="none",
+        spacing="stride",
+    )
+    spec = pyramid_anchors((64, 64), anchors, torch.device("cpu"))
     count = len(spec.boxes_A4)
     scores = torch.rand((2, count, 3), generator=generator) ** 6
     deltas = 0.3 * torch.randn((2, count, 4), generator=generator)

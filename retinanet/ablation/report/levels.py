@@ -139,20 +139,20 @@ def arm_differences(levels: Sequence[LevelData]) -> list[ArmDifference]:
 def simultaneous_half_widths(samples_JR: Sequence[Floats], level: float = SIMULTANEOUS) -> list[float]:
     """Half widths of symmetric intervals that all hold together with probability `level`.
 
-    Each is the same multiple of its samples' standard deviation: the `level` quantile, over resamples, of the largest
-    standardised deviation among the differences (max-t). NaN for samples that have NaN, as those of one seed.
+    Each is the same multiple of its own half width: the `level` quantile, over resamples, of the largest deviation
+    among the differences, each in units of the `level` quantile of its own (which, unlike a standard deviation, exists
+    for two seeds too). NaN for samples that have NaN, as those of one seed.
     """
     known = [samples_R for samples_R in samples_JR if not np.isnan(samples_R).any()]
     if not known:
         return [float("nan")] * len(samples_JR)
-    deviations_JR = np.stack(known) - np.stack(known).mean(axis=1, keepdims=True)
-    spread_J = deviations_JR.std(axis=1)
+    deviations_JR = np.abs(np.stack(known) - np.median(known, axis=1, keepdims=True))
+    own_J = np.quantile(deviations_JR, level, axis=1)
     # Without spread there is no deviation: 0 of 1.
-    scaled_JR = np.abs(deviations_JR) / np.where(spread_J > 0, spread_J, 1.0)[:, None]
+    scaled_JR = deviations_JR / np.where(own_J > 0, own_J, 1.0)[:, None]
     multiple = float(np.quantile(scaled_JR.max(axis=0), level))
-    return [
-        float("nan") if np.isnan(samples_R).any() else multiple * float(samples_R.std()) for samples_R in samples_JR
-    ]
+    halves = iter(multiple * own_J)
+    return [float("nan") if np.isnan(samples_R).any() else float(next(halves)) for samples_R in samples_JR]
 
 
 def primary_results(levels: Sequence[LevelData]) -> list[PrimaryResult]:

@@ -92,7 +92,7 @@ def _summary_blocks(levels: Sequence[LevelData]) -> list[Block]:
     found = primary_results(levels)
     sentences = [primary_sentence(one) for one in found]
     for level in levels:
-        prefix = f"Level {level.result.level}, all arms: " if level.result.level else "All arms: "
+        prefix = f"Secondary, level {level.result.level}: " if level.result.level else "Secondary: "
         sentences += [prefix + text for text in study_findings(level.main())]
     rows = []
     for level in levels:
@@ -150,8 +150,8 @@ def _primary_blocks(found: Sequence[PrimaryResult], plan: Sequence[Forecast]) ->
         Heading("Primary comparison"),
         Paragraph(
             f"Named in the study's file before it ran: {primary.arm} against {primary.against}. P-values have Holm's "
-            f"correction over {len(found)} level{'s' * (len(found) > 1)}; all other comparisons are secondary. Width: "
-            "of the interval, in AP points; planned: what `--plan` predicted."
+            f"correction over {len(found)} level{'s' * (len(found) > 1)}; those of the other comparisons, which are "
+            "secondary, over the arms of a level. Width: of the interval, in AP points; planned: as `--plan` predicted."
         ),
         Table(title, header, tuple(rows), (0, 6)),
     ]
@@ -171,8 +171,8 @@ def _imbalance_blocks(levels: Sequence[LevelData], differences: Sequence[ArmDiff
                 draw_imbalance(levels, differences, pictures / "imbalance.png"),
                 "AP of every arm minus that of the reference against the number of anchors for each positive one",
                 f"AP minus that of {reference}, against positive : all anchors (measured in training, logarithmic). "
-                "All intervals of the figure hold together with 95 % (max-t over the bootstrap of images and Student's "
-                "t of seeds).",
+                "All intervals of the figure hold together with 95 % (the largest deviation over the bootstrap of "
+                "images and Student's t of seeds).",
             )
         )
     known = {(one.level, one.arm, one.threshold): one for one in differences}
