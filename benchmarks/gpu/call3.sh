@@ -1,5 +1,5 @@
 # Call 3, the study: four class losses, five seeds, blood cells with ImageNet MobileNetV2; JOBS trainings at once on one GPU.
-# Every training is a process of its own on the same GPU: --jobs, not --gpus (which refuses one GPU given twice).
+# Every training is a process of its own on the same GPU.
 # SIGINT ends it before the limit: what is finished is reported, what runs is saved, and RESUME=1 continues.
 . benchmarks/gpu/common.sh
 if [ "$SMALL" = 1 ]; then

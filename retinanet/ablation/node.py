@@ -5,12 +5,14 @@ A node imports this module and nothing heavier, so that waiting for a cell takes
 
 import os
 import platform
+import signal
 import subprocess
 import time
 from pathlib import Path
 
 from retinanet.ablation.cell_process import APPEARS_SECONDS, POLL_SECONDS, start_process
 from retinanet.errors import DataError
+from retinanet.run.interrupts import SIGNALS
 
 
 class CellOnNode:
@@ -31,6 +33,8 @@ class CellOnNode:
                 )
             time.sleep(POLL_SECONDS)
         os.chdir(self._folder)
+        # Ray's threads block SIGINT, and a process starts with the signals blocked that its parent's thread blocks.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         self._process = start_process(self._study, self._cell, self._log, variables)
         gpus = variables.get("CUDA_VISIBLE_DEVICES", os.environ.get("CUDA_VISIBLE_DEVICES", ""))
         return f" on {platform.node()}{f', GPU {gpus}' if gpus else ''}"
