@@ -1,5 +1,6 @@
 """The process of one cell: `retinanet ablate STUDY --cell NAME`, started here or on a node of a cluster."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -45,9 +46,10 @@ def stop_with_runner() -> None:
     if not has_runner():
         return
     runner = int(os.environ[RUNNER_VARIABLE])
+    parent = multiprocessing.parent_process()  # of a forked cell: the runner, although getppid() is the fork server
 
     def watch() -> None:
-        while os.getppid() == runner:
+        while parent.is_alive() if parent is not None else os.getppid() == runner:
             time.sleep(POLL_SECONDS)
         os.kill(os.getpid(), signal.SIGTERM)
 

@@ -9,6 +9,7 @@ from retinanet.ablation.cells import Cell
 from retinanet.ablation.placement import CellProcess, Ended
 from retinanet.ablation.study import Study
 from retinanet.ablation.study_folder import log_path, study_file
+from retinanet.ablation.warm_start import ForkedCell, can_fork
 from retinanet.errors import ConfigError
 
 
@@ -49,7 +50,7 @@ def build_slots(study: Study, jobs: int | None, gpus: tuple[str, ...]) -> Slots:
 class LocalProcess:
     """The process of a cell on this machine."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", gpu: str | None) -> None:
+    def __init__(self, process: "subprocess.Popen[bytes] | ForkedCell", gpu: str | None) -> None:
         self._process, self.gpu = process, gpu
 
     def location(self) -> str:
@@ -82,10 +83,12 @@ class ThisMachine:
         running = [process for process in self._started if process.poll() is None]
         gpu = self._slots.free_gpu([process.gpu for process in running if process.gpu is not None])
         variables = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
-        if self._slots.jobs > 1 and not self._study.base.threads and "OMP_NUM_THREADS" not in os.environ:
-            # Otherwise each process would use every core, and they would slow each other down.
-            variables["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // self._slots.jobs))
+        if self._slots.jobs > 1 and not self._study.base.threads:
+            # Otherwise each process would use every core, and they would slow each other down. Set here, too, because
+            # a fork server reads it when it imports torch.
+            os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self._slots.jobs)))
         folder = self._study.folder
-        process = start_process(study_file(folder), cell.name, log_path(folder, cell.name), variables)
+        start = ForkedCell if can_fork() else start_process
+        process = start(study_file(folder), cell.name, log_path(folder, cell.name), variables)
         self._started = [*running, LocalProcess(process, gpu)]
         return self._started[-1]

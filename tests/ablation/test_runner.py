@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from places import PROJECT
 
-from retinanet.ablation import ablate
+from retinanet.ablation import ablate, local
 from retinanet.ablation import runner as runner_module
 from retinanet.ablation.cell_process import RUNNER_VARIABLE
 from retinanet.ablation.cells import Cell, CellRecord, CellStatus, cell_folder, list_cells, read_record, write_record
@@ -232,6 +232,7 @@ def script(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scrip
         path.write_text(f"#!/bin/sh\ncell=$6\n{function}\n{text}\n", encoding="utf-8")
         path.chmod(0o755)
         monkeypatch.setattr(sys, "executable", str(path))
+        monkeypatch.setattr(local, "can_fork", lambda: False)
         monkeypatch.setattr(runner_module, "POLL_SECONDS", 0.02)
         return study
 
