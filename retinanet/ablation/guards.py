@@ -55,6 +55,11 @@ def study_warnings(
             "study uses it, but the base's settings may have been tuned on it"
         )
     warnings += _milestone_warnings(next(iter(arms.values())))
+    repeating = [name for name, config in arms.items() if config.data.repeat_threshold]
+    if 0 < len(repeating) < len(arms):
+        warnings.append(
+            f"{', '.join(repeating)}: repeats images, so it does not see those of the other arms in their order"
+        )
     longer = [name for name, config in arms.items() if config.data.repeat_threshold and config.schedule.epochs]
     if len({config.data.repeat_threshold for config in arms.values()}) > 1 and longer:
         warnings.append(

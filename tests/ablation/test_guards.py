@@ -48,6 +48,7 @@ def test_repeats_lengthen_a_budget_in_epochs(tiny: Tiny) -> None:
         arms = {"plain": tiny(length), "repeats": tiny(length, "data.repeat_threshold=0.01")}
         found = study_warnings(arms, (0, 1, 2), (), APART)
         assert any("repeats may train for more steps" in warning for warning in found) is warned
+        assert any(warning.startswith("repeats: repeats images") for warning in found)
         assert study_warnings({"a": arms["repeats"], "b": arms["repeats"]}, (0, 1, 2), (), APART) == ()
 
 

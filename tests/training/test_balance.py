@@ -13,7 +13,7 @@ from retinanet.data.coco import CocoDataset
 from retinanet.errors import ConfigError
 from retinanet.losses.class_weights import inverse_effective_number, inverse_frequency
 from retinanet.run.checkpoint import load_checkpoint
-from retinanet.run.metrics import read_rows
+from retinanet.run.metric_rows import read_rows
 from retinanet.training.balance import (
     continue_class_weights,
     count_epoch,
