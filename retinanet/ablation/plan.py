@@ -152,5 +152,11 @@ def show_forecasts(study: Study, forecasts: list[PrimaryForecast], jobs: int) ->
         f"{format_seconds(seconds / jobs)}; not included: rates beyond the grid, the test split, starting processes\n"
         f"plan: {study.folder / FILE_NAME}"
     )
+    for one in forecasts:
+        if one.spread.seeds == 0:
+            where = f"level {one.level}: " if one.level else ""
+            print(
+                f"warning: {where}all seeds of the pilot have the same difference, so it predicts nothing", flush=True
+            )
     for warning in plan_warnings(study):
         print(f"warning: {warning}", flush=True)
