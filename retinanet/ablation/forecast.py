@@ -11,7 +11,7 @@ from retinanet.files import make_folder, read_json, write_json
 FILE_NAME = "plan.json"
 
 
-class PrimaryForecast(NamedTuple):
+class StudyForecast(NamedTuple):
     """What a pilot predicts of the primary comparison at one level. AP is of 0..1."""
 
     level: str
@@ -36,11 +36,11 @@ class PrimaryForecast(NamedTuple):
     """Of the study at this level, learning rates included."""
 
 
-def forecast(pilot: tuple[PairedSpread, float, int], study: Study, wanted: float, level: str) -> PrimaryForecast:
+def forecast(pilot: tuple[PairedSpread, float, int], study: Study, wanted: float, level: str) -> StudyForecast:
     """The forecast of a level from the pilot's spread, difference and number of seeds, without times."""
     spread, difference, pilot_seeds = pilot
     comparisons, seeds = primary_comparisons(study), len(study.seeds)
-    return PrimaryForecast(
+    return StudyForecast(
         level=level,
         pilot_seeds=pilot_seeds,
         pilot_difference=difference,
@@ -61,21 +61,21 @@ def primary_comparisons(study: Study) -> int:
     return len(study.parts()) if study.primary is not None and study.primary.level is None else 1
 
 
-def write_plan(folder: Path, forecasts: list[PrimaryForecast]) -> None:
+def write_plan(folder: Path, forecasts: list[StudyForecast]) -> None:
     """Write plan.json into a study's folder. Raises ResourceError if it cannot."""
     make_folder(folder)
     rows = [one._asdict() | {"spread": one.spread._asdict()} for one in forecasts]
     write_json(folder / FILE_NAME, rows, indent=1)
 
 
-def read_plan(folder: Path) -> list[PrimaryForecast]:
+def read_plan(folder: Path) -> list[StudyForecast]:
     """The forecasts of a study's plan.json; none without one. Raises DataError for a file that is not one."""
     path = folder / FILE_NAME
     if not path.exists():
         return []
     rows: Any = read_json(path)
     try:
-        return [PrimaryForecast(**{**row, "spread": PairedSpread(**row["spread"])}) for row in rows]
+        return [StudyForecast(**{**row, "spread": PairedSpread(**row["spread"])}) for row in rows]
     except (TypeError, KeyError) as error:
         raise DataError(f"{path}: not a plan ({error}); delete it, or write it anew with --plan.") from error
 

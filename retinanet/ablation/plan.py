@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from retinanet.ablation.cells import CellStatus, list_cells
-from retinanet.ablation.forecast import FILE_NAME, PrimaryForecast, forecast, plan_warnings, write_plan
+from retinanet.ablation.forecast import FILE_NAME, StudyForecast, forecast, plan_warnings, write_plan
 from retinanet.ablation.power import paired_spread
 from retinanet.ablation.report.collect import CellResult, StudyResult, collect
 from retinanet.ablation.report.data import MAIN_METRIC, gather
@@ -83,7 +83,7 @@ def load_pilot(folder: Path) -> Study:
     return load_study(study_file(folder), [f"output={folder}"])
 
 
-def _forecast_level(study: Study, part: Study, results: dict[str, StudyResult], wanted: float) -> PrimaryForecast:
+def _forecast_level(study: Study, part: Study, results: dict[str, StudyResult], wanted: float) -> StudyForecast:
     """The forecast of one level of the study from the pilot's level of that name."""
     primary = primary_of(study)
     level = part.levels[0].name if part.levels else ""
@@ -122,7 +122,7 @@ def cell_seconds(part: Study, cell: CellResult) -> float:
     return training_seconds(trained, known(part.base.schedule.batch_size)) + sum(evaluations)
 
 
-def show_forecasts(study: Study, forecasts: list[PrimaryForecast], jobs: int) -> None:
+def show_forecasts(study: Study, forecasts: list[StudyForecast], jobs: int) -> None:
     """Print the forecasts, the study's cells and hours, and warnings."""
     primary = primary_of(study)
     first = forecasts[0]

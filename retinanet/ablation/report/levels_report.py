@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from retinanet.ablation.arms import slug_of
-from retinanet.ablation.forecast import PrimaryForecast, read_plan
+from retinanet.ablation.forecast import StudyForecast, read_plan
 from retinanet.ablation.report.collect import StudyResult
 from retinanet.ablation.report.imbalance_plot import draw_imbalance
 from retinanet.ablation.report.levels import (
@@ -120,7 +120,7 @@ def _summary_blocks(levels: Sequence[LevelData]) -> list[Block]:
     return [*blocks, Heading("Caveats", 3), Listing(unique)] if unique else blocks
 
 
-def _primary_blocks(found: Sequence[PrimaryResult], plan: Sequence[PrimaryForecast]) -> list[Block]:
+def _primary_blocks(found: Sequence[PrimaryResult], plan: Sequence[StudyForecast]) -> list[Block]:
     if not found:
         return []
     primary = found[0].level.result.primary
