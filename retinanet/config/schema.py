@@ -153,7 +153,7 @@ class DataKeys(Section):
     feature_cache: bool = Field(
         False,
         description="Compute a frozen backbone's features of each image (and its mirror images) once and keep them in "
-        "the cache folder; needs model.frozen: [backbone] and neither zoom nor colour jitter.",
+        "the cache folder; needs model.frozen: [backbone], and images that only flips change.",
     )
     check_images: Literal["none", "header", "decode"] = Field(
         "header",

@@ -9,7 +9,7 @@ import torch
 from retinanet.config.origins import InvalidConfig
 from retinanet.config.schema import Config
 from retinanet.run.checkpoint import load_checkpoint
-from retinanet.run.metrics import read_rows
+from retinanet.run.metric_rows import read_rows
 from retinanet.training.engine import train
 
 Tiny = Callable[..., Config]
