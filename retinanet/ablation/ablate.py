@@ -73,8 +73,9 @@ def show_plan(study: Study, slots: Slots, pilot_folder: Path | None, difference:
 
     Raises as `plan`, `prepare_study` and `run_cells`.
     """
-    from retinanet.ablation.plan import build_pilot, load_pilot, plan
+    from retinanet.ablation.plan import build_pilot, load_pilot, plan, primary_of
 
+    primary_of(study)
     make_data(study)
     pilot = build_pilot(study) if pilot_folder is None else load_pilot(pilot_folder)
     if pilot_folder is None:

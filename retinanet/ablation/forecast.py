@@ -1,6 +1,5 @@
 """plan.json: what `--plan` predicts of a study, and the warnings that follow from it."""
 
-import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,7 +51,7 @@ def forecast(pilot: tuple[PairedSpread, float, int], study: Study, wanted: float
         detectable=detectable_difference(spread.of_one_seed(seeds), seeds, comparisons),
         needed=seeds_needed(wanted, spread, comparisons),
         width=predicted_width(spread, seeds),
-        cell_seconds=math.nan,
+        cell_seconds=0.0,
         cells=0,
     )
 

@@ -13,6 +13,7 @@ from retinanet.ablation.report.data import MAIN_METRIC, gather
 from retinanet.ablation.report.statistics import paired_differences
 from retinanet.ablation.run_cell import training_seconds
 from retinanet.ablation.study import Study, load_study
+from retinanet.ablation.study_file import PrimaryKeys
 from retinanet.ablation.study_folder import study_file
 from retinanet.config.fields import known
 from retinanet.display.console import format_seconds
@@ -30,16 +31,25 @@ def plan(study: Study, pilot: Study, difference: float | None, jobs: int) -> Non
     difference: AP points to be found; None: those of the study. jobs: cells at a time. Raises ConfigError for a pilot
     without two seeds of both arms at every level.
     """
-    assert study.primary is not None
-    wanted = (difference or study.primary.difference) / 100
+    primary = primary_of(study)
+    wanted = (difference or primary.difference) / 100
     results = {part.level: part for part in (collect(part, pilot.folder) for part in pilot.parts())}
     forecasts = [
         _forecast_level(study, part, results, wanted)
         for part in study.parts()
-        if study.primary.level in (None, part.levels[0].name if part.levels else "")
+        if primary.level in (None, part.levels[0].name if part.levels else "")
     ]
     write_plan(study.folder, forecasts)
     show_forecasts(study, forecasts, jobs)
+
+
+def primary_of(study: Study) -> PrimaryKeys:
+    """The primary comparison. Raises ConfigError for a study that names none."""
+    if study.primary is None:
+        raise ConfigError(
+            "--plan: the study names no primary comparison; add `primary: {arm: ..., against: ...}` to its file."
+        )
+    return study.primary
 
 
 def build_pilot(study: Study) -> Study:
@@ -47,15 +57,12 @@ def build_pilot(study: Study) -> Study:
 
     Raises ConfigError for a study without a primary comparison.
     """
-    if study.primary is None:
-        raise ConfigError(
-            "--plan: the study names no primary comparison; add `primary: {arm: ..., against: ...}` to its file."
-        )
-    both = (study.primary.arm, study.primary.against)
+    primary = primary_of(study)
+    both = (primary.arm, primary.against)
     levels = tuple(
         level._replace(arms=tuple(arm for arm in level.arms if arm.name in both))
         for level in study.levels
-        if study.primary.level in (None, level.name)
+        if primary.level in (None, level.name)
     )
     return study._replace(
         title=f"Pilot of {study.title}",
@@ -78,16 +85,16 @@ def load_pilot(folder: Path) -> Study:
 
 def _forecast_level(study: Study, part: Study, results: dict[str, StudyResult], wanted: float) -> StudyForecast:
     """The forecast of one level of the study from the pilot's level of that name."""
-    assert study.primary is not None
+    primary = primary_of(study)
     level = part.levels[0].name if part.levels else ""
     result = results.get(level)
     if result is None:
         raise ConfigError(f"--pilot: the pilot has no level {level!r}; it has {', '.join(results)}.")
-    both = (study.primary.arm, study.primary.against)
+    both = (primary.arm, primary.against)
     two = result._replace(
         arms=tuple(arm for arm in result.arms if arm.name in both),
         cells=tuple(cell for cell in result.cells if cell.record.arm in both),
-        reference=study.primary.against,
+        reference=primary.against,
     )
     data = gather(two, threshold=study.score_thresholds[0] if study.score_thresholds else None)
     samples = {arm.info.name: arm.samples for arm in data.arms}
@@ -117,9 +124,9 @@ def cell_seconds(part: Study, cell: CellResult) -> float:
 
 def show_forecasts(study: Study, forecasts: list[StudyForecast], jobs: int) -> None:
     """Print the forecasts, the study's cells and hours, and warnings."""
-    assert study.primary is not None
+    primary = primary_of(study)
     first = forecasts[0]
-    table = Table(title=f"{study.primary.arm} against {study.primary.against}, AP points", title_justify="left")
+    table = Table(title=f"{primary.arm} against {primary.against}, AP points", title_justify="left")
     for column in ("level", "pilot", "sd, seeds", "sd, images", "width", "finds", f"seeds for {100 * first.wanted:g}"):
         table.add_column(column, justify="left" if column == "level" else "right")
     for one in forecasts:
@@ -145,5 +152,11 @@ def show_forecasts(study: Study, forecasts: list[StudyForecast], jobs: int) -> N
         f"{format_seconds(seconds / jobs)}; not included: rates beyond the grid, the test split, starting processes\n"
         f"plan: {study.folder / FILE_NAME}"
     )
+    for one in forecasts:
+        if one.spread.seeds == 0:
+            where = f"level {one.level}: " if one.level else ""
+            print(
+                f"warning: {where}all seeds of the pilot have the same difference, so it predicts nothing", flush=True
+            )
     for warning in plan_warnings(study):
         print(f"warning: {warning}", flush=True)

@@ -17,6 +17,7 @@ from retinanet.ablation.cells import (
     cell_folder,
     is_finished,
     is_ready,
+    is_wanted,
     list_cells,
     lr_of,
     read_record,
@@ -221,7 +222,7 @@ class Runner:
 
     def progress_of(self, cell: Cell) -> CellProgress:
         """Progress of a cell, from its metrics.jsonl."""
-        schedule = self.study.base.schedule
+        schedule = cell.arm.config.schedule
 
         def total_at(step: int, epoch: float) -> int:
             return build_plan(schedule, round(step * known(schedule.batch_size) / epoch)).total_steps
@@ -233,7 +234,8 @@ class Runner:
         began = [child.began for child in self.running if child.began is not None]
         if not self.walls or not began:
             return None
-        open_cells = sum(not is_finished(self.study, cell, records) for cell in self.cells)
+        wanted = [cell for cell in self.cells if is_wanted(self.study, cell, records)]
+        open_cells = sum(not is_finished(self.study, cell, records) for cell in wanted)
         spent = sum(time.monotonic() - start for start in began)
         each = sum(self.walls) / len(self.walls)
         return max(0.0, open_cells * each - spent) / len(began)

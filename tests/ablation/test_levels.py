@@ -16,6 +16,7 @@ from retinanet.ablation.cells import (
     search_lr,
     widened_rates,
 )
+from retinanet.ablation.plan import PILOT_SEEDS, build_pilot, load_pilot
 from retinanet.ablation.study import Study, load_study
 from retinanet.ablation.study_folder import make_data
 from retinanet.ablation.study_text import study_text
@@ -189,3 +190,20 @@ def test_what_levels_and_comparisons_cannot_be_is_named(make: Make, was: str, be
 def test_a_rule_without_a_search_takes_no_seeds_of_its_own(make: Make) -> None:
     with pytest.raises(ConfigError, match="no learning rate is searched"):
         make(("lr: {{rule: grid, values: [0.1, 0.2], seeds: [100, 101]}}", "lr: {{widen: 1}}"))
+
+
+def test_a_pilot_has_the_primary_arms_seeds_of_its_own_and_no_search(make: Make, tmp_path: Path) -> None:
+    pilot = build_pilot(make())
+    assert [cell.name for cell in list_cells(pilot)] == [
+        f"many-{arm}-seed{seed}" for seed in PILOT_SEEDS for arm in ("FL", "CE")
+    ]
+    assert {cell.lr for cell in list_cells(pilot)} == {0.01}, "the base's"
+    assert pilot.folder == tmp_path / "out-pilot"
+    (tmp_path / "again").mkdir()
+    again = tmp_path / "again" / "study.yaml"
+    again.write_text(study_text(pilot), encoding="utf-8")
+    assert [cell.name for cell in list_cells(load_study(again))] == [cell.name for cell in list_cells(pilot)]
+    with pytest.raises(ConfigError, match="names no primary comparison"):
+        build_pilot(make()._replace(primary=None))
+    with pytest.raises(ConfigError, match="holds no study"):
+        load_pilot(tmp_path / "nothing")

@@ -84,6 +84,8 @@ def test_metrics_have_a_row_a_step_and_the_evaluations(finished: Path) -> None:
     assert first["loss"] == pytest.approx(first["loss_class"] + first["loss_box"])
     assert first["epoch"] == pytest.approx(4 / 12)
     assert first["positives_per_image"] > 0
+    assert first["positives_per_image"] < first["anchors_per_image"] < first["logits_per_image"]
+    assert first["logits_per_image"] / first["anchors_per_image"] == 3, "the classes of shapes"
     assert 0 <= first["class_loss_foreground_share"] <= 1
     assert {"images_per_second", "data_wait", "memory_mb", "seconds_left"} <= first["clock"].keys()
     assert first["lr"] < rows[2]["lr"] == 0.01, "warmup, then the peak"
