@@ -23,6 +23,7 @@ from retinanet.interop.start import Start, continue_model, fit_detector, resolve
 from retinanet.run.checkpoint import Checkpoint
 from retinanet.run.command_lines import CommandLines
 from retinanet.run.folder import RunFolder, claim, set_aside
+from retinanet.run.image_record import check_same_images, image_names, write_images
 from retinanet.run.interrupts import listen
 from retinanet.run.metrics import MetricsLog, RunLog, SilentLog
 from retinanet.scoring.evaluation import check_engine
@@ -89,6 +90,8 @@ def train_in(
         resume and bool(folder.checkpoints()), f"output: only some ranks can read {folder.last}", device
     )
     saved, source, fallback = choose_checkpoint(folder) if resumable else (None, folder.last, "")
+    if config.data.source is not None:
+        keep_images(folder, config.data.source, (train_set, val_set), ranks, resumed=saved is not None)
     if saved is not None:
         config = continue_model(config, saved.config)
     asked, config = config, resolve(config, train_set, device, ranks, saved)
@@ -142,6 +145,17 @@ def advising(run: Run, state: TrainState) -> Iterator[None]:
             run.folder.check_owned()  # else every other message would be of an effect
         words = f"schedule.lr={run.config.schedule.lr / 10:.2g}" if isinstance(error, NumericalError) else ""
         raise type(error)(f"{error} {run.describe_kept(state.saved_step, words)}") from error
+
+
+def keep_images(
+    folder: RunFolder, source: str, sets: tuple[CocoDataset, CocoDataset], ranks: Ranks, *, resumed: bool
+) -> None:
+    """Record the images of a new run; DataError if a resumed one would go on with others."""
+    names = image_names(*sets)
+    if resumed:
+        check_same_images(folder.images, names, source)
+    elif ranks.is_main:
+        write_images(folder.images, names)
 
 
 def resolve(
