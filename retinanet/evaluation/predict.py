@@ -59,7 +59,7 @@ def predict(
     an eval.json; detections that score below the best threshold of their class in it are neither drawn nor counted;
     without it, or for a class that is missing from it, those below eval.shown_score. detections.json holds all of them
     as COCO results with file_name, category_name and shown in addition to the ids; image_id counts from 1 in input
-    order. passed_over: a note on other files. Images are read, and drawn, on data.workers threads each while others are in the network, up to
+    order. passed_over: a note on other files. Images are read, and drawn, on data.workers threads each, up to
     eval.batch_size ones of a canvas at a time. Unreadable ones are in one DataError at the end.
     """
     pictures = picture_files(paths, output)
