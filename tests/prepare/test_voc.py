@@ -139,7 +139,8 @@ def test_every_error_comes_in_one_list(voc: Callable[..., Path], tmp_path: Path)
         "size.xml: states height 60 and width 40, but size.jpg has 40 and 60", "cut.xml: malformed XML",
         "tag.xml: the outermost tag is not <annotation>", "nameless.xml: object 1: no <name>",
         "reversed.xml: object 2: a: reversed box", "outside.xml: object 1: a: box", "outside.xml: object 2: a: box",
-        "--zero-based", "words.xml: object 1: a: <bndbox> without a number in <xmin>: 'one'", "nan.xml: object 1: a: box",
+        "--zero-based", "words.xml: object 1: a: <bndbox> without a number in <xmin>: 'one'",
+        "nan.xml: object 1: a: <bndbox> without a number in <xmin>: 'nan'",
         "gone.xml: no image gone.*", "broken.jpg", "<difficult> is 'maybe'",
     ):  # fmt: skip
         assert expected in message
