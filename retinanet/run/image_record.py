@@ -17,19 +17,20 @@ def image_names(train_set: CocoDataset, val_set: CocoDataset) -> dict[str, list[
     return {split: [row["file_name"] for row in one.ground_truth["images"]] for split, one in sets.items()}
 
 
-def write_images(path: Path, names: dict[str, list[str]]) -> None:
+def write_images(path: Path, train_set: CocoDataset, val_set: CocoDataset) -> None:
     """Write images.json of a new run. Raises ResourceError."""
-    write_json(path, names)
+    write_json(path, image_names(train_set, val_set))
 
 
-def check_same_images(path: Path, names: dict[str, list[str]], source: str) -> None:
+def check_same_images(path: Path, train_set: CocoDataset, val_set: CocoDataset, source: str | None) -> None:
     """Raise DataError if a run would go on with other images than it began with; nothing without images.json.
 
-    source: the data set's path, for the message.
+    source: the data set's path; None for data that are given by root and paths, which are not checked.
     """
-    if not path.is_file():
+    if source is None or not path.is_file():
         return
     began: Any = read_json(path)
+    names = image_names(train_set, val_set)
     was, now = ({split: set(one.get(split, [])) for split in ("train", "val")} for one in (began, names))
     if was == now:
         return

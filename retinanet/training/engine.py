@@ -23,7 +23,7 @@ from retinanet.interop.start import Start, continue_model, fit_detector, resolve
 from retinanet.run.checkpoint import Checkpoint
 from retinanet.run.command_lines import CommandLines
 from retinanet.run.folder import RunFolder, claim, set_aside
-from retinanet.run.image_record import check_same_images, image_names, write_images
+from retinanet.run.image_record import check_same_images, write_images
 from retinanet.run.interrupts import listen
 from retinanet.run.metrics import MetricsLog, RunLog, SilentLog
 from retinanet.scoring.evaluation import check_engine
@@ -90,9 +90,8 @@ def train_in(
         resume and bool(folder.checkpoints()), f"output: only some ranks can read {folder.last}", device
     )
     saved, source, fallback = choose_checkpoint(folder) if resumable else (None, folder.last, "")
-    if config.data.source is not None:
-        keep_images(folder, config.data.source, (train_set, val_set), ranks, resumed=saved is not None)
     if saved is not None:
+        check_same_images(folder.images, train_set, val_set, config.data.source)
         config = continue_model(config, saved.config)
     asked, config = config, resolve(config, train_set, device, ranks, saved)
     seed_everything(config.seed, config.threads)
@@ -147,17 +146,6 @@ def advising(run: Run, state: TrainState) -> Iterator[None]:
         raise type(error)(f"{error} {run.describe_kept(state.saved_step, words)}") from error
 
 
-def keep_images(
-    folder: RunFolder, source: str, sets: tuple[CocoDataset, CocoDataset], ranks: Ranks, *, resumed: bool
-) -> None:
-    """Record the images of a new run; DataError if a resumed one would go on with others."""
-    names = image_names(*sets)
-    if resumed:
-        check_same_images(folder.images, names, source)
-    elif ranks.is_main:
-        write_images(folder.images, names)
-
-
 def resolve(
     config: Config, train_set: CocoDataset, device: torch.device, ranks: Ranks, saved: Checkpoint | None
 ) -> Config:
@@ -197,12 +185,14 @@ def say_start(log: RunLog, state: TrainState, start: Start | None) -> None:
 
 
 def open_log(run: Run, state: TrainState, resume: bool) -> RunLog:
-    """Write config.yaml and open the run's log, with what is known before the first step; silent on other ranks."""
+    """Write config.yaml and images.json; the run's log, with what is known before step 1, silent on other ranks."""
     if not run.ranks.is_main:
         return SilentLog()
     if not resume:
         set_aside(run.folder)
     write_text(run.folder.config, dump_config(run.config))
+    if run.config.data.source is not None and not run.folder.images.is_file():
+        write_images(run.folder.images, run.train_set, run.val_set)
     step = state.progress.step
     log = MetricsLog(
         run.folder.path,

@@ -7,11 +7,9 @@ import pytest
 from PIL import Image
 
 from retinanet.data.coco import CocoDataset, load_coco
-from retinanet.distributed import read_ranks
 from retinanet.errors import DataError
 from retinanet.run.folder import RunFolder
-from retinanet.run.image_record import check_same_images, trained_note
-from retinanet.training.engine import keep_images
+from retinanet.run.image_record import check_same_images, trained_note, write_images
 
 
 def dataset(folder: Path, *names: str) -> CocoDataset:
@@ -35,11 +33,11 @@ def dataset(folder: Path, *names: str) -> CocoDataset:
 def test_a_resumed_run_refuses_other_images_and_says_which(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     began = dataset(tmp_path, "a.png", "b.png"), dataset(tmp_path, "c.png")
-    keep_images(folder, "photos", began, read_ranks(), resumed=False)
-    keep_images(folder, "photos", began, read_ranks(), resumed=True)
+    write_images(folder.images, *began)
+    check_same_images(folder.images, *began, "photos")
     grown = dataset(tmp_path, "a.png", "c.png", "e.png"), dataset(tmp_path, "b.png")
     with pytest.raises(DataError) as caught:
-        keep_images(folder, "photos", grown, read_ranks(), resumed=True)
+        check_same_images(folder.images, *grown, "photos")
     message = str(caught.value)
     assert message.startswith("photos: the data set is not the one that this run began with")
     assert "1 new (such as e.png), 2 on the other side of the split (such as b.png)" in message
@@ -47,13 +45,14 @@ def test_a_resumed_run_refuses_other_images_and_says_which(tmp_path: Path) -> No
 
 
 def test_a_run_of_before_the_record_goes_on(tmp_path: Path) -> None:
-    check_same_images(tmp_path / "images.json", {"train": ["a"], "val": ["b"]}, "photos")
+    one = dataset(tmp_path, "a.png")
+    check_same_images(tmp_path / "images.json", one, one, "photos")
 
 
 def test_an_evaluation_on_training_images_is_noted(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     train, val = dataset(tmp_path, "a.png", "b.png", "d.png"), dataset(tmp_path, "c.png")
-    keep_images(folder, "photos", (train, val), read_ranks(), resumed=False)
+    write_images(folder.images, train, val)
     assert trained_note(folder.images, val, "photos") == ""
     assert trained_note(tmp_path / "none.json", val, "photos") == ""
     note = trained_note(folder.images, dataset(tmp_path, "b.png", "c.png"), "photos")
