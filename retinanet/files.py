@@ -150,7 +150,7 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ResourceError(
-            f"output: cannot create the folder {path} ({error.strerror}); choose another with output=PATH."
+            f"output: cannot create the folder {path} ({error.strerror}); choose another output folder."
         ) from error
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from retinanet.commands.arguments import fraction, natural_int, new_parser, positive_int
 from retinanet.config.numbers import HOLD_OUT
-from retinanet.errors import ConfigError
+from retinanet.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from retinanet.prepare.conversion import ConvertedSplit
@@ -62,12 +62,20 @@ def _check(options: argparse.Namespace) -> None:
 
     if options.images is not None or not options.path.exists() or is_coco(options.path):
         check_data_sets(options.path, options.images, every_pixel=options.pixels)
+        try:
+            divided = open_source(options.path, HOLD_OUT).divided if options.images is None else None
+        except DataError as error:
+            print(f"note: a training with data={options.path} is not possible: {error}")
+            return
+        if divided:
+            print(divided)
     else:
         source = open_source(options.path, HOLD_OUT)
         print(f"{source.form} in {options.path}", *source.describe(), "", sep="\n")
         parts = [part for part in (source.train, source.val, source.test) if part is not None]
         check_parts([(part.annotations, part.images) for part in parts], every_pixel=options.pixels)
-    print(f"train with: {shlex.join(['retinanet', 'train', 'own', f'data={options.path}'])}")
+    for place, config in (("train with:", "own"), ("on a CPU:  ", "own_cpu")):
+        print(place, shlex.join(["retinanet", "train", config, f"data={options.path}"]))
 
 
 def _convert(options: argparse.Namespace) -> None:

@@ -69,7 +69,14 @@ def print_source(data: "DataKeys") -> None:
 
     source = find_source(data)
     if source is not None:
-        print(*describe_source(data, source), sep="\n", flush=True)
+        lines = describe_source(data, source)
+        if sys.stdout.isatty():
+            from shutil import get_terminal_size
+
+            from retinanet.display.facts import WIDEST, wrap
+
+            lines = [part for line in lines for part in wrap(line, min(get_terminal_size().columns, WIDEST))]
+        print(*lines, sep="\n", flush=True)
 
 
 def command_lines(prog: str | None, words: Sequence[str]) -> "CommandLines":

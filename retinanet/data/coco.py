@@ -19,6 +19,7 @@ from retinanet.data.content_with_files import FileOptions, content_with_files
 from retinanet.data.file_names import path_in
 from retinanet.data.ground_truth import complete
 from retinanet.data.image_files import CheckImages
+from retinanet.data.notes import counted
 from retinanet.data.pixel_depth import DepthRange
 from retinanet.structures import Category
 
@@ -113,7 +114,7 @@ def parse_coco(
         images=images,
         dropped={"zero_area": int(arrays.zero_area_N.sum()), "outside": int(arrays.outside_N.sum())},
         clipped=int(arrays.clipped_N.sum()),
-        notes=(*content.notes, *notes, *_category_notes(categories), *arrays.notes(data["annotations"])),
+        notes=(*content.notes, *notes, *_category_notes(categories), *arrays.notes(data["annotations"], rows)),
         ground_truth=data,
         depth_range=options.depth_range,
     )
@@ -242,20 +243,24 @@ class _ImageArrays:
         chosen = chosen[np.argsort(self.image_N[chosen], kind="stable")]
         return chosen, np.searchsorted(self.image_N[chosen], np.arange(len(self.ids_I) + 1)).tolist()
 
-    def notes(self, annotations: list[dict[str, Any]]) -> list[str]:
-        """Sentences on what was dropped or clipped, naming the first few."""
+    def notes(self, annotations: list[dict[str, Any]], rows: list[dict[str, Any]]) -> list[str]:
+        """Sentences on what was dropped or clipped, naming the first few; rows: the images by id."""
         kinds = (
-            (self.zero_area_N, "without area (width or height not above 0) are dropped"),
-            (self.outside_N, "wholly outside their image are dropped"),
-            (self.clipped_N, "partly outside their image are clipped for training"),
+            (self.zero_area_N, "boxes have no area (width or height not above 0), and are dropped"),
+            (self.outside_N, "boxes are wholly outside their image, and are dropped"),
+            (self.clipped_N, "boxes are partly outside their image, and are clipped for training"),
         )
         notes = [] if annotations else ["there are no annotations: nothing can be learned from this data set"]
         for chosen_N, what in kinds:
             where = np.flatnonzero(chosen_N)
             if len(where):
-                named = [f"{annotations[i]['id']} of image {annotations[i]['image_id']}" for i in where[:3].tolist()]
+                named = [
+                    f"{annotations[i]['id']} of image {annotations[i]['image_id']} "
+                    f"({rows[self.image_N[i]]['file_name']})"
+                    for i in where[:3].tolist()
+                ]
                 more = ", ..." if len(where) > 3 else ""
-                notes.append(f"{len(where):,} boxes {what}: annotation {', '.join(named)}{more}")
+                notes.append(f"{counted(len(where), what)}: annotation {', '.join(named)}{more}")
         return notes
 
 

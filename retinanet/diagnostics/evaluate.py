@@ -18,6 +18,8 @@ from retinanet.evaluation.evaluate import evaluate_dataset
 from retinanet.evaluation.saved import LoadedDetector, check_covers, load_detector
 from retinanet.evaluation.splits import load_split
 from retinanet.files import make_folder, write_json
+from retinanet.run.folder import RunFolder
+from retinanet.run.image_record import trained_note
 from retinanet.scoring.columns import DETECTIONS
 from retinanet.scoring.evaluation import Engine, check_engine, coco_evaluation
 
@@ -58,6 +60,8 @@ def evaluate_loaded(saved: LoadedDetector, path: Path, output: Path | None, *, r
     precision = precision_name(saved.detector)
     how = f"computed in {precision} on {saved.detector.device.type}"
     print(f"{path}: {how}")
+    if note := trained_note(RunFolder(home).images, dataset, data.source):
+        print(f"note: {note}")
     lines = [f"Detector: {path}, step {saved.step:,}, {how}.", f"Data: {dataset.annotation_file}."]
     if left_out:
         lines.append(f"Detections of {left_out} classes that are not in the data are left out.")

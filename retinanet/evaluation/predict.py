@@ -59,9 +59,8 @@ def predict(
     an eval.json; detections that score below the best threshold of their class in it are neither drawn nor counted;
     without it, or for a class that is missing from it, those below eval.shown_score. detections.json holds all of them
     as COCO results with file_name, category_name and shown in addition to the ids; image_id counts from 1 in input
-    order. Images are read, and drawn, on data.workers threads each while others are in the network, up to
-    eval.batch_size ones of a canvas at a time. Those that cannot be read are reported in one
-    DataError at the end. passed_over: a note on files that are not among `paths`.
+    order. passed_over: a note on other files. Images are read, and drawn, on data.workers threads each, up to
+    eval.batch_size ones of a canvas at a time. Unreadable ones are in one DataError at the end.
     """
     pictures = picture_files(paths, output)
     saved = load()
@@ -102,6 +101,7 @@ def predict(
     write_json(output / "detections.json", rows)
     print_notes(deep, passed_over)
     print_written(len(paths) - len(errors), output)
+    print_hints(rows, set(pictures.values()), output)
     if errors:
         raise DataError(list_errors("images left out", errors))
 
@@ -114,6 +114,19 @@ def print_found(path: Path, counts: Counter[str]) -> None:
 def print_written(drawn: int, output: Path) -> None:
     """Print how many pictures are in the output folder."""
     print(f"{drawn} picture{'' if drawn == 1 else 's'} and detections.json written to {output}/")
+
+
+def print_hints(rows: list[dict[str, Any]], pictures: set[Path], output: Path) -> None:
+    """Print what to type where nothing was found, and that the folder holds other pictures, too."""
+    if rows and not any(row["shown"] for row in rows):
+        highest = max(row["score"] for row in rows)
+        print(
+            f"nothing was found in any image: the highest score is {highest:.3f}. eval.shown_score={highest / 2:.2g} "
+            "shows what scores less; `retinanet doctor RUN` looks for the cause"
+        )
+    others = sum(file not in pictures for file in output.glob("*.jpg"))
+    if others:
+        print(f"note: {output}/ also holds {others:,} picture{'s' if others > 1 else ''} of other images")
 
 
 def print_notes(deep: list[str], passed_over: str) -> None:

@@ -97,7 +97,7 @@ def box_within(
     if x2 < x1 or y2 < y1:
         raise DataError(f"box ({x1:g}, {y1:g}, {x2:g}, {y2:g}) is reversed")
     if min(x1, y1, width - x2, height - y2) < -ROUNDING_PIXELS:
-        notes.add("boxes are cut at the border of their image", f"({x1:g}, {y1:g}, {x2:g}, {y2:g})")
+        notes.add("boxes are cut at the border of the image", f"({x1:g}, {y1:g}, {x2:g}, {y2:g})")
     x1, x2, y1, y2 = max(x1, 0.0), min(x2, width), max(y1, 0.0), min(y2, height)
     return round(x1, 3), round(y1, 3), round(x2 - x1, 3), round(y2 - y1, 3)
 

@@ -9,7 +9,6 @@ loading the data set drops and counts it.
 positives nor plain negatives, as VOC's rules require.
 """
 
-import math
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,6 +27,7 @@ from retinanet.prepare.conversion import (
     LabeledSet,
     LabeledSplit,
     read_lines,
+    read_number,
     refuse_errors,
     with_notes,
     write_splits,
@@ -239,7 +239,7 @@ def _read_image(
     boxes = []
     for number, element in enumerate(root.findall("object"), 1):
         try:
-            boxes.append(_read_object(element, height, width, zero_based, clip))
+            boxes.append(_read_object(element, (height, width), zero_based, clip, notes))
         except DataError as error:
             errors.append(f"{path}: object {number}: {error}")
     return LabeledImage(file_name, (height, width), boxes)
@@ -253,8 +253,11 @@ def _side(text: str) -> float | None:
         return None
 
 
-def _read_object(element: ElementTree.Element, height: int, width: int, zero_based: bool, clip: bool) -> LabeledBox:
-    """One <object>. Raises DataError, to which the caller adds the file's name."""
+def _read_object(
+    element: ElementTree.Element, size: tuple[int, int], zero_based: bool, clip: bool, notes: KindNotes
+) -> LabeledBox:
+    """One <object> of an image of (height, width). Raises DataError, to which the caller adds the file's name."""
+    height, width = size
     name = (element.findtext("name") or "").strip()
     if not name:
         raise DataError("no <name>")
@@ -262,11 +265,9 @@ def _read_object(element: ElementTree.Element, height: int, width: int, zero_bas
     for tag in ("xmin", "ymin", "xmax", "ymax"):
         text = (element.findtext(f"bndbox/{tag}") or "").strip()
         try:
-            corners.append(float(text))
-        except ValueError as error:
-            raise DataError(f"<bndbox> without a number in <{tag}> ({text!r})") from error
-    if not all(math.isfinite(corner) for corner in corners):
-        raise DataError(f"{name}: box {corners} is not finite")
+            corners.append(read_number(text, notes))
+        except DataError as error:
+            raise DataError(f"{name}: <bndbox> without a number in <{tag}>: {error}") from error
     xmin, ymin, xmax, ymax = corners
     if xmax < xmin or ymax < ymin:
         raise DataError(f"{name}: reversed box, xmin {xmin:g} ymin {ymin:g} xmax {xmax:g} ymax {ymax:g}")
@@ -275,6 +276,8 @@ def _read_object(element: ElementTree.Element, height: int, width: int, zero_bas
     elif not zero_based:
         xmin, ymin, xmax, ymax = xmin - 1, ymin - 1, xmax - 1, ymax - 1
     if clip:
+        if min(xmin, ymin, width - xmax, height - ymax) < -1:
+            notes.add("boxes are cut at the border of the image", f"({xmin:g}, {ymin:g}, {xmax:g}, {ymax:g})")
         xmin, xmax = min(max(xmin, 0.0), width), min(max(xmax, 0.0), width)
         ymin, ymax = min(max(ymin, 0.0), height), min(max(ymax, 0.0), height)
     elif xmin < 0 or ymin < 0 or xmax > width or ymax > height:

@@ -114,7 +114,7 @@ def _in_pixels(
                 f"{what} leaves the image of {width} x {height} pixels; values must be fractions of the image; to cut "
                 "boxes at the border, use --clip"
             )
-        notes.add("boxes are cut at the border of their image", what.removeprefix("box "))
+        notes.add("boxes are cut at the border of the image", what.removeprefix("box "))
     x1, x2 = min(max(x1, 0.0), width), min(max(x2, 0.0), width)
     y1, y2 = min(max(y1, 0.0), height), min(max(y2, 0.0), height)
     return round(x1, 3), round(y1, 3), round(x2 - x1, 3), round(y2 - y1, 3)

@@ -58,6 +58,11 @@ class RunFolder(NamedTuple):
         return self.path / "eval.json"
 
     @property
+    def images(self) -> Path:
+        """images.json: the names of the images of a `data.source`, see `run.image_record`."""
+        return self.path / "images.json"
+
+    @property
     def detections(self) -> Path:
         """detections.json: COCO results of the best weights."""
         return self.path / "detections.json"
@@ -176,7 +181,7 @@ def _holds_run(folder: RunFolder) -> bool:
 def _run_files(folder: RunFolder) -> tuple[Path, ...]:
     """Files and folders that a run writes."""
     folders = (folder.last.parent, folder.path / "tensorboard", folder.pictures, folder.failures)
-    return *folders, folder.config, folder.metrics, folder.eval, folder.detections
+    return *folders, folder.config, folder.metrics, folder.eval, folder.detections, folder.images
 
 
 def _delete_run(folder: RunFolder) -> None:

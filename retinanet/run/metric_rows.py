@@ -90,7 +90,7 @@ def _rows_and_lines(path: Path) -> list[tuple[dict[str, Any], bytes]]:
         if isinstance(row, dict) and isinstance(row.get("step"), int) and row.get("kind") in ("train", "eval", "note"):
             found.append((row, line))
         elif number < len(lines):
-            errors.append(f"line {number} is not a row of metrics: {line[:60].decode('utf-8', 'replace')}")
+            errors.append(f"line {number} is not a row of metrics: {line[:40].decode('utf-8', 'replace')!a}")
     if errors:
         raise CheckpointError(list_errors(f"{path} is damaged; repair it or move it away", errors))
     return found

@@ -23,6 +23,7 @@ from retinanet.interop.start import Start, continue_model, fit_detector, resolve
 from retinanet.run.checkpoint import Checkpoint
 from retinanet.run.command_lines import CommandLines
 from retinanet.run.folder import RunFolder, claim, set_aside
+from retinanet.run.image_record import check_same_images, write_images
 from retinanet.run.interrupts import listen
 from retinanet.run.metrics import MetricsLog, RunLog, SilentLog
 from retinanet.scoring.evaluation import check_engine
@@ -90,6 +91,7 @@ def train_in(
     )
     saved, source, fallback = choose_checkpoint(folder) if resumable else (None, folder.last, "")
     if saved is not None:
+        check_same_images(folder.images, train_set, val_set, config.data.source)
         config = continue_model(config, saved.config)
     asked, config = config, resolve(config, train_set, device, ranks, saved)
     seed_everything(config.seed, config.threads)
@@ -183,12 +185,14 @@ def say_start(log: RunLog, state: TrainState, start: Start | None) -> None:
 
 
 def open_log(run: Run, state: TrainState, resume: bool) -> RunLog:
-    """Write config.yaml and open the run's log, with what is known before the first step; silent on other ranks."""
+    """Write config.yaml and images.json; the run's log, with what is known before step 1, silent on other ranks."""
     if not run.ranks.is_main:
         return SilentLog()
     if not resume:
         set_aside(run.folder)
     write_text(run.folder.config, dump_config(run.config))
+    if run.config.data.source is not None and not run.folder.images.is_file():
+        write_images(run.folder.images, run.train_set, run.val_set)
     step = state.progress.step
     log = MetricsLog(
         run.folder.path,

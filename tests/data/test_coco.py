@@ -120,7 +120,7 @@ def test_boxes_are_dropped_or_clipped_and_counted(place: Place) -> None:
     expected = [[0, 0, 6, 10], [50, 30, 60, 40], [0, 0, 60, 40], [0, 0, 60, 40]]
     np.testing.assert_array_equal(dataset.images[1].boxes_G4, expected)
     assert [row["bbox"] for row in dataset.ground_truth["annotations"][:7]] == boxes
-    assert any("annotation 3 of image 20, 4 of image 20" in note for note in dataset.notes)
+    assert any("annotation 3 of image 20 (" in note and "), 4 of image 20 (" in note for note in dataset.notes)
 
 
 def test_summary_names_what_matters(place: Place) -> None:

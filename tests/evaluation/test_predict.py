@@ -11,7 +11,7 @@ from PIL import Image
 
 from retinanet.data.find_images import find_images
 from retinanet.errors import ConfigError, DataError
-from retinanet.evaluation.predict import picture_files
+from retinanet.evaluation.predict import picture_files, print_hints
 from retinanet.evaluation.predict import predict as predict_with
 from retinanet.export.runtime import load_any
 
@@ -74,6 +74,17 @@ def test_no_picture_replaces_an_input_image(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=r"choose another folder.*\(1 error\)"):
             picture_files([a, b], output)
     assert picture_files([b], tmp_path) == {b: tmp_path / "b.jpg"}
+
+
+def test_nothing_found_and_pictures_of_before_are_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old, new = make_images(tmp_path, "old.jpg", "new.jpg")
+    print_hints([{"score": 0.12, "shown": False}, {"score": 0.04, "shown": False}], {new}, tmp_path)
+    printed = capsys.readouterr().out
+    assert "the highest score is 0.120. eval.shown_score=0.06 shows what scores less" in printed
+    assert f"{tmp_path}/ also holds 1 picture of other images" in printed
+    print_hints([{"score": 0.12, "shown": False}, {"score": 0.5, "shown": True}], {old, new}, tmp_path)
+    print_hints([], {old, new}, tmp_path)
+    assert not capsys.readouterr().out
 
 
 def test_results_and_pictures_are_written(trained: Path, shapes: Path, tmp_path: Path) -> None:

@@ -48,8 +48,32 @@ def test_a_correct_set_is_described(tool: Tool, shapes: Path) -> None:
     for column, split in ((1, "train"), (2, "val")):
         content = json.loads((shapes / "annotations" / f"{split}.json").read_text(encoding="utf-8"))
         assert sum(int(row[column]) for row in table[1:]) == len(content["annotations"])
-    assert out.endswith(f"no errors found in 2 annotation files\ntrain with: retinanet train own data={shapes}\n")
+    assert f"no errors found in 2 annotation files\ntrain with: retinanet train own data={shapes}\n" in out
     assert "note:" not in out
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (12, "there is no val split: 2 of 12 images are held out"),
+        (1, "train.json: has 1 image; two are needed to hold one out"),
+    ],
+)
+def test_the_split_that_a_training_will_make_is_reported(
+    tool: Tool, copied: Path, edit: Edit, images: int, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RETINANET_CACHE", str(copied / "cache"))
+
+    def keep(content: dict[str, Any]) -> None:
+        content["images"] = content["images"][:images]
+        kept = {row["id"] for row in content["images"]}
+        content["annotations"] = [row for row in content["annotations"] if row["image_id"] in kept]
+
+    edit("train", keep)
+    code, out, _ = tool("prepare_data.py", "check", copied / "annotations" / "train.json")
+    assert code == 0
+    assert message in out
+    assert ("train with:" in out) == (images > 1)
 
 
 def test_one_file_with_its_images_elsewhere(copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -139,7 +139,8 @@ def test_every_error_comes_in_one_list(voc: Callable[..., Path], tmp_path: Path)
         "size.xml: states height 60 and width 40, but size.jpg has 40 and 60", "cut.xml: malformed XML",
         "tag.xml: the outermost tag is not <annotation>", "nameless.xml: object 1: no <name>",
         "reversed.xml: object 2: a: reversed box", "outside.xml: object 1: a: box", "outside.xml: object 2: a: box",
-        "--zero-based", "words.xml: object 1: <bndbox> without a number in <xmin>", "nan.xml: object 1: a: box",
+        "--zero-based", "words.xml: object 1: a: <bndbox> without a number in <xmin>: 'one'",
+        "nan.xml: object 1: a: <bndbox> without a number in <xmin>: 'nan'",
         "gone.xml: no image gone.*", "broken.jpg", "<difficult> is 'maybe'",
     ):  # fmt: skip
         assert expected in message
@@ -250,6 +251,17 @@ def test_sizes_that_say_nothing_else_than_the_image(
     wanted = note.replace("10.0 x 8.0", f"{width}.0 x {height}.0")
     assert f"note: {wanted}" in written_splits[-1].summary
     assert boxes_of(tmp_path / "out/all.json") == [[0, 0, 5, 5]]
+
+
+def test_decimal_commas_are_read_and_cut_boxes_noted(voc: Callable[..., Path]) -> None:
+    folder = voc({"p": xml([("dog", 3, 4, 5, 5), ("dog", 50, 30, 99, 35)])})
+    (file,) = folder.rglob("p.xml")
+    file.write_text(file.read_text(encoding="utf-8").replace("<xmin>3<", "<xmin>3,5<"), encoding="utf-8")
+    read = read_voc(folder, clip=True)
+    assert [box.bbox for box in read.splits["all"].images[0].boxes] == [(2.5, 3, 2.5, 2), (49, 29, 11, 6)]
+    notes = "; ".join(read.notes)
+    assert "1 number has a decimal comma; for example 3,5" in notes
+    assert "1 box is cut at the border of the image; for example (49, 29, 99, 35)" in notes
 
 
 def test_corners_of_zero_count_from_zero(voc: Callable[..., Path]) -> None:
