@@ -16,6 +16,7 @@ import pytest
 from places import PROJECT
 
 from retinanet.ablation import ablate, local
+from retinanet.ablation import run_cell as run_cell_module
 from retinanet.ablation import runner as runner_module
 from retinanet.ablation.cell_process import RUNNER_VARIABLE
 from retinanet.ablation.cells import Cell, CellRecord, CellStatus, cell_folder, list_cells, read_record, write_record
@@ -173,6 +174,31 @@ def test_the_grid_rule_trains_no_cell_twice(make: Make) -> None:
     assert other.test_metrics == {}
 
 
+def test_a_runners_cell_waits_for_a_choice_that_another_machine_recorded(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = make("lr: {{rule: grid, values: [0.1, 0.2]}}\n")
+    prepare_study(study, resume=False, overwrite=False)
+    *tuning, cell = list_cells(study._replace(arms=study.arms[:1], seeds=(0, 1)))
+    study = study._replace(arms=study.arms[:1], seeds=(0, 1))
+    monkeypatch.setenv(RUNNER_VARIABLE, str(os.getppid()))
+    monkeypatch.setattr(run_cell_module, "APPEARS_SECONDS", 0.05)
+    monkeypatch.setattr(run_cell_module, "POLL_SECONDS", 0.01)
+    with pytest.raises(ConfigError, match="first run the cells that select its learning rate"):
+        run_cell_module.known_lr(study, cell)
+
+    def record() -> None:
+        for one, ap in zip(tuning, (0.2, 0.3), strict=True):
+            found = record_of("FL", CellStatus.TUNED)._replace(cell=one.name, lr=one.lr, val_metrics={"AP": ap})
+            write_record(study.folder, found)
+
+    monkeypatch.setattr(run_cell_module, "APPEARS_SECONDS", 60.0)
+    timer = threading.Timer(0.1, record)
+    timer.start()
+    assert run_cell_module.known_lr(study, cell) == 0.2
+    timer.join()
+
+
 @pytest.mark.slow
 def test_the_measured_step_writes_nothing_into_the_study(make: Make, tmp_path: Path) -> None:
     study = make("", "schedule.batch_size=2", steps=1000)
@@ -274,10 +300,12 @@ def test_a_killed_process_fails_its_cell_and_a_taken_cell_is_tried_again(
 
 
 def test_cells_share_gpus(script: Script) -> None:
-    study = script('record; echo "$CUDA_VISIBLE_DEVICES"', *(record_of(arm, CellStatus.DONE) for arm in ("FL", "CE")))
+    text = 'while ! [ -e "$0.go" ]; do sleep 0.02; done; record; echo "$CUDA_VISIBLE_DEVICES"'
+    study = script(text, *(record_of(arm, CellStatus.DONE) for arm in ("FL", "CE")))
     machine = ThisMachine(study, Slots(3, ("0", "1", "0")))
     first = [machine.start(cell) for cell in list_cells(study)]
     assert [process.location() for process in first] == [" on GPU 0", " on GPU 1"]
+    (study.folder.parent / "python.go").touch()
     wait_for(lambda: all(process.poll() == Ended(0) for process in first))
     assert machine.has_room(2)
     assert not machine.has_room(3)
