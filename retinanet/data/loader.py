@@ -3,6 +3,7 @@
 Order and pixels depend only on (seed, epoch, image index), not on workers, ranks, accumulation or interruptions.
 """
 
+import logging
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
 from functools import partial
 from threading import Lock
@@ -16,10 +17,12 @@ from retinanet.data.coco import CocoDataset, ImageRecord
 from retinanet.data.images import decode_image
 from retinanet.data.prefetch import prefetched
 from retinanet.data.transforms import NO_AUGMENT, Augment, ResizeRule, collate, make_sample, resized, tight_canvas
-from retinanet.errors import DataError
+from retinanet.errors import DataError, list_errors
 from retinanet.structures import Batch, Sample
 
 MIB = 2**20
+
+_log = logging.getLogger(__name__)
 
 
 class ImageCache:
@@ -109,12 +112,40 @@ class MicroBatches:
                     yield batch[start : start + size]
 
 
+class SkippedImages:
+    """Images that a training passes over because they cannot be read: at most `most` of `total`."""
+
+    def __init__(self, most: int, total: int) -> None:
+        self.most, self.total = most, total
+        self.errors: dict[int, str] = {}
+        self._lock = Lock()
+
+    def add(self, index: int, error: str) -> None:
+        """Count an image and name it once. Raises DataError that lists all of them if there are too many."""
+        with self._lock:
+            if index in self.errors:
+                return
+            self.errors[index] = error
+            if len(self.errors) > self.most:
+                title = f"more than {self.most} of {self.total:,} images cannot be read (data.bad_images)"
+                raise DataError(list_errors(title, list(self.errors.values())))
+        _log.warning("%s; another image takes its place (%d of at most %d)", error, len(self.errors), self.most)
+
+
 class Images:
     """Decodes and augments the images of a data set."""
 
     def __init__(
-        self, coco: CocoDataset, resize_rule: ResizeRule, augment: Augment, seed: int, cache: ImageCache | None = None
+        self,
+        coco: CocoDataset,
+        resize_rule: ResizeRule,
+        augment: Augment,
+        seed: int,
+        cache: ImageCache | None = None,
+        skipped: SkippedImages | None = None,
     ) -> None:
+        """skipped: passes over images that cannot be read; None raises DataError for them."""
+        self.skipped = skipped
         self.coco, self.resize_rule, self.augment, self.seed = coco, resize_rule, augment, seed
         self.cache = cache or ImageCache(0)
         one_side = resize_rule.canvas is not None or len(resize_rule.shorter_side) == 1
@@ -134,6 +165,20 @@ class Images:
         canvas = self.resize_rule.image_canvas(fitted, key.bucket, key.shorter_side)
         return make_sample(image, record, fitted, canvas, self.augment, rng, self.resize_rule.resize)
 
+    def sample_or_other(self, key: Key) -> Sample:
+        """`sample`, or that of the next image of the same bucket where `skipped` passes over one."""
+        count, bad = len(self.coco.images), self.skipped
+        if bad is None:
+            return self.sample(key)
+        for index in (number % count for number in range(key.image, key.image + count)):
+            record = self.coco.images[index]
+            if index not in bad.errors and self.resize_rule.aspect_bucket(record.height, record.width) == key.bucket:
+                try:
+                    return self.sample(key._replace(image=index))
+                except DataError as error:
+                    bad.add(index, str(error))
+        raise DataError(list_errors("no image of this shape can be read", list(bad.errors.values())))
+
     def decoded(self, record: ImageRecord) -> Tensor:
         """(3, h, w) uint8, as stored."""
         image = decode_image(record.path, self.coco.depth_range, warn=False)
@@ -150,7 +195,7 @@ class Images:
         samples, errors = [], []
         for key in keys:
             try:
-                samples.append(self.sample(key))
+                samples.append(self.sample_or_other(key))
             except DataError as error:
                 errors.append(str(error))
         if errors:
@@ -193,16 +238,18 @@ def train_batches(
     workers: int,
     pin: bool,
     cache_mib: int = 0,
+    skipped: SkippedImages | None = None,
 ) -> Generator[Batch, None, None]:
     """Yield this rank's micro-batches for the steps [first, last), `accumulation` of them per step.
 
     batch_size: images of a step over all ranks; a multiple of world_size * accumulation. cache_mib: see `ImageCache`.
+    skipped: see `Images`.
     Raises DataError, while iterating, for images that cannot be read.
     """
     buckets = [resize_rule.aspect_bucket(record.height, record.width) for record in coco.images]
     batches = GlobalBatches(buckets, batch_size, resize_rule.shorter_side, seed)
     keys = MicroBatches(batches, *steps, shard.rank, shard.world_size, shard.accumulation)
-    return _batches(Images(coco, resize_rule, augment, seed, ImageCache(cache_mib)), keys, workers, pin)
+    return _batches(Images(coco, resize_rule, augment, seed, ImageCache(cache_mib), skipped), keys, workers, pin)
 
 
 def eval_batches(

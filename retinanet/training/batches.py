@@ -6,12 +6,13 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import assert_never
 
 from retinanet.build import build_augment, build_depth_range, build_resize_rule
 from retinanet.config.fields import known
 from retinanet.config.schema import Config
 from retinanet.data.coco import CocoDataset, first_images, load_coco, noted, shared_images_note, with_objects
-from retinanet.data.loader import Shard, train_batches
+from retinanet.data.loader import Shard, SkippedImages, train_batches
 from retinanet.data.root import check_data_root
 from retinanet.data.set_notes import no_box_cause
 from retinanet.distributed import Ranks
@@ -48,7 +49,12 @@ def load_data(config: Config, ranks: Ranks) -> tuple[CocoDataset, CocoDataset]:
 
 
 def load_steps(
-    config: Config, train_set: CocoDataset, steps: tuple[int, int], ranks: Ranks, pin: bool
+    config: Config,
+    train_set: CocoDataset,
+    steps: tuple[int, int],
+    ranks: Ranks,
+    pin: bool,
+    skipped: SkippedImages | None = None,
 ) -> Generator[list[Batch], None, None]:
     """This rank's micro-batches of each step in range(*steps)."""
     batches = train_batches(
@@ -62,10 +68,23 @@ def load_steps(
         workers=config.data.workers,
         pin=pin,
         cache_mib=config.data.cache_mib,
+        skipped=skipped,
     )
     with closing(batches):
         while group := list(islice(batches, config.schedule.accumulation)):
             yield group
+
+
+def new_skipped(config: Config, train_set: CocoDataset) -> SkippedImages | None:
+    """Passes over images as config `data.on_bad_image` says; None: not at all."""
+    match config.data.on_bad_image:
+        case "stop":
+            return None
+        case "skip":
+            total = len(train_set.images)
+            return SkippedImages(int(config.data.bad_images * total), total)
+        case _:
+            assert_never(config.data.on_bad_image)
 
 
 def check_batch_divides(config: Config, ranks: Ranks) -> None:

@@ -30,6 +30,8 @@ FREE_TO_CHANGE = (
     "data.workers",
     "data.cache_mib",
     "data.check_images",
+    "data.on_bad_image",
+    "data.bad_images",
     "log.",
     "output",
     "device",
