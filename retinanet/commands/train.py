@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retinanet.commands.arguments import add_overrides, new_parser
+from retinanet.errors import printable
 
 if TYPE_CHECKING:
     from retinanet.config.schema import DataKeys
@@ -69,7 +70,7 @@ def print_source(data: "DataKeys") -> None:
 
     source = find_source(data)
     if source is not None:
-        print(*describe_source(data, source), sep="\n", flush=True)
+        print(printable("\n".join(describe_source(data, source))), flush=True)
 
 
 def command_lines(prog: str | None, words: Sequence[str]) -> "CommandLines":
