@@ -6,6 +6,7 @@ without a traceback.
 
 import errno
 import os
+import re
 import sys
 from typing import NamedTuple
 
@@ -42,6 +43,9 @@ _LESS_MEMORY = (
     "use a smaller schedule.batch_size, the same batch in more parts (schedule.accumulation), "
     "a smaller data.shorter_side and data.longer_side, fewer data.workers or a smaller data.cache_mib"
 )
+
+
+_CONTROLS = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069]")
 
 
 class UserError(ValueError):
@@ -104,12 +108,20 @@ def remedy_for(number: int | None) -> str:
     return _REMEDIES.get(number or 0, "check its folder, permissions and free space")
 
 
+def printable(text: str) -> str:
+    """Text with the control characters of names and files as escapes, so that they cannot act on a terminal.
+
+    Line breaks and tabs stay; characters that reverse the direction of text are escaped too.
+    """
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
 def judge(error: BaseException) -> Verdict:
     """Exit code and message for an exception. Nothing is printed for an empty message."""
     if isinstance(error, UserError):
-        return Verdict(error.exit_code, f"error: {error!s}")
+        return Verdict(error.exit_code, printable(f"error: {error!s}"))
     if isinstance(error, Interrupted):
-        return Verdict(error.exit_code, str(error))
+        return Verdict(error.exit_code, printable(str(error)))
     if isinstance(error, KeyboardInterrupt):
         return Verdict(130, "interrupted")
     if isinstance(error, BrokenPipeError):
@@ -120,7 +132,7 @@ def judge(error: BaseException) -> Verdict:
         what = f"out of memory: {first}" if first else "out of memory"
         return Verdict(ResourceError.exit_code, f"error: {what}\n{_LESS_MEMORY}")
     if isinstance(error, OSError) and (error.errno in _REMEDIES or isinstance(error, PermissionError)):
-        return Verdict(ResourceError.exit_code, f"error: {_os_message(error)}")
+        return Verdict(ResourceError.exit_code, printable(f"error: {_os_message(error)}"))
     return Verdict(1, "internal error (a bug in retinanet): please report it with the traceback above", is_bug=True)
 
 

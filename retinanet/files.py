@@ -18,12 +18,20 @@ from pathlib import Path
 from threading import get_ident
 from typing import NoReturn
 
-from retinanet.errors import DataError, ResourceError, remedy_for
+from retinanet.errors import DataError, ResourceError, printable, remedy_for
 
 CsvValue = str | float | int
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""First characters of what spreadsheets take for a formula (OWASP, CSV injection)."""
+
+_NUMBER = re.compile(r"[+-]?[\d.,]+(e[+-]?\d+)?%?")
+
 _GZIP_MAGIC = b"\x1f\x8b"
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+_LEAST_UNZIPPED, _MOST_RATIO = 64 << 20, 100
+"""Bytes that any gzip may hold, and how many times its own size larger ones may: annotations shrink to a tenth."""
 
 _STRING_OR_CONSTANT = re.compile(r'"(?:[^"\\]|\\.)*"|(-?Infinity|NaN)')
 
@@ -86,7 +94,7 @@ def read_text(path: Path) -> str:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     if data.startswith(_GZIP_MAGIC):
         try:
-            data = gzip.decompress(data)
+            data = _unzipped(data, path)
         except (OSError, EOFError, zlib.error) as error:
             raise DataError(f"{path}: damaged or truncated gzip ({error}); copy or download it again") from error
     try:
@@ -96,6 +104,19 @@ def read_text(path: Path) -> str:
         raise DataError(
             f"{path}: not UTF-8 text at byte {error.start:,}, in line {line:,}; save it with the encoding UTF-8"
         ) from error
+
+
+def _unzipped(data: bytes, path: Path) -> bytes:
+    """The content of gzip data. Raises DataError for more than text could become: a file made to fill the memory."""
+    most = max(_LEAST_UNZIPPED, _MOST_RATIO * len(data))
+    with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+        found = file.read(most + 1)
+    if len(found) > most:
+        raise DataError(
+            f"{path}: {len(data) / 1e6:,.1f} MB of gzip hold more than {most / 1e6:,.0f} MB, which no annotations do; "
+            "if you trust the file, unpack it yourself"
+        )
+    return found
 
 
 @contextmanager
@@ -216,12 +237,22 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[CsvValue]]) -> None:
-    """Write a CSV file atomically; NaN becomes an empty cell. Raises ResourceError as `replacing`."""
+    """Write a CSV file atomically; NaN becomes an empty cell. Raises ResourceError as `replacing`.
+
+    Texts that a spreadsheet would compute as formulas get an apostrophe before them; control characters are escaped.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
-    writer.writerows(["" if cell != cell else cell for cell in row] for row in rows)
+    writer.writerows([_csv_cell(cell) for cell in row] for row in rows)
     write_text(path, text.getvalue())
+
+
+def _csv_cell(cell: CsvValue) -> CsvValue:
+    if not isinstance(cell, str):
+        return "" if cell != cell else cell
+    plain = printable(cell)
+    return f"'{plain}" if cell.startswith(_FORMULA) and not _NUMBER.fullmatch(cell) else plain
 
 
 def silence_stdout() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from retinanet.commands.arguments import fraction, natural_int, new_parser, positive_int
 from retinanet.config.numbers import HOLD_OUT
-from retinanet.errors import ConfigError, DataError
+from retinanet.errors import ConfigError, DataError, printable
 
 if TYPE_CHECKING:
     from retinanet.prepare.conversion import ConvertedSplit
@@ -71,7 +71,7 @@ def _check(options: argparse.Namespace) -> None:
             print(divided)
     else:
         source = open_source(options.path, HOLD_OUT)
-        print(f"{source.form} in {options.path}", *source.describe(), "", sep="\n")
+        print(printable("\n".join([f"{source.form} in {options.path}", *source.describe(), ""])))
         parts = [part for part in (source.train, source.val, source.test) if part is not None]
         check_parts([(part.annotations, part.images) for part in parts], every_pixel=options.pixels)
     for place, config in (("train with:", "own"), ("on a CPU:  ", "own_cpu")):
@@ -119,7 +119,7 @@ def _print_written(written: "Sequence[ConvertedSplit]", options: argparse.Namesp
     """Summaries of annotation files, and the command that trains on them."""
     from retinanet.prepare.conversion import train_command
 
-    print(*(split.summary for split in written if split.summary), "", sep="\n")
+    print(printable("\n".join([*(split.summary for split in written if split.summary), ""])))
     if len(written) > 1:
         print(train_command(written, options.output))
     else:

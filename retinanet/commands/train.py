@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retinanet.commands.arguments import add_overrides, new_parser
+from retinanet.errors import printable
 
 if TYPE_CHECKING:
     from retinanet.config.schema import DataKeys
@@ -76,7 +77,7 @@ def print_source(data: "DataKeys") -> None:
             from retinanet.display.facts import WIDEST, wrap
 
             lines = [part for line in lines for part in wrap(line, min(get_terminal_size().columns, WIDEST))]
-        print(*lines, sep="\n", flush=True)
+        print(printable("\n".join(lines)), flush=True)
 
 
 def command_lines(prog: str | None, words: Sequence[str]) -> "CommandLines":

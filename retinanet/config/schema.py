@@ -160,6 +160,12 @@ class DataKeys(Section):
         description="What validation opens before training: nothing, each file's header and end, or every pixel.",
     )
 
+    on_bad_image: Literal["stop", "skip"] = Field(
+        "stop",
+        description="What training does with an image that can no longer be read: end, or name it and take another.",
+    )
+    bad_images: Fraction = Field(0.01, description="Largest part of the training images that `skip` passes over.")
+
     @model_validator(mode="after")
     def _ordered(self) -> "DataKeys":
         if self.scale_jitter[0] > self.scale_jitter[1]:

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from retinanet.data.file_names import path_in
 from retinanet.data.images import decode_image, depth_note, read_header
+from retinanet.data.jpeg_damage import jpeg_warning
 from retinanet.data.locate import locate
 from retinanet.data.pixel_depth import DepthRange
 from retinanet.data.validate import short_repr
@@ -97,10 +98,20 @@ def check_files(
     def look(entries: _Entries) -> list[tuple[FileError | None, bool]]:
         return [_image_error(path_in(folder, entry["file_name"]), entry, check) for entry in entries]
 
+    damaged = _damaged_scans([path_in(folder, rows[i]["file_name"]) for i in opened]) if check == "decode" else []
     seen = _in_threads(look, [rows[i] for i in opened], workers)
     errors = {i: error for i, (error, _) in zip(opened, seen) if error is not None}
     deep = [path_in(folder, rows[i]["file_name"]) for i, (error, is_deep) in zip(opened, seen) if is_deep and not error]
-    return CheckedFiles(errors, [] if depth_range else _depth_notes(deep))
+    return CheckedFiles(errors, [*damaged, *([] if depth_range else _depth_notes(deep))])
+
+
+def _damaged_scans(paths: list[Path]) -> list[str]:
+    """A note on JPEGs whose decoder passes over damage and makes up the pixels behind it."""
+    found = [f"{path.name} ({warning})" for path in paths if (warning := jpeg_warning(path))]
+    if not found:
+        return []
+    more = f" and {len(found) - _NAMED:,} more" if len(found) > _NAMED else ""
+    return [f"{len(found):,} JPEGs are damaged, part of their pixels may be wrong: {', '.join(found[:_NAMED])}{more}"]
 
 
 def _depth_notes(deep: list[Path]) -> list[str]:

@@ -3,6 +3,7 @@
 Order and pixels depend only on (seed, epoch, image index), not on workers, ranks, accumulation or interruptions.
 """
 
+import logging
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
 from functools import partial
 from threading import Lock
@@ -29,10 +30,12 @@ from retinanet.data.transforms import (
     resized,
     tight_canvas,
 )
-from retinanet.errors import DataError
+from retinanet.errors import DataError, list_errors
 from retinanet.structures import Batch, Sample
 
 MIB = 2**20
+
+_log = logging.getLogger(__name__)
 
 
 class ImageCache:
@@ -149,6 +152,26 @@ class MicroBatches:
                     yield batch[start : start + size]
 
 
+class SkippedImages:
+    """Images that a training passes over because they cannot be read: at most `most` of `total`."""
+
+    def __init__(self, most: int, total: int) -> None:
+        self.most, self.total = most, total
+        self.errors: dict[int, str] = {}
+        self._lock = Lock()
+
+    def add(self, index: int, error: str) -> None:
+        """Count an image and name it once. Raises DataError that lists all of them if there are too many."""
+        with self._lock:
+            if index in self.errors:
+                return
+            self.errors[index] = error
+            if len(self.errors) > self.most:
+                title = f"more than {self.most} of {self.total:,} images cannot be read (data.bad_images)"
+                raise DataError(list_errors(title, list(self.errors.values())))
+        _log.warning("%s; another image takes its place (%d of at most %d)", error, len(self.errors), self.most)
+
+
 class Images:
     """Decodes and augments the images of a data set, or reads the features of a cache in their place."""
 
@@ -160,8 +183,10 @@ class Images:
         seed: int,
         cache: ImageCache | None = None,
         features: FeatureCache | None = None,
+        skipped: SkippedImages | None = None,
     ) -> None:
-        self.features = features
+        """skipped: passes over images that cannot be read; None raises DataError for them."""
+        self.features, self.skipped = features, skipped
         self.coco, self.resize_rule, self.augment, self.seed = coco, resize_rule, augment, seed
         self.cache = cache or ImageCache(0)
         one_side = resize_rule.canvas is not None or len(resize_rule.shorter_side) == 1
@@ -186,6 +211,20 @@ class Images:
         """The random numbers of a sample."""
         return draw_changes(np.random.default_rng(key.pixel_seed(self.seed)))
 
+    def sample_or_other(self, key: Key) -> Sample:
+        """`sample`, or that of the next image of the same bucket where `skipped` passes over one."""
+        count, bad = len(self.coco.images), self.skipped
+        if bad is None:
+            return self.sample(key)
+        for index in (number % count for number in range(key.image, key.image + count)):
+            record = self.coco.images[index]
+            if index not in bad.errors and self.resize_rule.aspect_bucket(record.height, record.width) == key.bucket:
+                try:
+                    return self.sample(key._replace(image=index))
+                except DataError as error:
+                    bad.add(index, str(error))
+        raise DataError(list_errors("no image of this shape can be read", list(bad.errors.values())))
+
     def decoded(self, record: ImageRecord) -> Tensor:
         """(3, h, w) uint8, as stored."""
         image = decode_image(record.path, self.coco.depth_range, warn=False)
@@ -202,7 +241,7 @@ class Images:
         samples, errors = [], []
         for key in keys:
             try:
-                samples.append(self.sample(key))
+                samples.append(self.sample_or_other(key))
             except DataError as error:
                 errors.append(str(error))
         if errors:
@@ -252,19 +291,21 @@ def train_batches(
     cache_mib: int = 0,
     features: FeatureCache | None = None,
     repeat_threshold: float | None = None,
+    skipped: SkippedImages | None = None,
 ) -> Generator[Batch, None, None]:
     """Yield this rank's micro-batches for the steps [first, last), `accumulation` of them per step.
 
     batch_size: images of a step over all ranks; a multiple of world_size * accumulation. cache_mib: see `ImageCache`.
     features: those of `coco`, to read instead of pixels.
     repeat_threshold: see `repeats.repeat_factors`.
+    skipped: see `Images`.
     Raises DataError, while iterating, for images that cannot be read.
     """
     buckets = [resize_rule.aspect_bucket(record.height, record.width) for record in coco.images]
     factor_I = repeat_factors(coco.images, len(coco.categories), repeat_threshold)
     batches = GlobalBatches(buckets, batch_size, resize_rule.shorter_side, seed, factor_I)
     keys = MicroBatches(batches, *steps, shard.rank, shard.world_size, shard.accumulation)
-    images = Images(coco, resize_rule, augment, seed, ImageCache(cache_mib), features)
+    images = Images(coco, resize_rule, augment, seed, ImageCache(cache_mib), features, skipped)
     return _batches(images, keys, workers, pin)
 
 

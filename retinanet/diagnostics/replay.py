@@ -73,10 +73,17 @@ def report_replay(path: Path, overrides: Sequence[str], rank: int = 0) -> None:
         Fact("weights", f"{len(result.bad_weights)} tensors are not finite: {names}" if names else finite),
         Fact("forward", result.forward.describe() if result.forward else "the output of every layer is finite"),
         Fact("loss", loss + images),
-        Fact("backward", result.backward.describe() if result.backward else "every layer's gradients are finite"),
+        Fact("backward", describe_backward(result)),
         Fact("gradients", gradients if result.bad_gradients else finite),
     ]
     Console().print(Facts(rows), crop=False)
+
+
+def describe_backward(result: Replay) -> str:
+    """The layer that made gradients infinite or NaN."""
+    if result.bad_image_ids:
+        return "says nothing, because the loss is not finite"
+    return result.backward.describe() if result.backward else "every layer's gradients are finite"
 
 
 def replay(failure: Failure, overrides: Sequence[str] = ()) -> Replay:

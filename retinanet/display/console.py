@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from retinanet.display.progress import LINE_SECONDS, LiveLines, plain_width
+from retinanet.errors import printable
 
 COCO_PRECISIONS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 COCO_RECALLS = ("AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -205,7 +206,7 @@ class _PerClass:
         self._per_class = per_class
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        names = [Text(str(entry["name"]), no_wrap=True, overflow="ellipsis") for entry in self._per_class]
+        names = [Text(printable(str(entry["name"])), no_wrap=True, overflow="ellipsis") for entry in self._per_class]
         name_width = min(max(len("class"), *(name.cell_len for name in names)), 24)
         group_width = name_width + sum((2 + 7, 2 + 5, 2 + 5)) + 3  # instances, AP, AP50, each with its gap; a rule
         groups = max(1, min(options.max_width // group_width, -(-len(names) // 10)))
@@ -268,7 +269,7 @@ def evaluation_table(
     if per_class:
         parts += ["", _PerClass(per_class)]
     if remarks:
-        parts += ["", *(Padding(Text(remark), (0, 0, 0, 2)) for remark in remarks)]
+        parts += ["", *(Padding(Text(printable(remark)), (0, 0, 0, 2)) for remark in remarks)]
     return Group(*parts)
 
 
@@ -279,10 +280,10 @@ def parts_table(rows: Sequence[Sequence[str]]) -> RenderableType:
         table.add_column(no_wrap=True)
     table.add_column()
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(printable(text)) for text in row))
     return Padding(table, (0, 0, 0, 2), expand=False)
 
 
 def print_plain(console: Console, text: str) -> None:
     """Print text literally: no markup, no colours, lines not wrapped, so that they can be copied."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console.print(printable(text), markup=False, highlight=False, soft_wrap=True)

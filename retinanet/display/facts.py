@@ -8,6 +8,8 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.style import Style
 from rich.text import Text
 
+from retinanet.errors import printable
+
 WIDEST = 120
 """Columns; longer lines are hard to read."""
 LABELS = 12
@@ -27,7 +29,7 @@ class Facts:
     """Facts below each other, texts aligned, for `rich.console.Console.print` and `LiveLines.say`."""
 
     def __init__(self, facts: Sequence[Fact]) -> None:
-        self._facts = facts
+        self._facts = [fact._replace(text=printable(fact.text)) for fact in facts]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         column = max([LABELS - 2, *(cell_len(fact.label) for fact in self._facts)]) + 2

@@ -22,6 +22,7 @@ from rich.progress import (
 from rich.text import Text
 
 from retinanet.display.facts import wrap
+from retinanet.errors import printable
 from retinanet.files import silence_stdout
 
 LINE_SECONDS = 10.0
@@ -160,6 +161,7 @@ class LiveLines:
 
         On a terminal text is broken between words.
         """
+        what = printable(what) if isinstance(what, str) else what
         try:
             if self._live is not None and isinstance(what, str):
                 console = self._live.console

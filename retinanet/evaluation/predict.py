@@ -18,7 +18,7 @@ from retinanet.data.prefetch import prefetched
 from retinanet.data.transforms import ResizeRule, joined
 from retinanet.display.drawing import save_picture
 from retinanet.display.progress import image_progress
-from retinanet.errors import ConfigError, DataError, list_errors
+from retinanet.errors import ConfigError, DataError, list_errors, printable
 from retinanet.evaluation.detector import AnyDetector
 from retinanet.evaluation.evaluate import result_rows, to_results
 from retinanet.evaluation.saved import LoadedDetector
@@ -108,7 +108,7 @@ def predict(
 
 def print_found(path: Path, counts: Counter[str]) -> None:
     """Print what was found in an image, the most frequent class first."""
-    print(f"{path}: {', '.join(f'{n} {name}' for name, n in counts.most_common()) or 'nothing'}")
+    print(printable(f"{path}: {', '.join(f'{n} {name}' for name, n in counts.most_common()) or 'nothing'}"))
 
 
 def print_written(drawn: int, output: Path) -> None:
@@ -132,7 +132,7 @@ def print_hints(rows: list[dict[str, Any]], pictures: set[Path], output: Path) -
 def print_notes(deep: list[str], passed_over: str) -> None:
     """Print what was lost. deep: a note for each image whose pixels lose levels; passed_over: see `predict`."""
     if deep:
-        print(f"note: {deep[0]}" + (f"; {len(deep) - 1:,} more images are like it" if len(deep) > 1 else ""))
+        print(printable(f"note: {deep[0]}") + (f"; {len(deep) - 1:,} more images are like it" if len(deep) > 1 else ""))
     if passed_over:
         print(f"note: {passed_over}")
 

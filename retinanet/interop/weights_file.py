@@ -1,5 +1,7 @@
 """The one reader of foreign weights: torch's own format, pickles of numpy arrays and safetensors, as state dicts."""
 
+import hashlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +29,10 @@ PREFIXES = ("module.", "_orig_mod.", "model.")
 COUNTERS = ("n_averaged", "steps", "num_updates")
 """Entries of a moving average that are not weights."""
 
+LARGEST_WEIGHT = 1e12
+
+_HASH = re.compile(r"-([0-9a-f]{8,64})$")
+
 
 class WeightsFile(NamedTuple):
     """Content of a file of weights."""
@@ -50,14 +56,17 @@ def read_weights(path: Path) -> WeightsFile:
     for a file that is missing, damaged or more than plain data.
     """
     check_weights_path(path)
+    check_named_hash(path)
     if path.suffix == ".safetensors":
         tensors, header = read_safetensors(path)
         plain = {name: _plain(value) for name, value in tensors.items()}
+        check_magnitudes(plain, path)
         return _without_prefix(WeightsFile(plain, header, is_ours=header.get("format") == FORMAT))
     content = read_numpy_pickle(path) if path.suffix == ".pkl" else read_torch(path)
     meta = content.get("meta") if isinstance(content, dict) else None
     chosen, averaged = _averaged(content)
     tensors = _state(chosen, path)
+    check_magnitudes(tensors, path)
     if averaged:
         tensors = {name: value for name, value in tensors.items() if name not in COUNTERS}
     tensors, swapped = _without_swapped(tensors)
@@ -82,6 +91,37 @@ def check_weights_path(path: Path) -> None:
         raise CheckpointError(
             f"{path}: is an exported network, which cannot be trained; give the checkpoint that it was exported from, "
             "such as a run's checkpoints/best.pt."
+        )
+
+
+def check_magnitudes(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Raise CheckpointError for values that no network has, as a flipped bit in an exponent makes them.
+
+    Files without checksums (.safetensors and .pth of torch before 1.6) show no other damage.
+    """
+    errors = [
+        f"{name} has values of up to {float(value.abs().max()):.3g}"
+        for name, value in tensors.items()
+        if value.is_floating_point() and value.numel() and float(value.abs().max()) > LARGEST_WEIGHT
+    ]
+    if errors:
+        raise CheckpointError(list_errors(f"{path}: damaged, use another copy", errors))
+
+
+def check_named_hash(path: Path) -> None:
+    """Raise CheckpointError for a file that is not the one that its name says.
+
+    torchvision, torch.hub and mmdetection end a name in a hyphen and the first digits of the file's SHA-256.
+    """
+    found = _HASH.search(path.stem)
+    if found is None or found[1].isdecimal():  # more likely a date
+        return
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if not digest.startswith(found[1]):
+        raise CheckpointError(
+            f"{path}: damaged: its SHA-256 begins with {digest[: len(found[1])]}, not with {found[1]} as its name "
+            "says. Delete it and download it again; if it was saved anew, give it another name."
         )
 
 

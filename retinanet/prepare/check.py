@@ -10,7 +10,7 @@ from retinanet.data.content_with_files import FileOptions
 from retinanet.data.file_names import FolderIndex, is_other_split, split_of_name
 from retinanet.data.foreign_layout import layout_of_coco
 from retinanet.data.notes import KindNotes
-from retinanet.errors import DataError
+from retinanet.errors import DataError, printable
 
 MAX_CLASSES = 20
 """Classes whose counts are printed; the others are counted together."""
@@ -41,7 +41,7 @@ def check_parts(
         try:
             content = read_annotations(file)
             if root is not None and not _is_annotations(content):
-                print(f"{file}: skipped, since it has neither images nor annotations nor categories")
+                print(printable(f"{file}: skipped, since it has neither images nor annotations nor categories"))
                 continue
             folder = images or find_image_folder(file, content)
             options = FileOptions(check="decode" if every_pixel else "header", root=root)
@@ -49,12 +49,12 @@ def check_parts(
         except DataError as error:
             errors.append(str(error))
             continue
-        print(summary(dataset), f"  images in {folder}", sep="\n", flush=True)
+        print(printable(f"{summary(dataset)}\n  images in {folder}"), flush=True)
         datasets[file.name.split(".")[0]] = dataset
     if not datasets and not errors:
         raise DataError(_no_annotations(files[0][0].parent))
     if datasets:
-        print("", *objects_by_class(datasets), *joint_notes(datasets), sep="\n")
+        print(printable("\n".join(["", *objects_by_class(datasets), *joint_notes(datasets)])))
     if errors:
         raise DataError("\n".join(errors))
     print(f"no errors found in {len(datasets)} annotation file{'s' if len(datasets) > 1 else ''}")

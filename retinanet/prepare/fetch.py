@@ -6,6 +6,7 @@ only once it is whole. An interrupted download resumes where it stopped.
 
 import hashlib
 import http.client
+import os
 import shutil
 import tempfile
 import time
@@ -169,7 +170,7 @@ def _download(download: Download, attempts: int, pause: float) -> None:
     (url, _, size, _), failures = download.archive, 0
     try:
         with (
-            download.part.open("ab") as file,
+            open(download.part, "ab", opener=_no_links) as file,
             transfer_progress(download.destination.name, size, file.tell()) as report,
         ):
             while (before := file.tell()) < size:
@@ -188,6 +189,11 @@ def _download(download: Download, attempts: int, pause: float) -> None:
     finally:
         if not download.arrived():
             download.part.unlink(missing_ok=True)
+
+
+def _no_links(path: str, flags: int) -> int:
+    """Opens no symbolic link, which somebody may have put there to have another file written."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def _one_connection(download: Download, file: BinaryIO, report: Callable[[int], None]) -> str:

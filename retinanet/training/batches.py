@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import assert_never
 
 import torch
 from torch import nn
@@ -21,7 +22,7 @@ from retinanet.config.fields import known
 from retinanet.config.schema import Config
 from retinanet.data.coco import CocoDataset, first_images, load_coco, noted, shared_images_note, with_objects
 from retinanet.data.feature_cache import FeatureCache
-from retinanet.data.loader import Shard, train_batches
+from retinanet.data.loader import Shard, SkippedImages, train_batches
 from retinanet.data.root import check_data_root
 from retinanet.data.set_notes import no_box_cause
 from retinanet.distributed import Ranks
@@ -65,6 +66,7 @@ def load_steps(
     ranks: Ranks,
     pin: bool,
     features: FeatureCache | None = None,
+    skipped: SkippedImages | None = None,
 ) -> Generator[list[Batch], None, None]:
     """This rank's micro-batches of each step in range(*steps). features: those of `train_set`, instead of pixels."""
     batches = train_batches(
@@ -80,6 +82,7 @@ def load_steps(
         cache_mib=config.data.cache_mib,
         features=features,
         repeat_threshold=config.data.repeat_threshold,
+        skipped=skipped,
     )
     with closing(batches):
         while group := list(islice(batches, config.schedule.accumulation)):
@@ -103,6 +106,18 @@ def open_train_features(
         batch_size=known(schedule.batch_size) // (ranks.world_size * schedule.accumulation),
     )
     return open_features(train_set, rule, build_augment(config), shown=ranks.is_main)
+
+
+def new_skipped(config: Config, train_set: CocoDataset) -> SkippedImages | None:
+    """Passes over images as config `data.on_bad_image` says; None: not at all."""
+    match config.data.on_bad_image:
+        case "stop":
+            return None
+        case "skip":
+            total = len(train_set.images)
+            return SkippedImages(int(config.data.bad_images * total), total)
+        case _:
+            assert_never(config.data.on_bad_image)
 
 
 def check_batch_divides(config: Config, ranks: Ranks) -> None:

@@ -142,7 +142,7 @@ def advising(run: Run, state: TrainState) -> Iterator[None]:
     except (NumericalError, ResourceError) as error:
         if run.ranks.is_main:
             run.folder.check_owned()  # else every other message would be of an effect
-        words = f"schedule.lr={run.config.schedule.lr / 10:.2g}" if isinstance(error, NumericalError) else ""
+        words = f"schedule.lr={run.config.schedule.lr / 10:g}" if isinstance(error, NumericalError) else ""
         raise type(error)(f"{error} {run.describe_kept(state.saved_step, words)}") from error
 
 

@@ -18,7 +18,7 @@ from retinanet.config.schema import Config
 from retinanet.data.coco import CocoDataset
 from retinanet.data.feature_cache import FeatureCache
 from retinanet.distributed import Ranks
-from retinanet.errors import NumericalError, ResourceError
+from retinanet.errors import NumericalError, ResourceError, list_errors
 from retinanet.evaluation.detector import build_detector, precision_name
 from retinanet.evaluation.evaluate import evaluate_dataset, write_evaluation
 from retinanet.run.checkpoint import not_finite_parts, save_checkpoint
@@ -30,7 +30,7 @@ from retinanet.run.metric_rows import read_rows
 from retinanet.run.metrics import RunLog
 from retinanet.run.pictures import PictureOptions, draw_evaluation, draw_run_curves
 from retinanet.structures import Batch
-from retinanet.training.batches import load_steps
+from retinanet.training.batches import load_steps, new_skipped
 from retinanet.training.causes import quick_cause
 from retinanet.training.clock import Forecast, StepClock, evaluation_in_steps
 from retinanet.training.closing import Ending, describe_end
@@ -91,7 +91,8 @@ def run_steps(run: Run, state: TrainState, log: RunLog, stop: StopRequest) -> No
     clock = StepClock(known(config.schedule.batch_size), build_forecast(run))
     log.begin(first_step, run.epoch(first_step))
     span, pin = (first_step, run.plan.total_steps), run.device.type == "cuda"
-    with closing(load_steps(config, run.train_set, span, run.ranks, pin, run.features)) as steps:
+    skipped = new_skipped(config, run.train_set)
+    with closing(load_steps(config, run.train_set, span, run.ranks, pin, run.features, skipped)) as steps:
         while True:
             if evaluation_due(run, state.progress.step):
                 with clock.evaluating():
@@ -119,6 +120,8 @@ def run_steps(run: Run, state: TrainState, log: RunLog, stop: StopRequest) -> No
                 log.say(f"saved step {step} to {run.folder.last}")
             if result.stop_asked:
                 stop.raise_asked(run.describe_saved(step))
+    if skipped is not None and skipped.errors:
+        log.say(list_errors("images that training passed over", list(skipped.errors.values())))
     if run.ranks.is_main:
         draw_run_curves(run.folder)
         ending = Ending(

@@ -31,6 +31,8 @@ FREE_TO_CHANGE = (
     "data.cache_mib",
     "data.feature_cache",
     "data.check_images",
+    "data.on_bad_image",
+    "data.bad_images",
     "log.",
     "output",
     "device",

@@ -22,7 +22,7 @@ MODIFICATIONS: list[list[str]] = [
             '"1e-4"', "'null'", "'~'", "''", "no", "'true'", "'0x1f'", "'2020-01-01'", "a: b", "a #b", "- a", "*a",
             "&a", "!a", "%a", "@a", "`a`", "'[a]'", "'{a}'", "a'b\"c", "C:\\runs\\new", "caf\u00e9", "\U0001f600",
             "' a '",
-            '"a\\nb\\tc\\0"', "\u2028", "\x7f", "\x85", "\udcff",
+            '"a\\nb\\tc\\x01"', "\u2028", "\x7f", "\x85", "\udcff",
             "<<", "?", "runs/a.b-c_d", "yes", "1_0", "1:2", "'#'",
         )
     ],
@@ -42,7 +42,7 @@ def test_a_dumped_config_loads_back_equal(tmp_path: Path, words: list[str]) -> N
 
 def test_the_round_trip_keeps_what_was_set() -> None:
     assert with_overrides(Config(), ['output="1e-4"']).output == "1e-4"
-    assert with_overrides(Config(), ['output="a\\nb\\tc\\0"']).output == "a\nb\tc\0"
+    assert with_overrides(Config(), ['output="a\\nb\\tc\\x01"']).output == "a\nb\tc\x01"
 
 
 @pytest.mark.parametrize("words", MODIFICATIONS[:6])

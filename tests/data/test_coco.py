@@ -405,6 +405,18 @@ def test_damage_is_found_as_thoroughly_as_requested(place: Place) -> None:
     assert "'sub/c.png': the image cannot be decoded" in text
 
 
+def test_damage_that_a_decoder_passes_over_is_noted_where_pixels_are_decoded(place: Place) -> None:
+    path = place.images / "a.jpg"
+    Image.effect_noise((8, 9), 80).convert("RGB").resize((50, 30)).save(path, quality=95)
+    data, whole = good(), path.read_bytes()
+    assert place.load(data, "decode").notes == ()
+    middle = len(whole) // 2
+    path.write_bytes(whole[:middle] + whole[middle + 100 :])
+    assert place.load(data, "header").notes == ()
+    (note,) = place.load(data, "decode").notes
+    assert re.search(r"^1 JPEGs are damaged, part of their pixels may be wrong: a\.jpg \(.+\)$", note)
+
+
 def test_ground_truth_for_scoring_needs_no_files_or_sizes(place: Place) -> None:
     data = good()
     data["images"] = [{"id": entry["id"]} for entry in data["images"]]

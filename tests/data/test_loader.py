@@ -4,6 +4,7 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Generator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,17 @@ from torch import Tensor
 
 from retinanet.data import loader
 from retinanet.data.coco import CocoDataset, load_coco
-from retinanet.data.loader import MIB, GlobalBatches, ImageCache, Key, MicroBatches, Shard, eval_batches, train_batches
+from retinanet.data.loader import (
+    MIB,
+    GlobalBatches,
+    ImageCache,
+    Key,
+    MicroBatches,
+    Shard,
+    SkippedImages,
+    eval_batches,
+    train_batches,
+)
 from retinanet.data.transforms import NO_AUGMENT, Augment, Resize, ResizeRule
 from retinanet.errors import DataError
 from retinanet.structures import Batch
@@ -212,6 +223,38 @@ def test_files_that_cannot_be_read_are_named_together(tmp_path: Path, workers: i
         list(batches_of(coco, workers=workers))
     assert str(tmp_path / "2.png") in str(caught.value)
     assert str(tmp_path / "3.png") in str(caught.value)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_another_image_takes_the_place_of_one_that_cannot_be_read(
+    mixed: CocoDataset, workers: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of the same shape, the same on any number of ranks; the file is named once."""
+    bad = mixed.images[3]
+    records = tuple(r._replace(path=tmp_path / "gone.jpg") if r.id == bad.id else r for r in mixed.images)
+    damaged = replace(mixed, images=records)
+    skipped = [SkippedImages(1, len(records)) for _ in range(2)]
+
+    def ids(shard: Shard, skips: SkippedImages) -> list[int]:
+        batches = train_batches(
+            *(damaged, RULE, NO_AUGMENT),
+            batch_size=2,
+            seed=0,
+            steps=(0, 12),
+            shard=shard,
+            workers=workers,
+            pin=False,
+            skipped=skips,
+        )
+        return [int(number) for batch in batches for number in batch.image_ids_B]
+
+    alone = ids(Shard(0, 1, 1), skipped[0])
+    assert bad.id not in alone
+    assert alone[::2] == ids(Shard(0, 2, 1), skipped[1])
+    assert [*skipped[0].errors] == [3]
+    assert sum("gone.jpg: no such image file" in record.getMessage() for record in caplog.records) <= 2
+    with pytest.raises(DataError, match=r"more than 0 of 10 images cannot be read .*bad_images.*\n.*gone\.jpg"):
+        ids(Shard(0, 1, 1), SkippedImages(0, len(records)))
 
 
 def test_an_image_that_changed_its_size_is_named_with_both_sizes(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from retinanet.config.model_keys import ModelKeys
 from retinanet.config.schema import Config
 from retinanet.distributed import Ranks
 from retinanet.errors import CheckpointError
+from retinanet.interop import weights_file
 from retinanet.interop.backbone_file import read_backbone_weights
 from retinanet.interop.detector_file import read_detector
 from retinanet.interop.weights_file import read_weights
@@ -245,9 +246,14 @@ def test_a_published_detector_without_a_network_names_the_file_to_provide(hub: P
         assert part in str(caught.value)
 
 
-def test_imagenet_weights_in_torchs_cache_are_used(hub: Path, resnet18_state: dict[str, Tensor]) -> None:
+def test_imagenet_weights_in_torchs_cache_are_used(
+    hub: Path, resnet18_state: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
     hub.mkdir()
     saved(hub / NAME, resnet18_state)
+    with pytest.raises(CheckpointError, match=r"resnet18-f37072fd\.pth: damaged: its SHA-256"):
+        read_backbone_weights("resnet18", "imagenet")
+    monkeypatch.setattr(weights_file, "check_named_hash", lambda path: None)
     backbone = build_state(config("imagenet"), 2, torch.device("cpu"), Ranks(0, 0, 1)).model.backbone
     assert torch.equal(backbone.stages[0][0].weight, resnet18_state["conv1.weight"])
 

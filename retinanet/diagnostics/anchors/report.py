@@ -10,6 +10,7 @@ from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from retinanet.build import build_anchor_spec, build_resize_rule
 from retinanet.config.schema import AssignKeys, Config
@@ -30,7 +31,7 @@ from retinanet.display.console import ABSENT, print_plain
 from retinanet.display.document.blocks import Block, Heading, Picture
 from retinanet.display.drawing import picture_format
 from retinanet.display.figures import COLORS, FONT, INK, MUTED, new_figure, save_figure, tidy
-from retinanet.errors import ConfigError, DataError
+from retinanet.errors import ConfigError, DataError, printable
 from retinanet.evaluation.splits import Split, load_split
 from retinanet.files import write_csv
 from retinanet.interop.start import resolve_model
@@ -124,7 +125,8 @@ def worst_table(recall: AnchorRecall, dataset: CocoDataset) -> Table:
         x1, y1, x2, y2 = box.box
         place, sides = f"{x1:.0f}, {y1:.0f}", f"{x2 - x1:.1f} x {y2 - y1:.1f}"
         name = dataset.categories[box.class_index].name
-        table.add_row(names[box.image_id], name, place, sides, f"{box.iou:.3f}", box.level)
+        file, label = (Text(printable(text)) for text in (names[box.image_id], name))
+        table.add_row(file, label, place, sides, f"{box.iou:.3f}", box.level)
     return table
 
 

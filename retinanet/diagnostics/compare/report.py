@@ -46,6 +46,7 @@ from retinanet.diagnostics.compare.tables import (
 from retinanet.display.console import print_plain
 from retinanet.display.document.blocks import Block, Heading, Listing, Paragraph, Picture, Table
 from retinanet.display.document.html import render_html
+from retinanet.errors import printable
 from retinanet.files import CsvValue, make_folder, write_csv, write_json, write_text
 from retinanet.scoring.analysis.scored import score_detections
 from retinanet.scoring.columns import DETECTIONS, detection_columns, truth_columns
@@ -334,5 +335,5 @@ def terminal_table(table: Table, leave_out: Sequence[str] = ()) -> rich.table.Ta
         justify: Literal["left", "right"] = "left" if column in table.left_columns else "right"
         shown.add_column(table.header[column], justify=justify, no_wrap=True)
     for row in table.rows:
-        shown.add_row(*(rich.text.Text(row.cells[column]) for column in kept))
+        shown.add_row(*(rich.text.Text(printable(row.cells[column])) for column in kept))
     return shown

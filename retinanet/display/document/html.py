@@ -1,11 +1,12 @@
 """A report as one self-contained HTML file: pictures as data URIs, no script, no network."""
 
 import base64
+import html
 from collections.abc import Sequence
-from html import escape
 from typing import assert_never
 
 from retinanet.display.document.blocks import Block, Code, Gallery, Heading, Listing, Paragraph, Picture, Table
+from retinanet.errors import printable
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 """What a browser may load for this file: only what is in it."""
@@ -70,26 +71,26 @@ def render_html(title: str, blocks: Sequence[Block], contents: bool = False) -> 
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{escape(POLICY)}">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
-        f"<h1>{escape(title)}</h1>\n{body}\n</main>\n</body>\n</html>\n"
+        f'<meta http-equiv="Content-Security-Policy" content="{_escape(POLICY)}">\n'
+        f"<title>{_escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
+        f"<h1>{_escape(title)}</h1>\n{body}\n</main>\n</body>\n</html>\n"
     )
 
 
 def _render(block: Block) -> str:
     match block:
         case Heading(text, level):
-            return f"<h{level}>{escape(text)}</h{level}>"
+            return f"<h{level}>{_escape(text)}</h{level}>"
         case Paragraph(text, quiet):
-            return f"<p{_class('quiet' if quiet else '')}>{escape(text)}</p>"
+            return f"<p{_class('quiet' if quiet else '')}>{_escape(text)}</p>"
         case Listing(items):
-            return "<ul>\n" + "\n".join(f"<li>{escape(item)}</li>" for item in items) + "\n</ul>"
+            return "<ul>\n" + "\n".join(f"<li>{_escape(item)}</li>" for item in items) + "\n</ul>"
         case Picture():
             return _picture(block)
         case Gallery(pictures):
             return '<div class="gallery">\n' + "\n".join(_picture(picture) for picture in pictures) + "\n</div>"
         case Code(code_title, text):
-            return f"<details><summary>{escape(code_title)}</summary>\n<pre>{escape(text)}</pre></details>"
+            return f"<details><summary>{_escape(code_title)}</summary>\n<pre>{_escape(text)}</pre></details>"
         case Table():
             return _table(block)
         case _:
@@ -99,14 +100,14 @@ def _render(block: Block) -> str:
 def _with_contents(body: str, sections: list[str]) -> str:
     """The body with a list of links to its sections."""
     first, *others = body.split("<h2>")
-    links = "\n".join(f'<li><a href="#part-{n}">{escape(text)}</a></li>' for n, text in enumerate(sections, 1))
+    links = "\n".join(f'<li><a href="#part-{n}">{_escape(text)}</a></li>' for n, text in enumerate(sections, 1))
     parts = "".join(f'<h2 id="part-{n}">{part}' for n, part in enumerate(others, 1))
     return f'{first}<nav aria-label="contents">\n<ul>\n{links}\n</ul>\n</nav>\n{parts}'
 
 
 def _class(name: str) -> str:
     """The attribute; empty for an empty name."""
-    return f' class="{escape(name)}"' if name else ""
+    return f' class="{_escape(name)}"' if name else ""
 
 
 def _picture(picture: Picture) -> str:
@@ -114,8 +115,8 @@ def _picture(picture: Picture) -> str:
     data = base64.b64encode(picture.path.read_bytes()).decode("ascii")
     return (
         f"<figure{_class('wide' if picture.wide else '')}>\n"
-        f'<img src="data:image/{kind};base64,{data}" alt="{escape(picture.alt)}">\n'
-        f"<figcaption>{escape(picture.caption)}</figcaption>\n</figure>"
+        f'<img src="data:image/{kind};base64,{data}" alt="{_escape(picture.alt)}">\n'
+        f"<figcaption>{_escape(picture.caption)}</figcaption>\n</figure>"
     )
 
 
@@ -123,15 +124,19 @@ def _table(table: Table) -> str:
     def side(column: int) -> str:
         return _class("left" if column in table.left_columns else "")
 
-    head = "".join(f'<th scope="col"{side(i)}>{escape(cell)}</th>' for i, cell in enumerate(table.header))
+    head = "".join(f'<th scope="col"{side(i)}>{_escape(cell)}</th>' for i, cell in enumerate(table.header))
     body = []
     for row in table.rows:
         first, *others = row.cells
-        cells = "".join(f"<td{side(i)}>{escape(cell)}</td>" for i, cell in enumerate(others, 1))
-        body.append(f'<tr{_class(row.kind)}><th scope="row">{escape(first)}</th>{cells}</tr>')
-    caption = "" if table.folded else f"<caption>{escape(table.title)}</caption>\n"
+        cells = "".join(f"<td{side(i)}>{_escape(cell)}</td>" for i, cell in enumerate(others, 1))
+        body.append(f'<tr{_class(row.kind)}><th scope="row">{_escape(first)}</th>{cells}</tr>')
+    caption = "" if table.folded else f"<caption>{_escape(table.title)}</caption>\n"
     whole = (
         f'<div class="table"><table>\n{caption}<thead><tr>{head}</tr></thead>\n'
         "<tbody>\n" + "\n".join(body) + "\n</tbody>\n</table></div>"
     )
-    return f"<details><summary>{escape(table.title)}</summary>\n{whole}</details>" if table.folded else whole
+    return f"<details><summary>{_escape(table.title)}</summary>\n{whole}</details>" if table.folded else whole
+
+
+def _escape(text: str) -> str:
+    return html.escape(printable(text))
