@@ -55,7 +55,7 @@ def run_cell(study: Study, name_or_index: str) -> None:
     if is_finished(study, cell, records):
         print(f"{cell.name} is finished: {records[cell.name].status}", flush=True)
         return
-    lr = _known_lr(study, cell)
+    lr = known_lr(study, cell)
     if not distributed.read_ranks().is_main:
         train_and_measure(study, cell, lr)
         return
@@ -79,7 +79,7 @@ def run_claimed(study: Study, cell: Cell, lr: float) -> None:
     print(f"{cell.name}: {record.status}", flush=True)
 
 
-def _known_lr(study: Study, cell: Cell) -> float:
+def known_lr(study: Study, cell: Cell) -> float:
     """The cell's learning rate. Raises ConfigError if it is not selected yet.
 
     A runner starts a cell only when its learning rate is selected, so that one that is missing will appear.

@@ -16,6 +16,7 @@ import pytest
 from places import PROJECT
 
 from retinanet.ablation import ablate, local
+from retinanet.ablation import run_cell as run_cell_module
 from retinanet.ablation import runner as runner_module
 from retinanet.ablation.cell_process import RUNNER_VARIABLE
 from retinanet.ablation.cells import Cell, CellRecord, CellStatus, cell_folder, list_cells, read_record, write_record
@@ -171,6 +172,31 @@ def test_the_grid_rule_trains_no_cell_twice(make: Make) -> None:
     found = [(cell.record.seed, cell.record.lr, cell.record.status) for cell in final]
     assert found == [(0, chosen.lr, "done"), (1, chosen.lr, "done")]
     assert other.test_metrics == {}
+
+
+def test_a_runners_cell_waits_for_a_choice_that_another_machine_recorded(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = make("lr: {{rule: grid, values: [0.1, 0.2]}}\n")
+    prepare_study(study, resume=False, overwrite=False)
+    *tuning, cell = list_cells(study._replace(arms=study.arms[:1], seeds=(0, 1)))
+    study = study._replace(arms=study.arms[:1], seeds=(0, 1))
+    monkeypatch.setenv(RUNNER_VARIABLE, str(os.getppid()))
+    monkeypatch.setattr(run_cell_module, "APPEARS_SECONDS", 0.05)
+    monkeypatch.setattr(run_cell_module, "POLL_SECONDS", 0.01)
+    with pytest.raises(ConfigError, match="first run the cells that select its learning rate"):
+        run_cell_module.known_lr(study, cell)
+
+    def record() -> None:
+        for one, ap in zip(tuning, (0.2, 0.3), strict=True):
+            found = record_of("FL", CellStatus.TUNED)._replace(cell=one.name, lr=one.lr, val_metrics={"AP": ap})
+            write_record(study.folder, found)
+
+    monkeypatch.setattr(run_cell_module, "APPEARS_SECONDS", 60.0)
+    timer = threading.Timer(0.1, record)
+    timer.start()
+    assert run_cell_module.known_lr(study, cell) == 0.2
+    timer.join()
 
 
 @pytest.mark.slow
