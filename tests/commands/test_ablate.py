@@ -40,7 +40,17 @@ def assert_fails(outcome: tuple[int, str, str], code: int, *parts: str) -> None:
 def test_help_names_every_way_to_run(tool: Tool) -> None:
     code, out, _ = tool("ablate.py", "--help")
     assert code == 0
-    for option in ("--resume", "--overwrite", "--dry-run", "--report", "--cell", "--jobs", "--gpus"):
+    for option in (
+        "--resume",
+        "--overwrite",
+        "--dry-run",
+        "--report",
+        "--cell",
+        "--jobs",
+        "--gpus",
+        "--ray",
+        "--cell-gpus",
+    ):
         assert option in out
 
 
@@ -88,7 +98,11 @@ def test_cells_one_by_one_as_a_cluster_runs_them(tool: Tool, study: Path, tmp_pa
         (["--resume", "--overwrite"], ["exclude each other"]),
         (["--report", "--resume"], ["apply only to running a whole study"]),
         (["--jobs", "0"], ["--jobs 0"]),
-        (["--gpus", "0,0"], ["--gpus 0,0"]),
+        (["--gpus", "0,1", "--jobs", "1"], ["--jobs 1 --gpus 0,1"]),
+        (["--ray", "auto", "--gpus", "0"], ["--gpus and --ray exclude each other"]),
+        (["--ray", "auto", "--cell", "0"], ["--ray applies only to running a whole study"]),
+        (["--ray", "auto", "--cell-gpus", "2"], ["--cell-gpus 2"]),
+        (["--cell-gpus", "0.5"], ["--cell-gpus", "--ray ADDRESS"]),
         (["schedule.rate=1"], ["override 'schedule.rate=1'", "schedule.rate"]),
         (["--dry-run", "--report"], ["not allowed with"]),
     ],
