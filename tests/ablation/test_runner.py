@@ -300,10 +300,12 @@ def test_a_killed_process_fails_its_cell_and_a_taken_cell_is_tried_again(
 
 
 def test_cells_share_gpus(script: Script) -> None:
-    study = script('record; echo "$CUDA_VISIBLE_DEVICES"', *(record_of(arm, CellStatus.DONE) for arm in ("FL", "CE")))
+    text = 'while ! [ -e "$0.go" ]; do sleep 0.02; done; record; echo "$CUDA_VISIBLE_DEVICES"'
+    study = script(text, *(record_of(arm, CellStatus.DONE) for arm in ("FL", "CE")))
     machine = ThisMachine(study, Slots(3, ("0", "1", "0")))
     first = [machine.start(cell) for cell in list_cells(study)]
     assert [process.location() for process in first] == [" on GPU 0", " on GPU 1"]
+    (study.folder.parent / "python.go").touch()
     wait_for(lambda: all(process.poll() == Ended(0) for process in first))
     assert machine.has_room(2)
     assert not machine.has_room(3)
