@@ -45,6 +45,14 @@ LOSSES = 3
 """A cell fails when this many machines in a row were lost under it without a step of progress."""
 
 
+def training_length(cell: Cell) -> float:
+    """Steps or epochs of a cell's training, for comparing cells of levels that differ in it."""
+    schedule = cell.arm.config.schedule
+    length = schedule.epochs if schedule.iterations is None else schedule.iterations
+    assert length is not None, "the schema wants one of both"
+    return float(known(length))
+
+
 class CellsFailed(UserError):
     """Some cells of a study failed or were stopped; the others have finished (exit code 7)."""
 
@@ -103,8 +111,8 @@ class Runner:
         """Cell name -> machines lost under it in a row without a step of progress."""
         self.elsewhere: set[str] = set()
         """Cells that other processes were seen running."""
-        self.walls: list[float] = []
-        """Durations, in seconds, of whole cells in this session."""
+        self.walls: list[tuple[float, float]] = []
+        """Duration, in seconds, and `training_length` of each whole cell of this session."""
 
     def step(self) -> bool:
         """Handle processes that have begun or ended and start others; False when nothing is left to wait for."""
@@ -193,7 +201,7 @@ class Runner:
         else:
             self.failed.pop(name, None)
             if child.is_fresh():
-                self.walls.append(wall)
+                self.walls.append((wall, training_length(child.cell)))
         self.console.ended(record, sum(is_finished(self.study, cell, records) for cell in self.cells), wall)
 
     def note_loss(self, child: Child, ended: Ended) -> None:
@@ -230,15 +238,15 @@ class Runner:
         return read_progress(cell.name, cell_folder(self.study, cell) / FILE_NAME, total_at)
 
     def seconds_left(self, records: dict[str, CellRecord]) -> float | None:
-        """Estimate from the durations of cells so far; None without one."""
+        """Estimate from the durations and lengths of cells so far; None without one."""
         began = [child.began for child in self.running if child.began is not None]
         if not self.walls or not began:
             return None
         wanted = [cell for cell in self.cells if is_wanted(self.study, cell, records)]
-        open_cells = sum(not is_finished(self.study, cell, records) for cell in wanted)
+        left = sum(training_length(cell) for cell in wanted if not is_finished(self.study, cell, records))
         spent = sum(time.monotonic() - start for start in began)
-        each = sum(self.walls) / len(self.walls)
-        return max(0.0, open_cells * each - spent) / len(began)
+        pace = sum(seconds for seconds, _ in self.walls) / sum(length for _, length in self.walls)
+        return max(0.0, left * pace - spent) / len(began)
 
     def stop(self, stop: StopRequest) -> None:
         """Pass a signal on, wait until every cell has saved, and raise Interrupted."""

@@ -26,7 +26,7 @@ from retinanet.ablation.local import Slots, ThisMachine, build_slots
 from retinanet.ablation.placement import CellProcess, Ended
 from retinanet.ablation.report.collect import collect
 from retinanet.ablation.run_cell import run_cell
-from retinanet.ablation.runner import LOSSES, CellsFailed, Runner, run_cells
+from retinanet.ablation.runner import LOSSES, CellsFailed, Child, Runner, run_cells
 from retinanet.ablation.runner_console import RunnerConsole
 from retinanet.ablation.study import Study, load_study
 from retinanet.ablation.study_folder import log_path, prepare_study, study_file
@@ -398,6 +398,18 @@ def test_a_record_that_another_machine_wrote_may_appear_late(make: Make, monkeyp
         write_record(study.folder, record_of("FL", CellStatus.DONE))
         assert not runner.step()
     assert not runner.failed
+
+
+def test_the_time_left_counts_the_steps_of_cells(make: Make) -> None:
+    levels = "levels: [{{name: short}}, {{name: long, overrides: {{schedule.iterations: 6}}}}]\n"
+    study = make(levels)
+    with RunnerConsole(4) as console:
+        runner = Runner(study, Nodes(Ended(0)), console)
+        assert runner.seconds_left({}) is None
+        runner.walls = [(10.0, 2.0)]  # two steps took ten seconds
+        process = Gone(Ended(0))
+        runner.running = [Child(list_cells(study)[0], process, step=0, began=time.monotonic())]
+        assert runner.seconds_left({}) == pytest.approx(5 * (2 + 2 + 6 + 6), abs=1.0)
 
 
 def final_numbers(study: Study) -> list[tuple[str, bytes, bytes]]:
