@@ -16,7 +16,7 @@ from retinanet.data.coco import CocoDataset
 from retinanet.display.console import parts_table
 from retinanet.display.facts import Facts
 from retinanet.distributed import Ranks
-from retinanet.errors import NumericalError, ResourceError
+from retinanet.errors import NumericalError, RankError, ResourceError
 from retinanet.files import write_text
 from retinanet.interop.detector_file import TrainedDetector
 from retinanet.interop.start import Start, continue_model, fit_detector, resolve_model
@@ -26,6 +26,7 @@ from retinanet.run.folder import RunFolder, claim, set_aside
 from retinanet.run.interrupts import listen
 from retinanet.run.metrics import MetricsLog, RunLog, SilentLog
 from retinanet.scoring.evaluation import check_engine
+from retinanet.training.agreement import check_agreement
 from retinanet.training.batches import check_batch_divides, load_data
 from retinanet.training.continuation import (
     check_length,
@@ -67,7 +68,7 @@ def train(
     if not (resume and RunFolder(output).checkpoints()):
         config, detector = resolve_model(config)
     claimed = claim(output, resume=resume, overwrite=overwrite) if ranks.is_main else nullcontext(RunFolder(output))
-    with claimed as folder:
+    with claimed as folder, distributed.naming_ranks(ranks):
         train_in(folder, config, ranks, device, resume, commands, detector)
 
 
@@ -83,7 +84,7 @@ def train_in(
     """`train` in a folder that this run has claimed, with the detector of a resolved config's `model.weights`."""
     train_set, val_set = load_data(config, ranks)
     start = fit_detector(detector, config, train_set.categories) if detector is not None else None
-    distributed.start(ranks, device)
+    distributed.start(ranks, device, timeout=3 * config.distributed.timeout)
     resumable = distributed.agree(
         resume and bool(folder.checkpoints()), f"output: only some ranks can read {folder.last}", device
     )
@@ -91,6 +92,8 @@ def train_in(
     if saved is not None:
         config = continue_model(config, saved.config)
     asked, config = config, resolve(config, train_set, device, ranks, saved)
+    step = saved.progress.step if saved is not None else 0
+    check_agreement(asked, train_set, val_set, step, ranks, device)
     seed_everything(config.seed, config.threads)
     images = len(train_set.images)
     run = Run(
@@ -123,7 +126,7 @@ def train_in(
             ):
                 if course:
                     log.note(step, course)
-        with advising(run, state):
+        with advising(run, state), distributed.naming_ranks(ranks):
             run_steps(run, state, log, stop)
     distributed.stop()
 
@@ -133,7 +136,7 @@ def advising(run: Run, state: TrainState) -> Iterator[None]:
     """Add to the message of a run that ends without its last step what it can be continued from, and how."""
     try:
         yield
-    except (NumericalError, ResourceError) as error:
+    except (NumericalError, RankError, ResourceError) as error:
         if run.ranks.is_main:
             run.folder.check_owned()  # else every other message would be of an effect
         words = f"schedule.lr={run.config.schedule.lr / 10:g}" if isinstance(error, NumericalError) else ""
