@@ -1,13 +1,19 @@
 """Distributed training with torchrun: rank, world size, device, and collectives that also work in a single process."""
 
+import json
 import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from retinanet.errors import ConfigError, ResourceError
+from retinanet.errors import ConfigError, RankError, ResourceError
 
 
 class Ranks(NamedTuple):
@@ -66,10 +72,91 @@ def choose_device(name: str, ranks: Ranks) -> torch.device:
     return torch.device(name)
 
 
-def start(ranks: Ranks, device: torch.device) -> None:
-    """Join the process group of torchrun, if there are several processes: NCCL on GPUs, gloo elsewhere."""
-    if ranks.world_size > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+def start(ranks: Ranks, device: torch.device, timeout: float = 1800.0) -> None:
+    """Join the process group of torchrun, if there are several processes: NCCL on GPUs, gloo elsewhere.
+
+    timeout: seconds that a rank waits for the others. Raises ResourceError if they cannot meet.
+    """
+    if ranks.world_size == 1 or dist.is_initialized():
+        return
+    try:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(seconds=timeout))
+    except dist.DistError as error:
+        place = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
+        reason = "the port is in use" if "EADDRINUSE" in str(error) else str(error).partition("\n")[0]
+        raise ResourceError(
+            f"rank {ranks.rank}: the {ranks.world_size} processes cannot meet at {place} ({reason}); give another "
+            "MASTER_PORT (torchrun --master-port), and start every rank with the same address."
+        ) from error
+
+
+def set_timeout(seconds: float) -> None:
+    """From now on, wait that long for other ranks."""
+    if dist.is_initialized():
+        new = hasattr(dist, "set_timeout")  # since torch 2.14
+        change = dist.set_timeout if new else dist.distributed_c10d._set_pg_timeout
+        change(timedelta(seconds=seconds), dist.group.WORLD)
+
+
+@contextmanager
+def naming_ranks(ranks: Ranks) -> Iterator[None]:
+    """Within this context an error of the communication becomes a RankError that names the ranks that do not answer."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not dist.is_initialized() or not (isinstance(error, dist.DistError) or _LOST.search(str(error))):
+            raise
+        raise RankError(_describe_lost(ranks, error)) from error
+
+
+_LOST = re.compile(r"gloo|[Cc]onnection (closed|reset)|Broken pipe|Timed out waiting|NCCL")
+"""Texts of the communication's errors that have no class of their own."""
+ANSWER_SECONDS = 5.0
+
+
+def _describe_lost(ranks: Ranks, error: RuntimeError) -> str:
+    """Which ranks do not answer, by a roll call through the store, which outlives them."""
+    waited = "Timed out" in str(error) or "timeout" in str(error).lower()
+    silent: list[int] = []
+    try:
+        store = dist.distributed_c10d._get_default_store()
+        store.set(f"answers/{ranks.rank}", "1")
+        deadline = time.monotonic() + ANSWER_SECONDS
+        for rank in range(ranks.world_size):
+            if rank != ranks.rank:
+                try:
+                    store.wait([f"answers/{rank}"], timedelta(seconds=max(deadline - time.monotonic(), 0.01)))
+                except RuntimeError:
+                    silent.append(rank)
+    except RuntimeError:
+        silent = []  # the store is gone too
+    names = f"rank{'s' * (len(silent) > 1)} {', '.join(map(str, silent))}" if silent else "another rank"
+    are = "do" if len(silent) > 1 else "does"
+    what = f"{names} {are} not answer" if waited else f"{names} {'are' if are == 'do' else 'is'} gone"
+    return (
+        f"rank {ranks.rank}: {what}; see its own message or the system's log (killed for memory?), then start all "
+        "ranks again with --resume. A rank may wait for others for distributed.timeout seconds."
+    )
+
+
+def find_differences(texts: Mapping[str, str], ranks: Ranks, device: torch.device) -> list[tuple[int, str, str, str]]:
+    """Texts that differ between ranks: (rank, name, text of rank 0, text of that rank), on every rank the same.
+
+    texts: what every rank gives under the same names.
+    """
+    if not dist.is_initialized():
+        return []
+    store = dist.distributed_c10d._get_default_store()
+    store.set(f"texts/{ranks.rank}", json.dumps(dict(texts)))
+    sum_over_ranks(torch.zeros(1, device=device))  # all have written
+    given = [json.loads(store.get(f"texts/{rank}")) for rank in range(ranks.world_size)]
+    sum_over_ranks(torch.zeros(1, device=device))  # all have read
+    return [
+        (rank, name, given[0].get(name, ""), own.get(name, ""))
+        for rank, own in enumerate(given)
+        for name in sorted(own.keys() | given[0].keys())
+        if own.get(name) != given[0].get(name)
+    ]
 
 
 def stop() -> None:

@@ -84,6 +84,12 @@ class ResourceError(UserError):
     exit_code = 6
 
 
+class RankError(UserError):
+    """Another process of a distributed run that has ended, hangs or cannot be reached (exit code 9)."""
+
+    exit_code = 9
+
+
 class Interrupted(Exception):
     """A signal asked the run to stop; everything worth keeping has been saved.
 

@@ -1,7 +1,8 @@
 """The border of every command line: errors become one message and an exit code.
 
 0 done, 1 a bug in retinanet, 2 command line or config, 3 data set, 4 checkpoint, 5 numerical, 6 resources,
-7 a study with cells that failed, 8 a cell that another process runs, 130 and 143 for signals. Imports nothing heavy,
+7 a study with cells that failed, 8 a cell that another process runs, 9 another rank
+is gone, 130 and 143 for signals. Imports nothing heavy,
 so that `--help` is quick.
 """
 

@@ -288,6 +288,14 @@ class LogKeys(Section):
     )
 
 
+class DistributedKeys(Section):
+    """Training on several processes."""
+
+    timeout: Positive = Field(
+        100.0, description="Seconds that a rank waits for the others in a step; three times that until the first one."
+    )
+
+
 class Config(Section):
     """A whole experiment."""
 
@@ -300,6 +308,7 @@ class Config(Section):
     )
     eval: EvalKeys = Field(default_factory=EvalKeys)
     log: LogKeys = Field(default_factory=LogKeys)
+    distributed: DistributedKeys = Field(default_factory=DistributedKeys)
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "float32",
         description="Autocast type of the network, not of losses; `auto`: bfloat16 where the device computes in it.",

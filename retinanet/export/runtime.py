@@ -20,6 +20,7 @@ from retinanet.errors import CheckpointError, ConfigError, DataError, list_error
 from retinanet.evaluation.saved import SavedDetector, load_detector
 from retinanet.export.graph import LEAST_TRACED_SIDE, level_sizes
 from retinanet.export.info import INPUTS, KEY, ExportInfo, need, read_info
+from retinanet.export.seal import check_seal
 from retinanet.structures import Batch, Category, Detections
 
 SUFFIXES = (".onnx", ".pt2")
@@ -133,6 +134,7 @@ def open_session(path: Path, threads: int) -> tuple[Run, str | None]:
     need("onnxruntime")
     import onnxruntime
 
+    check_seal(path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3

@@ -16,6 +16,7 @@ from retinanet.errors import ResourceError
 from retinanet.evaluation.detector import Detector
 from retinanet.export.graph import EXAMPLE_CANVAS, NmsGraph, RawGraph, onnx_translation
 from retinanet.export.info import INPUTS, KEY, NMS_OUTPUTS, RAW_OUTPUTS, ExportInfo, need
+from retinanet.export.seal import add_empty_seal, seal
 from retinanet.files import replacing
 
 VERBOSE_LOGGERS = ("", "torch.onnx", "torch.export", "torch.utils.cpp_extension", "onnxscript", "onnx_ir")
@@ -63,8 +64,10 @@ def save_checked(path: Path, model: Any, info: ExportInfo) -> None:
 
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, {KEY: info.as_text()})
+    add_empty_seal(model)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
+    seal(path)
 
 
 def name_dimensions(model: Any) -> None:

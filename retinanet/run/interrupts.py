@@ -36,6 +36,8 @@ class StopRequest:
     def __init__(self) -> None:
         self.signal = 0
         self.answer = STOPS_AFTER_STEP
+        self.patience: float | None = None
+        """Seconds after a signal in which the main thread must have set this to None, or the process ends unsaved."""
         self._save = False
 
     def handle(self, number: int, _frame: FrameType | None) -> None:
@@ -111,23 +113,35 @@ def listen(acknowledge: Callable[[str], None] = lambda text: None) -> Iterator[S
 def _acknowledge(received: socket.socket, request: StopRequest, acknowledge: Callable[[str], None]) -> None:
     """Answer each signal whose number arrives, until the other end of the socket is closed."""
     first = last = 0
+    waits = False
     while True:
         try:
             data = received.recv(16)
         except TimeoutError:
-            _end_process(128 + last)
+            if not waits:
+                _end_process(128 + last)
+            waits = False
+            received.settimeout(None)
+            if request.patience is None:
+                continue
+            with suppress(OSError):
+                acknowledge("this rank waits for others, which do not answer; ending without saving")
+            _end_process(128 + first)
         if not data:
             return
         for number in (number for number in data if number in SIGNALS):
             if number == signal.SIGUSR1:
                 answer = "SIGUSR1: saving after this step, then going on"
             elif _is_impatient(first, number):
-                answer, last = "quitting now", number
+                answer, last, waits = "quitting now", number, False
                 received.settimeout(GRACE_SECONDS)
             else:
                 now, then = request.answer
                 again = f"; press Ctrl-C again to {then}" if number == signal.SIGINT else ""
                 answer, first = f"{signal.Signals(number).name}: {now}{again}", number
+                if request.patience is not None:
+                    waits = True
+                    received.settimeout(request.patience)
             with suppress(OSError):  # a terminal that is gone
                 acknowledge(answer)
 

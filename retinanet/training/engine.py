@@ -16,7 +16,7 @@ from retinanet.data.coco import CocoDataset
 from retinanet.display.console import parts_table
 from retinanet.display.facts import Facts
 from retinanet.distributed import Ranks
-from retinanet.errors import NumericalError, ResourceError
+from retinanet.errors import NumericalError, RankError, ResourceError
 from retinanet.files import write_text
 from retinanet.interop.detector_file import TrainedDetector
 from retinanet.interop.start import Start, continue_model, fit_detector, resolve_model
@@ -27,6 +27,7 @@ from retinanet.run.image_record import check_same_images, write_images
 from retinanet.run.interrupts import listen
 from retinanet.run.metrics import MetricsLog, RunLog, SilentLog
 from retinanet.scoring.evaluation import check_engine
+from retinanet.training.agreement import check_agreement
 from retinanet.training.balance import count_epoch, resolve_class_weights
 from retinanet.training.batches import check_batch_divides, load_data, open_train_features
 from retinanet.training.continuation import (
@@ -69,7 +70,7 @@ def train(
     if not (resume and RunFolder(output).checkpoints()):
         config, detector = resolve_model(config)
     claimed = claim(output, resume=resume, overwrite=overwrite) if ranks.is_main else nullcontext(RunFolder(output))
-    with claimed as folder:
+    with claimed as folder, distributed.naming_ranks(ranks):
         train_in(folder, config, ranks, device, resume, commands, detector)
 
 
@@ -85,7 +86,7 @@ def train_in(
     """`train` in a folder that this run has claimed, with the detector of a resolved config's `model.weights`."""
     train_set, val_set = load_data(config, ranks)
     start = fit_detector(detector, config, train_set.categories) if detector is not None else None
-    distributed.start(ranks, device)
+    distributed.start(ranks, device, timeout=3 * config.distributed.timeout)
     resumable = distributed.agree(
         resume and bool(folder.checkpoints()), f"output: only some ranks can read {folder.last}", device
     )
@@ -94,6 +95,8 @@ def train_in(
         check_same_images(folder.images, train_set, val_set, config.data.source)
         config = continue_model(config, saved.config)
     asked, config = config, resolve(config, train_set, device, ranks, saved)
+    step = saved.progress.step if saved is not None else 0
+    check_agreement(asked, train_set, val_set, step, ranks, device)
     seed_everything(config.seed, config.threads)
     images = count_epoch(config, train_set)
     state = build_state(config, len(train_set.categories), device, ranks, load_weights=saved is None, start=start)
@@ -129,7 +132,7 @@ def train_in(
             ):
                 if course:
                     log.note(step, course)
-        with advising(run, state):
+        with advising(run, state), distributed.naming_ranks(ranks):
             run_steps(run, state, log, stop)
     distributed.stop()
 
@@ -139,7 +142,7 @@ def advising(run: Run, state: TrainState) -> Iterator[None]:
     """Add to the message of a run that ends without its last step what it can be continued from, and how."""
     try:
         yield
-    except (NumericalError, ResourceError) as error:
+    except (NumericalError, RankError, ResourceError) as error:
         if run.ranks.is_main:
             run.folder.check_owned()  # else every other message would be of an effect
         words = f"schedule.lr={run.config.schedule.lr / 10:g}" if isinstance(error, NumericalError) else ""

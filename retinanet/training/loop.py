@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 
+from retinanet import distributed
 from retinanet.build import build_resize_rule
 from retinanet.compile import compile_network
 from retinanet.config.fields import known
@@ -40,6 +41,8 @@ from retinanet.training.state import TrainState, snapshot
 from retinanet.training.step import StepParts, train_step
 
 FROM_PYTHON = CommandLines()
+LEAST_PATIENCE = 8.0
+"""Seconds that a step may take after a signal while ranks wait for each other; one may hang."""
 
 
 class Run(NamedTuple):
@@ -103,6 +106,8 @@ def run_steps(run: Run, state: TrainState, log: RunLog, stop: StopRequest) -> No
                 micro_batches = next(steps)
             if state.progress.step == 0:
                 draw_before_training(run, with_pixels(run, micro_batches), parts)
+            if run.ranks.world_size > 1 and state.progress.step > first_step:
+                stop.patience = max(LEAST_PATIENCE, 3 * clock.forecast.seconds_per_step())
             with clock.working():
                 lr = lr_at(state.progress.step, run.plan)
                 set_lr(state.optimizer, lr)
@@ -110,11 +115,14 @@ def run_steps(run: Run, state: TrainState, log: RunLog, stop: StopRequest) -> No
                     result = train_step(state, micro_batches, parts, stop)
             step = state.progress.step + 1
             state.progress = state.progress._replace(step=step)
+            if step == first_step + 1:
+                distributed.set_timeout(config.distributed.timeout)
             log.step(step, run.epoch(step), {**result.values, "lr": lr}, clock.glance(step))
             if step % config.log.every == 0 or step in (1, run.plan.total_steps):
                 log.train(step, run.epoch(step), {**result.values, "lr": lr}, clock.read(step, run.device))
             due = step % config.log.save_every == 0 or evaluation_due(run, step)
             if due or result.stop_asked or result.save_asked:
+                stop.patience = None
                 save_last(run, state, log)
             if result.save_asked:
                 log.say(f"saved step {step} to {run.folder.last}")

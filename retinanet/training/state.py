@@ -34,6 +34,7 @@ FREE_TO_CHANGE = (
     "data.on_bad_image",
     "data.bad_images",
     "log.",
+    "distributed.",
     "output",
     "device",
     "compile",

@@ -1,0 +1,396 @@
+"""`make torture`: what chance decides about reliability, tried many times. Prints a table row for each kind.
+
+    python -m benchmarks.torture [kill signals disk own foreign attacks fuzz soak] [--tries N] [--steps N]
+
+Full disks are small tmpfs file systems where this runs as root, else limits of a file's size.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import pickle
+import random
+import resource
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import yaml
+
+from retinanet.__main__ import run_command
+from retinanet.commands.border import run
+from retinanet.config.load import load_config
+from retinanet.data.coco import load_coco
+from retinanet.errors import CheckpointError, UserError
+from retinanet.interop.weights_file import read_weights
+from retinanet.prepare.shapes import generate_shapes
+from retinanet.run.checkpoint import load_checkpoint
+from retinanet.run.folder import RunFolder
+from retinanet.run.metric_rows import read_rows, without_clock
+from retinanet.training import engine  # noqa: F401 - imported before forks
+
+CONFIG = """
+data: {root: ROOT, train_annotations: annotations/train.json, train_images: train,
+  val_annotations: annotations/val.json, val_images: val, canvas: [64, 64], workers: 1}
+model: {backbone: {name: mobilenet_v2, weights: none, norm: bn, frozen_stages: 0}, fpn: {channels: 32},
+  head: {depth: 1}, anchors: {sizes: [8, 16, 32, 64, 128]}}
+schedule: {iterations: 24, batch_size: 2, reference_batch: 2, lr: 0.001, warmup: 2, shape: constant, ema: 0.9}
+eval: {every: 6, unit: steps, score_threshold: 0.0, detections: 20, topk: 100}
+log: {every: 1, save_every: 2, pictures: 1}
+device: cpu
+threads: 1
+"""
+
+
+class Place(NamedTuple):
+    """Where the tries happen."""
+
+    folder: Path
+    config: Path
+    tries: int
+    steps: int
+
+
+class Row(NamedTuple):
+    """A row of the table."""
+
+    kind: str
+    good: int
+    tries: int
+    remark: str
+
+
+def main() -> None:
+    """Try the kinds that are named, or all."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kinds", nargs="*", choices=[*KINDS, []], help="default: all")
+    parser.add_argument(
+        "--tries", type=int, default=30, help="of kinds that run a training; others try ten times as many"
+    )
+    parser.add_argument("--steps", type=int, default=5000, help="of the soak")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        generate_shapes(folder / "shapes", train_images=8, val_images=4, size=(64, 64), seed=3)
+        config = folder / "torture.yaml"
+        config.write_text(CONFIG.replace("ROOT", str(folder / "shapes")), encoding="utf-8")
+        place = Place(folder=folder, config=config, tries=arguments.tries, steps=arguments.steps)
+        for kind in arguments.kinds or KINDS:
+            began = time.monotonic()
+            row = KINDS[kind](place)
+            print(
+                f"| {row.kind} | {row.good} of {row.tries} | {row.remark} | {time.monotonic() - began:.0f} s |",
+                flush=True,
+            )
+
+
+def start(place: Place, run_folder: Path, *words: str, most: int = 0) -> int:
+    """Fork a training; returns its process id. most: bytes that a file may have; 0: any number."""
+    pid = os.fork()
+    if pid:
+        return pid
+    os.setsid()
+    for number, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(place.folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    if most:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
+    line = ["train", str(place.config), f"output={run_folder}", *words]
+    sys.argv = ["retinanet", *line]
+    os._exit(run(lambda: run_command("train", line[1:])))
+
+
+def wait(pid: int) -> int:
+    """The exit code of a forked training; negative: the signal that killed it."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def errors(place: Place) -> str:
+    """What the last training has printed on stderr."""
+    return (place.folder / "err").read_text(encoding="utf-8", errors="replace")
+
+
+def logged(run_folder: Path) -> int:
+    """The last step in the log."""
+    with contextlib.suppress(UserError):
+        return max(
+            (row["step"] for row in read_rows(run_folder / "metrics.jsonl") if row["kind"] == "train"), default=0
+        )
+    return 0
+
+
+def content(run_folder: Path) -> object:
+    """All that must not depend on interruptions."""
+    folder = RunFolder(run_folder)
+    saved = load_checkpoint(folder.last)
+    tensors = [value.numpy().tobytes() for value in (*saved.model.values(), *saved.average.values())]
+    return without_clock(folder.metrics), tensors, saved.progress, folder.eval.read_bytes()
+
+
+def unbroken(place: Place) -> object:
+    """The content of a run that nothing interrupts."""
+    folder = place.folder / "unbroken"
+    if not folder.exists():
+        assert wait(start(place, folder)) == 0, errors(place)
+    return content(folder)
+
+
+def try_kill(place: Place) -> Row:
+    """A run that SIGKILL hits again and again at random moments equals an unbroken one."""
+    expected, folder, rng, kills, done = unbroken(place), place.folder / "killed", random.Random(1), 0, 0
+    good = 0
+    while kills < place.tries:
+        pid = start(place, folder, "--resume")
+        time.sleep(rng.uniform(0.5, 6.0))
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        code = wait(pid)
+        kills += code == -signal.SIGKILL
+        done += code == 0
+        if code not in (0, -signal.SIGKILL):
+            break
+        if code == 0:
+            good = kills if content(folder) == expected else good
+            shutil.rmtree(folder)
+    else:
+        if folder.exists():
+            assert wait(start(place, folder, "--resume")) == 0, errors(place)
+            good = kills if content(folder) == expected else good
+    return Row(
+        "SIGKILL at a random moment, then --resume: equal to the bit", good, kills, f"{done + 1} runs to the end"
+    )
+
+
+def try_signals(place: Place) -> Row:
+    """SIGTERM, SIGINT and SIGHUP save and stop; SIGUSR1 saves and goes on."""
+    good, rng = 0, random.Random(2)
+    kinds = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+    for number in range(place.tries):
+        folder, kind = place.folder / "signalled", kinds[number % len(kinds)]
+        shutil.rmtree(folder, ignore_errors=True)
+        pid = start(place, folder, "log.save_every=1000", "eval.every=0", "schedule.iterations=100000")
+        while logged(folder) < rng.randint(1, 5):
+            time.sleep(0.02)
+        os.kill(pid, kind)
+        if kind == signal.SIGUSR1:
+            deadline = time.monotonic() + 20
+            while not RunFolder(folder).last.exists() and time.monotonic() < deadline:
+                time.sleep(0.02)
+            goes_on = os.waitpid(pid, os.WNOHANG)[0] == 0
+            os.kill(pid, signal.SIGKILL)
+            good += (
+                wait(pid) == -signal.SIGKILL and goes_on and load_checkpoint(RunFolder(folder).last).progress.step > 0
+            )
+        else:
+            code = wait(pid)
+            good += code == 128 + kind and load_checkpoint(RunFolder(folder).last).progress.step == logged(folder)
+    return Row("SIGTERM, SIGINT, SIGHUP save and stop; SIGUSR1 saves", good, place.tries, "exit code, step saved")
+
+
+def try_disk(place: Place) -> Row:
+    """A disk that is full at a random moment: one message, exit code 6, nothing left, resumable to the same bits."""
+    expected, rng, good = unbroken(place), random.Random(3), 0
+    whole = sum(file.stat().st_size for file in (place.folder / "unbroken").rglob("*") if file.is_file())
+    as_root = os.geteuid() == 0
+    for _ in range(place.tries):
+        disk = place.folder / "disk"
+        disk.mkdir(exist_ok=True)
+        size = rng.randint(200_000, int(0.95 * whole))
+        if as_root:
+            subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)], check=True)
+        code = wait(start(place, disk / "run", most=0 if as_root else rng.randint(1000, int(0.9 * whole / 4))))
+        text = errors(place)
+        said = "error: " in text and "Traceback" not in text and str(disk) in text
+        clean = not list(disk.rglob("*partial*"))
+        if as_root:
+            subprocess.run(["mount", "-o", f"remount,size={4 * whole}", str(disk)], check=True)
+        again = wait(start(place, disk / "run", "--resume"))
+        same = again == 0 and content(disk / "run") == expected
+        good += code == 6 and said and clean and same
+        if not (code == 6 and said and clean and same):
+            print("disk:", size, code, said, clean, again, same, text[-300:], file=sys.stderr)
+        if as_root:
+            subprocess.run(["umount", str(disk)], check=True)
+        shutil.rmtree(disk)
+    return Row("disk full at a random moment", good, place.tries, "tmpfs" if as_root else "RLIMIT_FSIZE")
+
+
+def damaged(data: bytes, rng: random.Random) -> bytes:
+    """A copy with a flipped bit, a zeroed piece or a missing end."""
+    copy, at = bytearray(data), rng.randrange(len(data))
+    match rng.randrange(3):
+        case 0:
+            copy[at] ^= 1 << rng.randrange(8)
+        case 1:
+            copy[at : at + 512] = bytes(len(copy[at : at + 512]))
+        case _:
+            del copy[at:]
+    return bytes(copy)
+
+
+def count_refused(path: Path, read: Callable[[Path], dict[str, torch.Tensor]], tries: int, seed: int) -> int:
+    """Damaged copies of a file that are refused, or whose tensors are what they were."""
+    data, rng, good, expected = path.read_bytes(), random.Random(seed), 0, read(path)
+    for _ in range(tries):
+        path.write_bytes(damaged(data, rng))
+        try:
+            found = read(path)
+            good += found.keys() == expected.keys() and all(torch.equal(found[k], expected[k]) for k in expected)
+        except UserError:
+            good += 1
+        except Exception:
+            traceback.print_exc()
+    path.write_bytes(data)
+    return good
+
+
+def try_own(place: Place) -> Row:
+    """Damaged checkpoints of this project."""
+    unbroken(place)
+    path, tries = place.folder / "own.pt", 20 * place.tries
+    shutil.copyfile(place.folder / "unbroken/checkpoints/best.pt", path)
+    good = count_refused(path, lambda file: load_checkpoint(file).model, tries, 4)
+    return Row("own checkpoint with a flipped bit, a zeroed piece or a cut", good, tries, "refused or unharmed")
+
+
+def try_foreign(place: Place) -> Row:
+    """Damaged foreign weights with a checksum: torch's zip archives, and files with a hash in the name."""
+    import hashlib
+
+    state, tries = {f"layer.{i}.weight": torch.rand(64, 64) for i in range(4)}, 10 * place.tries
+    zipped, legacy = place.folder / "a.pth", place.folder / "b.pth"
+    torch.save(state, zipped)
+    torch.save(state, legacy, _use_new_zipfile_serialization=False)
+    named = legacy.rename(place.folder / f"b-{hashlib.sha256(legacy.read_bytes()).hexdigest()[:16]}.pth")
+    good = sum(count_refused(path, lambda file: read_weights(file).tensors, tries, 5) for path in (zipped, named))
+    return Row("foreign weights with a checksum, damaged likewise", good, 2 * tries, "zip CRC; hash in the name")
+
+
+class Payload:
+    """Pickles as a call."""
+
+    def __init__(self, call: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        self.call = (call, arguments)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return self.call
+
+
+def try_attacks(place: Place) -> Row:
+    """Twelve payloads that would run code, in a .pt, .pth and .pkl file, for each reader."""
+    mark = place.folder / "ran"
+    calls: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
+        (os.system, (f"touch {mark}",)),
+        (os.mkdir, (str(mark),)),
+        (eval, (f"open({str(mark)!r}, 'w')",)),
+        (exec, (f"open({str(mark)!r}, 'w')",)),
+        (open, (str(mark), "w")),
+        (subprocess.call, (["touch", str(mark)],)),
+        (subprocess.Popen, (["touch", str(mark)],)),
+        (shutil.copyfile, (str(place.config), str(mark))),
+        (os.link, (str(place.config), str(mark))),
+        (os.symlink, (str(place.config), str(mark))),
+        (Path.touch, (mark,)),
+        (torch.save, ({}, str(mark))),
+    ]
+    good = tries = 0
+    for call in calls:
+        for suffix, read in ((".pt", load_checkpoint), (".pth", read_weights), (".pkl", read_weights)):
+            path = place.folder / f"attack{suffix}"
+            content = {"state_dict": {"a": Payload(*call)}}
+            path.write_bytes(pickle.dumps(content)) if suffix == ".pkl" else torch.save(content, path)
+            mark.unlink(missing_ok=True)  # torch.save does not run it either
+            with contextlib.suppress(CheckpointError):
+                read(path)
+                print("read:", call, suffix, file=sys.stderr)
+                good -= 1
+            good += not mark.exists()
+            tries += 1
+    return Row("12 payloads in a pickle, each reader", good, tries, "refused, nothing run")
+
+
+def try_fuzz(place: Place) -> Row:
+    """Random changes of a config and of an annotation file: a message or a result, never a traceback."""
+    rng, good, tries = random.Random(6), 0, 10 * place.tries
+    coco = place.folder / "shapes/annotations/val.json"
+    target = place.folder / "shapes/annotations/fuzz.json"
+    for number in range(tries):
+        try:
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(UserError):
+                if number % 2:
+                    path = place.folder / "fuzz.yaml"
+                    path.write_bytes(changed(place.config.read_bytes(), yaml.safe_load(place.config.read_text()), rng))
+                    load_config(path, [])
+                else:
+                    target.write_bytes(changed(coco.read_bytes(), json.loads(coco.read_bytes()), rng))
+                    load_coco(target, place.folder / "shapes/val")
+            good += 1
+        except Exception:
+            traceback.print_exc()
+    return Row("configs and annotations changed at random", good, tries, "no traceback")
+
+
+def changed(data: bytes, tree: Any, rng: random.Random) -> bytes:
+    """Bytes damaged at random, or a tree of plain data with one value replaced."""
+    if rng.random() < 0.5:
+        return damaged(data, rng)
+    node = tree
+    while isinstance(node, dict | list) and node:
+        key: Any = rng.choice(list(node) if isinstance(node, dict) else range(len(node)))
+        if not isinstance(node[key], dict | list) or not node[key] or rng.random() < 0.2:
+            node[key] = rng.choice([None, -1, 0, 1e308, "", "\x1b[2J", "a\0b", [], {}, True, 2**70, "é" * 999, [[[]]]])
+            break
+        node = node[key]
+    return json.dumps(tree).encode()
+
+
+def try_soak(place: Place) -> Row:
+    """A long run with evaluations: memory, open files and threads of the second fifth and of the last one."""
+    folder, samples = place.folder / "soak", list[tuple[float, float, float]]()
+    words = (f"schedule.iterations={place.steps}", "eval.every=250", "log.save_every=250", "log.every=20")
+    pid = start(place, folder, *words)
+    status = Path(f"/proc/{pid}/status")
+    while os.waitpid(pid, os.WNOHANG)[0] == 0:
+        fields = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines() if ":" in line)
+        with contextlib.suppress(KeyError, FileNotFoundError):
+            files = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+            samples.append((int(fields["VmRSS"].split()[0]) / 1024, files, int(fields["Threads"])))
+        time.sleep(1)
+    fifth = max(len(samples) // 5, 1)
+    early, late = (
+        [statistics.median(column) for column in zip(*part)] for part in (samples[fifth : 2 * fifth], samples[-fifth:])
+    )
+    names = zip(("MiB", "files", "threads"), early, late, strict=True)
+    flat = late[0] < 1.1 * early[0] and late[1] <= early[1] + 1 and late[2] <= early[2] + 1
+    ended = logged(folder) == place.steps
+    return Row(
+        f"soak of {place.steps:,} steps",
+        int(flat and ended),
+        1,
+        ", ".join(f"{a:.0f} to {b:.0f} {n}" for n, a, b in names),
+    )
+
+
+KINDS: dict[str, Callable[[Place], Row]] = {
+    "kill": try_kill,
+    "signals": try_signals,
+    "disk": try_disk,
+    "own": try_own,
+    "foreign": try_foreign,
+    "attacks": try_attacks,
+    "fuzz": try_fuzz,
+    "soak": try_soak,
+}
+
+if __name__ == "__main__":
+    main()
