@@ -124,7 +124,12 @@ def claim(path: Path, *, resume: bool, overwrite: bool) -> Iterator[RunFolder]:
 
 
 def set_aside(folder: RunFolder) -> None:
-    """Move what a run wrote, and nothing else in the folder, to `folder.replaced`. Raises ResourceError."""
+    """Move what a run wrote, if there is one, and nothing else in the folder to `folder.replaced`.
+
+    Raises ResourceError.
+    """
+    if not _holds_run(folder) and not folder.replaced.is_dir():
+        return
     try:
         if folder.replaced.exists() and folder.last.exists():
             shutil.rmtree(folder.replaced)

@@ -85,12 +85,25 @@ def _rows_and_lines(path: Path) -> list[tuple[dict[str, Any], bytes]]:
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             row = None
-        if isinstance(row, dict) and isinstance(row.get("step"), int) and row.get("kind") in ("train", "eval", "note"):
+        if _is_row(row):
             found.append((row, line))
         elif number < len(lines):
             errors.append(f"line {number} is not a row of metrics: {line[:40].decode('utf-8', 'replace')!a}")
     if errors:
         raise CheckpointError(list_errors(f"{path} is damaged; repair it or move it away", errors))
     return found
+
+
+def _is_row(row: object) -> bool:
+    """Whether parsed JSON is a row as `MetricsLog` writes it: numbers, a clock, or the text of a note."""
+    if not isinstance(row, dict) or type(row.get("step")) is not int or not isinstance(row.get("clock", {}), dict):
+        return False
+    match row.get("kind"):
+        case "note":
+            return isinstance(row.get("text"), str)
+        case "train" | "eval":
+            return all(type(value) in (int, float) for name, value in row.items() if name not in ("kind", "clock"))
+        case _:
+            return False

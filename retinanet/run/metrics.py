@@ -80,7 +80,7 @@ class MetricsLog:
         if resume_step is not None:
             for row in kept:
                 if row["kind"] == "train" and row["step"] == resume_step:
-                    self._train_scalars(resume_step, row["epoch"], _values_of(row), row.get("clock", {}))
+                    self._train_scalars(resume_step, row.get("epoch", 0.0), _values_of(row), row.get("clock", {}))
         if lost:
             self.note(resume_step or 0, lost)
 

@@ -115,7 +115,7 @@ def warmup_too_long(evidence: RunEvidence) -> Finding | None:
     most = LONG_WARMUP if evidence.is_low() else ENDLESS_WARMUP
     if not steps or plan.warmup <= max(1, most * min(steps, plan.total_steps)):
         return None
-    reached = max(float(row["lr"]) for row in evidence.train_rows if "lr" in row) / plan.lr
+    reached = _max_lr(evidence) / plan.lr
     never = plan.warmup >= steps
     schedule = evidence.config.schedule
     factor = known(schedule.batch_size) / schedule.reference_batch

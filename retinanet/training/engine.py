@@ -192,7 +192,7 @@ def open_log(run: Run, state: TrainState, resume: bool) -> RunLog:
     if not run.ranks.is_main:
         return SilentLog()
     if not resume:
-        set_aside(run.folder)
+        set_aside(run.folder)  # the one that --overwrite replaces, if there is one
     write_text(run.folder.config, dump_config(run.config))
     if run.config.data.source is not None and not run.folder.images.is_file():
         write_images(run.folder.images, run.train_set, run.val_set)

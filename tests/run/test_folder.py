@@ -94,6 +94,14 @@ def test_overwriting_deletes_the_run_and_nothing_else_once_the_new_one_has_a_che
         assert content(tmp_path) == {"notes.txt": "old", "checkpoints/last.pt": "new"}
 
 
+def test_files_of_a_folder_without_a_run_are_not_set_aside(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "holiday.jpg").write_text("old", encoding="utf-8")
+    with claim(tmp_path, resume=False, overwrite=False) as folder:
+        set_aside(folder)
+        assert content(tmp_path) == {"pictures/holiday.jpg": "old"}
+
+
 def test_a_run_that_was_set_aside_is_back_if_the_new_one_has_no_checkpoint(tmp_path: Path) -> None:
     fill(RunFolder(tmp_path))
     before = content(tmp_path)

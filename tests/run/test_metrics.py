@@ -117,6 +117,17 @@ def test_every_damaged_line_is_named(tmp_path: Path) -> None:
     assert path.read_bytes().count(b"\n") == 6
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["[" * 100_000, '{"kind": "train", "step": 1, "loss": "abc"}', '{"kind": "note", "step": 1}', '{"kind": "eval"}']
+    + ['{"kind": "train", "step": true}', '{"kind": "train", "step": 1, "clock": 3}', '{"kind": ["train"], "step": 1}'],
+)
+def test_a_line_that_is_no_row_is_named_whatever_it_is(line: str, tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text(f'{line}\n{{"kind": "eval", "step": 1}}\n', encoding="utf-8")
+    with pytest.raises(CheckpointError, match="line 1 is not a row of metrics"):
+        read_rows(tmp_path / "metrics.jsonl")
+
+
 def test_a_folder_that_cannot_be_written_to_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     with pytest.raises(ResourceError, match=r"metrics\.jsonl: cannot be written"):
