@@ -119,8 +119,15 @@ def test_every_damaged_line_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["[" * 100_000, '{"kind": "train", "step": 1, "loss": "abc"}', '{"kind": "note", "step": 1}', '{"kind": "eval"}']
-    + ['{"kind": "train", "step": true}', '{"kind": "train", "step": 1, "clock": 3}', '{"kind": ["train"], "step": 1}'],
+    [
+        "[" * 100_000,
+        '{"kind": "train", "step": 1, "loss": "abc"}',
+        '{"kind": "note", "step": 1}',
+        '{"kind": "eval"}',
+        '{"kind": "train", "step": true}',
+        '{"kind": "train", "step": 1, "clock": 3}',
+        '{"kind": ["train"], "step": 1}',
+    ],
 )
 def test_a_line_that_is_no_row_is_named_whatever_it_is(line: str, tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text(f'{line}\n{{"kind": "eval", "step": 1}}\n', encoding="utf-8")
