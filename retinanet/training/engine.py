@@ -124,17 +124,22 @@ def train_in(
                 log.say(line)
         say_start(log, state, start)
         if saved is not None:
-            before = build_plan(saved.config.schedule, images)
-            step = state.progress.step
-            for course in (
-                describe_new_length(saved.config, config, (before, run.plan), step),
-                describe_new_rates(saved.config, config, step),
-            ):
-                if course:
-                    log.note(step, course)
+            note_changes(log, run, saved, images)
         with advising(run, state), distributed.naming_ranks(ranks):
             run_steps(run, state, log, stop)
     distributed.stop()
+
+
+def note_changes(log: RunLog, run: Run, saved: Checkpoint, images: int) -> None:
+    """Log with which other length and learning rate a run goes on. images: of an epoch."""
+    step = saved.progress.step
+    plans = build_plan(saved.config.schedule, images), run.plan
+    for course in (
+        describe_new_length(saved.config, run.config, plans, step),
+        describe_new_rates(saved.config, run.config, step),
+    ):
+        if course:
+            log.note(step, course)
 
 
 @contextmanager
