@@ -21,3 +21,15 @@ def test_those_of_a_backward_pass_are_noted_too() -> None:
     with HostReads() as reads:
         (leaf * 2).sum().backward()
     assert reads.found == ["_local_scalar_dense"]
+
+
+def test_the_hosts_own_tensors_are_read_for_free() -> None:
+    values = torch.arange(4.0)
+    with HostReads() as reads:
+        copied = values.cpu()
+        copied[copied > 1].nonzero().tolist()
+        made = torch.tensor([1.0, 2.0])
+        assert made.sum().item() == 3.0
+        bool((made.to(values.device, non_blocking=True) > 1).any())
+        bool((copied + values).any())
+    assert reads.found == ["cpu", "_local_scalar_dense", "_local_scalar_dense"]

@@ -1,7 +1,7 @@
 """Online hard example mining over dense anchors (Shrivastava et al., arXiv 1604.03540; paper section 5.1, Table 1d).
 
-Legend: B images, A anchors, K classes, 4 box coordinates or deltas; of one image: C candidates, hardest first,
-S survivors of NMS among them, N boxes given to NMS.
+Legend: B images, A anchors, K classes, 4 box coordinates or deltas, M kept anchors of all images; of one image:
+C candidates, hardest first, S survivors of NMS among them, N boxes given to NMS.
 """
 
 from typing import Literal, NamedTuple
@@ -34,13 +34,14 @@ class OhemRule(NamedTuple):
 
 
 def nms_survivors(boxes_N4: Tensor, groups_N: Tensor | None, iou: float) -> Tensor:
-    """Ascending indices of the boxes that survive greedy NMS, earlier boxes first; within each group if given.
+    """Ascending indices of the boxes (on the CPU) that survive greedy NMS, earlier boxes first; within each group if
+    given.
 
     Each group has its own NMS: torchvision's batched_nms may shift groups apart by an offset instead, which rounds
     IoUs, and lets groups overlap if decoded coordinates are negative.
     """
     # Strictly decreasing scores, so that no tie is left to the kernel; float32 counts exactly up to 2^24 boxes.
-    rank_N = torch.arange(len(boxes_N4), 0, -1, dtype=torch.float32, device=boxes_N4.device)
+    rank_N = torch.arange(len(boxes_N4), 0, -1, dtype=torch.float32)
     if groups_N is None:
         kept_S: Tensor = nms(boxes_N4, rank_N, iou).sort().values
         return kept_S
@@ -52,7 +53,7 @@ def nms_survivors(boxes_N4: Tensor, groups_N: Tensor | None, iou: float) -> Tens
 
 
 class Ranked(NamedTuple):
-    """The candidates of one image, hardest first."""
+    """The hardest candidates of one image, hardest first; on the CPU, where NMS decides box by box."""
 
     boxes_C4: Tensor
     """(C, 4) float32, predicted boxes."""
@@ -67,17 +68,22 @@ class Ranked(NamedTuple):
         return indices_N[nms_survivors(self.boxes_C4[indices_N], groups_N, iou)]
 
     def suppressed_by(self, easier_N: Tensor | slice, harder_M: Tensor | slice, iou: float) -> Tensor:
-        """(N, M) bool on the CPU: NMS drops the easier candidate where the harder one survives."""
-        # torchvision's NMS compares in float64 on the CPU, and not every device has that type.
-        over_NM = boxes.iou(self.boxes_C4[easier_N], self.boxes_C4[harder_M]).cpu().double() > iou
+        """(N, M) bool: NMS drops the easier candidate where the harder one survives."""
+        # torchvision's NMS compares in float64.
+        over_NM = boxes.iou(self.boxes_C4[easier_N], self.boxes_C4[harder_M]).double() > iou
         if self.groups_C is not None:
-            over_NM &= (self.groups_C[easier_N][:, None] == self.groups_C[harder_M]).cpu()
+            over_NM &= self.groups_C[easier_N][:, None] == self.groups_C[harder_M]
         return over_NM
 
     def rivals(self, candidate: int, iou: float) -> list[int]:
         """Harder candidates whose survival would suppress this one, easiest first."""
-        rival_N = self.suppressed_by(slice(candidate, candidate + 1), slice(candidate), iou)[0]
-        return rival_N.nonzero().flatten().flip(0).tolist()
+        x1, y1, x2, y2 = self.boxes_C4[:candidate].unbind(dim=1)
+        left, top, right, bottom = self.boxes_C4[candidate].unbind()
+        # Boxes that do not meet, nearly all, have IoU 0, which is above no threshold.
+        meeting_N = ((x1 < right) & (x2 > left) & (y1 < bottom) & (y2 > top)).nonzero().flatten()
+        own = slice(candidate, candidate + 1)
+        rival_N: list[int] = meeting_N[self.suppressed_by(own, meeting_N, iou)[0]].flip(0).tolist()
+        return rival_N
 
 
 def survives(candidate: int, ranked: Ranked, iou: float, fate: dict[int, bool]) -> bool:
@@ -113,7 +119,7 @@ def hardest_positives(ranked: Ranked, survivors_S: Tensor, prefix: int, iou: flo
     if len(found) == most or len(later) == 0:
         return found
     fate = dict.fromkeys(range(prefix), False) | dict.fromkeys(survivors_S.tolist(), True)
-    hopeful = later.cpu()[~ranked.suppressed_by(later, survivors_S, iou).any(dim=1)]
+    hopeful = later[~ranked.suppressed_by(later, survivors_S, iou).any(dim=1)]
     more: list[int] = []
     for candidate in hopeful.tolist():
         if len(found) + len(more) == most:
@@ -133,7 +139,7 @@ def mine(ranked: Ranked, rule: OhemRule) -> Tensor:
     in it, and those of a longer prefix follow from an NMS of them and the newcomers. The prefix grows until it contains
     enough or everything: the result is exactly that of NMS among all candidates.
     """
-    everyone_C = torch.arange(len(ranked.boxes_C4), device=ranked.boxes_C4.device)
+    everyone_C = torch.arange(len(ranked.boxes_C4))
     length = FIRST_PREFIX * rule.batch
     survivors_S = ranked.survivors_among(everyone_C[:length], rule.nms_iou)
     positives, wanted, eligible_C = everyone_C[:0], rule.batch, torch.ones_like(ranked.positive_C)
@@ -153,24 +159,55 @@ def mine(ranked: Ranked, rule: OhemRule) -> Tensor:
 @torch.no_grad()
 def hardest(
     logits_BAK: Tensor, labels_BA: Tensor, targets: ClassTargets, rule: OhemRule, hardness: DenseLoss
-) -> Tensor:
-    """Which anchors are kept: (B, A) bool. Equal losses are ranked by anchor index.
+) -> tuple[Tensor, Tensor]:
+    """Which anchors are kept: image_M, anchor_M, ascending. Equal losses are ranked by anchor index.
 
-    labels_BA: (B, A) int64; IGNORE anchors are neither kept nor suppress others.
+    labels_BA: (B, A) int64; IGNORE anchors are neither kept nor suppress others. Host-device syncs: one for all images,
+    two if too few of the first candidates of some image survive.
     """
     ranking_BA = hardness(logits_BAK, labels_BA)
     if rule.ranking == "class_and_box":
-        ranking_BA[targets.labels_BA >= 0] += targets.box_loss_P.to(ranking_BA.dtype)
-    kept_BA = torch.zeros_like(labels_BA, dtype=torch.bool)
-    for image, labels_A in enumerate(labels_BA):
-        candidates = (labels_A != IGNORE).nonzero().flatten()
-        ranks_C = ranking_BA[image, candidates].argsort(descending=True, stable=True)
-        order_C = candidates[ranks_C]
-        boxes_C4 = boxes.decode(targets.deltas_BA4[image, order_C].float(), targets.anchors_A4[order_C])
-        groups_C = logits_BAK[image].argmax(dim=-1)[order_C] if rule.nms_scope == "class" else None
-        ranked = Ranked(boxes_C4=boxes_C4, groups_C=groups_C, positive_C=labels_A[order_C] >= 0)
-        kept_BA[image, order_C[mine(ranked, rule)]] = True
-    return kept_BA
+        # Not by index, which would be one more sync.
+        box_BA = torch.zeros_like(ranking_BA)
+        ranking_BA = ranking_BA + box_BA.masked_scatter(targets.labels_BA >= 0, targets.box_loss_P.to(box_BA.dtype))
+    ranking_BA = ranking_BA.masked_fill(labels_BA == IGNORE, -torch.inf)
+    order_BA = ranking_BA.argsort(dim=1, descending=True, stable=True)
+    images, anchors = labels_BA.shape
+    length = anchors if rule.negatives_per_positive is not None else min(anchors, FIRST_PREFIX * rule.batch)
+    ranked = read_ranked(logits_BAK, labels_BA, targets, order_BA[:, :length], rule)
+    kept = [mine(image, rule) for image in ranked]
+    if length < anchors and any(
+        len(found) < rule.batch and len(image.positive_C) == length for found, image in zip(kept, ranked, strict=True)
+    ):
+        kept = [mine(image, rule) for image in read_ranked(logits_BAK, labels_BA, targets, order_BA, rule)]
+    image_M = torch.arange(images).repeat_interleave(torch.tensor([len(found) for found in kept]))
+    rows_2M = torch.stack([image_M, torch.cat(kept)]).to(order_BA.device, non_blocking=True)
+    pairs_M = (rows_2M[0] * anchors + order_BA[rows_2M[0], rows_2M[1]]).sort().values
+    return pairs_M // anchors, pairs_M % anchors
+
+
+def read_ranked(
+    logits_BAK: Tensor, labels_BA: Tensor, targets: ClassTargets, order_BC: Tensor, rule: OhemRule
+) -> list[Ranked]:
+    """The candidates of each image in the order of `order_BC`, in which ignored anchors come last, in one sync."""
+    image_B1 = torch.arange(len(order_BC), device=order_BC.device)[:, None]
+    boxes_BC4 = boxes.decode(targets.deltas_BA4[image_B1, order_BC].float(), targets.anchors_A4[order_BC])
+    labels_BC = labels_BA[image_B1, order_BC]
+    columns = [*boxes_BC4.unbind(dim=2), labels_BC.to(boxes_BC4)]
+    if rule.nms_scope == "class":
+        columns.append(logits_BAK.argmax(dim=-1)[image_B1, order_BC].to(boxes_BC4))
+    # Column by column, so that each is contiguous to the search for rivals; float32 is exact for labels.
+    ranked = []
+    for columns_5C in torch.stack(columns, dim=1).cpu():
+        candidates = int((columns_5C[4] != IGNORE).sum())
+        ranked.append(
+            Ranked(
+                boxes_C4=columns_5C[:4, :candidates].T,
+                groups_C=columns_5C[5, :candidates].long() if rule.nms_scope == "class" else None,
+                positive_C=columns_5C[4, :candidates] >= 0,
+            )
+        )
+    return ranked
 
 
 def ohem(logits_BAK: Tensor, targets: ClassTargets, rule: OhemRule, hardness: DenseLoss = cross_entropy) -> Tensor:
@@ -183,5 +220,5 @@ def ohem(logits_BAK: Tensor, targets: ClassTargets, rule: OhemRule, hardness: De
     labels_BA = targets.labels_BA
     if rule.ignored == "background":
         labels_BA = torch.where(labels_BA == IGNORE, BACKGROUND, labels_BA)
-    kept_BA = hardest(logits_BAK, labels_BA, targets, rule, hardness)
-    return minibatch_cross_entropy(logits_BAK, labels_BA, kept_BA, targets, rule.normaliser)
+    kept_M = hardest(logits_BAK, labels_BA, targets, rule, hardness)
+    return minibatch_cross_entropy(logits_BAK, labels_BA, kept_M, targets, rule.normaliser)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import pydantic
 import pytest
 import torch
+from host_reads import HostReads
 from torch import Tensor
 from torchvision.ops import nms
 
@@ -306,6 +307,18 @@ def test_an_image_counts_the_same_alone_and_in_a_batch() -> None:
                 box_loss_P=box_losses[image],
             )
             torch.testing.assert_close(ohem(case.logits_BAK[own], targets, case.rule)[0], together[image])
+
+
+@pytest.mark.parametrize("ratio", [None, 3], ids=["ohem", "ohem_1_3"])
+def test_the_host_reads_a_batch_once_or_twice_however_deep_its_positives_lie(ratio: int | None) -> None:
+    counts = set()
+    for number in range(40):
+        case = random_case(number, ratio)
+        with HostReads() as reads:
+            ohem(case.logits_BAK, case.targets, case.rule)
+        assert set(reads.found) == {"cpu"}
+        counts.add(len(reads.found))
+    assert counts == ({1} if ratio else {1, 2})
 
 
 def test_half_precision_is_computed_in_float32() -> None:

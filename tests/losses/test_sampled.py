@@ -145,7 +145,7 @@ def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
 def test_a_minibatch_of_everything_is_the_mean_over_images_of_means() -> None:
     labels_BA = torch.stack([labels_of(5, 5, 0), labels_of(2, 3, 5)])
     logits, targets = random_logits(2, 10), targets_of(labels_BA, [0, 0])
-    value = minibatch_cross_entropy(logits, labels_BA, labels_BA != IGNORE, targets, "kept")
+    value = minibatch_cross_entropy(logits, labels_BA, (labels_BA != IGNORE).nonzero(as_tuple=True), targets, "kept")
     y = (labels_BA[..., None] == torch.arange(3)).float()
     each = torch.nn.functional.binary_cross_entropy_with_logits(logits, y, reduction="none").sum(dim=-1)
     means = [each[image][labels_BA[image] != IGNORE].mean() for image in range(2)]

@@ -384,20 +384,28 @@ def test_a_run_that_began_without_loss_scaling_continues_with_it(
     assert state.scaler.get_scale() == saved_scaler.get("scale", 65536.0)
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
-@pytest.mark.parametrize("kind", ["focal", "cross_entropy", "softmax_focal"])
+SELECTING = ("ohem", "ohem_1_3", "sampled")
+"""Losses of anchors that the host chooses."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "accumulation"),
+    [("focal", 1), ("focal", 2), *((kind, 2) for kind in ("cross_entropy", "softmax_focal", *SELECTING))],
+)
 def test_a_step_syncs_with_the_device_once_for_positives_and_once_for_its_numbers(
-    accumulation: int, kind: str, tiny: Tiny, tmp_path: Path
+    kind: str, accumulation: int, tiny: Tiny, tmp_path: Path
 ) -> None:
-    """Recorded in the second step, when anchors are cached. Image ids are read before they leave the host."""
-    loss = f"loss.classification.kind={kind}"
-    state, batches, parts = first_step(
-        tiny(loss, f"schedule.accumulation={accumulation}", "assign.low_quality=true", "data.canvas=[64, 64]"), tmp_path
-    )
+    """And once for the anchors that the host chooses, for all images of a micro-batch. Recorded in the second step,
+    when anchors are cached. Image ids are read before they leave the host."""
+    words = [f"loss.classification.kind={kind}", f"schedule.accumulation={accumulation}"]
+    if kind in SELECTING:
+        words.append("loss.classification.batch=4")
+    state, batches, parts = first_step(tiny(*words, "assign.low_quality=true", "data.canvas=[64, 64]"), tmp_path)
     train_step(state, batches, parts, StopRequest())
     with HostReads() as reads:
         train_step(state, batches, parts, StopRequest())
-    assert reads.found == ["tolist"] * accumulation + ["nonzero"] * accumulation + ["tolist"]
+    chosen = ["cpu"] * accumulation if kind in SELECTING else []
+    assert reads.found == ["tolist"] * accumulation + ["nonzero"] * accumulation + chosen + ["tolist"]
 
 
 @pytest.mark.slow
