@@ -61,3 +61,15 @@ class WaitingOperators(TorchDispatchMode):
         if name in self.WAITING or masks:
             self.found.append(name)
         return func(*args, **(kwargs or {}))
+
+
+class Operators(TorchDispatchMode):
+    """The names of torch's operators that are called, each one or more kernel launches on a GPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))

@@ -34,11 +34,10 @@ class OhemRule(NamedTuple):
 
 
 def nms_survivors(boxes_N4: Tensor, groups_N: Tensor | None, iou: float) -> Tensor:
-    """Ascending indices of the boxes (on the CPU) that survive greedy NMS, earlier boxes first; within each group if
-    given.
+    """Ascending indices of the boxes that survive greedy NMS, earlier boxes first; within each group if given.
 
-    Each group has its own NMS: torchvision's batched_nms may shift groups apart by an offset instead, which rounds
-    IoUs, and lets groups overlap if decoded coordinates are negative.
+    All tensors are on the CPU. Each group has its own NMS: torchvision's batched_nms may shift groups apart by an
+    offset instead, which rounds IoUs, and lets groups overlap if decoded coordinates are negative.
     """
     # Strictly decreasing scores, so that no tie is left to the kernel; float32 counts exactly up to 2^24 boxes.
     rank_N = torch.arange(len(boxes_N4), 0, -1, dtype=torch.float32)

@@ -1,6 +1,5 @@
 """The state that changes during training: how it starts, is updated, saved to a checkpoint and restored from one."""
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel
 
 from retinanet.build import build_loss_and_model
 from retinanet.config.flat import differing, flat
@@ -22,6 +20,7 @@ from retinanet.interop.start import Start, load_start
 from retinanet.losses.criterion import RUNNING_START
 from retinanet.run.checkpoint import Checkpoint, Progress, load_weights
 from retinanet.structures import Category
+from retinanet.training.moving_average import MovingAverage
 from retinanet.training.optim import build_optimizer
 
 FREE_TO_CHANGE = (
@@ -56,7 +55,7 @@ class TrainState:
     model: nn.Module
     network: nn.Module
     """`model` itself, or DistributedDataParallel around it."""
-    average: AveragedModel | None
+    average: MovingAverage | None
     optimizer: Optimizer
     scaler: torch.amp.GradScaler
     progress: Progress
@@ -72,20 +71,6 @@ class TrainState:
     def weights(self) -> nn.Module:
         """The network to evaluate: the moving average if there is one."""
         return self.average.module if self.average is not None else self.model
-
-
-def warmed_average(decay: float) -> Callable[[Any, Any, Any], None]:
-    """Update rule of an exponential moving average with warm-up: decay_n = min(decay, (1 + n) / (10 + n))."""
-
-    def update(averages: Iterable[Tensor], values: Iterable[Tensor], count: Tensor | int) -> None:
-        share = 1.0 - min(decay, (1.0 + int(count)) / (10.0 + int(count)))
-        for average, value in zip(averages, values, strict=True):
-            if average.is_floating_point():
-                average.lerp_(value, share)
-            else:
-                average.copy_(value)
-
-    return update
 
 
 def build_state(
@@ -114,7 +99,7 @@ def build_state(
     model = model.to(device)
     average = None
     if config.schedule.ema:
-        average = AveragedModel(model, multi_avg_fn=warmed_average(config.schedule.ema), use_buffers=True)
+        average = MovingAverage(model, config.schedule.ema)
     network: nn.Module = model
     if ranks.world_size > 1:
         network = DistributedDataParallel(

@@ -397,7 +397,7 @@ def test_a_step_syncs_with_the_device_once_for_positives_and_once_for_its_number
 ) -> None:
     """And once for the anchors that the host chooses, for all images of a micro-batch. Recorded in the second step,
     when anchors are cached. Image ids are read before they leave the host."""
-    words = [f"loss.classification.kind={kind}", f"schedule.accumulation={accumulation}"]
+    words = [f"loss.classification.kind={kind}", f"schedule.accumulation={accumulation}", "schedule.ema=0.9"]
     if kind in SELECTING:
         words.append("loss.classification.batch=4")
     state, batches, parts = first_step(tiny(*words, "assign.low_quality=true", "data.canvas=[64, 64]"), tmp_path)

@@ -5,13 +5,14 @@ import torch
 from torch import nn
 
 from retinanet.run.checkpoint import Progress
-from retinanet.training.state import TrainState, apply_gradients, clip_gradients, warmed_average
+from retinanet.training.moving_average import MovingAverage
+from retinanet.training.state import TrainState, apply_gradients, clip_gradients
 
 
 def linear_state(lr: float) -> TrainState:
     model = nn.Linear(2, 1, bias=False)
     nn.init.ones_(model.weight)
-    average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=warmed_average(0.9))
+    average = MovingAverage(model, 0.9)
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     optimizer = torch.optim.SGD(model.parameters(), lr=lr)
     return TrainState(model, model, average, optimizer, scaler, Progress(6, -1.0, 0, 0))
