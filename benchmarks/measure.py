@@ -42,6 +42,7 @@ def measure_all(options: Options) -> Report:
     if options.threads:
         torch.set_num_threads(options.threads)
     device = torch.device(options.device)
+    torch.backends.cudnn.allow_tf32 = False  # float32 is float32, of peers and peaks as in a run of this project
     parts = []
     with Console(stderr=True).status("measuring the machine's peaks") as status:
         peaks = measure_peaks(device, options.quick)

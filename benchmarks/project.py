@@ -76,7 +76,7 @@ def one_update(state: TrainState, parts: StepParts) -> Callable[[Batch], float]:
 
 
 def as_in_a_run(step: Callable[[], Result]) -> Callable[[], Result]:
-    """`step` under the global settings of a training run (build.seed_everything), and torch's own afterwards."""
+    """`step` under the global settings of a training run (build.prepare_torch), and torch's own afterwards."""
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
     def within() -> Result:

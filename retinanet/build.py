@@ -60,15 +60,17 @@ from retinanet.model.heads import Head
 from retinanet.model.retinanet import RetinaNet
 
 
-def seed_everything(seed: int, threads: int) -> None:
-    """Seed the initial weights, request deterministic kernels, and set the number of CPU threads (0: unchanged)."""
+def prepare_torch(config: Config) -> None:
+    """Set torch's process-wide state: seed, deterministic kernels, GPU arithmetic and the number of CPU threads."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    torch.backends.cudnn.benchmark = False
-    torch.manual_seed(seed)
-    if threads:
-        torch.set_num_threads(threads)
+    torch.backends.cudnn.benchmark = not config.deterministic
+    # By torch's defaults cuDNN's convolutions of float32 are computed in TF32.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = config.precision == "tf32"
+    torch.manual_seed(config.seed)
+    if config.threads:
+        torch.set_num_threads(config.threads)
 
 
 def build_loss_and_model(
@@ -161,7 +163,7 @@ def build_precision(config: Config, device: torch.device) -> torch.dtype:
     match config.precision:
         case "auto":
             return torch.bfloat16 if computes_bfloat16(device) else torch.float32
-        case "float32":
+        case "float32" | "tf32":
             return torch.float32
         case "bfloat16":
             return torch.bfloat16

@@ -14,7 +14,7 @@ from retinanet.build import (
     build_precision,
     build_resize_rule,
     computes_bfloat16,
-    seed_everything,
+    prepare_torch,
 )
 from retinanet.config.schema import Config
 from retinanet.evaluation.detector import build_detector
@@ -129,15 +129,33 @@ def test_the_same_seed_builds_the_same_network_whatever_was_drawn_before() -> No
         for draws in (0, 7):
             torch.rand(draws)
             random.random()
-            seed_everything(5, 0)
+            prepare_torch(config(seed=5))
             states.append(build_loss_and_model(config(), classes=3)[1].state_dict())
-        seed_everything(6, 0)
+        prepare_torch(config(seed=6))
         other = build_loss_and_model(config(), classes=3)[1].state_dict()
         assert torch.get_num_threads() == threads
     finally:
         torch.use_deterministic_algorithms(deterministic)
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
     assert not torch.equal(other["fpn.p6.weight"], states[0]["fpn.p6.weight"])
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+@pytest.mark.parametrize("precision", ["auto", "float32", "tf32", "bfloat16"])
+def test_only_tf32_rounds_float32_and_only_determinism_keeps_cudnn_from_searching(
+    precision: str, deterministic: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = torch.are_deterministic_algorithms_enabled(), cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark
+    try:
+        prepare_torch(config(precision=precision, deterministic=deterministic))
+        assert cudnn.allow_tf32 is matmul.allow_tf32 is (precision == "tf32")
+        assert torch.are_deterministic_algorithms_enabled() is deterministic
+        assert cudnn.benchmark is not deterministic
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark = before[1:]
+    assert build_precision(config(precision="tf32"), CPU) == torch.float32
 
 
 def test_automatic_precision_is_bfloat16_exactly_where_the_device_computes_in_it() -> None:

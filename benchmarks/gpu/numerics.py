@@ -22,7 +22,7 @@ from benchmarks.contest import Precision
 from benchmarks.machine import DTYPES
 from benchmarks.project import build_training_of
 from benchmarks.scenes import random_batch
-from retinanet.build import seed_everything
+from retinanet.build import prepare_torch
 from retinanet.config.load import config_from_dict
 from retinanet.config.schema import Config
 from retinanet.evaluation.detector import build_detector
@@ -92,7 +92,6 @@ def main(name: str) -> int:
         setting = Setting(device=CPU, canvas=(64, 96), images=2, checks=checks)
     else:
         setting = Setting(device=torch.device(name, 0), canvas=(256, 320), images=4, checks=checks)
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     for kind in KINDS[:SMALL_KINDS] if small else KINDS:
         checks.run(kind, partial(compare_step, setting, kind))
     low: tuple[Precision, ...] = () if small else ("bfloat16", "float16")
@@ -138,7 +137,7 @@ def build(
         },
         "benchmarks/gpu/numerics.py",
     )
-    seed_everything(0, 0)
+    prepare_torch(config)
     return config, *build_training_of(config, CLASSES, device)
 
 

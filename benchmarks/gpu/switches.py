@@ -10,7 +10,6 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import torch
-from torch.optim.swa_utils import AveragedModel
 from torch.profiler import DeviceType, ProfilerActivity, profile
 from torch.utils.benchmark import timer
 
@@ -19,7 +18,7 @@ from benchmarks.project import build_training, one_update
 from benchmarks.scenes import random_batch
 from retinanet.compile import compile_network
 from retinanet.files import write_json
-from retinanet.training.state import warmed_average
+from retinanet.training.moving_average import MovingAverage
 
 CLASSES = 80
 EMA = 0.99
@@ -67,7 +66,7 @@ def measure(switches: Switches, device: torch.device) -> dict[str, Any]:
     precision: Precision = "float32" if small else "bfloat16"
     state, parts = build_training(network, precision, switches.images, CLASSES, device)
     if switches.average:
-        state.average = AveragedModel(state.model, multi_avg_fn=warmed_average(EMA), use_buffers=True)
+        state.average = MovingAverage(state.model, EMA)
     if switches.compiled:
         compile_network(state.model, lambda _: None)
     update, batch = one_update(state, parts), random_batch(size, switches.images, CLASSES)

@@ -309,10 +309,12 @@ class Config(Section):
     eval: EvalKeys = Field(default_factory=EvalKeys)
     log: LogKeys = Field(default_factory=LogKeys)
     distributed: DistributedKeys = Field(default_factory=DistributedKeys)
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+    precision: Literal["auto", "float32", "tf32", "bfloat16", "float16"] = Field(
         "float32",
-        description="Autocast type of the network, not of losses; `auto`: bfloat16 where the device computes in it.",
+        description="Autocast type of the network, not of losses; `auto`: bfloat16 where the device computes in it; "
+        "`tf32`: float32 with the faster, less exact products of NVIDIA GPUs.",
     )
+    deterministic: bool = Field(True, description="Resumed runs have the same bits; false: faster kernels on CUDA.")
     compile: bool = Field(
         False,
         description="Compile the network (torch.compile) at training, for each canvas when it first occurs: takes "

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from retinanet import distributed
-from retinanet.build import seed_everything
+from retinanet.build import prepare_torch
 from retinanet.config.load import with_overrides
 from retinanet.display.facts import Fact, Facts
 from retinanet.run.checkpoint import load_weights
@@ -94,7 +94,7 @@ def replay(failure: Failure, overrides: Sequence[str] = ()) -> Replay:
     state, ranks = failure.state, distributed.Ranks(rank=0, local_rank=0, world_size=1)
     config = with_overrides(state.config, overrides)
     device = distributed.choose_device(config.device, ranks)
-    seed_everything(config.seed, config.threads)
+    prepare_torch(config)
     run = build_state(config, len(state.categories), device, ranks, load_weights=False)
     load_weights(run.model, state.model, "state.pt")
     run.progress = state.progress

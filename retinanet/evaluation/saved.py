@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from retinanet import distributed
-from retinanet.build import build_loss_and_model, seed_everything
+from retinanet.build import build_loss_and_model, prepare_torch
 from retinanet.config.load import with_overrides
 from retinanet.config.schema import Config
 from retinanet.data.coco import CocoDataset
@@ -52,7 +52,7 @@ def load_detector(path: Path, overrides: list[str]) -> SavedDetector:
     saved = open_checkpoint(path)
     config = with_overrides(saved.config, overrides)
     device = distributed.choose_device(config.device, distributed.read_ranks())
-    seed_everything(config.seed, config.threads)
+    prepare_torch(config)
     _, model = build_loss_and_model(config, len(saved.categories))
     load_weights(model, saved.weights(), str(path))
     detector = build_detector(config, model.to(device).eval(), device)

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from retinanet import distributed
-from retinanet.build import seed_everything
+from retinanet.build import prepare_torch
 from retinanet.compile import check_compiler, compiler_errors
 from retinanet.config.auto import describe_auto, resolve_auto
 from retinanet.config.dump import dump_config
@@ -97,7 +97,7 @@ def train_in(
     asked, config = config, resolve(config, train_set, device, ranks, saved)
     step = saved.progress.step if saved is not None else 0
     check_agreement(asked, train_set, val_set, step, ranks, device)
-    seed_everything(config.seed, config.threads)
+    prepare_torch(config)
     images = count_epoch(config, train_set)
     state = build_state(config, len(train_set.categories), device, ranks, load_weights=saved is None, start=start)
     if saved is not None:

@@ -163,6 +163,8 @@ def describe_optimizer(schedule: ScheduleKeys, plan: Plan) -> str:
 def describe_device(config: Config, device: torch.device, ranks: Ranks) -> str:
     """The processor or GPU by name, the precision, and whether the network is compiled."""
     precision = str(build_precision(config, device)).removeprefix("torch.")
+    if config.precision == "tf32" and device.type == "cuda":
+        precision = "tf32"
     compiled = ", compiled" if config.compile else ""
     each = f" each of {ranks.world_size} processes" if ranks.world_size > 1 else ""
     if device.type == "cuda":

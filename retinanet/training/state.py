@@ -37,9 +37,10 @@ FREE_TO_CHANGE = (
     "output",
     "device",
     "compile",
+    "deterministic",
 )
-"""Config keys that may differ in a resumed run, because they do not change what is computed or, as `device`, `compile`
-and `data.feature_cache`, only its rounding."""
+"""Config keys that may differ in a resumed run, because they do not change what is computed or, as `device`, `compile`,
+`deterministic` and `data.feature_cache`, only its rounding."""
 
 LENGTH = ("schedule.iterations", "schedule.epochs", "schedule.milestones", "schedule.early_stop")
 """Config keys with which a run may be resumed for another length."""
