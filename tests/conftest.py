@@ -58,10 +58,11 @@ RunTool = Callable[..., subprocess.CompletedProcess[str]]
 
 LONGEST_FIRST = (
     *("export/test_onnx.py", "benchmarks/test_benchmarks_run.py", "export/test_pt2.py", "training/test_engine.py"),
-    *("training/test_resume.py", "diagnostics/compare/test_compare_brute_force.py", "ablation/test_runner.py"),
-    *("training/test_ranks.py", "commands/test_tools.py", "interop/test_torchvision_parity.py"),
-    *("scoring/test_real_pairs.py", "interop/test_converted_detections.py", "benchmarks/test_gpu_scripts.py"),
-    *("commands/test_command.py", "interop/test_recipes.py", "test_compile.py"),
+    *("training/test_resume.py", "test_compile.py", "training/test_ranks.py", "commands/test_tools.py"),
+    *("benchmarks/test_gpu_scripts.py", "diagnostics/doctor/test_doctor.py", "commands/test_command.py"),
+    *("interop/test_torchvision_parity.py", "losses/test_fused.py", "scoring/test_real_pairs.py"),
+    *("interop/test_converted_detections.py", "diagnostics/compare/test_compare_brute_force.py"),
+    *("ablation/test_runner.py", "training/test_starting.py", "interop/test_recipes.py"),
 )
 """Files of many seconds, in the order in which they start, so that no process of several works alone at the end."""
 

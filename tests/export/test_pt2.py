@@ -14,7 +14,7 @@ from retinanet.errors import CheckpointError, DataError, ResourceError
 from retinanet.evaluation.saved import SavedDetector, load_detector
 from retinanet.export.graph import NmsGraph
 from retinanet.export.info import ExportInfo
-from retinanet.export.runtime import load_exported
+from retinanet.export.runtime import LoadedExport, load_exported
 from retinanet.export.writers import write_package, write_program
 from retinanet.structures import Detections
 
@@ -38,19 +38,25 @@ def program(saved: SavedDetector, tmp_path_factory: pytest.TempPathFactory) -> P
     return path
 
 
+@pytest.fixture(scope="module")
+def loaded(program: Path) -> LoadedExport:
+    return load_exported(program, [])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("count", "canvas"), SHAPES)
-def test_program_equals_the_detector(program: Path, saved: SavedDetector, count: int, canvas: tuple[int, int]) -> None:
-    loaded = load_exported(program, [])
+def test_program_equals_the_detector(
+    loaded: LoadedExport, saved: SavedDetector, count: int, canvas: tuple[int, int]
+) -> None:
     assert (loaded.config, loaded.categories, loaded.step) == (saved.config, saved.categories, 3)
     batch = random_batch(count, canvas)
     assert_same(loaded.detector(batch), saved.detector(batch))
 
 
 @pytest.mark.slow
-def test_small_canvases_are_refused_by_name(program: Path) -> None:
+def test_small_canvases_are_refused_by_name(loaded: LoadedExport) -> None:
     with pytest.raises(DataError, match=r"canvas of 128 x 160 .*at least 129.*export to ONNX"):
-        load_exported(program, []).detector(random_batch(1, (128, 160)))
+        loaded.detector(random_batch(1, (128, 160)))
 
 
 @pytest.mark.slow

@@ -177,6 +177,7 @@ def test_a_terminal_that_closes_stops_the_run_after_saving(
     words = [sys.executable, str(PROJECT / "tools/train.py"), str(tiny_yaml), "schedule.iterations=100000"]
 
     def become_terminals_leader() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may run under nohup, and a run would respect that
         os.setsid()
         fcntl.ioctl(inner, termios.TIOCSCTTY, 0)
 
@@ -190,15 +191,18 @@ def test_a_terminal_that_closes_stops_the_run_after_saving(
     ) as process:
         os.close(inner)
         Thread(target=lambda: [None for _ in iter(lambda: read_terminal(outer), b"")], daemon=True).start()
-        deadline = time.monotonic() + 60
-        while last_step(run) < 2 and time.monotonic() < deadline:
-            time.sleep(0.02)
-        os.kill(process.pid, signal.SIGSTOP)  # or the thread above would keep the terminal open
-        seen = last_step(run)
-        os.close(outer)
-        os.kill(process.pid, signal.SIGHUP)
-        os.kill(process.pid, signal.SIGCONT)
-        assert process.wait(30) == 129
+        try:
+            deadline = time.monotonic() + 60
+            while last_step(run) < 2 and time.monotonic() < deadline:
+                time.sleep(0.02)
+            os.kill(process.pid, signal.SIGSTOP)  # or the thread above would keep the terminal open
+            seen = last_step(run)
+            os.close(outer)
+            os.kill(process.pid, signal.SIGHUP)
+            os.kill(process.pid, signal.SIGCONT)
+            assert process.wait(60) == 129
+        finally:
+            process.kill()  # or leaving the block would wait for all its steps
     assert seen <= load_checkpoint(run / "checkpoints/last.pt").progress.step == last_step(run)
 
 
