@@ -237,8 +237,8 @@ def test_a_folder_in_use_or_in_a_files_place_is_6(
 
 def test_a_folder_with_a_run_is_2(tool: Tool, tiny_yaml: Path, trained: Path) -> None:
     told_once(tool("train.py", tiny_yaml, f"output={trained}"), 2, str(trained), "--resume", "--overwrite")
-    told = ("schedule.lr=0.3", f"output={trained}", "--resume")
-    told_once(tool("train.py", tiny_yaml, *told), 2, "schedule.lr", "another config")
+    told = ("schedule.momentum=0.3", f"output={trained}", "--resume")
+    told_once(tool("train.py", tiny_yaml, *told), 2, "schedule.momentum", "another config")
 
 
 def test_predictions_over_ones_own_photographs_are_2(tool: Tool, trained: Path, tmp_path: Path) -> None:
