@@ -392,13 +392,20 @@ def test_a_run_that_began_without_loss_scaling_continues_with_it(
     assert state.scaler.get_scale() == saved_scaler.get("scale", 65536.0)
 
 
+DENSE = (
+    *("focal_star", "cross_entropy", "balanced_cross_entropy", "ghm"),
+    *("softmax_cross_entropy", "softmax_focal"),
+)
+BY_QUALITY = ("quality_focal", "varifocal")
+"""Losses that look for the positives once more."""
+
 SELECTING = ("ohem", "ohem_1_3", "sampled")
 """Losses of anchors that the host chooses."""
 
 
 @pytest.mark.parametrize(
     ("kind", "accumulation"),
-    [("focal", 1), ("focal", 2), *((kind, 2) for kind in ("cross_entropy", "softmax_focal", *SELECTING))],
+    [("focal", 1), ("focal", 2), *((kind, 2) for kind in (*DENSE, *BY_QUALITY, *SELECTING))],
 )
 def test_a_step_syncs_with_the_device_once_for_positives_and_once_for_its_numbers(
     kind: str, accumulation: int, mini: Tiny, tmp_path: Path
@@ -412,8 +419,9 @@ def test_a_step_syncs_with_the_device_once_for_positives_and_once_for_its_number
     train_step(state, batches, parts, StopRequest())
     with HostReads() as reads:
         train_step(state, batches, parts, StopRequest())
-    chosen = ["cpu"] * accumulation if kind in SELECTING else []
-    assert reads.found == ["tolist"] * accumulation + ["nonzero"] * accumulation + chosen + ["tolist"]
+    extra = "cpu" if kind in SELECTING else "nonzero"
+    in_loss = [extra] if kind in (*SELECTING, *BY_QUALITY) else []
+    assert reads.found == ["tolist"] * accumulation + ["nonzero"] * accumulation + in_loss * accumulation + ["tolist"]
 
 
 @pytest.mark.slow
