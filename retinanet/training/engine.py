@@ -127,8 +127,8 @@ def train_in(
         check_length(run.plan, state.progress.step, source)
     compiling = compiler_errors() if config.compile else nullcontext()
     request = StopRequest()
-    log_opened = open_log(run, state, resume, partial(pass_row, on_row, request))
-    with log_opened as log, listen(log.acknowledge, request) as stop, compiling:
+    rows = partial(pass_row, on_row, request)
+    with open_log(run, state, resume, rows) as log, listen(log.acknowledge, request) as stop, compiling:
         for line in (fallback, describe_auto(asked, config, images), describe_long_warmup(config.schedule, run.plan)):
             if line:
                 log.say(line)

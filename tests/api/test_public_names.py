@@ -14,7 +14,7 @@ def test_every_public_name_is_there_and_documented() -> None:
         assert eval(f"retinanet.{name}").__doc__, name
     assert set(retinanet.__all__) <= set(dir(retinanet))
     assert (PROJECT / "retinanet" / "py.typed").is_file()
-    with pytest.raises(AttributeError, match="no attribute 'lod'; it has .*load"):
+    with pytest.raises(AttributeError, match=r"no attribute 'lod'; it has .*load"):
         _ = retinanet.lod  # type: ignore[attr-defined]
 
 
