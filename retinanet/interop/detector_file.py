@@ -87,7 +87,7 @@ def fetch_detector(name: str) -> Checkpoint:
 
     Raises CheckpointError where it cannot be downloaded.
     """
-    path = _locate(name)
+    path = fetch_published(PUBLISHED[name], name, "torchvision's detector", "load a file")
     file = read_weights(path)
     form = detect_format(file.tensors)
     assert form is not None
