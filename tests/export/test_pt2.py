@@ -119,5 +119,5 @@ def test_the_python_api_runs_it(program: Path, saved: SavedDetector) -> None:
     found = retinanet.load(program, overrides={"data.canvas": [160, 160]})(image)
     assert len(found) > 5
     assert found.size == (150, 160)
-    with pytest.raises(DataError, match="too small for a .pt2 file"):
+    with pytest.raises(DataError, match=r"too small for a \.pt2 file"):
         retinanet.load(program)(image)
