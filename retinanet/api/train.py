@@ -110,6 +110,7 @@ def read_run(folder: Path, *, stopped: bool = False) -> TrainedRun:
 def torch_settings_restored() -> Iterator[None]:
     """Leave torch's process-wide settings and its generator on the CPU as they were before this context."""
     threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
+    tf32 = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     fills = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     deterministic = torch.are_deterministic_algorithms_enabled()
     warns = torch.is_deterministic_algorithms_warn_only_enabled()
@@ -120,4 +121,5 @@ def torch_settings_restored() -> Iterator[None]:
             torch.use_deterministic_algorithms(deterministic, warn_only=warns)
             torch.utils.deterministic.fill_uninitialized_memory = fills  # type: ignore[attr-defined]
             torch.backends.cudnn.benchmark = benchmark
+            torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = tf32
             torch.set_num_threads(threads)
