@@ -1,1 +1,62 @@
-"""RetinaNet (Lin et al., arXiv 1708.02002): training, evaluation and ablation of dense detectors."""
+"""RetinaNet (Lin et al., arXiv 1708.02002): training, evaluation and ablation of dense detectors.
+
+The public Python API is what `__all__` lists; every other name of the package may change between versions. A name is
+imported when it is first used, so that `import retinanet` loads neither torch nor NumPy.
+"""
+
+from typing import TYPE_CHECKING
+
+__all__ = [
+    "CheckpointError",
+    "ComparisonResult",
+    "ConfigError",
+    "DataError",
+    "EvaluationResult",
+    "FoundObjects",
+    "Interrupted",
+    "NumericalError",
+    "ObjectDetector",
+    "ResourceError",
+    "TrainedRun",
+    "UserError",
+    "compare",
+    "evaluate",
+    "load",
+    "train",
+]
+
+if TYPE_CHECKING:
+    from retinanet.api.found import FoundObjects
+    from retinanet.api.load import ObjectDetector, load
+    from retinanet.api.measure import ComparisonResult, EvaluationResult, compare, evaluate
+    from retinanet.api.train import TrainedRun, train
+    from retinanet.errors import (
+        CheckpointError,
+        ConfigError,
+        DataError,
+        Interrupted,
+        NumericalError,
+        ResourceError,
+        UserError,
+    )
+else:
+
+    def __getattr__(name: str) -> object:
+        """The public object of this name, which is imported now."""
+        match name:
+            case "load" | "ObjectDetector":
+                from retinanet.api import load as module
+            case "FoundObjects":
+                from retinanet.api import found as module
+            case "train" | "TrainedRun":
+                from retinanet.api import train as module
+            case "evaluate" | "EvaluationResult" | "compare" | "ComparisonResult":
+                from retinanet.api import measure as module
+            case _ if name in __all__:
+                from retinanet import errors as module
+            case _:
+                raise AttributeError(f"module 'retinanet' has no attribute {name!r}; it has {', '.join(__all__)}")
+        return vars(module)[name]
+
+    def __dir__() -> list[str]:
+        return [*__all__, "__doc__", "__file__", "__name__", "__path__"]

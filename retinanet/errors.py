@@ -101,6 +101,13 @@ class Interrupted(Exception):
         self.exit_code = exit_code
 
 
+class StoppedByCaller(Interrupted):
+    """The `on_row` of a training that was started from Python asked the run to stop; it has been saved."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, 0)
+
+
 def list_errors(title: str, errors: list[str], most: int = 50) -> str:
     """One message from many errors: a title with the count, then one indented line each."""
     lines = [f"  - {error}" for error in errors[:most]]

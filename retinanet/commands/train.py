@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retinanet.commands.arguments import add_overrides, new_parser
-from retinanet.errors import printable
 
 if TYPE_CHECKING:
-    from retinanet.config.schema import DataKeys
     from retinanet.run.command_lines import CommandLines
 
 
@@ -49,7 +47,10 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
     if arguments.print_config:
         sys.stdout.write(dump_config(config, described=True))
         return
-    print_source(config.data)
+    if config.data.source is not None:
+        from retinanet.evaluation.sources import print_source
+
+        print_source(config.data)
     output = Path(config.output or Path("runs") / config_name(path))
     if arguments.dry_run:
         from retinanet.diagnostics.dry_run import report_dry_run
@@ -60,24 +61,6 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
 
     commands = command_lines(prog, sys.argv[1:] if words is None else words)
     train(config, output, resume=arguments.resume, overwrite=arguments.overwrite, commands=commands)
-
-
-def print_source(data: "DataKeys") -> None:
-    """Open `data.source`, if there is one, and print what it is; on the main rank only."""
-    if data.source is None or os.environ.get("RANK", "0") != "0":
-        return
-    from retinanet.evaluation.sources import describe_source, find_source
-
-    source = find_source(data)
-    if source is not None:
-        lines = describe_source(data, source)
-        if sys.stdout.isatty():
-            from shutil import get_terminal_size
-
-            from retinanet.display.facts import WIDEST, wrap
-
-            lines = [part for line in lines for part in wrap(line, min(get_terminal_size().columns, WIDEST))]
-        print(printable("\n".join(lines)), flush=True)
 
 
 def command_lines(prog: str | None, words: Sequence[str]) -> "CommandLines":

@@ -39,7 +39,7 @@ _ORIENTATION_TAG = 0x0112
 _TIFF_WIDTH_TAG, _TIFF_HEIGHT_TAG = 256, 257
 _TAIL = 65_536  # bytes at the end of a JPEG that are searched for its end marker before the whole scan is
 
-_PILLOW_ERRORS = (
+PILLOW_ERRORS = (
     OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, AttributeError, OverflowError,
     RuntimeError, struct.error, zlib.error, Image.DecompressionBombError,
 )  # fmt: skip
@@ -139,7 +139,7 @@ def _levels(data: bytes, path: Path) -> Levels:
                 return np.asarray(image).astype(np.float64)
         # Pillow keeps only the upper byte of colours and of grey with transparency.
         png = decode_png(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.UNCHANGED)
-    except _PILLOW_ERRORS as error:
+    except PILLOW_ERRORS as error:
         raise DataError(f"{path}: the image cannot be decoded ({error}); it is damaged or truncated") from error
     values: NDArray[np.int64] = png.permute(1, 2, 0).numpy().astype(np.int64)
     return values[..., :3] if values.shape[2] >= 3 else values[..., 0]
@@ -195,7 +195,7 @@ class _JpegSegments(JpegImageFile):
 def _parse_jpeg(file: BinaryIO, path: Path) -> ImageHeader:
     try:
         image = _JpegSegments(file)
-    except _PILLOW_ERRORS as error:
+    except PILLOW_ERRORS as error:
         raise DataError(f"{path}: the JPEG's header is damaged or truncated ({error})") from error
     if not _has_end_marker(file):
         _refuse_truncated(path, "the end-of-image marker of the JPEG is missing")
@@ -250,7 +250,7 @@ def _orientation_of(exif_block: bytes) -> int:
     try:
         exif.load(exif_block)
         return _valid_orientation(exif.get(_ORIENTATION_TAG))
-    except _PILLOW_ERRORS:
+    except PILLOW_ERRORS:
         return 1
 
 
@@ -274,7 +274,7 @@ def _parse_other(file: BinaryIO, path: Path) -> ImageHeader:
         raise DataError(f"{path}: {what}") from error
     except Image.DecompressionBombError as error:
         raise DataError(f"{path}: far more than the {MAX_PIXELS:,} pixels that one image may have") from error
-    except _PILLOW_ERRORS as error:
+    except PILLOW_ERRORS as error:
         raise DataError(f"{path}: the image's header is damaged ({error})") from error
     return ImageHeader(
         stored_height=int(height),
@@ -290,20 +290,23 @@ def _decode_with_pillow(data: bytes, path: Path) -> Tensor:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             image.load()
-            pixels = _to_rgb(image, path)
+            pixels = rgb_bytes(image, path)
     except DataError:
         raise
-    except _PILLOW_ERRORS as error:
+    except PILLOW_ERRORS as error:
         raise DataError(f"{path}: the image cannot be decoded ({error}); it is damaged or truncated") from error
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
-def _to_rgb(image: Image.Image, path: Path) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 of a loaded image of any mode; `Image.convert` alone clips 16-bit and float pixels."""
+def rgb_bytes(image: Image.Image, name: Path | str, depth_range: DepthRange | None = None) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 of a loaded image of any mode; `Image.convert` alone clips 16-bit and float pixels.
+
+    name: of the image, for errors. depth_range: as of `decode_image`. Raises DataError as `bytes_of_levels`.
+    """
     if image.mode.startswith("I") or image.mode == "F":
         stored = np.asarray(image)
         levels = stored.astype(np.float64) if image.mode == "F" else stored.astype(np.int64)
-        return np.repeat(bytes_of_levels(levels, None, path)[..., None], 3, axis=2)
+        return np.repeat(bytes_of_levels(levels, depth_range, name)[..., None], 3, axis=2)
     if image.mode in ("RGBa", "La"):
         image = image.convert(image.mode.upper())
     return np.array(image.convert("RGB"))

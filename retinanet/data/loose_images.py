@@ -1,27 +1,39 @@
-"""Images that belong to no data set, each a batch of its own."""
+"""Images that belong to no data set, from files or from memory, each a batch of its own."""
 
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
 
 from retinanet.data.coco import ImageRecord
-from retinanet.data.images import decode_image
+from retinanet.data.images import PILLOW_ERRORS, decode_image, rgb_bytes
 from retinanet.data.pixel_depth import DepthRange
 from retinanet.data.transforms import NO_AUGMENT, ResizeRule, collate, draw_changes, make_sample
+from retinanet.errors import DataError
 from retinanet.structures import Batch
+
+ImageLike = str | Path | Image.Image | NDArray[np.uint8] | Tensor
+"""An image file, or the pixels of an image; see `read_image`."""
 
 
 def one_image(
     path: Path, image_id: int, resize_rule: ResizeRule, depth_range: DepthRange | None = None
-) -> tuple[torch.Tensor, Batch]:
+) -> tuple[Tensor, Batch]:
     """The stored image, (3, h, w) uint8, and a batch of it alone. Raises DataError as `decode_image`."""
     image = decode_image(path, depth_range, warn=False)
+    return image, image_batch(image, image_id, resize_rule)
+
+
+def image_batch(image: Tensor, image_id: int, resize_rule: ResizeRule) -> Batch:
+    """A batch of one image, (3, h, w) uint8, resized for the network."""
     height, width = int(image.shape[-2]), int(image.shape[-1])
     no_boxes = np.zeros((0, 4), dtype=np.float32)
     record = ImageRecord(
         id=image_id,
-        path=path,
+        path=Path(),
         height=height,
         width=width,
         boxes_G4=no_boxes,
@@ -33,4 +45,81 @@ def one_image(
     canvas = resize_rule.image_canvas(fitted, resize_rule.aspect_bucket(height, width), shorter)
     draws = draw_changes(np.random.default_rng(0))
     sample = make_sample(image, record, fitted, canvas, NO_AUGMENT, draws, resize_rule.resize)
-    return image, collate([sample], canvas)
+    return collate([sample], canvas)
+
+
+def read_image(image: ImageLike, name: str, depth_range: DepthRange | None = None) -> Tensor:
+    """(3, H, W) uint8 RGB of a file or of pixels in memory, which it may share.
+
+    image: a path, read as `decode_image` reads it; a Pillow image of any mode, turned upright as its EXIF rotation
+    demands; a uint8 array (H, W, 3), (H, W, 4) with an alpha channel that is dropped, or grey (H, W) or (H, W, 1); a
+    uint8 tensor (3, H, W) or grey (1, H, W), on any device.
+    name: of the image, for errors. Raises DataError for anything else.
+    """
+    match image:
+        case str() | Path():
+            return decode_image(Path(image).expanduser(), depth_range, warn=False)
+        case Image.Image():
+            return _of_pillow(image, name, depth_range)
+        case np.ndarray():
+            return _of_array(image, name)
+        case Tensor():
+            return _of_tensor(image, name)
+    kind = f"{type(image).__module__}.{type(image).__qualname__}".removeprefix("builtins.")
+    raise DataError(
+        f"{name}: an object of type {kind} is not an image; give a path, a Pillow image, a NumPy array (H, W, 3) or a "
+        "tensor (3, H, W) of type uint8"
+    )
+
+
+def _of_pillow(image: Image.Image, name: str, depth_range: DepthRange | None) -> Tensor:
+    try:
+        upright = ImageOps.exif_transpose(image)
+        pixels = rgb_bytes(upright, name, depth_range)
+    except DataError:
+        raise
+    except PILLOW_ERRORS as error:
+        raise DataError(f"{name}: the image cannot be decoded ({error}); it is damaged or truncated") from error
+    return _of_array(pixels, name)
+
+
+def _of_array(array: NDArray[np.uint8], name: str) -> Tensor:
+    shape = array.shape
+    if array.dtype != np.uint8:
+        raise DataError(f"{name}: the array has type {array.dtype}, not uint8; {_remedy_of_type(str(array.dtype))}")
+    if array.ndim == 3 and shape[0] in (1, 3) and shape[2] not in (1, 3, 4):
+        raise DataError(
+            f"{name}: the array has shape {shape}, channels first; give (height, width, 3) with "
+            "image.transpose(1, 2, 0)"
+        )
+    if array.ndim not in (2, 3) or (array.ndim == 3 and shape[2] not in (1, 3, 4)):
+        raise DataError(f"{name}: the array has shape {shape}; give (height, width, 3), RGB")
+    if min(shape) < 1:
+        raise DataError(f"{name}: the image has no pixels, its shape is {shape}")
+    grey = array.ndim == 2 or shape[2] == 1
+    pixels_HW3 = np.repeat(array.reshape(*shape[:2], 1), 3, axis=2) if grey else array[..., :3]
+    # torch takes neither negative strides (image[..., ::-1]) nor, without a warning, arrays that are read only.
+    usable = np.ascontiguousarray(pixels_HW3)
+    return torch.from_numpy(usable if usable.flags.writeable else usable.copy()).permute(2, 0, 1)
+
+
+def _of_tensor(image: Tensor, name: str) -> Tensor:
+    shape = tuple(image.shape)
+    if image.dtype != torch.uint8:
+        kind = str(image.dtype).removeprefix("torch.")
+        raise DataError(f"{name}: the tensor has type {kind}, not uint8; {_remedy_of_type(kind)}")
+    if image.ndim == 3 and shape[2] in (1, 3, 4) and shape[0] not in (1, 3):
+        raise DataError(
+            f"{name}: the tensor has shape {shape}, channels last; give (3, height, width) with image.permute(2, 0, 1)"
+        )
+    if image.ndim != 3 or shape[0] not in (1, 3):
+        raise DataError(f"{name}: the tensor has shape {shape}; give (3, height, width), RGB")
+    if min(shape) < 1:
+        raise DataError(f"{name}: the image has no pixels, its shape is {shape}")
+    return image.detach().cpu().expand(3, -1, -1)
+
+
+def _remedy_of_type(kind: str) -> str:
+    if kind.startswith(("float", "bfloat")):
+        return "multiply values of 0..1 by 255, round them and convert them to uint8"
+    return "scale its values to 0..255 and convert them to uint8"

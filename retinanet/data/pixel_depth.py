@@ -21,11 +21,11 @@ class DepthRange(NamedTuple):
     high: float
 
 
-def bytes_of_levels(levels: Levels, depth_range: DepthRange | None, path: Path) -> NDArray[np.uint8]:
+def bytes_of_levels(levels: Levels, depth_range: DepthRange | None, path: Path | str) -> NDArray[np.uint8]:
     """Pixels of more than 8 bits as bytes, of the same shape.
 
-    Without a range, integers are taken as 0..65535 and float pixels as 0..1 or 0..255. Raises DataError naming the file
-    for values beyond that, or that are not finite.
+    Without a range, integers are taken as 0..65535 and float pixels as 0..1 or 0..255. Raises DataError naming the
+    image for values beyond that, or that are not finite.
     """
     remedy = "store it with 8 bits a channel, or set data.depth_range=[low, high]"
     if depth_range is not None:

@@ -29,12 +29,12 @@ def evaluate_checkpoint(path: Path, overrides: list[str], output: Path | None, *
     evaluate_loaded(load_detector(path, overrides), path, output, report=report)
 
 
-def evaluate_loaded(saved: LoadedDetector, path: Path, output: Path | None, *, report: bool) -> None:
+def evaluate_loaded(saved: LoadedDetector, path: Path, output: Path | None, *, report: bool) -> Path:
     """COCO metrics and analyses of the detector from `path` on the val split of its config's data.
 
     Prints a table and writes eval.json, detections.json and, unless `report` is False, report.html and plots/ into
-    `output` (default: a folder in the run's). Raises DataError for data that are missing, invalid or have other
-    classes, ConfigError for an engine that is not installed, ResourceError where it cannot write.
+    `output` (default: a folder in the run's), which is returned. Raises DataError for data that are missing, invalid or
+    have other classes, ConfigError for an engine that is not installed, ResourceError where it cannot write.
     """
     ranks = distributed.read_ranks()
     check_engine(saved.config.eval.engine)
@@ -55,7 +55,7 @@ def evaluate_loaded(saved: LoadedDetector, path: Path, output: Path | None, *, r
         )
     distributed.stop()
     if not ranks.is_main:
-        return
+        return folder
     write_json(folder / "detections.json", results)
     precision = precision_name(saved.detector)
     how = f"computed in {precision} on {saved.detector.device.type}"
@@ -75,6 +75,7 @@ def evaluate_loaded(saved: LoadedDetector, path: Path, output: Path | None, *, r
         report=report,
         extra=partial(anchor_section, saved.config, dataset),
     )
+    return folder
 
 
 def evaluate_files(
@@ -86,12 +87,13 @@ def evaluate_files(
     max_detections: int = DETECTIONS,
     images: Path | None = None,
     report: bool = True,
-) -> None:
+) -> Path:
     """COCO metrics and analyses of a results file on an annotation file, both JSON, gzipped or not.
 
     Prints a table and writes eval.json and, unless `report` is False, report.html and plots/ into `output` (default: a
-    folder in runs/). images: the folder of the image files, for pictures of the best and the worst images. Raises
-    DataError for files that cannot be used, and, once everything is written, for images that cannot be drawn.
+    folder in runs/), which is returned. images: the folder of the image files, for pictures of the best and the worst
+    images. Raises DataError for files that cannot be used, and, once everything is written, for images that cannot be
+    drawn.
     """
     check_engine(engine)
     if images is not None and not images.is_dir():
@@ -112,6 +114,7 @@ def evaluate_files(
     lines = (f"Detections: {detections}.", f"Ground truth: {ground_truth}.")
     header = ReportHeader(f"{TITLE}{detections.name.split('.')[0]}", lines, images)
     write_evaluation_report(folder, header, evaluation, step=None, precision=None, report=report)
+    return folder
 
 
 def check_image_folder(images: Path, ground_truth: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Loading a saved detector, and whether it fits a data set."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -10,7 +11,7 @@ from retinanet.config.schema import Config
 from retinanet.data.coco import CocoDataset
 from retinanet.errors import DataError
 from retinanet.evaluation.detector import AnyDetector, Detector, build_detector
-from retinanet.run.checkpoint import load_weights
+from retinanet.run.checkpoint import Checkpoint, load_weights
 from retinanet.run.published import open_checkpoint
 from retinanet.structures import Category
 
@@ -44,17 +45,23 @@ class SavedDetector(NamedTuple):
     step: int
 
 
-def load_detector(path: Path, overrides: list[str]) -> SavedDetector:
+def load_detector(path: Path | str, overrides: Sequence[str] = ()) -> SavedDetector:
     """Read a checkpoint onto the device of its config. `overrides` are key=value words for that config.
 
     path: checkpoint of a run (.pt), or file written by retinanet convert (.pt or .safetensors).
     """
-    saved = open_checkpoint(path)
+    saved = open_checkpoint(Path(path))
     config = with_overrides(saved.config, overrides)
-    device = distributed.choose_device(config.device, distributed.read_ranks())
     prepare_torch(config)
+    return prepare_detector(saved._replace(config=config), str(path))
+
+
+def prepare_detector(saved: Checkpoint, source: str) -> SavedDetector:
+    """The detector of a checkpoint on the device of its config; draws from torch's generator. source: names it."""
+    config = saved.config
+    device = distributed.choose_device(config.device, distributed.read_ranks())
     _, model = build_loss_and_model(config, len(saved.categories))
-    load_weights(model, saved.weights(), str(path))
+    load_weights(model, saved.weights(), source)
     detector = build_detector(config, model.to(device).eval(), device)
     return SavedDetector(detector=detector, config=config, categories=saved.categories, step=saved.progress.step)
 

@@ -1,8 +1,13 @@
 """`data.source` of a config, resolved to the files that it is made of."""
 
+import os
+import sys
 from pathlib import Path
+from shutil import get_terminal_size
 
 from retinanet.config.schema import DataKeys
+from retinanet.display.facts import WIDEST, wrap
+from retinanet.errors import printable
 from retinanet.prepare.source import Source, open_source
 
 
@@ -30,3 +35,13 @@ def resolve_data(data: DataKeys) -> DataKeys:
 def describe_source(data: DataKeys, source: Source) -> list[str]:
     """What kind of data set it is, where its annotations are, and what was done."""
     return [f"data: {source.form} in {data.source}", *(f"      {line}" for line in source.describe())]
+
+
+def print_source(data: DataKeys) -> None:
+    """Open `data.source`, if there is one, and print what it is; on the main rank only."""
+    source = find_source(data) if os.environ.get("RANK", "0") == "0" else None
+    if source is not None:
+        lines = describe_source(data, source)
+        if sys.stdout.isatty():
+            lines = [part for line in lines for part in wrap(line, min(get_terminal_size().columns, WIDEST))]
+        print(printable("\n".join(lines)), flush=True)

@@ -90,7 +90,7 @@ def is_exported(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
-def load_exported(path: Path, overrides: list[str]) -> LoadedExport:
+def load_exported(path: Path, overrides: Sequence[str]) -> LoadedExport:
     """Read an exported file.
 
     overrides: key=value words for its config, of keys that are not fixed in its graph.
@@ -168,6 +168,6 @@ def open_program(path: Path) -> tuple[Run, str | None]:
         raise CheckpointError(f"{path}: not a .pt2 file that this torch can run ({error!s:.200}).") from error
 
 
-def load_any(path: Path, overrides: list[str]) -> SavedDetector | LoadedExport:
+def load_any(path: Path, overrides: Sequence[str]) -> SavedDetector | LoadedExport:
     """Read a checkpoint, or a file that retinanet export wrote."""
     return load_exported(path, overrides) if is_exported(path) else load_detector(path, overrides)

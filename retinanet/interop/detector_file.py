@@ -82,6 +82,18 @@ def read_detector(keys: ModelKeys) -> TrainedDetector:
     return _detector(source, checkpoint, f"file in the format {name}", notes)
 
 
+def fetch_detector(name: str) -> Checkpoint:
+    """The detector of COCO's 80 classes that torchvision publishes under a name in PUBLISHED, to detect with as it is.
+
+    Raises CheckpointError where it cannot be downloaded.
+    """
+    path = fetch_published(PUBLISHED[name], name, "torchvision's detector", "load a file")
+    file = read_weights(path)
+    form = detect_format(file.tensors)
+    assert form is not None
+    return convert_foreign(form, path, file, NO_OPTIONS._replace(coco_only=True))[0]
+
+
 def _locate(source: str) -> Path:
     if source in PUBLISHED:
         remedy = "set model.weights to a file"

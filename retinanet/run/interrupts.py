@@ -13,11 +13,11 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from threading import Thread
+from threading import Thread, current_thread, main_thread
 from types import FrameType
 from typing import NoReturn
 
-from retinanet.errors import Interrupted
+from retinanet.errors import Interrupted, StoppedByCaller
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SIGNALS = (*STOPPING, signal.SIGUSR1)
@@ -28,13 +28,14 @@ STOPS_AFTER_STEP = "stopping after this step and saving", "quit without saving"
 
 
 class StopRequest:
-    """The signal that asked to stop, 0 as long as there is none.
+    """Who asked to stop: a signal (its number, else 0), or the caller of a training that was started from Python.
 
     A second signal ends the process without saving, unless one of both is SIGHUP: a terminal that closes sends several.
     """
 
     def __init__(self) -> None:
         self.signal = 0
+        self.by_caller = False
         self.answer = STOPS_AFTER_STEP
         self.patience: float | None = None
         """Seconds after a signal in which the main thread must have set this to None, or the process ends unsaved."""
@@ -48,6 +49,11 @@ class StopRequest:
         if _is_impatient(self.signal, number):
             raise SystemExit(128 + number)
         self.signal = number
+
+    @property
+    def asked(self) -> bool:
+        """Whether this process is asked to stop."""
+        return self.signal > 0 or self.by_caller
 
     def take_save(self) -> bool:
         """Whether SIGUSR1 has asked to save since the last call."""
@@ -64,16 +70,18 @@ class StopRequest:
             self.answer = before
 
     def raise_if_asked(self, saved: str) -> None:
-        """`raise_asked` if this process has received a signal."""
-        if self.signal:
+        """`raise_asked` if this process is asked to stop."""
+        if self.asked:
             self.raise_asked(saved)
 
     def raise_asked(self, saved: str) -> NoReturn:
-        """Raise Interrupted with exit code 128 + signal.
+        """Raise Interrupted with exit code 128 + signal, or StoppedByCaller.
 
-        saved: sentences on what has been saved and how to continue. If another rank received the signal, SIGTERM is
+        saved: sentences on what has been saved and how to continue. If another rank was asked to stop, SIGTERM is
         reported.
         """
+        if self.by_caller and not self.signal:
+            raise StoppedByCaller(f"Stopped by on_row. {saved}")
         number = self.signal or signal.SIGTERM
         raise Interrupted(f"Interrupted by {signal.Signals(number).name}. {saved}", 128 + number)
 
@@ -84,14 +92,20 @@ def _is_impatient(first: int, second: int) -> bool:
 
 
 @contextmanager
-def listen(acknowledge: Callable[[str], None] = lambda text: None) -> Iterator[StopRequest]:
+def listen(
+    acknowledge: Callable[[str], None] = lambda text: None, request: StopRequest | None = None
+) -> Iterator[StopRequest]:
     """Within this context signals only set the request; the previous handlers are restored at its end.
 
-    SIGHUP stays ignored where it was, as under nohup.
-    acknowledge: shows a line to the user; called at once for every signal, from another thread. A second signal ends
-    the process, with the exit code 128 + signal, as soon as the main thread notices it or after GRACE_SECONDS.
+    Outside the main thread, where Python allows no handlers, nothing is changed. SIGHUP stays ignored where it was, as
+    under nohup. acknowledge: shows a line to the user; called at once for every signal, from another thread. A second
+    signal ends the process, with the exit code 128 + signal, as soon as the main thread notices it or after
+    GRACE_SECONDS. request: what to set; None makes one.
     """
-    request = StopRequest()
+    request = request or StopRequest()
+    if current_thread() is not main_thread():
+        yield request
+        return
     received, wakeup = socket.socketpair()
     wakeup.setblocking(False)
     watcher = Thread(target=_acknowledge, args=(received, request, acknowledge), name="signals", daemon=True)

@@ -12,7 +12,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -51,6 +51,7 @@ class MetricsLog:
     expected_rows: training rows and evaluations that the file had at the resumed step; -1: not known. Missing ones are
         restored from TensorBoard, rounded to float32, and a note says how many are.
     terminal: whether to draw live lines; None: if standard output is a terminal.
+    on_row: called with each row once it is in the file; what it raises ends the run.
     Raises CheckpointError for a damaged metrics.jsonl, ResourceError for a folder that cannot be written to.
     """
 
@@ -63,7 +64,9 @@ class MetricsLog:
         total_steps: int,
         terminal: bool | None = None,
         expected_rows: int = -1,
+        on_row: Callable[[dict[str, Any]], None] = lambda row: None,
     ) -> None:
+        self._on_row = on_row
         self._path, lost = folder / FILE_NAME, ""
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -232,6 +235,7 @@ class MetricsLog:
                 self._file.truncate(size)  # no part of a row
             raise _unwritable(self._path, error) from error
         self.rows += row["kind"] != "note"
+        self._on_row(row)
 
 
 class SilentLog:

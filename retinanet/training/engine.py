@@ -1,8 +1,10 @@
 """A training from its config to its end: data, device, folder and log; the steps are `training.loop`'s."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,7 +26,7 @@ from retinanet.run.checkpoint import Checkpoint
 from retinanet.run.command_lines import CommandLines
 from retinanet.run.folder import RunFolder, claim, set_aside
 from retinanet.run.image_record import check_same_images, write_images
-from retinanet.run.interrupts import listen
+from retinanet.run.interrupts import StopRequest, listen
 from retinanet.run.metrics import MetricsLog, RunLog, SilentLog
 from retinanet.scoring.evaluation import check_engine
 from retinanet.training.agreement import check_agreement
@@ -43,6 +45,9 @@ from retinanet.training.opening import Opening, describe_run
 from retinanet.training.optim import build_plan, describe_long_warmup
 from retinanet.training.state import TrainState, build_state, restore
 
+OnRow = Callable[[dict[str, Any]], object]
+"""Called with each row of metrics.jsonl once it is written; the run stops, after saving, where it returns False."""
+
 
 def train(
     config: Config,
@@ -51,13 +56,15 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     commands: CommandLines = FROM_PYTHON,
+    on_row: OnRow = lambda row: None,
 ) -> None:
     """Run, or continue, the training that `config` describes in the folder `output`.
 
     resume: continue the run in `output` if there is one. overwrite: start anew, and delete it once the new
     run has a checkpoint. commands: the command
-    lines that continue this run, or go on from it, to show at its end.
-    Raises a UserError for input that cannot be used and Interrupted, after saving, for SIGINT or SIGTERM.
+    lines that continue this run, or go on from it, to show at its end. on_row: called on the main rank.
+    Raises a UserError for input that cannot be used and, after saving, Interrupted for SIGINT or SIGTERM and
+    StoppedByCaller for an `on_row` that returned False.
     """
     ranks = distributed.read_ranks()
     device = distributed.choose_device(config.device, ranks)
@@ -71,7 +78,7 @@ def train(
         config, detector = resolve_model(config)
     claimed = claim(output, resume=resume, overwrite=overwrite) if ranks.is_main else nullcontext(RunFolder(output))
     with claimed as folder, distributed.naming_ranks(ranks):
-        train_in(folder, config, ranks, device, resume, commands, detector)
+        train_in(folder, config, ranks, device, resume, commands, detector, on_row)
 
 
 def train_in(
@@ -82,6 +89,7 @@ def train_in(
     resume: bool,
     commands: CommandLines,
     detector: TrainedDetector | None = None,
+    on_row: OnRow = lambda row: None,
 ) -> None:
     """`train` in a folder that this run has claimed, with the detector of a resolved config's `model.weights`."""
     train_set, val_set = load_data(config, ranks)
@@ -118,7 +126,9 @@ def train_in(
     if saved is not None:
         check_length(run.plan, state.progress.step, source)
     compiling = compiler_errors() if config.compile else nullcontext()
-    with open_log(run, state, resume) as log, listen(log.acknowledge) as stop, compiling:
+    request = StopRequest()
+    rows = partial(pass_row, on_row, request)
+    with open_log(run, state, resume, rows) as log, listen(log.acknowledge, request) as stop, compiling:
         for line in (fallback, describe_auto(asked, config, images), describe_long_warmup(config.schedule, run.plan)):
             if line:
                 log.say(line)
@@ -192,7 +202,13 @@ def say_start(log: RunLog, state: TrainState, start: Start | None) -> None:
         log.say(f"note: {note}")
 
 
-def open_log(run: Run, state: TrainState, resume: bool) -> RunLog:
+def pass_row(on_row: OnRow, stop: StopRequest, row: dict[str, Any]) -> None:
+    """Call `on_row`, and ask for a stop where it returns False."""
+    if on_row(row) is False:
+        stop.by_caller = True
+
+
+def open_log(run: Run, state: TrainState, resume: bool, on_row: Callable[[dict[str, Any]], None]) -> RunLog:
     """Write config.yaml and images.json; the run's log, with what is known before step 1, silent on other ranks."""
     if not run.ranks.is_main:
         return SilentLog()
@@ -207,6 +223,7 @@ def open_log(run: Run, state: TrainState, resume: bool) -> RunLog:
         resume_step=step if resume else None,
         total_steps=run.plan.total_steps,
         expected_rows=state.progress.rows,
+        on_row=on_row,
     )
     opening = Opening(
         config=run.config,

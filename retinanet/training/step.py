@@ -148,7 +148,7 @@ def count_positives(
     # One entry for each rank's positives and two for the requests to stop and to save.
     message = torch.zeros(ranks.world_size + 2, dtype=torch.int64, device=parts.device)
     message[ranks.rank] = torch.cat([micro.positives_B for micro in micro_batches]).sum()
-    message[ranks.world_size] = int(stop.signal > 0)
+    message[ranks.world_size] = int(stop.asked)
     message[ranks.world_size + 1] = int(stop.take_save())
     message = distributed.sum_over_ranks(message)
     positives_R = message[: ranks.world_size]

@@ -11,6 +11,7 @@ import pytest
 import torch
 from export_fixtures import assert_same, random_batch, sharpen
 
+import retinanet
 from retinanet.build import build_resize_rule
 from retinanet.data.coco import load_coco
 from retinanet.data.find_images import find_images
@@ -408,3 +409,14 @@ def test_a_copy_works_anywhere(raw_file: Path, tmp_path: Path, saved: SavedDetec
     shutil.copy(raw_file, tmp_path / "copy.onnx")
     batch = random_batch(1, (64, 64))
     assert_same(load_exported(tmp_path / "copy.onnx", []).detector(batch), saved.detector(batch))
+
+
+def test_the_python_api_runs_it(raw_file: Path, checkpoint: Path) -> None:
+    """An array and a path, with the boxes of the checkpoint."""
+    array = random_batch(1, (48, 64)).images[0].permute(1, 2, 0).numpy()
+    ours, theirs = (retinanet.load(file, overrides=WORDS)(array) for file in (raw_file, checkpoint))
+    assert len(ours) > 5
+    np.testing.assert_allclose(ours.boxes, theirs.boxes, atol=2e-2)
+    np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-4)
+    with pytest.raises(ConfigError, match="device is fixed in the file"):
+        retinanet.load(raw_file, device="cuda")

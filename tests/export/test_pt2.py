@@ -8,6 +8,7 @@ import torch
 import torch._inductor.config
 from export_fixtures import assert_same, detector_with_p2, random_batch, sharpen, with_short_network
 
+import retinanet
 from retinanet.config.schema import Config
 from retinanet.detection.postprocess import to_original_frame
 from retinanet.errors import CheckpointError, DataError, ResourceError
@@ -110,3 +111,13 @@ def test_the_graph_of_a_pyramid_with_p2_equals_the_detector(tiny: Callable[..., 
             kept = Detections(*(tensor[:count] for tensor in detected))
             found.append(to_original_frame(kept, size, original))
     assert_same(found, saved.detector(batch))
+
+
+@pytest.mark.slow
+def test_the_python_api_runs_it(program: Path, saved: SavedDetector) -> None:
+    image = random_batch(1, (150, 160)).images[0]
+    found = retinanet.load(program, overrides={"data.canvas": [160, 160]})(image)
+    assert len(found) > 5
+    assert found.size == (150, 160)
+    with pytest.raises(DataError, match=r"too small for a \.pt2 file"):
+        retinanet.load(program)(image)

@@ -76,13 +76,13 @@ def compare_files(
     output: Path | None = None,
     resamples: int | None = None,
     max_detections: int = DETECTIONS,
-) -> None:
-    """Print the comparison of two COCO results files and write it into `output` (default: a folder in runs/).
+) -> Path:
+    """Print the comparison of two COCO results files and write it into `output`, which is returned.
 
-    images: folder of the ground truth's file names; with it the images that differ most are drawn. max_detections: of a
-    class and image, those that count. For files
-    with the same detections, only that is reported. Raises DataError for files that cannot be used, ConfigError for too
-    few resamples, ResourceError where it cannot write.
+    output: None is a folder in runs/. images: folder of the ground truth's file names; with it the images that differ
+    most are drawn. max_detections: of a class and image, those that count. For files with the same detections, only
+    that is reported. Raises DataError for files that cannot be used, ConfigError for too few resamples, ResourceError
+    where it cannot write.
     """
     if resamples is not None:
         check_resamples(resamples)
@@ -92,7 +92,7 @@ def compare_files(
     folder = output or Path("runs") / f"compare-{'-'.join(labels(inputs))}"
     if results[0] == results[1]:
         report_identical(console, inputs, len(results[0]), folder)
-        return
+        return folder
     with console.status("comparing"):
         objects = truth_columns(truth)
         first, second = (
@@ -113,6 +113,7 @@ def compare_files(
     ]
     write_text(folder / "report.html", render_html(title_of(inputs), blocks))
     print_comparison(console, inputs, comparison, notes, folder)
+    return folder
 
 
 def report_identical(console: Console, inputs: Inputs, detections: int, folder: Path) -> None:

@@ -1,0 +1,196 @@
+"""`retinanet.load`: a saved detector that takes images of any origin."""
+
+import logging
+import re
+from collections.abc import Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from retinanet.api.found import FoundObjects
+from retinanet.api.words import Overrides, override_words
+from retinanet.build import build_depth_range, build_resize_rule
+from retinanet.config.load import with_overrides
+from retinanet.data.find_images import files_passed_over, find_images
+from retinanet.data.images import image_header
+from retinanet.data.loose_images import ImageLike, image_batch, read_image
+from retinanet.data.pixel_depth import DepthRange
+from retinanet.data.prefetch import prefetched
+from retinanet.data.transforms import ResizeRule
+from retinanet.errors import CheckpointError, DataError, list_errors
+from retinanet.evaluation.predict import LoadedImage, detected
+from retinanet.evaluation.saved import LoadedDetector, prepare_detector
+from retinanet.export.runtime import is_exported, load_exported
+from retinanet.interop.detector_file import PUBLISHED, fetch_detector
+from retinanet.run.folder import RunFolder
+from retinanet.run.published import open_checkpoint
+
+_log = logging.getLogger(__name__)
+
+Item = TypeVar("Item", bound=ImageLike)
+
+
+def load(path_or_name: str | Path, *, device: str = "auto", overrides: Overrides = ()) -> "ObjectDetector":
+    """A detector that is ready to use.
+
+    path_or_name: a checkpoint of a training (.pt), a published one (.safetensors), a file from `retinanet export`
+        (.onnx or .pt2; a .pt2 file is a program, so load only those you trust), the folder of a run, whose best
+        checkpoint is taken, or the name of a detector that torchvision publishes, `torchvision_v1_coco` or
+        `torchvision_v2_coco`, which is downloaded once.
+    device: "auto", "cpu", "cuda" or "mps"; exported files run on the CPU.
+    overrides: config keys to change, such as `{"eval.score_threshold": 0.3}`.
+
+    torch's settings, its random numbers and its number of threads stay as they are. Raises CheckpointError,
+    ConfigError or ResourceError.
+    """
+    # The number of threads is the process's.
+    words = [f"device={device}", "threads=0", *override_words(overrides)]
+    return ObjectDetector(open_any(path_or_name, words), str(path_or_name))
+
+
+def open_any(path_or_name: str | Path, words: Sequence[str]) -> LoadedDetector:
+    """What `load` names. words: key=value words for its config."""
+    source = find_checkpoint(path_or_name)
+    if is_exported(source):
+        return load_exported(source, words)
+    name = str(path_or_name)
+    saved = fetch_detector(name) if name in PUBLISHED else open_checkpoint(source)
+    with torch.random.fork_rng(devices=[]):
+        return prepare_detector(saved._replace(config=with_overrides(saved.config, words)), name)
+
+
+def find_checkpoint(path_or_name: str | Path) -> Path:
+    """The file of a detector: that of a path, or the best checkpoint of a run's folder. Raises CheckpointError."""
+    path = Path(path_or_name).expanduser()
+    if not path.is_dir():
+        if not path.exists() and not path.suffix and str(path_or_name) not in PUBLISHED:
+            raise CheckpointError(
+                f"{path}: no such file; give a checkpoint, an exported file, the folder of a run, or one of the names "
+                f"{', '.join(PUBLISHED)}."
+            )
+        return path
+    best = RunFolder(path).best
+    if not best.is_file():
+        raise CheckpointError(f"{path}: this folder holds no run with a checkpoint (no file {best}).")
+    return best
+
+
+class ObjectDetector:
+    """A trained detector: call it with an image, or with several. Made by `retinanet.load`.
+
+    names: the names of its classes, by label.
+    source: what it was loaded from.
+    device: where it computes, such as "cpu".
+
+    It may be called from several threads.
+    """
+
+    def __init__(self, saved: LoadedDetector, source: str) -> None:
+        saved.detector.prepare()
+        self.names = tuple(category.name for category in saved.categories)
+        self.source = source
+        self.device = str(saved.detector.device)
+        self._saved = saved
+
+    def __repr__(self) -> str:
+        return f"<ObjectDetector {self.source}: {len(self.names)} classes, on {self.device}>"
+
+    @overload
+    def __call__(self, image: str | Path) -> FoundObjects | Any: ...
+
+    @overload
+    def __call__(self, image: list[Item] | tuple[Item, ...]) -> list[FoundObjects]: ...
+
+    @overload
+    def __call__(self, image: Image.Image | NDArray[np.uint8] | Tensor) -> FoundObjects | Any: ...
+
+    def __call__(self, image: ImageLike | list[Item] | tuple[Item, ...]) -> FoundObjects | list[FoundObjects] | Any:
+        """Detect on an image, or on several.
+
+        image: a path (str or Path), a Pillow image, a uint8 array (height, width, 3) in RGB or a uint8 tensor
+            (3, height, width) gives a `FoundObjects`. A list or tuple of such images, a folder, a glob pattern, or an
+            array or tensor with a first dimension of images gives a list of them, in order; the images of a folder,
+            without its subfolders, are ordered by name. OpenCV's arrays are BGR: pass `array[..., ::-1]`.
+
+        Boxes are those of `retinanet predict`. Up to config `eval.batch_size` images share a forward pass, and config
+        `data.workers` threads read them. Raises DataError naming every image that cannot be read.
+        """
+        if isinstance(image, str | Path):
+            return self._in_path(image)
+        if isinstance(image, list | tuple) or (isinstance(image, np.ndarray | Tensor) and image.ndim == 4):
+            return self._in_all(image)
+        return self._in_all([image])[0]
+
+    def _in_path(self, path: str | Path) -> FoundObjects | list[FoundObjects]:
+        if re.match(r"[a-z]+://", str(path)):
+            raise DataError(f"{path}: is an address; download the image and give its path or its pixels")
+        place = Path(path).expanduser()
+        if place.is_file():
+            return self._in_all([path])[0]
+        found = self._in_all(find_images([str(place)]))
+        if left_out := files_passed_over([str(place)]):
+            _log.warning("%s: %s", path, left_out)
+        return found
+
+    def _in_all(self, images: Sequence[ImageLike] | NDArray[np.uint8] | Tensor) -> list[FoundObjects]:
+        config, categories = self._saved.config, self._saved.categories
+        if not isinstance(images, np.ndarray | Tensor):
+            check_files(images)
+        depth_range = build_depth_range(config.data)
+        read = partial(load_pixels, resize_rule=build_resize_rule(config), depth_range=depth_range)
+        threads = config.data.workers if len(images) > 1 else 0
+        with closing(prefetched(read, enumerate(images, start=1), threads, ahead=1)) as loaded:
+            return [
+                FoundObjects(
+                    one.results,
+                    categories,
+                    source=source,
+                    size=size_of(one),
+                    image_id=number,
+                    shown_score=config.eval.shown_score,
+                    depth_range=depth_range,
+                )
+                for number, (source, one) in enumerate(
+                    zip(images, detected(loaded, self._saved.detector, categories, config.eval.batch_size)), start=1
+                )
+            ]
+
+
+def load_pixels(
+    numbered: tuple[int, ImageLike], resize_rule: ResizeRule, depth_range: DepthRange | None
+) -> LoadedImage:
+    """An image ready for detection; of its pixels only the size is kept. Raises DataError as `read_image`."""
+    number, source = numbered
+    name = str(source) if isinstance(source, str | Path) else f"image {number}"
+    image = read_image(source, name, depth_range)
+    batch = image_batch(image, number, resize_rule)
+    return LoadedImage(path=Path(name), image=image.new_empty((0, *image.shape[1:])), batch=batch)
+
+
+def size_of(one: LoadedImage) -> tuple[int, int]:
+    """(height, width) of an image from `load_pixels`."""
+    assert one.image is not None
+    return int(one.image.shape[-2]), int(one.image.shape[-1])
+
+
+def check_files(images: Sequence[ImageLike]) -> None:
+    """Raise one DataError that names every path that is no readable image, before anything is computed."""
+    errors = []
+    for image in images:
+        if isinstance(image, str | Path):
+            path = Path(image).expanduser()
+            try:
+                if path.is_dir():
+                    raise DataError(f"{path}: is a folder; pass it alone, not in a list")
+                image_header(path)
+            except DataError as error:
+                errors.append(str(error))
+    if errors:
+        raise DataError(list_errors("images that cannot be read", errors))
