@@ -343,6 +343,8 @@ def test_the_process_on_a_node(make: Make, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(sys, "executable", str(program))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     monkeypatch.chdir(PROJECT)
+    # A shell's background job ignores SIGINT, and so would the script.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # as Ray's threads do
     log = log_path(study.folder, "FL-seed0")
     cell = CellOnNode(str(tmp_path), str(study_file(study.folder)), "FL-seed0", str(log))
@@ -351,6 +353,7 @@ def test_the_process_on_a_node(make: Make, tmp_path: Path, monkeypatch: pytest.M
     cell.send_signal(signal.SIGINT)
     assert cell.wait("") == 130
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    signal.signal(signal.SIGINT, handler)
     monkeypatch.setattr(node_module, "APPEARS_SECONDS", 0.0)
     with pytest.raises(DataError, match=r"has no .*mounts at the same path"):
         CellOnNode(str(tmp_path), "elsewhere/study.yaml", "FL-seed0", str(log)).begin({})
