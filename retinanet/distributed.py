@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from retinanet.errors import ConfigError, RankError, ResourceError
+from retinanet.errors import ConfigError, RankError, ResourceError, UserError
 
 
 class Ranks(NamedTuple):
@@ -107,6 +107,21 @@ def naming_ranks(ranks: Ranks) -> Iterator[None]:
         if not dist.is_initialized() or not (isinstance(error, dist.DistError) or _LOST.search(str(error))):
             raise
         raise RankError(_describe_lost(ranks, error)) from error
+
+
+@contextmanager
+def leaving() -> Iterator[None]:
+    """Leave the process group when a user's error ends this context: its threads may abort a process that ends in it.
+
+    After a RankError nobody leaves, because that may wait for the rank that is gone.
+    """
+    try:
+        yield
+    except RankError:
+        raise
+    except UserError:
+        stop()
+        raise
 
 
 _LOST = re.compile(r"gloo|[Cc]onnection (closed|reset)|Broken pipe|Timed out waiting|NCCL")

@@ -158,10 +158,11 @@ def _find_constant(text: str) -> tuple[int, int]:
 def cache_folder(kind: str) -> Path:
     """Folder of what can be made again, and may be deleted at any time.
 
-    It is `kind` in $RETINANET_CACHE, otherwise in retinanet/ in $XDG_CACHE_HOME or ~/.cache.
+    It is `kind` in $RETINANET_CACHE, otherwise in retinanet/ in $XDG_CACHE_HOME or ~/.cache. Raises RuntimeError if a
+    home folder is needed and not known.
     """
     own = os.environ.get("RETINANET_CACHE")
-    base = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "retinanet"
+    base = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "retinanet"
     return base.expanduser().absolute() / kind
 
 

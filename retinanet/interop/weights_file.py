@@ -97,13 +97,15 @@ def check_weights_path(path: Path) -> None:
 def check_magnitudes(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Raise CheckpointError for values that no network has, as a flipped bit in an exponent makes them.
 
-    Files without checksums (.safetensors and .pth of torch before 1.6) show no other damage.
+    Files without checksums (.safetensors and .pth of torch before 1.6) show no other damage. Values that are not finite
+    are reported with a network's other errors.
     """
-    errors = [
-        f"{name} has values of up to {float(value.abs().max()):.3g}"
+    largest = {
+        name: float(value.nan_to_num(0.0, 0.0, 0.0).abs().max())
         for name, value in tensors.items()
-        if value.is_floating_point() and value.numel() and float(value.abs().max()) > LARGEST_WEIGHT
-    ]
+        if value.is_floating_point() and value.numel()
+    }
+    errors = [f"{name} has values of up to {size:.3g}" for name, size in largest.items() if size > LARGEST_WEIGHT]
     if errors:
         raise CheckpointError(list_errors(f"{path}: damaged, use another copy", errors))
 

@@ -77,7 +77,7 @@ def train(
     if not (resume and RunFolder(output).checkpoints()):
         config, detector = resolve_model(config)
     claimed = claim(output, resume=resume, overwrite=overwrite) if ranks.is_main else nullcontext(RunFolder(output))
-    with claimed as folder, distributed.naming_ranks(ranks):
+    with claimed as folder, distributed.leaving(), distributed.naming_ranks(ranks):
         train_in(folder, config, ranks, device, resume, commands, detector, on_row)
 
 
