@@ -104,10 +104,10 @@ def tiny(tiny_yaml: Path) -> Callable[..., Config]:
 @pytest.fixture(scope="session")
 def trained(tiny: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run of two steps with a moving average; read only."""
-    from retinanet.training.engine import train
+    from retinanet.training.engine import run_training
 
     folder = tmp_path_factory.mktemp("trained") / "run"
-    train(tiny("schedule.iterations=2", "schedule.ema=0.9"), folder)
+    run_training(tiny("schedule.iterations=2", "schedule.ema=0.9"), folder)
     return folder
 
 

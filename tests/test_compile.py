@@ -73,9 +73,9 @@ def test_a_compiled_run_is_the_plain_one_up_to_rounding_and_resumes_to_the_bit(
         traced = torch._dynamo.lookup_backend(backend)
         monkeypatch.setattr(torch._dynamo, "lookup_backend", lambda _name: traced)
     torch._dynamo.reset()
-    engine.train(tiny(*words), tmp_path / "plain")
+    engine.run_training(tiny(*words), tmp_path / "plain")
     capsys.readouterr()
-    engine.train(tiny(*words, "compile=true"), tmp_path / "whole")
+    engine.run_training(tiny(*words, "compile=true"), tmp_path / "whole")
     printed = capsys.readouterr().out
     assert printed.count("compiling the network for") == len(sides), printed
     for side in sides:
@@ -91,11 +91,11 @@ def test_a_compiled_run_is_the_plain_one_up_to_rounding_and_resumes_to_the_bit(
 
     monkeypatch.setattr(loop, "train_step", killed_in_the_fourth)
     with pytest.raises(KeyboardInterrupt):
-        engine.train(halves, tmp_path / "halves")
+        engine.run_training(halves, tmp_path / "halves")
     monkeypatch.setattr(loop, "train_step", step)
     assert load_checkpoint(tmp_path / "halves" / "checkpoints" / "last.pt").progress.step == 2
     torch._dynamo.reset()  # as in a new process
-    engine.train(halves, tmp_path / "halves", resume=True)
+    engine.run_training(halves, tmp_path / "halves", resume=True)
     plain, whole = (
         [row for row in read_rows(tmp_path / name / "metrics.jsonl") if row["kind"] == "train"]
         for name in ("plain", "whole")
@@ -117,7 +117,7 @@ def test_a_compiled_run_is_the_plain_one_up_to_rounding_and_resumes_to_the_bit(
 def test_a_machine_that_cannot_compile_is_refused_before_the_work(tiny: Tiny, tmp_path: Path, fresh: None) -> None:
     os.environ["CXX"] = "no-such-compiler"
     with pytest.raises(ResourceError, match=r"compile: .*C\+\+ compiler.*compile=false"):
-        engine.train(tiny("compile=true"), tmp_path / "run")
+        engine.run_training(tiny("compile=true"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
     with pytest.raises(ResourceError, match="for mps; set compile=false"):
         check_compiler(torch.device("mps"))

@@ -39,7 +39,7 @@ from retinanet.files import make_folder
 from retinanet.run.metric_rows import FILE_NAME, mean_over_steps, read_rows
 from retinanet.scoring.eval_file import read_eval_file
 from retinanet.scoring.evaluation import above_score, coco_evaluation
-from retinanet.training.engine import train
+from retinanet.training.engine import run_training
 
 
 def run_cell(study: Study, name_or_index: str) -> None:
@@ -135,7 +135,7 @@ def train_and_measure(study: Study, cell: Cell, lr: float) -> Outcome:
     if record is None or record.status != CellStatus.TUNED:
         started = (folder / "config.yaml").exists() or (folder / "checkpoints" / "last.pt").exists()
         try:
-            train(build_cell_config(cell, lr), folder, resume=started)
+            run_training(build_cell_config(cell, lr), folder, resume=started)
         except NumericalError as error:
             distributed.stop()
             return Outcome(CellStatus.DIVERGED, str(error))

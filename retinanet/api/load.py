@@ -142,7 +142,7 @@ class ObjectDetector:
     def _in_all(self, images: Sequence[ImageLike] | NDArray[np.uint8] | Tensor) -> list[FoundObjects]:
         config, categories = self._saved.config, self._saved.categories
         if not isinstance(images, np.ndarray | Tensor):
-            check_files(images)
+            check_readable(images)
         depth_range = build_depth_range(config.data)
         read = partial(load_pixels, resize_rule=build_resize_rule(config), depth_range=depth_range)
         threads = config.data.workers if len(images) > 1 else 0
@@ -180,7 +180,7 @@ def size_of(one: LoadedImage) -> tuple[int, int]:
     return int(one.image.shape[-2]), int(one.image.shape[-1])
 
 
-def check_files(images: Sequence[ImageLike]) -> None:
+def check_readable(images: Sequence[ImageLike]) -> None:
     """Raise one DataError that names every path that is no readable image, before anything is computed."""
     errors = []
     for image in images:

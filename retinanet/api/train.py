@@ -86,7 +86,7 @@ def train(
     stopped = False
     try:
         with torch_settings_restored():
-            engine.train(resolved, folder, resume=resume, overwrite=overwrite, on_row=on_row)
+            engine.run_training(resolved, folder, resume=resume, overwrite=overwrite, on_row=on_row)
     except StoppedByCaller as message:
         print(message, flush=True)
         stopped = True

@@ -57,10 +57,10 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
 
         report_dry_run(config, output)
         return
-    from retinanet.training.engine import train
+    from retinanet.training.engine import run_training
 
     commands = command_lines(prog, sys.argv[1:] if words is None else words)
-    train(config, output, resume=arguments.resume, overwrite=arguments.overwrite, commands=commands)
+    run_training(config, output, resume=arguments.resume, overwrite=arguments.overwrite, commands=commands)
 
 
 def command_lines(prog: str | None, words: Sequence[str]) -> "CommandLines":

@@ -49,7 +49,7 @@ def scalar(text: str) -> bool | int | float | str | None:
     return text
 
 
-def load(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
+def load_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     """Data of a YAML file whose top is a mapping (an empty file is an empty one), and its `Parsed.positions`.
 
     Raises ConfigError with every error as `file:line: message`; OSError when the file cannot be read.
@@ -62,7 +62,7 @@ def load(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
 
 
 def read(path: Path) -> Parsed:
-    """`load`, with the errors returned instead of raised; `data` is then what could be read (always a dict)."""
+    """`load_yaml`, with the errors returned instead of raised; `data` is then what could be read (always a dict)."""
     with path.open("rb") as file:
         raw = file.read(MOST_BYTES + 1)
     if len(raw) > MOST_BYTES:

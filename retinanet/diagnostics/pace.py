@@ -14,7 +14,7 @@ from retinanet.evaluation.sources import resolve_data
 from retinanet.files import read_json
 from retinanet.run.folder import RunFolder
 from retinanet.run.metric_rows import read_rows
-from retinanet.training.engine import train
+from retinanet.training.engine import run_training
 from retinanet.training.optim import build_plan
 
 STEPS, WARM_STEPS = 12, 4
@@ -53,7 +53,7 @@ def measure_pace(config: Config, folder: Path) -> Pace:
     """Train STEPS steps of a config without `auto` values in `folder`, and evaluate some images; prints nothing."""
     short = build_short_config(config.model_copy(update={"data": resolve_data(config.data)}))
     with contextlib.redirect_stdout(io.StringIO()):
-        train(short, folder)
+        run_training(short, folder)
     run = RunFolder(folder)
     rows = read_rows(run.metrics)
     steps = [row for row in rows if row["kind"] == "train"]

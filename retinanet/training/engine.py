@@ -49,7 +49,7 @@ OnRow = Callable[[dict[str, Any]], object]
 """Called with each row of metrics.jsonl once it is written; the run stops, after saving, where it returns False."""
 
 
-def train(
+def run_training(
     config: Config,
     output: Path,
     *,

@@ -43,14 +43,14 @@ def write(folder: Path, name: str, text: str) -> Path:
     ],
 )
 def test_values_follow_yaml_1_2(tmp_path: Path, text: str, value: object) -> None:
-    data, _ = yaml_strict.load(write(tmp_path, "a.yaml", f"key: {text}\n"))
+    data, _ = yaml_strict.load_yaml(write(tmp_path, "a.yaml", f"key: {text}\n"))
     assert data == {"key": value}
     assert type(data["key"]) is type(value)
 
 
 def test_positions_are_lines_of_dotted_paths(tmp_path: Path) -> None:
     text = "# a comment\na:\n  b: 1\n  c:\n    - 2\n    - 3\nd: {e: 4}\n"
-    _, positions = yaml_strict.load(write(tmp_path, "a.yaml", text))
+    _, positions = yaml_strict.load_yaml(write(tmp_path, "a.yaml", text))
     assert positions["a"] == 2
     assert positions["a.b"] == 3
     assert positions["a.c"] == 4
@@ -60,7 +60,7 @@ def test_positions_are_lines_of_dotted_paths(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "# nothing but a comment\n", "---\n", "\ufeff"])
 def test_an_empty_file_is_an_empty_mapping(tmp_path: Path, text: str) -> None:
-    assert yaml_strict.load(write(tmp_path, "a.yaml", text))[0] == {}
+    assert yaml_strict.load_yaml(write(tmp_path, "a.yaml", text))[0] == {}
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_an_empty_file_is_an_empty_mapping(tmp_path: Path, text: str) -> None:
 def test_refused_yaml_names_file_and_line(tmp_path: Path, text: str, line: int, part: str) -> None:
     path = write(tmp_path, "a.yaml", text)
     with pytest.raises(ConfigError) as caught:
-        yaml_strict.load(path)
+        yaml_strict.load_yaml(path)
     message = str(caught.value)
     assert f"{path}:{line}: " in message
     assert part in message
@@ -103,25 +103,25 @@ def test_text_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_bytes(b"a: 1\nb: caf\xe9\n")
     with pytest.raises(ConfigError, match=r"a\.yaml:2: byte 11 is not UTF-8"):
-        yaml_strict.load(path)
+        yaml_strict.load_yaml(path)
 
 
 def test_a_huge_file_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, "a.yaml", "#" * (1 << 20) + "\n")
     with pytest.raises(ConfigError, match="larger than"):
-        yaml_strict.load(path)
+        yaml_strict.load_yaml(path)
 
 
 def test_an_alias_bomb_is_refused_quickly(tmp_path: Path) -> None:
     lines = ["a0: &a0 [1, 1]"] + [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 40)]
     with pytest.raises(ConfigError, match="alias"):
-        yaml_strict.load(write(tmp_path, "a.yaml", "\n".join(lines)))
+        yaml_strict.load_yaml(write(tmp_path, "a.yaml", "\n".join(lines)))
 
 
 def test_all_yaml_errors_come_together(tmp_path: Path) -> None:
     path = write(tmp_path, "a.yaml", "a: 1\na: 2\nb: &x 3\nc: *x\n4: d\ne: !t 1\n")
     with pytest.raises(ConfigError) as caught:
-        yaml_strict.load(path)
+        yaml_strict.load_yaml(path)
     message = str(caught.value)
     assert "(5 errors)" in message
     assert [f"a.yaml:{line}:" in message for line in (2, 3, 4, 5, 6)] == [True] * 5

@@ -13,7 +13,7 @@ from retinanet.diagnostics.replay import replay, report_replay, watching
 from retinanet.errors import CheckpointError, NumericalError
 from retinanet.run.failures import read_failure
 from retinanet.training import step as engine_step
-from retinanet.training.engine import train
+from retinanet.training.engine import run_training
 from retinanet.training.state import TrainState
 
 
@@ -30,7 +30,7 @@ def failed(tiny: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine_step, "apply_gradients", explode)
         with pytest.raises(NumericalError) as caught:
-            train(tiny("schedule.iterations=4", "log.save_every=1"), run)
+            run_training(tiny("schedule.iterations=4", "log.save_every=1"), run)
     assert re.search(r"step 3: the loss .* is in .*step-3: retinanet replay .*step-3\. Saved step 2", str(caught.value))
     return run
 

@@ -27,7 +27,7 @@ from retinanet.model.retinanet import RetinaNet
 from retinanet.prepare.shapes import generate_shapes
 from retinanet.run.metric_rows import read_rows
 from retinanet.structures import Batch
-from retinanet.training.engine import train
+from retinanet.training.engine import run_training
 
 PUBLISHED = {
     "paper": 34.0,
@@ -108,7 +108,7 @@ def test_a_recipe_trains(name: str, scenes: Path, tmp_path: Path) -> None:
     ]
     settings.append("schedule.lr=0.0000001")  # random weights under batch norms that do nothing
     narrow = ["model.fpn.channels=32", "model.head.depth=1", "log.every=1"]
-    train(small(name, scenes, *length, *settings, *narrow), tmp_path / "run")
+    run_training(small(name, scenes, *length, *settings, *narrow), tmp_path / "run")
     rows = [row for row in read_rows(tmp_path / "run" / "metrics.jsonl") if row["kind"] == "train"]
     assert len(rows) == 2
     assert all(math.isfinite(row["loss"]) and row["loss_box"] > 0 and row["grad_norm"] > 0 for row in rows)

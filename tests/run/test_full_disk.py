@@ -18,7 +18,7 @@ from retinanet.run.metric_rows import read_rows
 from retinanet.run.metrics import MetricsLog
 from retinanet.run.published import write_inference_checkpoint
 from retinanet.structures import Category
-from retinanet.training.engine import train
+from retinanet.training.engine import run_training
 
 WEIGHTS = {"weight": torch.ones(250_000)}
 
@@ -101,7 +101,7 @@ def failing(most: int, write: Callable[[], None]) -> None:
 def test_a_run_without_space_goes_on_once_there_is_some(tiny: Callable[..., Config], tmp_path: Path) -> None:
     config = tiny("schedule.iterations=3", "log.save_every=1")
     with pytest.raises(ResourceError, match=r"last\.pt: cannot be .*Nothing had been saved yet"), largest_file(10**6):
-        train(config, tmp_path / "run")
-    train(config, tmp_path / "run", resume=True)
+        run_training(config, tmp_path / "run")
+    run_training(config, tmp_path / "run", resume=True)
     assert load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt").progress.step == 3
     assert not list((tmp_path / "run").rglob("*partial*"))

@@ -22,7 +22,7 @@ from retinanet.training.balance import (
     resolve_class_weights,
 )
 from retinanet.training.batches import load_data
-from retinanet.training.engine import train
+from retinanet.training.engine import run_training
 
 Tiny = Callable[..., Config]
 
@@ -71,10 +71,10 @@ def test_a_run_keeps_the_numbers_and_resumes_from_the_name(tiny: Tiny, tmp_path:
     once, twice = (tiny(*words, f"schedule.epochs={epochs}") for epochs in (1, 2))
     images = count_epoch(once, load_data(once, distributed.read_ranks())[0])
     assert images > 12
-    train(once, tmp_path)
+    run_training(once, tmp_path)
     saved = load_checkpoint(tmp_path / "checkpoints" / "best.pt")
     assert saved.progress.step == math.ceil(images / 4)
     assert isinstance(saved.config.loss.class_weights, tuple)
     assert load_config(tmp_path / "config.yaml", []) == saved.config
-    train(twice, tmp_path, resume=True)
+    run_training(twice, tmp_path, resume=True)
     assert read_rows(tmp_path / "metrics.jsonl")[-1]["step"] == math.ceil(2 * images / 4)

@@ -31,7 +31,7 @@ from retinanet.scoring.eval_file import eval_content
 from retinanet.scoring.evaluation import METRIC_NAMES, coco_evaluation
 from retinanet.structures import Batch
 from retinanet.training.batches import check_batch_divides, load_data, load_steps
-from retinanet.training.engine import train
+from retinanet.training.engine import run_training
 from retinanet.training.optim import set_lr
 from retinanet.training.parts import build_step_parts
 from retinanet.training.state import TrainState, build_state, restore, snapshot
@@ -52,7 +52,7 @@ def mini(tiny: Tiny) -> Tiny:
 def finished(mini: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of six steps with evaluations after three and six; read only."""
     folder = tmp_path_factory.mktemp("finished") / "run"
-    train(mini("eval.every=3", "eval.unit=steps", "schedule.ema=0.9", "log.pictures=2"), folder)
+    run_training(mini("eval.every=3", "eval.unit=steps", "schedule.ema=0.9", "log.pictures=2"), folder)
     return folder
 
 
@@ -141,7 +141,7 @@ def test_the_moving_average_is_saved_with_the_weights(finished: Path) -> None:
 @pytest.mark.parametrize("workers", [2, 4])
 def test_a_run_does_not_depend_on_loader_workers(finished: Path, mini: Tiny, tmp_path: Path, workers: int) -> None:
     words = ("eval.every=3", "eval.unit=steps", "schedule.ema=0.9", "log.pictures=0", f"data.workers={workers}")
-    train(mini(*words), tmp_path)
+    run_training(mini(*words), tmp_path)
     assert multiprocessing.active_children() == []
     assert without_clock(tmp_path / "metrics.jsonl") == without_clock(finished / "metrics.jsonl")
     assert weights_hash(tmp_path) == weights_hash(finished)
@@ -153,7 +153,7 @@ def test_a_run_does_not_depend_on_loader_workers(finished: Path, mini: Tiny, tmp
 def test_accumulation_changes_nothing(mini: Tiny, tmp_path: Path, normaliser: str, parts: tuple[int, ...]) -> None:
     words = ("schedule.iterations=4", f"loss.normaliser={normaliser}", "log.pictures=0", SHALLOW)
     for accumulation in (1, *parts):
-        train(mini(f"schedule.accumulation={accumulation}", *words), tmp_path / str(accumulation))
+        run_training(mini(f"schedule.accumulation={accumulation}", *words), tmp_path / str(accumulation))
     whole, *split = (
         [row for row in read_rows(tmp_path / str(n) / "metrics.jsonl") if row["kind"] == "train"] for n in (1, *parts)
     )
@@ -189,7 +189,7 @@ def test_micro_batches_of_transposed_canvases_have_anchors_of_their_own(mini: Ti
         data += ["data.shorter_side=[96]", "data.longer_side=97", "data.canvases=tight", "data.resize=float_bilinear"]
         batch = f"schedule.batch_size={len(ids)}", f"schedule.reference_batch={len(ids)}"
         one_each = f"schedule.accumulation={len(ids)}", "schedule.iterations=1", "loss.normaliser=image_positives"
-        train(mini(*data, *batch, *one_each, "assign.low_quality=true"), tmp_path / name)
+        run_training(mini(*data, *batch, *one_each, "assign.low_quality=true"), tmp_path / name)
         return losses(tmp_path / name)[0]
 
     together, alone = first_loss("both", [1, 2]), [first_loss("first", [1]), first_loss("second", [2])]
@@ -199,7 +199,9 @@ def test_micro_batches_of_transposed_canvases_have_anchors_of_their_own(mini: Ti
 @pytest.mark.slow
 def test_two_images_are_learned(mini: Tiny, tmp_path: Path) -> None:
     words = ("data.limit=2", "schedule.iterations=40", "schedule.batch_size=2", "schedule.reference_batch=2")
-    train(mini(*words, "schedule.optimizer=adamw", "schedule.lr=0.002", "data.flip=0.0", "log.pictures=0"), tmp_path)
+    run_training(
+        mini(*words, "schedule.optimizer=adamw", "schedule.lr=0.002", "data.flip=0.0", "log.pictures=0"), tmp_path
+    )
     values = losses(tmp_path)
     assert sum(values[-5:]) / 5 < 0.35 * values[0], values
 
@@ -209,7 +211,7 @@ def test_batches_without_any_object_are_trained_on(mini: Tiny, tmp_path: Path, s
     data = copy_data(shapes, tmp_path / "data")
     edit_json(data / "annotations/train.json", lambda c: [a for a in c["annotations"] if a["image_id"] == 1])
     words = ("schedule.batch_size=2", "schedule.reference_batch=2", "loss.box.kind=giou", "log.pictures=0")
-    train(mini(f"data.root={data}", *words), tmp_path / "run")
+    run_training(mini(f"data.root={data}", *words), tmp_path / "run")
     rows = [row for row in read_rows(tmp_path / "run/metrics.jsonl") if row["kind"] == "train"]
     empty = [row for row in rows if row["positives_per_image"] == 0]
     assert len(empty) == 5
@@ -221,39 +223,39 @@ def test_batches_without_any_object_are_trained_on(mini: Tiny, tmp_path: Path, s
 def test_the_ap_of_validation_images_without_objects_is_minus_one(mini: Tiny, tmp_path: Path, shapes: Path) -> None:
     data = copy_data(shapes, tmp_path / "data")
     edit_json(data / "annotations/val.json", lambda _: [])
-    train(mini(f"data.root={data}", "schedule.iterations=1"), tmp_path / "run")
+    run_training(mini(f"data.root={data}", "schedule.iterations=1"), tmp_path / "run")
     assert json.loads((tmp_path / "run/eval.json").read_text(encoding="utf-8"))["metrics"]["AP"] == -1
 
 
 @pytest.mark.slow
 def test_data_that_cannot_be_trained_on_is_refused(mini: Tiny, tmp_path: Path, shapes: Path) -> None:
     with pytest.raises(DataError, match=r"data\.root: no folder .*nowhere"):
-        train(mini(f"data.root={tmp_path / 'nowhere'}"), tmp_path / "run")
+        run_training(mini(f"data.root={tmp_path / 'nowhere'}"), tmp_path / "run")
     data = copy_data(shapes, tmp_path / "data")
     train_json, val_json = data / "annotations/train.json", data / "annotations/val.json"
     whole = val_json.read_text(encoding="utf-8")
     val_json.write_text(whole.replace('"disc"', '"disk"'), encoding="utf-8")
     with pytest.raises(DataError, match=r"different categories.*di[sc]k?"):
-        train(mini(f"data.root={data}"), tmp_path / "run")
+        run_training(mini(f"data.root={data}"), tmp_path / "run")
     val_json.write_text(whole, encoding="utf-8")
     edit_json(train_json, lambda _: [])
     with pytest.raises(DataError, match="nothing to learn"):
-        train(mini(f"data.root={data}"), tmp_path / "run")
+        run_training(mini(f"data.root={data}"), tmp_path / "run")
     # A folder in which no run has started is free for the next attempt.
-    train(mini("schedule.iterations=1"), tmp_path / "run")
+    run_training(mini("schedule.iterations=1"), tmp_path / "run")
 
 
 @pytest.mark.slow
 def test_training_stops_early_and_notes_it(mini: Tiny, tmp_path: Path) -> None:
     config = mini("schedule.early_stop=2", "eval.every=1", "eval.unit=steps", "schedule.lr=1e-9", "log.pictures=0")
-    train(config, tmp_path)
+    run_training(config, tmp_path)
     rows = read_rows(tmp_path / "metrics.jsonl")
     assert rows[-1]["kind"] == "note"
     assert "stopped early: 2 evaluations without improvement over AP" in rows[-1]["text"]
     progress = load_checkpoint(tmp_path / "checkpoints/last.pt").progress
     assert rows[-1]["step"] == progress.step == 3
     before = without_clock(tmp_path / "metrics.jsonl")
-    train(config, tmp_path, resume=True)
+    run_training(config, tmp_path, resume=True)
     assert without_clock(tmp_path / "metrics.jsonl") == before
 
 
@@ -261,10 +263,10 @@ def test_training_stops_early_and_notes_it(mini: Tiny, tmp_path: Path) -> None:
 def test_a_folder_with_a_run_is_not_touched_unless_asked_to(finished: Path, mini: Tiny, tmp_path: Path) -> None:
     before = (finished / "metrics.jsonl").read_bytes()
     with pytest.raises(ConfigError, match="already holds a run"):
-        train(mini(), finished)
+        run_training(mini(), finished)
     assert (finished / "metrics.jsonl").read_bytes() == before
-    train(mini("schedule.iterations=2"), tmp_path)
-    train(mini("schedule.iterations=1"), tmp_path, overwrite=True)
+    run_training(mini("schedule.iterations=2"), tmp_path)
+    run_training(mini("schedule.iterations=1"), tmp_path, overwrite=True)
     assert len(losses(tmp_path)) == 1
 
 
@@ -290,7 +292,7 @@ def test_an_old_run_outlives_a_new_one_that_cannot_start(wrong: str, mini: Tiny,
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("retinanet.training.state.read_backbone_weights", unreadable)
         with pytest.raises(UserError):
-            train(mini(wrong), run, overwrite=True)
+            run_training(mini(wrong), run, overwrite=True)
     assert (run / "checkpoints/last.pt").read_bytes() == (trained / "checkpoints/last.pt").read_bytes()
     assert (run / "metrics.jsonl").read_bytes() == (trained / "metrics.jsonl").read_bytes()
 
@@ -308,14 +310,14 @@ def test_a_run_whose_folder_is_deleted_ends_with_one_message(
         "retinanet.training.loop.set_lr", lambda *_: shutil.rmtree(tmp_path / "run", ignore_errors=True)
     )
     with pytest.raises(ResourceError, match=r"run has been deleted or moved, while this run was writing to it"):
-        train(config, tmp_path / "run")
+        run_training(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_the_images(mini: Tiny, tmp_path: Path) -> None:
     config = mini("schedule.iterations=4", "log.save_every=2", "log.pictures=0")
-    train(config, tmp_path)
+    run_training(config, tmp_path)
     last = tmp_path / "checkpoints" / "last.pt"
     saved = load_checkpoint(last)
     poisoned = {
@@ -325,7 +327,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_the_images(
     save_checkpoint(last, saved._replace(model=poisoned, progress=Progress(2, -1.0, 0, 0)))
     before = last.read_bytes()
     with pytest.raises(NumericalError, match=r"step 3: the loss is not finite") as caught:
-        train(config, tmp_path, resume=True)
+        run_training(config, tmp_path, resume=True)
     batches = iter(GlobalBatches([0] * 12, 4, config.data.shorter_side, config.seed))
     third = {key.image + 1 for key in [next(batches) for _ in range(3)][2]}
     # Those of the batch that have positives: the poison is in the box head.
@@ -430,7 +432,7 @@ def test_a_step_divides_by_the_running_mean_of_its_own_positives(mini: Tiny, tmp
     words = ("schedule.iterations=1", "log.pictures=0", "schedule.accumulation=2")
     found = {}
     for kind in ("batch_positives", "rank_positives", "running_positives"):
-        train(mini(*words, f"loss.normaliser={kind}"), tmp_path / kind)
+        run_training(mini(*words, f"loss.normaliser={kind}"), tmp_path / kind)
         found[kind] = read_rows(tmp_path / kind / "metrics.jsonl")[0]
     positives = found["batch_positives"]["positives_per_image"] * 4
     assert positives > 0
@@ -462,8 +464,8 @@ def edit_json(path: Path, annotations: Callable[[dict[str, Any]], list[dict[str,
 def test_losses_of_every_kind_train_save_and_detect(kind: str, mini: Tiny, tmp_path: Path) -> None:
     """Those that use boxes, draw at random, have their own normaliser or another head; also with two micro-batches."""
     words = ("schedule.iterations=2", f"loss.classification.kind={kind}", "log.pictures=0")
-    train(mini(*words), tmp_path / "whole")
+    run_training(mini(*words), tmp_path / "whole")
     assert (tmp_path / "whole" / "eval.json").exists()
-    train(mini(*words, "schedule.accumulation=2"), tmp_path / "split")
+    run_training(mini(*words, "schedule.accumulation=2"), tmp_path / "split")
     if kind != "ghm":
         assert losses(tmp_path / "split") == pytest.approx(losses(tmp_path / "whole"), rel=1e-4)

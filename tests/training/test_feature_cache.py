@@ -10,7 +10,7 @@ from retinanet.config.origins import InvalidConfig
 from retinanet.config.schema import Config
 from retinanet.run.checkpoint import load_checkpoint
 from retinanet.run.metric_rows import read_rows
-from retinanet.training.engine import train
+from retinanet.training.engine import run_training
 
 Tiny = Callable[..., Config]
 FROZEN = (
@@ -28,10 +28,10 @@ def test_the_run_is_the_same_with_and_without_the_cache_and_resumed(
 ) -> None:
     monkeypatch.setenv("RETINANET_CACHE", str(tmp_path / "cache"))
     words = (*FROZEN, "eval.every=3", "eval.unit=steps")
-    train(tiny(*words), tmp_path / "pixels")
-    train(tiny(*words, "data.feature_cache=true", "log.pictures=2"), tmp_path / "cached")
-    train(tiny(*words, "data.feature_cache=true", "schedule.iterations=3"), tmp_path / "resumed")
-    train(tiny(*words, "data.feature_cache=true"), tmp_path / "resumed", resume=True)
+    run_training(tiny(*words), tmp_path / "pixels")
+    run_training(tiny(*words, "data.feature_cache=true", "log.pictures=2"), tmp_path / "cached")
+    run_training(tiny(*words, "data.feature_cache=true", "schedule.iterations=3"), tmp_path / "resumed")
+    run_training(tiny(*words, "data.feature_cache=true"), tmp_path / "resumed", resume=True)
     assert (tmp_path / "cached" / "pictures" / "train_batch.jpg").is_file()
     wanted = load_checkpoint(tmp_path / "pixels" / "checkpoints" / "last.pt").model
     for name in ("cached", "resumed"):

@@ -14,7 +14,7 @@ from retinanet.run.checkpoint import load_checkpoint
 from retinanet.run.interrupts import StopRequest
 from retinanet.training import fit
 from retinanet.training.batches import load_data
-from retinanet.training.engine import resolve, train
+from retinanet.training.engine import resolve, run_training
 from retinanet.training.fit import fewest_parts, fit_accumulation, largest_canvas, random_batch
 from retinanet.training.parts import build_step_parts
 from retinanet.training.state import build_state
@@ -76,7 +76,7 @@ def test_a_run_with_auto_saves_numbers_and_a_resumed_one_keeps_its_parts(
         return config.model_copy(update={"schedule": config.schedule.model_copy(update={"accumulation": 2})})
 
     monkeypatch.setattr("retinanet.training.engine.fit_accumulation", as_a_small_gpu)
-    train(config, tmp_path)
+    run_training(config, tmp_path)
     saved = load_checkpoint(tmp_path / "checkpoints" / "last.pt")
     schedule = saved.config.schedule
     assert (schedule.batch_size, schedule.accumulation, schedule.warmup) == (4, 2, 0)

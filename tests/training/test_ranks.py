@@ -16,7 +16,7 @@ from retinanet.distributed import Ranks
 from retinanet.errors import CheckpointError, ConfigError
 from retinanet.run.checkpoint import load_checkpoint
 from retinanet.run.metric_rows import read_rows
-from retinanet.training.engine import train
+from retinanet.training.engine import run_training
 from retinanet.training.state import build_state
 
 STEPS = 12
@@ -53,7 +53,7 @@ LOSSES = ("loss", "loss_class", "loss_box", "positives_per_image", "class_loss_f
 def alone(tiny: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of one process without accumulation."""
     folder = tmp_path_factory.mktemp("alone") / "run"
-    train(tiny(*WORDS), folder)
+    run_training(tiny(*WORDS), folder)
     return folder
 
 
@@ -120,7 +120,7 @@ def test_each_rank_keeps_a_running_mean_that_a_resumed_run_of_as_many_continues(
     # Both ranks' means obey the same rule, so their sum follows the sum of positives, 4 images a step.
     assert means_R.sum().item() == pytest.approx((200 * 0.9 + 0.4 * per_image[0]) * 0.9 + 0.4 * per_image[1])
     with pytest.raises(CheckpointError, match=r"the file holds 2, not 1; resume with the number of processes of the"):
-        train(tiny(*RUNS["running means"], f"output={folder}"), folder, resume=True)
+        run_training(tiny(*RUNS["running means"], f"output={folder}"), folder, resume=True)
 
 
 def test_statistics_over_ranks_need_gpus(tiny: Callable[..., Config]) -> None:

@@ -27,7 +27,7 @@ from retinanet.errors import ConfigError, NumericalError
 from retinanet.run.checkpoint import load_checkpoint, not_finite_parts, save_checkpoint
 from retinanet.run.metric_rows import read_rows, without_clock
 from retinanet.training import step as engine_step
-from retinanet.training.engine import train
+from retinanet.training.engine import run_training
 from retinanet.training.state import TrainState
 
 WITHOUT_COLLECTOR = """
@@ -105,7 +105,7 @@ def wait_for_step(process: ForkedTool, folder: Path, step: int, inode_before: in
 @pytest.fixture(scope="module")
 def unbroken(tiny: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("unbroken") / "run"
-    train(tiny(*WORDS), folder)
+    run_training(tiny(*WORDS), folder)
     return folder
 
 
@@ -162,7 +162,7 @@ def test_sigusr1_saves_and_the_run_goes_on(
 
     monkeypatch.setattr("retinanet.training.loop.set_lr", signal_itself)
     monkeypatch.setattr("retinanet.training.loop.save_last", lambda _, state, __: saved.append(state.progress.step))
-    train(tiny("schedule.iterations=5"), tmp_path / "run")
+    run_training(tiny("schedule.iterations=5"), tmp_path / "run")
     assert saved == [3, 5]
     assert re.search(
         r"SIGUSR1: saving after this step, then going on\n(.*\n)?saved step 3 to ", capsys.readouterr().out
@@ -232,13 +232,13 @@ def test_the_hash_notices_one_changed_bit(unbroken: Path, tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_resuming_a_finished_run_changes_nothing(unbroken: Path, tiny: Callable[..., Config]) -> None:
     before = run_hash(unbroken)
-    train(tiny(*WORDS), unbroken, resume=True)
+    run_training(tiny(*WORDS), unbroken, resume=True)
     assert run_hash(unbroken) == before
 
 
 @pytest.mark.slow
 def test_resuming_without_a_run_starts_a_new_one(tiny: Callable[..., Config], tmp_path: Path) -> None:
-    train(tiny("schedule.iterations=1"), tmp_path / "run", resume=True)
+    run_training(tiny("schedule.iterations=1"), tmp_path / "run", resume=True)
     assert last_step(tmp_path / "run") == 1
 
 
@@ -247,7 +247,7 @@ def test_resuming_with_another_config_lists_what_differs(unbroken: Path, tiny: C
     before = run_hash(unbroken)
     config_text = (unbroken / "config.yaml").read_text(encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
-        train(
+        run_training(
             tiny(*WORDS, "schedule.ema=0.5", "data.flip=0.25", "log.every=1", "data.workers=1"), unbroken, resume=True
         )
     message = str(caught.value)
@@ -277,7 +277,7 @@ def test_a_run_whose_last_checkpoint_cannot_be_used_continues_from_the_one_befor
             saved = load_checkpoint(last)
             next(iter(saved.model.values()))[0, 0] = torch.inf
             save_checkpoint(last, saved)
-    train(tiny(*WORDS), run, resume=True)
+    run_training(tiny(*WORDS), run, resume=True)
     assert re.search(r"last\.pt: .+ Continuing from .*step-16\.pt, step 16\.", capsys.readouterr().out)
     assert run_hash(run) == run_hash(unbroken)
 
@@ -296,7 +296,7 @@ def test_lost_rows_are_noticed_and_restored(
     metrics.write_bytes(b"".join(lines[:3] + lines[19:-1]) + lines[-1][:20])
     if not events:
         shutil.rmtree(run / "tensorboard")
-    train(tiny(*WORDS), run, resume=True)
+    run_training(tiny(*WORDS), run, resume=True)
     rows = read_rows(metrics)
     assert [row["text"] for row in rows if row["kind"] == "note"] == [
         f"16 of 21 rows up to step 18 were missing from metrics.jsonl: {text}"
@@ -327,10 +327,10 @@ def test_a_run_whose_weights_explode_saves_none_of_it_and_continues_with_another
         with pytest.raises(
             NumericalError, match=r"step 3: 1 tensors hold .* Saved step 2 of 4 .* schedule\.lr=0\.001$"
         ):
-            train(tiny(*words), run)
+            run_training(tiny(*words), run)
     for name in ("last", "best"):
         assert not not_finite_parts(load_checkpoint(run / "checkpoints" / f"{name}.pt"))
-    train(tiny(*words, "schedule.lr=0.001"), run, resume=True)
+    run_training(tiny(*words, "schedule.lr=0.001"), run, resume=True)
     rows = read_rows(run / "metrics.jsonl")
     assert [row["text"] for row in rows if row["kind"] == "note"] == [
         "continued at step 2 with schedule.lr=0.001 (was 0.01)"
@@ -347,6 +347,6 @@ def test_a_damaged_last_checkpoint_is_refused_and_nothing_lost(
     whole = (unbroken / "checkpoints/last.pt").read_bytes()
     (run / "checkpoints/last.pt").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match=r"last\.pt: not a checkpoint, or cut short"):
-        train(tiny(*WORDS), run, resume=True)
+        run_training(tiny(*WORDS), run, resume=True)
     assert (run / "metrics.jsonl").read_bytes() == (unbroken / "metrics.jsonl").read_bytes()
     assert json.loads((unbroken / "eval.json").read_text(encoding="utf-8"))["step"] > 0

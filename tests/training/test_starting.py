@@ -15,7 +15,7 @@ from retinanet.prepare.shapes import generate_shapes
 from retinanet.run.checkpoint import load_checkpoint
 from retinanet.run.metric_rows import read_rows
 from retinanet.training.continuation import describe_new_length
-from retinanet.training.engine import train
+from retinanet.training.engine import run_training
 from retinanet.training.optim import build_plan, lr_at
 
 Tiny = Callable[..., Config]
@@ -40,7 +40,7 @@ def test_a_training_starts_from_a_detector_and_goes_on_without_its_file(
 ) -> None:
     words = (f"model.weights={detector}", "model.frozen=[backbone, fpn]", "schedule.iterations=1")
     theirs = load_checkpoint(detector).weights()
-    train(tiny(*words), tmp_path / "run")
+    run_training(tiny(*words), tmp_path / "run")
     out = capsys.readouterr().out
     assert f"start from {detector}" in out
     for row in ("backbone", "class subnet", "class output", "box subnet"):
@@ -52,17 +52,17 @@ def test_a_training_starts_from_a_detector_and_goes_on_without_its_file(
     saved = load_config(tmp_path / "run" / "config.yaml", [])
     assert saved.model.weights == str(detector)
     detector.unlink()
-    train(tiny(*words[:2], "schedule.iterations=2"), tmp_path / "run", resume=True)
+    run_training(tiny(*words[:2], "schedule.iterations=2"), tmp_path / "run", resume=True)
     assert load_checkpoint(tmp_path / "run" / LAST).progress.step == 2
 
 
 @pytest.mark.slow
 def test_a_detector_that_cannot_be_used_leaves_the_old_run(tiny: Tiny, trained: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    train(tiny("schedule.iterations=1"), run)
+    run_training(tiny("schedule.iterations=1"), run)
     before = (run / LAST).read_bytes()
     with pytest.raises(ConfigError, match=r"model\.fpn\.channels: 64 in the detector, 32 in the config"):
-        train(tiny(f"model.weights={trained / LAST}", "model.fpn.channels=32"), run, overwrite=True)
+        run_training(tiny(f"model.weights={trained / LAST}", "model.fpn.channels=32"), run, overwrite=True)
     assert (run / LAST).read_bytes() == before
 
 
@@ -72,9 +72,9 @@ def test_a_finished_run_goes_on_for_a_longer_schedule(
 ) -> None:
     run = tmp_path / "run"
     words = ("schedule.shape=cosine", "schedule.ema=0.9")
-    train(tiny(*words, "schedule.iterations=4"), run)
+    run_training(tiny(*words, "schedule.iterations=4"), run)
     capsys.readouterr()
-    train(tiny(*words, "schedule.iterations=8"), run, resume=True)
+    run_training(tiny(*words, "schedule.iterations=8"), run, resume=True)
     lr = lr_at(4, build_plan(tiny(*words, "schedule.iterations=8").schedule, 12))
     assert f"the learning rate here was 0 and is now {lr:.3g} (its cosine is recomputed" in capsys.readouterr().out
     rows = read_rows(run / "metrics.jsonl")
@@ -83,13 +83,13 @@ def test_a_finished_run_goes_on_for_a_longer_schedule(
     rates = [row["lr"] for row in rows if row["kind"] == "train"]
     assert rates[4] == lr > rates[3]
     with pytest.raises(ConfigError, match=r"5 steps, but the run in .* has already made 8"):
-        train(tiny(*words, "schedule.iterations=5"), run, resume=True)
+        run_training(tiny(*words, "schedule.iterations=5"), run, resume=True)
 
 
 def test_other_differences_name_the_way_to_a_new_run(tiny: Tiny, trained: Path) -> None:
     words = ("schedule.ema=0.9", "schedule.iterations=3")
     with pytest.raises(ConfigError) as caught:
-        train(tiny(*words, "schedule.momentum=0.5"), trained, resume=True)
+        run_training(tiny(*words, "schedule.momentum=0.5"), trained, resume=True)
     assert "(1 error)" in str(caught.value)
     assert f"A new run can start from its weights: model.weights={trained / LAST}" in str(caught.value)
 
@@ -130,7 +130,7 @@ def test_torchvisions_v2_with_91_outputs_starts_a_training_of_other_classes(
         encoding="utf-8",
     )
     words = [f"model.weights={tmp_path / 'model_3.pth'}", "model.backbone.norm=frozen_bn"]
-    train(load_config(path, words), tmp_path / "run")
+    run_training(load_config(path, words), tmp_path / "run")
     out = capsys.readouterr().out
     assert "format torchvision_v2" in out
     assert "0 of 3 classes" in out

@@ -23,12 +23,12 @@ OVER_TRAIN = ("data.val_annotations=annotations/train.json", "data.val_images=tr
 @pytest.fixture(scope="module")
 def learned(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that finds the objects of its val split, which are those of its training; read only."""
-    from retinanet.training.engine import train
+    from retinanet.training.engine import run_training
 
     folder = tmp_path_factory.mktemp("learned") / "run"
     longer = ("schedule.iterations=120", "schedule.warmup=5", "schedule.ema=0.9", "log.every=10")
     optimizer = ("schedule.optimizer=adamw", "schedule.lr=0.002", "schedule.clip_norm=10", "assign.low_quality=true")
-    train(tiny(*OVER_TRAIN, *longer, *optimizer, "eval.score_threshold=0.05"), folder)
+    run_training(tiny(*OVER_TRAIN, *longer, *optimizer, "eval.score_threshold=0.05"), folder)
     return folder
 
 

@@ -265,10 +265,10 @@ def test_a_diverged_network_is_an_error(trained: Path, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def softmax_checkpoint(tiny: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of one step with a softmax head."""
-    from retinanet.training.engine import train
+    from retinanet.training.engine import run_training
 
     folder = tmp_path_factory.mktemp("softmax") / "run"
-    train(tiny("schedule.iterations=1", "loss.classification.kind=softmax_focal", "log.pictures=0"), folder)
+    run_training(tiny("schedule.iterations=1", "loss.classification.kind=softmax_focal", "log.pictures=0"), folder)
     return folder / "checkpoints" / "last.pt"
 
 
