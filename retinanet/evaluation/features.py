@@ -75,6 +75,8 @@ def open_features(dataset: CocoDataset, rule: FeatureRule, augment: Augment, *, 
         ) from error
     with lock:
         if not is_intact(path, form):
+            for left_over in path.parent.glob(f".{path.stem}.*.partial{path.suffix}"):
+                left_over.unlink(missing_ok=True)  # of a process that was killed
             entries = len(dataset.images) * len(form.mirrorings)
             with image_progress("computing features", entries, shown=shown) as on_batch:
                 write_features(path, form, partial(filled_batches, dataset, rule), rule.extract, on_batch)

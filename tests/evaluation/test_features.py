@@ -132,6 +132,20 @@ def test_a_damaged_file_is_computed_anew(mixed: CocoDataset, cache: Path, damage
     assert path.read_bytes() == good
 
 
+def test_what_a_killed_process_left_is_deleted(mixed: CocoDataset, cache: Path) -> None:
+    open_features(mixed, rule_of(), NO_AUGMENT)
+    (path,) = cache.glob("*.bin")
+    path.unlink()
+    left = path.with_name(f".{path.stem}.1-2.partial.bin")
+    left.write_bytes(b"half")
+    other = path.with_name(".other.1-2.partial.bin")
+    other.write_bytes(b"another split's, which may be being written")
+    open_features(mixed, rule_of(), NO_AUGMENT)
+    assert path.is_file()
+    assert not left.exists()
+    assert other.exists()
+
+
 def test_features_that_do_not_fit_on_the_disk_are_refused_before_they_are_computed(
     mixed: CocoDataset, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
