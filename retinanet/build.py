@@ -25,8 +25,9 @@ from retinanet.config.class_losses import (
     SoftmaxFocalKeys,
     VarifocalKeys,
 )
+from retinanet.config.data_keys import DataKeys
 from retinanet.config.model_keys import ModelKeys
-from retinanet.config.schema import Config, DataKeys
+from retinanet.config.schema import Config
 from retinanet.data.pixel_depth import DepthRange
 from retinanet.data.transforms import Augment, PixelRule, ResizeRule
 from retinanet.detection.anchors import AnchorSpec

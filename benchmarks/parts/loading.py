@@ -22,7 +22,9 @@ from benchmarks.options import Options
 from benchmarks.project import ONE_PROCESS, as_in_a_run, build_training, one_update, own_precisions
 from benchmarks.scenes import describe_source, make_dataset
 from retinanet.build import build_pixel_rule, build_resize_rule
-from retinanet.config.schema import Config, DataKeys, ScheduleKeys
+from retinanet.config.data_keys import DataKeys
+from retinanet.config.schedule_keys import ScheduleKeys
+from retinanet.config.schema import Config
 from retinanet.data.coco import CocoDataset
 from retinanet.data.loader import Shard, eval_batches, train_batches
 from retinanet.data.prefetch import AHEAD

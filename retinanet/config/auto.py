@@ -3,8 +3,10 @@
 import math
 from typing import Any
 
+from retinanet.config.eval_keys import EvalKeys
 from retinanet.config.fields import known
-from retinanet.config.schema import Config, EvalKeys, ScheduleKeys
+from retinanet.config.schedule_keys import ScheduleKeys
+from retinanet.config.schema import Config
 
 FEWEST_EPOCHS, FIRST_IMAGES = 12, 4000
 """A run sees each image 12 times and 4,000 images more: 179 epochs of 24 images, 32 of 200, 13 of 5,000."""

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from shutil import get_terminal_size
 
-from retinanet.config.schema import DataKeys
+from retinanet.config.data_keys import DataKeys
 from retinanet.display.facts import WIDEST, wrap
 from retinanet.errors import printable
 from retinanet.prepare.source import Source, open_source

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retinanet.config.schema import EvalKeys
+from retinanet.config.eval_keys import EvalKeys
 from retinanet.data.coco import CocoDataset
 from retinanet.data.loader import eval_batches
 from retinanet.data.transforms import ResizeRule

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from retinanet.config.flat import flat
 from retinanet.config.load import config_to_dict
-from retinanet.config.schema import Config, ScheduleKeys
+from retinanet.config.schedule_keys import ScheduleKeys
+from retinanet.config.schema import Config
 from retinanet.errors import CheckpointError, ConfigError
 from retinanet.run.checkpoint import Checkpoint, load_checkpoint, not_finite_parts
 from retinanet.run.folder import RunFolder

@@ -9,8 +9,10 @@ import torch
 from torch import nn
 
 from retinanet.build import build_precision
+from retinanet.config.data_keys import DataKeys
 from retinanet.config.fields import known
-from retinanet.config.schema import Config, DataKeys, ScheduleKeys
+from retinanet.config.schedule_keys import ScheduleKeys
+from retinanet.config.schema import Config
 from retinanet.data.coco import CocoDataset
 from retinanet.display.facts import Fact
 from retinanet.distributed import Ranks

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple, assert_never
 from torch import nn, optim
 
 from retinanet.config.fields import known
-from retinanet.config.schema import ScheduleKeys
+from retinanet.config.schedule_keys import ScheduleKeys
 
 
 class Plan(NamedTuple):

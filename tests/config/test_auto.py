@@ -6,7 +6,8 @@ from pydantic import ValidationError
 from retinanet.config.auto import auto_epochs, describe_auto, has_auto, resolve_auto
 from retinanet.config.fields import known
 from retinanet.config.load import config_from_dict, config_to_dict, with_overrides
-from retinanet.config.schema import Config, ScheduleKeys
+from retinanet.config.schedule_keys import ScheduleKeys
+from retinanet.config.schema import Config
 
 AUTO = ["schedule.milestones=[]", "schedule.warmup=auto", "schedule.batch_size=auto", "eval.every=auto"]
 

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 from random_sets import random_set
 
-from retinanet.config.schema import EvalKeys
+from retinanet.config.eval_keys import EvalKeys
 from retinanet.scoring.analysis.analyse import analyse
 from retinanet.scoring.columns import DETECTIONS, detection_columns, truth_columns
 from retinanet.scoring.evaluation import coco_evaluation

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from retinanet.config.schema import ScheduleKeys
+from retinanet.config.schedule_keys import ScheduleKeys
 from retinanet.training.optim import (
     Plan,
     build_optimizer,
