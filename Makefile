@@ -51,7 +51,7 @@ torture: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.torture
 
 docs: $(READY)
-	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html -c docs . build/site
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --fresh-env -b html -c docs . build/site
 	@echo "site: build/site/docs/index.html"
 
 bench: $(READY)

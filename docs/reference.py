@@ -30,9 +30,10 @@ def _section(section: type[BaseModel], path: str, kind: str = "") -> Iterator[st
         yield f"## {path}{kind}\n\n{(section.__doc__ or '').strip()}\n"
     else:
         yield "## At the top\n"
-    yield "| key | values | default | meaning |\n| --- | --- | --- | --- |"
+    yield "| key | meaning |\n| --- | --- |"
     for name, field in plain.items():
-        yield f"| `{path}{'.' if path else ''}{name}` | {_values(field)} | {_default(field)} | {field.description} |"
+        key = f"`{path}{'.' if path else ''}{name}`"
+        yield f"| {key} | {field.description}<br>{_values(field)}; default {_default(field)} |"
     yield ""
     for name, field in section.model_fields.items():
         below = f"{path}{'.' if path else ''}{name}"
