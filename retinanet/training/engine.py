@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from retinanet import distributed
-from retinanet.build import prepare_torch
+from retinanet.build import check_own_loss, prepare_torch
 from retinanet.compile import check_compiler, compiler_errors
 from retinanet.config.auto import describe_auto, resolve_auto
 from retinanet.config.dump import dump_config
@@ -93,6 +93,7 @@ def train_in(
 ) -> None:
     """`train` in a folder that this run has claimed, with the detector of a resolved config's `model.weights`."""
     train_set, val_set = load_data(config, ranks)
+    check_own_loss(config.loss.classification, len(train_set.categories))
     start = fit_detector(detector, config, train_set.categories) if detector is not None else None
     distributed.start(ranks, device, timeout=3 * config.distributed.timeout)
     resumable = distributed.agree(
