@@ -96,11 +96,14 @@ def read_function(file: Path, function: str) -> FunctionText:
 def load_function(file: Path, function: str, sha256: str) -> Callable[..., Any]:
     """Run a file, once in a process, and return its function.
 
-    sha256: the hash of the file when its arguments were read. Modules next to the file can be imported in it. Raises
-    ConfigError if the file has changed since, or raises an error.
+    sha256: the hash that its content must have. Modules next to the file can be imported in it. Raises
+    ConfigError if it has another hash, or raises an error.
     """
     if source_sha256(file) != sha256:
-        raise ConfigError(f"{file}: has changed since the config was read; start again")
+        raise ConfigError(
+            f"{file}: has changed since the config was written, which has its hash; restore the file, or remove "
+            "source_sha256 from the config to train with the changed one"
+        )
     name = f"retinanet_user_{sha256[:16]}_{file.stem}"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, file)

@@ -131,7 +131,9 @@ def describe_type(node: dict[str, Any]) -> str:
         count = "of at least one value" if least else "of values"
         if most is not None:
             count = f"of {most} values" if least == most else f"of {least} to {most} values"
-        return f"a list {count}, each {describe_type(node['items'])}" if node["items"] else f"a list {count}"
+        if "prefixItems" in node:
+            return f"a list {count}: {', '.join(map(describe_type, node['prefixItems']))}"
+        return f"a list {count}, each {describe_type(node['items'])}" if node.get("items") else f"a list {count}"
     if node.get("minLength"):
         return "text that is not empty"
     names = {

@@ -35,7 +35,8 @@ def resolve_own_loss(data: dict[str, Any], origins: Mapping[str, Origin]) -> Res
 
     data: of a whole config, lists as tuples. Nothing is changed if no layer above a resolved config has written in the
     section. The file is that of the key `file`, else it is looked for in the working folder, and in the folders
-    of the config and of the file in which `kind` is written.
+    of the config and of the file in which `kind` is written. A config that has the hash already, because a run wrote
+    it, can be read without that file or with a changed one; a training refuses it.
     """
     loss = data.get("loss")
     section = loss.get("classification") if isinstance(loss, dict) else None
@@ -43,16 +44,16 @@ def resolve_own_loss(data: dict[str, Any], origins: Mapping[str, Origin]) -> Res
         return Resolved(data, [])
     if not any(key == SECTION or key.startswith(f"{SECTION}.") for key in origins):
         return Resolved(data, [])
-    place = nearest_origin(f"{SECTION}.kind", origins)
+    place, hashed = nearest_origin(f"{SECTION}.kind", origins), section.get("source_sha256") is not None
     try:
         file = _file_of(section, [place.source, nearest_origin("", origins).source])
-        keys = keys_of_function(section["kind"], file)
         sha256 = source_sha256(file)
-        if section.get("source_sha256") not in (None, sha256):
-            raise ConfigError(
-                f"{file} has changed since this config was written; restore it, or remove {SECTION}.source_sha256"
-            )
+        if hashed and section["source_sha256"] != sha256:
+            return Resolved(_with_section(data, {**section, "file": str(file)}), [])
+        keys = keys_of_function(section["kind"], file)
     except ConfigError as error:
+        if hashed:
+            return Resolved(_with_section(data, {**section, "file": None}), [])
         return Resolved(_with_section(data, {"kind": "focal"}), [located(place, f"{SECTION}.kind: {error}")])
     given = {**section, "file": str(file), "source_sha256": sha256}
     whole = create_model("Whole", loss=create_model("Loss", classification=keys))

@@ -54,8 +54,8 @@ class OwnLoss:
         """The loaded function. Raises ConfigError if the config is that of a checkpoint, or the file cannot be run."""
         if self.file is None or self.sha256 is None:
             raise ConfigError(
-                f"{self.kind}: the code of a loss is not run from a checkpoint; to compute it, name its file: "
-                f"loss.classification.file={self.kind.partition(':')[0].replace('.', '/')}.py"
+                f"{self.kind}: its file is not known here, because a checkpoint runs no code; to compute this loss, "
+                f"name its file: loss.classification.file={self.kind.partition(':')[0].replace('.', '/')}.py"
             )
         return load_function(Path(self.file), self.kind.partition(":")[2], self.sha256)
 
