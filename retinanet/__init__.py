@@ -14,6 +14,7 @@ __all__ = [
     "ComparisonResult",
     "ConfigError",
     "DataError",
+    "DetectionData",
     "EvaluationResult",
     "FoundObjects",
     "Interrupted",
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from retinanet.api.load import ObjectDetector, load
     from retinanet.api.measure import ComparisonResult, EvaluationResult, compare, evaluate
     from retinanet.api.own_loss import CheckedLoss, check_loss
+    from retinanet.api.python_data import DetectionData
     from retinanet.api.train import TrainedRun, train
     from retinanet.errors import (
         CheckpointError,
@@ -55,6 +57,8 @@ else:
                 from retinanet.api import found as module
             case "check_loss" | "CheckedLoss":
                 from retinanet.api import own_loss as module
+            case "DetectionData":
+                from retinanet.api import python_data as module
             case "train" | "TrainedRun":
                 from retinanet.api import train as module
             case "evaluate" | "EvaluationResult" | "compare" | "ComparisonResult":

@@ -2,6 +2,7 @@
 
 import os
 from functools import partial
+from pathlib import Path
 from typing import Literal, assert_never
 
 import torch
@@ -29,6 +30,7 @@ from retinanet.config.class_losses import (
 from retinanet.config.data_keys import DataKeys
 from retinanet.config.model_keys import ModelKeys
 from retinanet.config.schema import Config
+from retinanet.config.user_code import load_function
 from retinanet.data.pixel_depth import DepthRange
 from retinanet.data.transforms import Augment, PixelRule, ResizeRule
 from retinanet.detection.anchors import AnchorSpec
@@ -276,14 +278,17 @@ def build_class_loss(options: AnyClassLossKeys, kernels: Literal["auto", "plain"
 
 def build_own_loss(keys: OwnLossKeys) -> OwnLoss:
     """The function of the user that `loss.classification` names; its file is not run yet."""
-    return OwnLoss(keys.kind, keys.file, keys.source_sha256, keys.options())
+    load = None
+    if keys.file is not None and keys.source_sha256 is not None:
+        load = partial(load_function, Path(keys.file), keys.kind.partition(":")[2], keys.source_sha256)
+    return OwnLoss(keys.kind, load, keys.options())
 
 
 def check_own_loss(keys: AnyClassLossKeys, classes: int) -> None:
     """Run the user's class loss, if it is one, on random anchors. Raises ConfigError that lists all that is wrong."""
     if isinstance(keys, OwnLossKeys):
         own = build_own_loss(keys)
-        check_function(f"loss.classification: {own.kind} in {own.file}", own.function, classes, own.options)
+        check_function(f"loss.classification: {own.kind} in {keys.file}", own.function, classes, own.options)
 
 
 def build_model(

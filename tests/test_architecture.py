@@ -24,7 +24,7 @@ FLOORS = (
     ("config", "detection", "model", "scoring"),
     ("display",),
     ("compile", "distributed", "structures"),
-    ("files", "user_code"),
+    ("files",),
     ("errors",),
 )
 """Top floor first. A module imports only from its own folder and from floors below it."""

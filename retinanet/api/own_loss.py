@@ -35,4 +35,4 @@ def check_loss(
     if not isinstance(keys, OwnLossKeys):
         raise ConfigError(f"check_loss: {loss} is a loss of this project; name a function, such as my_losses:poly")
     own = build_own_loss(keys)
-    return check_function(f"{loss} in {own.file}", own.function, classes, own.options)
+    return check_function(f"{loss} in {keys.file}", own.function, classes, own.options)

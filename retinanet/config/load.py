@@ -19,6 +19,7 @@ from retinanet.config.origins import (
     file_origins,
     located,
     located_errors,
+    nearest_origin,
     raise_located,
     text_errors,
 )
@@ -93,6 +94,7 @@ def with_values(
     """
     # Keys of `model` that are not set stay so, because a detector of `model.weights` brings them.
     data = {**config_to_dict(config), "model": _with_lists(config.model.model_dump(exclude_unset=True))}
+    data["log"]["callback_folder"] = config.log.callback_folder
     match config.loss.classification:
         case OwnLossKeys(file=file):
             data["loss"]["classification"]["file"] = file
@@ -141,7 +143,8 @@ def _checked(layers: list[_Layer], unread: _Unread, title: str) -> Config:
     for layer in layers[1:]:
         merged, clash = _stacked(merged, layer)
         errors += clash
-    data, wrong = resolve_own_loss(dict(_with_tuples(_with_length(merged.data))), merged.origins)
+    data = _with_callback_folder(dict(_with_tuples(_with_length(merged.data))), merged.origins)
+    data, wrong = resolve_own_loss(data, merged.origins)
     errors += wrong
     errors += located_errors(data, Config, merged.origins, partial=unread.partial)
     raise_located(errors, title)
@@ -310,6 +313,14 @@ def _with_length(data: dict[str, Any]) -> dict[str, Any]:
     default = Config().schedule
     length = {"iterations": default.iterations, "milestones": default.milestones}
     return {**data, "schedule": length | schedule}
+
+
+def _with_callback_folder(data: dict[str, Any], origins: dict[str, Origin]) -> dict[str, Any]:
+    """Callbacks that a config file names are also looked for next to it."""
+    log, file = data.get("log"), Path(nearest_origin("log.callbacks", origins).source)
+    if not (isinstance(log, dict) and log.get("callbacks") and log.get("callback_folder") is None and file.is_file()):
+        return data
+    return {**data, "log": {**log, "callback_folder": str(file.parent.absolute())}}
 
 
 def _with_tuples(value: Any) -> Any:

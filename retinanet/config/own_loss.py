@@ -14,8 +14,8 @@ from pydantic import Field, create_model
 
 from retinanet.config.class_losses import OwnLossKeys, is_own_kind
 from retinanet.config.origins import LocatedError, Origin, located, located_errors, nearest_origin
+from retinanet.config.user_code import find_file, read_function, source_sha256
 from retinanet.errors import ConfigError
-from retinanet.user_code import find_file, read_function, source_sha256
 
 SECTION = "loss.classification"
 PLAIN: dict[str, Any] = {"float": float, "int": int, "bool": bool, "str": str}

@@ -5,7 +5,6 @@ Legend: B images, A anchors, K classes; N anchors of all images that are not ign
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +12,6 @@ from torch import Tensor
 
 from retinanet.errors import ConfigError
 from retinanet.structures import IGNORE, ClassTargets
-from retinanet.user_code import load_function
 
 OwnFunction = Callable[..., Tensor]
 """(logits_NK, targets_NK, options by keyword) -> loss_NK or loss_N; targets: 1 at the class of a positive, else 0."""
@@ -41,23 +39,23 @@ def one_hot_targets(labels_N: Tensor, logits_NK: Tensor) -> Tensor:
 
 
 class OwnLoss:
-    """The function that a config names; its file is run when it is first needed, by a training."""
+    """The function that a config names, loaded when it is first needed, by a training."""
 
-    def __init__(self, kind: str, file: str | None, sha256: str | None, options: Mapping[str, Any]) -> None:
+    def __init__(self, kind: str, load: Callable[[], OwnFunction] | None, options: Mapping[str, Any]) -> None:
+        """load: runs the file of the function and returns it; None for the config of a checkpoint."""
         self.kind = kind
-        self.file = file
-        self.sha256 = sha256
+        self.load = load
         self.options = options
 
     @cached_property
     def function(self) -> OwnFunction:
         """The loaded function. Raises ConfigError if the config is that of a checkpoint, or the file cannot be run."""
-        if self.file is None or self.sha256 is None:
+        if self.load is None:
             raise ConfigError(
                 f"{self.kind}: its file is not known here, because a checkpoint runs no code; to compute this loss, "
                 f"name its file: loss.classification.file={self.kind.partition(':')[0].replace('.', '/')}.py"
             )
-        return load_function(Path(self.file), self.kind.partition(":")[2], self.sha256)
+        return self.load()
 
     def __call__(self, logits_BAK: Tensor, targets: ClassTargets) -> Tensor:
         """`own_loss` of the function."""

@@ -9,8 +9,8 @@ from retinanet.config.class_losses import OwnLossKeys
 from retinanet.config.dump import dump_config
 from retinanet.config.load import config_from_dict, config_to_dict, load_config, with_overrides
 from retinanet.config.schema import Config
+from retinanet.config.user_code import source_sha256
 from retinanet.errors import ConfigError
-from retinanet.user_code import source_sha256
 
 SOURCE = """
 raise RuntimeError("a config must not run this")

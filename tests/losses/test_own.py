@@ -74,7 +74,7 @@ def test_all_ignored_is_zero_with_zero_gradient() -> None:
 
 
 def test_a_loss_of_a_checkpoint_is_not_run() -> None:
-    loss = OwnLoss("my_losses:poly", None, "0" * 64, {})
+    loss = OwnLoss("my_losses:poly", None, {})
     with pytest.raises(ConfigError, match=r"a checkpoint runs no code; .*loss\.classification\.file=my_losses\.py"):
         loss(torch.zeros(2, 4, 3), targets_of(LABELS))
 

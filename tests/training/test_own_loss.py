@@ -10,9 +10,9 @@ from retinanet.ablation.run_cell import run_cell
 from retinanet.ablation.study import load_study
 from retinanet.ablation.study_folder import check_cells, prepare_study, study_file
 from retinanet.config.load import load_config
+from retinanet.config.user_code import source_sha256
 from retinanet.diagnostics.config_diff import read_config
 from retinanet.run.checkpoint import load_checkpoint
-from retinanet.user_code import source_sha256
 
 SOURCE = """
 import torch.nn.functional as F

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from retinanet.config.user_code import find_file, load_function, read_function, source_sha256
 from retinanet.errors import ConfigError
-from retinanet.user_code import find_file, load_function, read_function, source_sha256
 
 
 def write(folder: Path, text: str, name: str = "mine.py") -> Path:
