@@ -11,7 +11,7 @@ from retinanet.data.file_names import FolderIndex, is_other_split, split_of_name
 from retinanet.data.foreign_layout import layout_of_coco
 from retinanet.data.notes import KindNotes
 from retinanet.errors import DataError, printable
-from retinanet.prepare.listing import files_of, find_folder
+from retinanet.prepare.listing import exists, files_of, find_folder
 
 MAX_CLASSES = 20
 """Classes whose counts are printed; the others are counted together."""
@@ -106,7 +106,7 @@ def find_image_folder(annotations: Path, content: object) -> Path:
     home = annotations.parent.parent if annotations.parent.name == "annotations" else annotations.parent
     split = annotations.name.split(".")[0].removeprefix("instances_")
     near = ("images", split, f"images/{split}", f"{split}/images", "JPEGImages", ".", "annotations")
-    found = Counter({home / name: sum((home / name / file).is_file() for file in names) for name in near})
+    found = Counter({home / name: sum(exists(home / name / file) for file in names) for name in near})
     folder, count = found.most_common(1)[0]
     if not count:
         # Names written for another place: the first of the folders that has files which they mean.

@@ -64,11 +64,19 @@ def has_images(folder: Path) -> bool:
     return any(map(is_image, files_below(folder)))
 
 
+def exists(path: Path) -> bool:
+    """Whether there is a file or folder; False for names that none can have, such as one of a thousand letters."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def find_inside(folder: Path, parts: tuple[str, ...]) -> Path | None:
     """The file or folder at a relative path, in any case of letters where none has the same; None without one."""
     place = folder
     for part in parts:
-        if not (place / part).exists():
+        if not exists(place / part):
             folded = part.casefold()
             same = next((child for child in children(place) if child.name.casefold() == folded), None)
             if same is None:

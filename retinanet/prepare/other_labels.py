@@ -15,7 +15,7 @@ from retinanet.files import read_json
 from retinanet.prepare.conversion import LabeledSet
 from retinanet.prepare.json_kinds import json_kind
 from retinanet.prepare.labeled_shapes import Corners, around, labeled_set, unreadable_cause
-from retinanet.prepare.listing import children, has_images, is_image
+from retinanet.prepare.listing import children, exists, has_images, is_image
 
 
 def read_via(file: Path, folder: Path) -> LabeledSet:
@@ -164,7 +164,7 @@ def read_labelme(folder: Path, files: Iterable[Path]) -> LabeledSet:
 def _labelme_image(file: Path, written: str, folder: Path) -> str:
     """The image of a JSON file, relative to the folder; as written where there is none near it."""
     near: Path | None = file.parent / written.replace("\\", "/")
-    if not written or near is None or not near.is_file() or not is_image(near):
+    if not written or near is None or not exists(near) or not is_image(near):
         near = next((one for one in children(file.parent) if one.stem == file.stem and is_image(one)), None)
     if near is None or not near.resolve().is_relative_to(folder.resolve()):
         return written

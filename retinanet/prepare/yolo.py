@@ -22,7 +22,7 @@ from retinanet.prepare.conversion import (
     with_notes,
     write_splits,
 )
-from retinanet.prepare.listing import files_below, files_of, find_folder, find_inside, has_images, images_below
+from retinanet.prepare.listing import exists, files_below, files_of, find_folder, find_inside, has_images, images_below
 from retinanet.prepare.yolo_layout import find_layout
 from retinanet.prepare.yolo_lines import LabelRule, fields_of, looks_like_key_points, read_line
 
@@ -122,7 +122,7 @@ def _listed_files(source: Path, folder: Path, errors: list[str], notes: KindNote
         if not line.strip():
             continue
         file = Path(os.path.normpath(source.parent / line.strip()))
-        if not file.is_file() or not file.resolve().is_relative_to(source.parent.resolve()):
+        if not exists(file) or not file.resolve().is_relative_to(source.parent.resolve()):
             here = find_here(line, [source.parent, folder])
             if here is None or not here.is_file():
                 errors.append(f"{source}:{number}: no image {line.strip()} in {source.parent}")

@@ -16,7 +16,7 @@ from retinanet.data.notes import KindNotes
 from retinanet.errors import DataError, list_errors
 from retinanet.files import read_text
 from retinanet.prepare.conversion import find_here, read_lines
-from retinanet.prepare.listing import describing_yaml, find_folder, find_inside
+from retinanet.prepare.listing import describing_yaml, exists, find_folder, find_inside
 
 MAX_YAML_BYTES = 1 << 20
 MAX_YAML_LEVELS = 16
@@ -215,7 +215,7 @@ def _yaml_sources(
             place = place_of(folder, root, entry)
             if place is None:
                 outside = Path(os.path.normpath(folder / root / entry))
-                cause = f"{outside} is outside {folder}" if outside.exists() else f"there is no {outside}"
+                cause = f"{outside} is outside {folder}" if exists(outside) else f"there is no {outside}"
                 near = [str(one.relative_to(folder)) for ones in _folder_sources(folder).values() for one in ones]
                 hint = f" (there is {' and '.join(near)})" if near != ["."] else ""
                 errors.append(
@@ -242,7 +242,7 @@ def _yaml_sources(
 def place_of(folder: Path, root: str, entry: str) -> Path | None:
     """Where an entry of data.yaml is: at its path if that is inside `folder`, otherwise as `find_here` finds it."""
     place = Path(os.path.normpath(folder / root / entry))
-    if place.exists() and place.resolve().is_relative_to(folder.resolve()):
+    if exists(place) and place.resolve().is_relative_to(folder.resolve()):
         return place
     homes = [folder / root, folder] if root and (folder / root).resolve().is_relative_to(folder.resolve()) else [folder]
     here = find_here(entry, homes)

@@ -313,3 +313,35 @@ def test_what_cannot_be_read_names_the_cause_and_the_way_out(make: Make, message
     make(tmp_path)
     with pytest.raises(DataError, match=message):
         read_any(tmp_path)
+
+
+LONG = "x" * 1000 + ".jpg"
+
+
+def long_in_labelme(root: Path) -> None:
+    labelme_apart(root)
+    write(root / "json" / "b.json", {"imagePath": LONG, "shapes": [], "imageData": None})
+
+
+def long_in_coco(root: Path) -> None:
+    content = coco(root)
+    content["images"][0]["file_name"] = LONG
+    write(root / "a.json", content)
+
+
+def long_in_a_list(root: Path) -> None:
+    yolo_from_a_mac(root)
+    write(root / "train.txt", LONG)
+    write(root / "data.yaml", "train: train.txt\nnames: [dog]\n")
+
+
+def long_in_yaml(root: Path) -> None:
+    yolo_from_a_mac(root)
+    write(root / "data.yaml", f"train: {LONG}\nnames: [dog]\n")
+
+
+@pytest.mark.parametrize("make", [long_in_labelme, long_in_coco, long_in_a_list, long_in_yaml])
+def test_a_name_that_no_file_can_have_is_one_of_a_missing_file(make: Make, tmp_path: Path) -> None:
+    make(tmp_path)
+    with pytest.raises(DataError, match=r"no image x+|are in none of|no x+|there is no .*x+"):
+        read_any(tmp_path)
