@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from retinanet.errors import DataError
+from retinanet.prepare.check import check_parts
 from retinanet.prepare.conversion import LabeledSet
 from retinanet.prepare.recognise import CocoFiles, read_any
 
@@ -247,6 +248,21 @@ def test_a_coco_file_in_capitals_next_to_what_a_mac_leaves(tmp_path: Path) -> No
     found = read_any(tmp_path)
     assert isinstance(found, CocoFiles)
     assert [part.annotations.name for part in found.splits.values()] == ["Labels.JSON"]
+
+
+def test_files_of_one_name_each_have_a_column(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split in ("train", "valid", "test"):
+        content = coco(tmp_path / split)
+        content["categories"] = [
+            {"id": 0, "name": "pets", "supercategory": "none"},
+            {"id": 1, "name": "dog", "supercategory": "pets"},
+        ]
+        write(tmp_path / split / "_annotations.coco.json", content)
+    check_parts([(tmp_path / split / "_annotations.coco.json", None) for split in ("train", "valid", "test")])
+    out = capsys.readouterr().out
+    assert "objects      train      valid       test\n" in out
+    assert out.count("the class 'pets' has no objects and is the supercategory of others") == 3
+    assert "no errors found in 3 annotation files" in out
 
 
 def only_labels(root: Path) -> None:
