@@ -100,6 +100,9 @@ def start(place: Place, run_folder: Path, *words: str, most: int = 0) -> int:
     if pid:
         return pid
     os.setsid()
+    for kind in (signal.SIGHUP, signal.SIGTERM):  # nohup has them ignored, and a run would respect that
+        signal.signal(kind, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(place.folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     if most:
