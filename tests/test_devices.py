@@ -78,7 +78,7 @@ def test_losses_of_a_batch_are_computed_on_the_gpu(kind: str, normalised_by: str
     host = fakes.batch(loaded)
     with fakes.mode:
         batch = to_device(host, GPU)
-        pixels = normalise(batch.images, batch.sizes_B2, build_pixel_rule(config), config.model.channels_last)
+        pixels = normalise(batch.images, batch.sizes_B2, build_pixel_rule(config), channels_last=True)
         outputs = functional_call(model, {name: tensor.to(GPU) for name, tensor in weights.items()}, (pixels,))
         canvas = (pixels.shape[2], pixels.shape[3])
         pyramid = pyramid_anchors.__wrapped__(canvas, build_anchor_spec(config.model), GPU)

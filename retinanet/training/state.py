@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from retinanet.build import build_loss_and_model
+from retinanet.build import build_channels_last, build_loss_and_model, in_memory_order
 from retinanet.config.flat import differing, flat
 from retinanet.config.load import config_to_dict
 from retinanet.config.schema import Config
@@ -97,7 +97,7 @@ def build_state(
     _, model = build_loss_and_model(config, classes, weights)
     if start is not None:
         load_start(model, start)
-    model = model.to(device)
+    model = in_memory_order(model.to(device), channels_last=build_channels_last(config.model, device, training=True))
     average = None
     if config.schedule.ema:
         average = MovingAverage(model, config.schedule.ema)
