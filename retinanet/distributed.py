@@ -80,7 +80,10 @@ def start(ranks: Ranks, device: torch.device, timeout: float = 1800.0) -> None:
     if ranks.world_size == 1 or dist.is_initialized():
         return
     try:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(seconds=timeout))
+        on_gpu = device.type == "cuda"
+        dist.init_process_group(
+            "nccl" if on_gpu else "gloo", timeout=timedelta(seconds=timeout), device_id=device if on_gpu else None
+        )
     except dist.DistError as error:
         place = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
         reason = "the port is in use" if "EADDRINUSE" in str(error) else str(error).partition("\n")[0]

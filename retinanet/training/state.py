@@ -104,7 +104,11 @@ def build_state(
     network: nn.Module = model
     if ranks.world_size > 1:
         network = DistributedDataParallel(
-            model, device_ids=[device.index] if device.type == "cuda" else None, gradient_as_bucket_view=True
+            model,
+            device_ids=[device.index] if device.type == "cuda" else None,
+            gradient_as_bucket_view=True,
+            # Of all norms only `bn` has buffers that change, and on each rank by its own images.
+            broadcast_buffers=backbone.norm == "bn",
         )
     scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16" and device.type == "cuda")
     running_R = None
