@@ -59,7 +59,12 @@ from retinanet.losses.softmax import softmax_cross_entropy, softmax_focal, softm
 from retinanet.model.backbone import InitialWeights, build_backbone
 from retinanet.model.fpn import Fpn
 from retinanet.model.heads import Head
-from retinanet.model.processor import computes_bfloat16, trains_faster_in_nchw
+from retinanet.model.processor import (
+    SLOW_DEPTHWISE,
+    computes_bfloat16,
+    depthwise_slowdown,
+    trains_faster_in_nchw,
+)
 from retinanet.model.retinanet import RetinaNet
 
 AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
@@ -178,11 +183,19 @@ def in_memory_order(network: AnyNetwork, *, channels_last: bool) -> AnyNetwork:
     return network.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
+def gains_by_bfloat16(backbone: str, device: torch.device) -> bool:
+    """Whether a network of this backbone is computed faster in bfloat16 than in float32 on `device`."""
+    if not computes_bfloat16(device):
+        return False
+    depthwise = backbone == "mobilenet_v2" and device.type == "cpu"
+    return not depthwise or depthwise_slowdown(device) < SLOW_DEPTHWISE
+
+
 def build_precision(config: Config, device: torch.device) -> torch.dtype:
     """The autocast type of config `precision` on `device`."""
     match config.precision:
         case "auto":
-            return torch.bfloat16 if computes_bfloat16(device) else torch.float32
+            return torch.bfloat16 if gains_by_bfloat16(config.model.backbone.name, device) else torch.float32
         case "float32" | "tf32":
             return torch.float32
         case "bfloat16":

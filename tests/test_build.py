@@ -191,3 +191,15 @@ def test_automatic_precision_is_bfloat16_exactly_where_the_device_computes_in_it
     expected = torch.bfloat16 if computes_bfloat16(CPU) else torch.float32
     assert build_precision(config(precision="auto"), CPU) == expected
     assert build_precision(config(precision="auto"), torch.device("mps")) == torch.float32
+
+
+@pytest.mark.parametrize(("slowdown", "expected"), [(0.6, torch.bfloat16), (17.0, torch.float32)])
+def test_automatic_precision_of_depthwise_convolutions_is_measured(
+    slowdown: float, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "computes_bfloat16", lambda device: True)
+    monkeypatch.setattr(build, "depthwise_slowdown", lambda device: slowdown)
+    keys = {**SMALL, "backbone": {"name": "mobilenet_v2", "weights": "none"}}
+    assert build_precision(config(precision="auto", model=keys), CPU) == expected
+    assert build_precision(config(precision="auto"), CPU) == torch.bfloat16
+    assert build_precision(config(precision="bfloat16", model=keys), CPU) == torch.bfloat16

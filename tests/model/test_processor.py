@@ -5,7 +5,7 @@ import platform
 import pytest
 import torch
 
-from retinanet.model.processor import computes_bfloat16, trains_faster_in_nchw
+from retinanet.model.processor import computes_bfloat16, depthwise_slowdown, trains_faster_in_nchw
 
 CPU = torch.device("cpu")
 
@@ -33,3 +33,11 @@ def test_nchw_trains_faster_on_x86_without_avx512(
     monkeypatch.setattr(platform, "machine", lambda: machine)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: vectors)
     assert trains_faster_in_nchw(torch.device(device)) is expected
+
+
+def test_depthwise_convolutions_are_measured_once_and_draw_nothing() -> None:
+    state = torch.get_rng_state()
+    first = depthwise_slowdown(CPU)
+    assert 0.0 < first < 1e4
+    assert depthwise_slowdown(CPU) == first
+    assert torch.equal(torch.get_rng_state(), state)
