@@ -2,10 +2,11 @@
 
 import os
 from functools import partial
-from typing import Literal, assert_never
+from typing import Literal, TypeVar, assert_never
 
 import torch
 import torch.utils.deterministic
+from torch import nn
 
 from retinanet.config.class_losses import (
     NEGATIVES_PER_POSITIVE,
@@ -58,7 +59,15 @@ from retinanet.losses.softmax import softmax_cross_entropy, softmax_focal, softm
 from retinanet.model.backbone import InitialWeights, build_backbone
 from retinanet.model.fpn import Fpn
 from retinanet.model.heads import Head
+from retinanet.model.processor import (
+    SLOW_DEPTHWISE,
+    computes_bfloat16,
+    depthwise_slowdown,
+    trains_faster_in_nchw,
+)
 from retinanet.model.retinanet import RetinaNet
+
+AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 
 
 def prepare_torch(config: Config) -> None:
@@ -151,19 +160,42 @@ def build_pixel_rule(config: Config) -> PixelRule:
     return PixelRule(order=pixels.order, mean=pixels.mean, std=pixels.std)
 
 
-def computes_bfloat16(device: torch.device) -> bool:
-    """Whether `device` has native bfloat16 arithmetic, so that it is not slower than float32."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    features = torch.cpu.get_capabilities()
-    return device.type == "cpu" and bool(features.get("avx512_bf16") or features.get("amx_bf16"))
+def choose_channels_last(keys: ModelKeys, device: torch.device) -> ModelKeys:
+    """The keys with the memory order for `device` in place of `auto`."""
+    if keys.channels_last != "auto":
+        return keys
+    return keys.model_copy(update={"channels_last": "inference" if trains_faster_in_nchw(device) else True})
+
+
+def build_channels_last(keys: ModelKeys, device: torch.device, *, training: bool) -> bool:
+    """Whether a network on `device` is in NHWC memory order, by config `model.channels_last`."""
+    match choose_channels_last(keys, device).channels_last:
+        case bool(always):
+            return always
+        case "inference":
+            return not training
+        case other:
+            raise ValueError(f"model.channels_last is still {other}")
+
+
+def in_memory_order(network: AnyNetwork, *, channels_last: bool) -> AnyNetwork:
+    """The network itself, with its weights in NHWC or NCHW memory order."""
+    return network.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+
+
+def gains_by_bfloat16(backbone: str, device: torch.device) -> bool:
+    """Whether a network of this backbone is computed faster in bfloat16 than in float32 on `device`."""
+    if not computes_bfloat16(device):
+        return False
+    depthwise = backbone == "mobilenet_v2" and device.type == "cpu"
+    return not depthwise or depthwise_slowdown(device) < SLOW_DEPTHWISE
 
 
 def build_precision(config: Config, device: torch.device) -> torch.dtype:
     """The autocast type of config `precision` on `device`."""
     match config.precision:
         case "auto":
-            return torch.bfloat16 if computes_bfloat16(device) else torch.float32
+            return torch.bfloat16 if gains_by_bfloat16(config.model.backbone.name, device) else torch.float32
         case "float32" | "tf32":
             return torch.float32
         case "bfloat16":
@@ -300,8 +332,7 @@ def build_model(
     if config.fpn.finest == "p2":
         # Drawn last for the same reason.
         fpn.add_p2(backbone.channels[0])
-    model = RetinaNet(backbone, fpn, class_head, box_head, frozen=config.frozen)
-    return model.to(memory_format=torch.channels_last) if config.channels_last else model
+    return RetinaNet(backbone, fpn, class_head, box_head, frozen=config.frozen)
 
 
 def build_anchor_spec(config: ModelKeys) -> AnchorSpec:
