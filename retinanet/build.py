@@ -2,6 +2,7 @@
 
 import os
 from functools import partial
+from pathlib import Path
 from typing import Literal, TypeVar, assert_never
 
 import torch
@@ -20,6 +21,7 @@ from retinanet.config.class_losses import (
     HardMiningKeys,
     Ohem13Keys,
     OhemKeys,
+    OwnLossKeys,
     QualityFocalKeys,
     SampledKeys,
     SoftmaxCrossEntropyKeys,
@@ -29,6 +31,7 @@ from retinanet.config.class_losses import (
 from retinanet.config.data_keys import DataKeys
 from retinanet.config.model_keys import ModelKeys
 from retinanet.config.schema import Config
+from retinanet.config.user_code import load_function
 from retinanet.data.pixel_depth import DepthRange
 from retinanet.data.transforms import Augment, PixelRule, ResizeRule
 from retinanet.detection.anchors import AnchorSpec
@@ -37,6 +40,7 @@ from retinanet.detection.atss import AtssRule
 from retinanet.detection.postprocess import DetectRule
 from retinanet.detection.scores import SOFTMAX
 from retinanet.losses.box import BoxRegressionLoss, ciou, diou, giou, l1, smooth_l1
+from retinanet.losses.check_own import check_function
 from retinanet.losses.classification import ClassificationLoss, over_positives
 from retinanet.losses.criterion import Criterion
 from retinanet.losses.cross_entropy import balanced_cross_entropy, cross_entropy
@@ -53,6 +57,7 @@ from retinanet.losses.fused import (
 )
 from retinanet.losses.ghm import ghm, harmonised, harmonised_in_one_pass
 from retinanet.losses.hard_mining import OhemRule, ohem
+from retinanet.losses.own import OwnLoss
 from retinanet.losses.quality import quality_focal, varifocal
 from retinanet.losses.sampled import SampleRule, sampled
 from retinanet.losses.softmax import softmax_cross_entropy, softmax_focal, softmax_prior_bias
@@ -298,8 +303,25 @@ def build_class_loss(options: AnyClassLossKeys, kernels: Literal["auto", "plain"
         case SoftmaxFocalKeys(alpha=alpha, gamma=gamma):
             value = over_positives(partial(softmax_focal, alpha=alpha, gamma=gamma))
             return ClassificationLoss(value, prior_bias=softmax_prior_bias, scoring=SOFTMAX)
+        case OwnLossKeys():
+            return ClassificationLoss(build_own_loss(options))
         case _:
             assert_never(options)
+
+
+def build_own_loss(keys: OwnLossKeys) -> OwnLoss:
+    """The function of the user that `loss.classification` names; its file is not run yet."""
+    load = None
+    if keys.file is not None and keys.source_sha256 is not None:
+        load = partial(load_function, Path(keys.file), keys.kind.partition(":")[2], keys.source_sha256)
+    return OwnLoss(keys.kind, load, keys.options())
+
+
+def check_own_loss(keys: AnyClassLossKeys, classes: int) -> None:
+    """Run the user's class loss, if it is one, on random anchors. Raises ConfigError that lists all that is wrong."""
+    if isinstance(keys, OwnLossKeys):
+        own = build_own_loss(keys)
+        check_function(f"loss.classification: {own.kind} in {keys.file}", own.function, classes, own.options)
 
 
 def build_model(
