@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from retinanet.commands.arguments import add_overrides, max_detections, new_parser
+from retinanet.commands.arguments import add_overrides, add_views, max_detections, new_parser, view_words
 
 
 def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -36,6 +36,7 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="folder for the results (default: in the run folder, or runs/)"
     )
+    add_views(parser)
     parser.add_argument("--no-report", action="store_true", help="write eval.json only, no report.html and plots/")
     arguments = parser.parse_intermixed_args(words)
     conflict = find_conflict(arguments)
@@ -45,11 +46,12 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
     if arguments.checkpoint is not None:
         from retinanet.config.load import check_overrides
 
-        check_overrides(arguments.overrides)
+        overrides = [*view_words(arguments), *arguments.overrides]
+        check_overrides(overrides)
         from retinanet.diagnostics.evaluate import evaluate_loaded
         from retinanet.export.runtime import load_any
 
-        detector = load_any(arguments.checkpoint, arguments.overrides)
+        detector = load_any(arguments.checkpoint, overrides)
         evaluate_loaded(detector, arguments.checkpoint, arguments.output, report=report)
     else:
         from retinanet.diagnostics.evaluate import evaluate_files
@@ -79,6 +81,8 @@ def find_conflict(arguments: argparse.Namespace) -> str | None:
             "with a checkpoint, use data.val_images=FOLDER, eval.engine=NAME and eval.max_detections=N instead of "
             "--images, --engine, --max-detections"
         )
+    if first is None and view_words(arguments):
+        return "--tile, --overlap and --tta are for a checkpoint; files of detections are scored as they are"
     if arguments.images and arguments.no_report:
         return "--images is for the report, which --no-report leaves out; give only one of them"
     return None

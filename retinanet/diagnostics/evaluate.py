@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from retinanet import distributed
-from retinanet.build import build_resize_rule
+from retinanet.build import build_resize_rule, build_view_rule
 from retinanet.data.ground_truth import load_ground_truth
 from retinanet.data.results import read_results
+from retinanet.data.views import count_views
 from retinanet.diagnostics.analysis.evaluate import write_evaluation_report
 from retinanet.diagnostics.analysis.report_files import TITLE, ReportHeader
 from retinanet.diagnostics.anchors.report import anchor_section
@@ -46,12 +47,13 @@ def evaluate_loaded(saved: LoadedDetector, path: Path, output: Path | None, *, r
     if ranks.is_main:
         make_folder(folder)
     distributed.start(ranks, saved.detector.device)
-    images = -(-len(dataset.images) // ranks.world_size)
+    views = build_view_rule(saved.config)
+    images = -(-count_views(dataset.images, views) // ranks.world_size)
     with image_progress("evaluating", images, then="scoring", shown=ranks.is_main) as on_batch:
         batches = (saved.config.eval.batch_size, data.workers)
         resize_rule = build_resize_rule(saved.config)
         evaluation, results = evaluate_dataset(
-            saved.detector, dataset, resize_rule, batches, ranks, on_batch, saved.config.eval, saved.categories
+            saved.detector, dataset, resize_rule, batches, ranks, on_batch, saved.config.eval, saved.categories, views
         )
     distributed.stop()
     if not ranks.is_main:
