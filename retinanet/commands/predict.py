@@ -1,5 +1,6 @@
 """`retinanet predict`: detect on images."""
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +9,38 @@ from retinanet.commands.arguments import add_views, new_parser, split_overrides,
 
 def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Parse the arguments, find the images, load the detector, predict."""
+    parser = _parser(prog)
+    arguments = parser.parse_intermixed_args(words)
+    overrides, inputs = split_overrides(arguments.inputs)
+    overrides = [*view_words(arguments), *overrides]
+    if arguments.enlarge and arguments.no_pictures:
+        parser.error("--enlarge is for the pictures that --no-pictures leaves out; give only one of them")
+    from retinanet.config.load import check_overrides
+    from retinanet.data.find_images import files_passed_over, find_images
+
+    check_overrides(overrides)
+    paths = find_images(inputs)
+    from retinanet.evaluation.outputs import PredictOptions
+    from retinanet.evaluation.predict import predict
+    from retinanet.export.runtime import load_any
+
+    predict(
+        lambda: load_any(arguments.checkpoint, overrides),
+        paths,
+        source=arguments.checkpoint,
+        options=PredictOptions(
+            output=arguments.output,
+            formats=tuple(arguments.format or ("coco",)),
+            pictures=not arguments.no_pictures,
+            enlarge=arguments.enlarge,
+            overwrite=arguments.overwrite,
+        ),
+        thresholds=arguments.thresholds,
+        passed_over=files_passed_over(inputs),
+    )
+
+
+def _parser(prog: str | None) -> argparse.ArgumentParser:
     parser = new_parser(
         prog,
         "Run a checkpoint, or a file from `retinanet export`, on images, folders of images or glob patterns.\n"
@@ -45,31 +78,4 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
         help="show only detections that reach the best threshold of their class, from `retinanet eval`",
     )
     add_views(parser)
-    arguments = parser.parse_intermixed_args(words)
-    overrides, inputs = split_overrides(arguments.inputs)
-    overrides = [*view_words(arguments), *overrides]
-    if arguments.enlarge and arguments.no_pictures:
-        parser.error("--enlarge is for the pictures that --no-pictures leaves out; give only one of them")
-    from retinanet.config.load import check_overrides
-    from retinanet.data.find_images import files_passed_over, find_images
-
-    check_overrides(overrides)
-    paths = find_images(inputs)
-    from retinanet.evaluation.outputs import PredictOptions
-    from retinanet.evaluation.predict import predict
-    from retinanet.export.runtime import load_any
-
-    predict(
-        lambda: load_any(arguments.checkpoint, overrides),
-        paths,
-        source=arguments.checkpoint,
-        options=PredictOptions(
-            output=arguments.output,
-            formats=tuple(arguments.format or ("coco",)),
-            pictures=not arguments.no_pictures,
-            enlarge=arguments.enlarge,
-            overwrite=arguments.overwrite,
-        ),
-        thresholds=arguments.thresholds,
-        passed_over=files_passed_over(inputs),
-    )
+    return parser

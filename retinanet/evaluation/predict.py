@@ -65,10 +65,9 @@ def predict(
     load: opens the detector of the file `source`; called after the names of the results have been checked. thresholds:
     an eval.json; detections that score below the best threshold of their class in it are neither drawn nor counted;
     without it, or for a class that is missing from it, those below eval.shown_score. detections.json holds all of them
-    as COCO results with file_name, category_name and shown in addition to the ids; image_id counts from 1 in input
-    order. passed_over: a note on other files. Images are read, and drawn, on data.workers threads each, up to
-    eval.batch_size views of a canvas at a time. Unreadable ones are in one DataError at the end; where none can be
-    read, nothing is written.
+    as COCO results with file_name, category_name and shown too; image_id counts from 1 in input order. passed_over: a
+    note on other files. Images are read, and drawn, on data.workers threads each, up to eval.batch_size views of a
+    canvas at a time. Unreadable ones are in one DataError at the end; if none can be read, nothing is written.
     """
     output, stems = OutputFolder(options), result_names(paths)
     check_inputs_are_kept(stems, options.output)
@@ -76,8 +75,7 @@ def predict(
     saved.detector.prepare()
     config, categories = saved.config, saved.categories
     names = {category.id: category.name for category in categories}
-    least = dict.fromkeys((category.id for category in categories), config.eval.shown_score)
-    least |= best_thresholds(thresholds, categories, source) if thresholds is not None else {}
+    least = dict.fromkeys(names, config.eval.shown_score) | best_thresholds(thresholds, categories, source)
 
     def is_shown(result: dict[str, Any]) -> bool:
         return bool(result["score"] >= least[result["category_id"]])
@@ -85,8 +83,8 @@ def predict(
     def draw(one: LoadedImage) -> LoadedImage:
         if one.image is not None:
             shown = [result for result in one.results if is_shown(result)]
-            pixels = one.image.permute(1, 2, 0).numpy()
-            write_image_results(output.path(), stems[one.path], pixels, shown, categories, options)
+            pixels_HW3 = one.image.permute(1, 2, 0).numpy()
+            write_image_results(output.path(), stems[one.path], pixels_HW3, shown, categories, options)
         return one._replace(image=None)
 
     rows: list[dict[str, Any]] = []
@@ -103,13 +101,13 @@ def predict(
             else:
                 print_found(one.path, Counter(names[r["category_id"]] for r in one.results if is_shown(r)))
             for r in one.results:
-                name = names[r["category_id"]]
-                rows.append({**r, "file_name": str(one.path), "category_name": name, "shown": is_shown(r)})
+                more = {"file_name": str(one.path), "category_name": names[r["category_id"]], "shown": is_shown(r)}
+                rows.append(r | more)
             report(1)
     print_notes(deep, passed_over)
     if len(errors) < len(paths):
         written = write_all_results(output.path(), rows, categories, options.formats)
-        print_written(len(paths) - len(errors) if options.pictures else 0, written, output.path())
+        print_written((len(paths) - len(errors)) * options.pictures, written, output.path())
         print_hints(rows, {output.path() / f"{stem}.jpg" for stem in stems.values()}, output.path())
     if errors:
         raise DataError(list_errors("images left out", errors))
@@ -230,12 +228,14 @@ def detected(
     yield from finished(last=True)
 
 
-def best_thresholds(path: Path, categories: tuple[Category, ...], source: Path) -> dict[int, float]:
+def best_thresholds(path: Path | None, categories: tuple[Category, ...], source: Path) -> dict[int, float]:
     """Category id -> the score with the best F1 in an eval.json, of the classes for which one was measured.
 
-    path: of a training or of `retinanet eval`. Raises DataError where the file has no thresholds, or has classes that
+    path: of a training or of `retinanet eval`; None gives none. Raises DataError where the file has no thresholds, or has classes that
     the detector `source` does not know.
     """
+    if path is None:
+        return {}
     content = read_eval_file(path)
     try:
         found = {(row["id"], row["name"]): row["score"] for row in content["thresholds"]["by_class"]}
