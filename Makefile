@@ -3,6 +3,7 @@
 # test        set up, then lint, types and every test
 # lint        ruff and the type checker
 # torture     set up, then try what chance decides about reliability many times: up to an hour (docs/reliability.md)
+# docs        set up, then build the documentation site: build/site/docs/index.html
 # bench       set up, then check that nothing has become slower compared with its peers (benchmarks/README.md)
 # clean       remove what these targets made, but not your runs
 #
@@ -21,7 +22,7 @@ WORKERS ?= 2
 # A file's tests share what they make, so they stay in one process. Bytecode is kept, else each process compiles anew.
 PYTEST = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: quickstart quick unit test lint torture bench clean
+.PHONY: quickstart quick unit test lint torture docs bench clean
 
 quickstart: $(READY)
 	$(BIN)/retinanet data shapes --output data/shapes --train 2000 --val 200 --size 256 256
@@ -48,6 +49,10 @@ torture: $(READY)
 	$(PYTEST) -q tests/run tests/training/test_resume.py tests/training/test_lost_ranks.py tests/test_hostile_text.py \
 	  tests/interop/test_damaged_weights.py tests/interop/test_pickle_attacks.py tests/export/test_damaged_exports.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.torture
+
+docs: $(READY)
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --fresh-env -b html -c docs . build/site
+	@echo "site: build/site/docs/index.html"
 
 bench: $(READY)
 	$(BIN)/python benchmarks/run.py loss assign postprocess data --no-memory --check benchmarks/floors.json

@@ -192,6 +192,7 @@ def build_detect_rule(config: Config) -> DetectRule:
         topk=rule.topk,
         nms_iou=rule.nms_iou,
         detections=rule.detections,
+        class_agnostic=rule.class_agnostic,
         empty_boxes=rule.empty_boxes,
     )
 

@@ -104,11 +104,11 @@ def test_sizing_and_augment() -> None:
 
 
 def test_detector() -> None:
-    keys = {"score_threshold": 0.1, "topk": 50, "nms_iou": 0.6, "detections": 7}
+    keys = {"score_threshold": 0.1, "topk": 50, "nms_iou": 0.6, "detections": 7, "class_agnostic": True}
     built = config(eval=keys, precision="bfloat16")
     _, model = build_loss_and_model(built, classes=2)
     detector = build_detector(built, model, CPU)
-    assert tuple(detector.rule) == (0.1, 50, 0.6, 7, "keep")
+    assert tuple(detector.rule) == (0.1, 50, 0.6, 7, True, "keep")
     assert tuple(detector.anchors)[1:] == ((1.0,), (0.5, 1.0, 2.0), 0.0, "truncate", "stride")
     assert detector.pixels == ("bgr", (103.53, 116.28, 123.675), (1.0, 1.0, 1.0))
     assert detector.model is not model

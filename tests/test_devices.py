@@ -22,8 +22,7 @@ from retinanet.config.schema import Config
 from retinanet.data.transforms import normalise, to_device
 from retinanet.detection.anchors import pyramid_anchors
 from retinanet.detection.assign import assign_batch
-from retinanet.detection.grouping import group_neighbours
-from retinanet.detection.postprocess import count_detections, nms_limit, nms_together, to_original_frame
+from retinanet.detection.postprocess import BatchDetections, best_of_groups, first_detections, nms_together
 from retinanet.distributed import Ranks
 from retinanet.evaluation.evaluate import result_rows
 from retinanet.losses.criterion import Divisor, StepPositives, criterion, image_seeds, move_running, normaliser
@@ -96,21 +95,21 @@ def test_losses_of_a_batch_are_computed_on_the_gpu(kind: str, normalised_by: str
 def test_detections_leave_the_gpu_in_one_copy(tiny: Tiny) -> None:
     """From the candidates on: their number depends on values, which a fake tensor does not have."""
     rule = build_detect_rule(tiny())
+    counts = [40, 0, 30]
     with Fakes().mode:
-        images = [
-            Detections(
-                torch.rand((count, 4), device=GPU),
-                torch.rand(count, device=GPU),
-                torch.zeros(count, dtype=torch.int64, device=GPU),
-            )
-            for count in (40, 0, 30)
-        ]
-        groups = group_neighbours(images, count_detections, nms_limit(images[0].scores_D.device))
-        assert [len(group) for group in groups] == [3]
-        kept = nms_together(images, rule)
-        sizes_B2 = torch.ones((3, 2), dtype=torch.int64, device=GPU)
-        found = [to_original_frame(*of_image) for of_image in zip(kept, sizes_B2, sizes_B2, strict=True)]
-        assert {tensor.device for of_image in found for tensor in of_image} == {GPU}
+        images_N = torch.tensor([0] * 40 + [2] * 30).to(GPU)
+        found = BatchDetections(
+            boxes_N4=torch.rand((70, 4), device=GPU),
+            scores_N=torch.rand(70, device=GPU),
+            classes_N=torch.zeros(70, dtype=torch.int64, device=GPU),
+            images_N=images_N,
+            counts=counts,
+        )
+        kept_N = nms_together(found, slice(0, 70), 3, rule)
+        best_N = best_of_groups(found.scores_N, images_N, counts, 20)
+        first = first_detections(found, [20, 20, 20])
+        assert {kept_N.device, best_N.device, *(column.device for column in first[:4])} == {GPU}
+        images = [Detections(*of_image) for of_image in zip(*(column.split(counts) for column in found[:3]))]
         rows_N7 = result_rows(torch.arange(3), images)
     assert rows_N7.device == torch.device("cpu")
     assert rows_N7.shape == (70, 7)

@@ -25,6 +25,9 @@ class EvalKeys(Section):
     score_threshold: Fraction = Field(0.05, description="Detections below are dropped.")
     topk: Count = Field(1000, description="Best candidates kept on each level before NMS.")
     nms_iou: Fraction = Field(0.5, description="IoU from which the weaker of two boxes of a class is suppressed.")
+    class_agnostic: bool = Field(
+        False, description="Suppress overlaps between classes too, so that a place has one class (AP may fall)."
+    )
     detections: Count = Field(100, description="Detections kept an image, or with data.tile each tile of an image.")
     empty_boxes: Literal["keep", "drop_before_nms", "drop_last"] = Field(
         "keep",

@@ -18,6 +18,7 @@ from retinanet.errors import DataError
 from retinanet.evaluation.detector import precision_name
 from retinanet.evaluation.evaluate import evaluate_dataset
 from retinanet.evaluation.saved import LoadedDetector, check_covers, load_detector
+from retinanet.evaluation.sources import resolve_data
 from retinanet.evaluation.splits import load_split
 from retinanet.files import make_folder, write_json
 from retinanet.run.folder import RunFolder
@@ -68,7 +69,8 @@ def evaluate_loaded(
     precision = precision_name(saved.detector)
     how = f"computed in {precision} on {saved.detector.device.type}"
     print(f"{path}: {how}")
-    if note := trained_note(RunFolder(home).images, dataset, data.source):
+    places = resolve_data(data)
+    if note := trained_note(RunFolder(home).images, dataset, Path(places.root) / places.train_images, data.source):
         print(f"note: {note}")
     lines = [f"Detector: {path}, step {saved.step:,}, {how}.", f"Data: {dataset.annotation_file}."]
     if left_out:

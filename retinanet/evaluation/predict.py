@@ -231,8 +231,8 @@ def detected(
 def best_thresholds(path: Path | None, categories: tuple[Category, ...], source: Path) -> dict[int, float]:
     """Category id -> the score with the best F1 in an eval.json, of the classes for which one was measured.
 
-    path: of a training or of `retinanet eval`; None gives none. Raises DataError where the file has no thresholds, or has classes that
-    the detector `source` does not know.
+    path: of a training or of `retinanet eval`; None gives none. Raises DataError where the file has no thresholds, or
+    has classes that the detector `source` does not know.
     """
     if path is None:
         return {}

@@ -11,7 +11,9 @@ from retinanet.detection.merge import View, merge_views, mirrored_back, moved
 from retinanet.detection.postprocess import DetectRule
 from retinanet.structures import Detections
 
-RULE = DetectRule(score_threshold=0.05, topk=1000, nms_iou=0.5, detections=1000, empty_boxes="keep")
+RULE = DetectRule(
+    score_threshold=0.05, topk=1000, nms_iou=0.5, class_agnostic=False, detections=1000, empty_boxes="keep"
+)
 SIDE = 1000
 VISIBLE = 0.3
 """Part of an object from which the pretended detector sees it."""
@@ -129,6 +131,13 @@ def test_scales_and_mirror_images_are_merged_as_a_slow_nms_does() -> None:
     assert found.boxes_D4.tolist() == [row[2] for row in wanted]
     few = merge_views([View(view, (0, 0, 100, 100)) for view in views], RULE._replace(detections=7))
     assert few.scores_D.tolist() == found.scores_D[:7].tolist(), "the limit is that of an image"
+
+
+def test_windows_merge_class_agnostically_where_the_rule_says_so() -> None:
+    objects = torch.tensor([[40.0, 40, 90, 90], [44, 40, 92, 90]])
+    views = [seen(objects, window, 0) for window in windows_with(500, 0.3)]
+    assert len(merge_views(views, RULE).scores_D) == 2
+    assert len(merge_views(views, RULE._replace(class_agnostic=True)).scores_D) == 1
 
 
 def test_boxes_return_from_mirror_images_and_windows() -> None:
