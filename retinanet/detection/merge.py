@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from retinanet.detection import boxes
-from retinanet.detection.postprocess import DetectRule, suppress_overlaps
+from retinanet.detection.postprocess import BatchDetections, DetectRule, suppress_overlaps
 from retinanet.structures import Detections
 
 NEAR = 0.1
@@ -69,10 +69,17 @@ def merge_views(views: list[View], rule: DetectRule) -> Detections:
     near_N = _inside(centres_N2, pool.core_N4 + pool.slack_N4) & ~owned_N
     whole = _with_parts_joined(_chosen(pool, owned_N))
     extra = _not_covered(_chosen(pool, near_N).found, whole)
-    together = Detections(*(torch.cat(pair) for pair in zip(whole, extra, strict=True)))
+    boxes_N4, scores_N, classes_N = (torch.cat(pair) for pair in zip(whole, extra, strict=True))
+    together = BatchDetections(
+        boxes_N4=boxes_N4,
+        scores_N=scores_N,
+        classes_N=classes_N,
+        images_N=torch.zeros_like(classes_N),
+        counts=[len(scores_N)],
+    )
     windows = len({view.window for view in views})
-    (kept,) = suppress_overlaps([together], rule._replace(detections=rule.detections * windows))
-    return kept
+    kept = suppress_overlaps(together, rule._replace(detections=rule.detections * windows))
+    return Detections(*kept[:3])
 
 
 def mirrored_back(found: Detections, width: int) -> Detections:
