@@ -29,7 +29,7 @@ PYTEST = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $
 quickstart: $(READY)
 	$(BIN)/retinanet data shapes --output data/shapes --train 2000 --val 200 --size 256 256
 	$(BIN)/retinanet train quickstart --resume
-	$(BIN)/retinanet predict runs/quickstart/checkpoints/best.pt 'data/shapes/val/00000*.jpg' --output runs/quickstart/predictions
+	$(BIN)/retinanet predict runs/quickstart/checkpoints/best.pt 'data/shapes/val/00000*.jpg' --output runs/quickstart/predictions --overwrite
 	@echo "numbers: runs/quickstart/eval.json   pictures: runs/quickstart/pictures/overview.jpg, curves.png"
 
 quick: $(READY)

@@ -1,5 +1,6 @@
 """All wiring from config sections to the values and objects that the packages below work with."""
 
+import math
 import os
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,7 @@ from retinanet.config.schema import Config
 from retinanet.config.user_code import load_function
 from retinanet.data.pixel_depth import DepthRange
 from retinanet.data.transforms import Augment, PixelRule, ResizeRule
+from retinanet.data.views import ViewRule
 from retinanet.detection.anchors import AnchorSpec
 from retinanet.detection.assign import AnyAssignRule, AssignRule
 from retinanet.detection.atss import AtssRule
@@ -132,15 +134,23 @@ def build_assign_rule(config: Config) -> AnyAssignRule:
 
 
 def build_resize_rule(config: Config) -> ResizeRule:
-    """How images are resized and padded, from config `data`."""
+    """How images, or with `data.tile` tiles, are resized and padded, from config `data`."""
     data = config.data
+    canvas = (data.canvas[0], data.canvas[1]) if data.canvas else None
     return ResizeRule(
         shorter_side=data.shorter_side,
         longer_side=data.longer_side,
-        canvas=(data.canvas[0], data.canvas[1]) if data.canvas else None,
+        canvas=canvas if data.tile is None else (data.tile, data.tile),
         resize=data.resize,
         canvases=data.canvases,
+        max_factor=math.inf if data.tile is None else 1.0,
     )
+
+
+def build_view_rule(config: Config) -> ViewRule:
+    """Tiles and test-time augmentation, from config `data` and `eval`."""
+    data, test = config.data, config.eval
+    return ViewRule(tile=data.tile, overlap=data.tile_overlap, flip=test.tta_flip, scales=test.tta_scales)
 
 
 def build_depth_range(data: DataKeys) -> DepthRange | None:

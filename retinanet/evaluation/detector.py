@@ -31,6 +31,10 @@ class AnyDetector(Protocol):
     def device(self) -> torch.device:
         """Where it computes."""
 
+    @property
+    def rule(self) -> DetectRule:
+        """What becomes a detection."""
+
     def prepare(self) -> None:
         """Must be called once before the first batch."""
 
