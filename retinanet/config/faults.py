@@ -215,9 +215,10 @@ def _worded(raw: dict[str, Any], tree: dict[str, Any]) -> SchemaError:
 
 def _hint(node: dict[str, Any], given: Any) -> str:
     """How to write what was probably meant; empty if that is unknown."""
-    options = node.get("anyOf", [node])
-    kinds = {option.get("type") for option in options if "const" not in option}
-    words = [option["const"] for option in options if "const" in option]
+    options = node.get("anyOf", [{**node, "enum": []}])
+    words_of = [[option["const"]] if "const" in option else option.get("enum", []) for option in options]
+    words = [word for some in words_of for word in some]
+    kinds = {option.get("type") for option, some in zip(options, words_of) if not some}
     choices = [str(choice) for choice in node.get("enum", [])]
     if isinstance(given, str) and difflib.get_close_matches(given.lower(), words, n=1):
         return f": write {difflib.get_close_matches(given.lower(), words, n=1)[0]}"

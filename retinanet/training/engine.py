@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from retinanet import distributed
-from retinanet.build import check_own_loss, prepare_torch
+from retinanet.build import choose_channels_last, prepare_torch
+from retinanet.build_losses import check_own_loss
 from retinanet.compile import check_compiler, compiler_errors
 from retinanet.config.auto import describe_auto, resolve_auto
 from retinanet.config.dump import dump_config
@@ -172,11 +173,12 @@ def advising(run: Run, state: TrainState) -> Iterator[None]:
 def resolve(
     config: Config, train_set: CocoDataset, device: torch.device, ranks: Ranks, saved: Checkpoint | None
 ) -> Config:
-    """The config with numbers in place of what depends on the data: `auto` and the names of class weights.
+    """The config with values for what depends on data or device: `auto`, and numbers for names of class weights.
 
     A resumed run keeps the micro-batches that it began with.
     """
     resolved = resolve_class_weights(resolve_auto(config, count_epoch(config, train_set)), train_set)
+    resolved = resolved.model_copy(update={"model": choose_channels_last(resolved.model, device)})
     if config.schedule.batch_size != "auto":
         return resolved
     if saved is not None:

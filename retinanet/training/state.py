@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from retinanet.build import build_loss_and_model
+from retinanet.build import build_channels_last, build_loss_and_model, in_memory_order
 from retinanet.config.flat import differing, flat
 from retinanet.config.load import config_to_dict
 from retinanet.config.schema import Config
@@ -97,14 +97,18 @@ def build_state(
     _, model = build_loss_and_model(config, classes, weights)
     if start is not None:
         load_start(model, start)
-    model = model.to(device)
+    model = in_memory_order(model.to(device), channels_last=build_channels_last(config.model, device, training=True))
     average = None
     if config.schedule.ema:
         average = MovingAverage(model, config.schedule.ema)
     network: nn.Module = model
     if ranks.world_size > 1:
         network = DistributedDataParallel(
-            model, device_ids=[device.index] if device.type == "cuda" else None, gradient_as_bucket_view=True
+            model,
+            device_ids=[device.index] if device.type == "cuda" else None,
+            gradient_as_bucket_view=True,
+            # Of all norms only `bn` has buffers that change, and on each rank by its own images.
+            broadcast_buffers=backbone.norm == "bn",
         )
     scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16" and device.type == "cuda")
     running_R = None

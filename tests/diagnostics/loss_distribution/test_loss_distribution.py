@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from retinanet.build import build_assign_rule, build_class_loss, build_criterion, build_resize_rule
+from retinanet.build import build_assign_rule, build_resize_rule
+from retinanet.build_losses import build_class_loss, build_criterion
 from retinanet.config.class_losses import (
     BalancedCrossEntropyKeys,
     CrossEntropyKeys,
@@ -135,7 +136,7 @@ def test_a_loss_of_the_users_own_is_named_with_its_arguments(tmp_path: Path, mon
     monkeypatch.chdir(tmp_path)
     found = build_losses(['kind: "mine:f", a: 3', '{kind: "mine:f"}'])
     assert list(name_losses(found)) == ["mine:f a 3 b 2", "mine:f a 1 b 2"]
-    with pytest.raises(ConfigError, match="--loss .*: loss.classification.c: unknown key"):
+    with pytest.raises(ConfigError, match=r"--loss .*: loss\.classification\.c: unknown key"):
         build_losses(['kind: "mine:f", c: 3'])
 
 
