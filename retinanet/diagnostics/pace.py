@@ -71,7 +71,7 @@ def measure_pace(config: Config, folder: Path) -> Pace:
 
 
 def build_short_config(config: Config) -> Config:
-    """The config with STEPS steps on as many images, one evaluation at the end, every step in the log, and no callbacks."""
+    """The config with STEPS steps on as many images, one evaluation at the end, every step in the log, no callbacks."""
     schedule, data = config.schedule, config.data
     batch = known(schedule.batch_size)
     # Enough training images for every batch to differ, as in the real run.
