@@ -26,8 +26,17 @@ from retinanet.structures import Category
 _ROUNDING = 0.011  # pixels that x + width may exceed the image by when both were rounded to two decimals
 
 
+class Tile(NamedTuple):
+    """Where a tile lies in its image."""
+
+    top: int
+    left: int
+    image_size: tuple[int, int]
+    """(height, width) of the whole image."""
+
+
 class ImageRecord(NamedTuple):
-    """One image and its ground truth."""
+    """One image, or one tile of an image, and its ground truth."""
 
     id: int
     path: Path
@@ -39,6 +48,8 @@ class ImageRecord(NamedTuple):
     """(G,) class index: position in `CocoDataset.categories`."""
     crowd_C4: NDArray[np.float32]
     """(C, 4) xyxy of the regions marked iscrowd; they are in no other field."""
+    tile: Tile | None = None
+    """Where this is only a part of the file's image: all fields but id and path are then of the tile."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -35,7 +35,9 @@ def image_suffixes() -> frozenset[str]:
 
 
 def find_images(inputs: list[str]) -> list[Path]:
-    """The images that files, folders (without their subfolders) and glob patterns name, each once, in order.
+    """The images that files, folders and glob patterns name, each once, in order.
+
+    Of a folder, subfolders and hidden files (whose names begin with a dot) are left out.
 
     Raises DataError listing every input that names none; and where all files are of kinds that are not read, such as
     films, listing those.
@@ -70,7 +72,7 @@ def _is_shown(path: Path) -> bool:
 def _why_none(path: Path) -> str:
     if not path.is_dir():
         return "no such file, folder or pattern"
-    others = passed_over(sorted(path.iterdir()))
+    others = files_passed_over([str(path)])
     return "no image in this folder" + (f", but {others}" if others else "")
 
 
@@ -83,8 +85,21 @@ def _remedy(path: Path) -> str:
 
 
 def files_passed_over(inputs: list[str]) -> str:
-    """A sentence on the files in the folders among `inputs` that `find_images` leaves out; empty without any."""
+    """What `find_images` leaves out of the folders among `inputs`, by kind; empty where that is nothing of interest."""
     suffixes = image_suffixes()
     folders = [Path(name) for name in inputs if Path(name).is_dir()]
-    files = [path for folder in folders for path in sorted(folder.iterdir()) if path.suffix.lower() not in suffixes]
-    return passed_over(files)
+    paths = [path for folder in folders for path in sorted(folder.iterdir())]
+    hidden = [
+        path for path in paths if path.name.startswith(".") and path.suffix.lower() in suffixes and path.is_file()
+    ]
+    below = [path for path in paths if not path.name.startswith(".") and path.is_dir()]
+    lines = [
+        *([f"{_counted(hidden, 'hidden file')}, such as {hidden[0].name}"] if hidden else []),
+        *([f"{_counted(below, 'subfolder')}; '{below[0]}/*' reads the first"] if below else []),
+        *([unread] if (unread := passed_over(p for p in paths if p not in {*hidden, *below})) else []),
+    ]
+    return "\n".join(lines)
+
+
+def _counted(paths: list[Path], what: str) -> str:
+    return f"{len(paths):,} {what}{'' if len(paths) == 1 else 's'}"
