@@ -185,6 +185,30 @@ def voc_from_a_mac(root: Path) -> None:
         write(root / name, APPLE_DOUBLE)
 
 
+def voc_of_polygons(root: Path) -> None:
+    image(root / "Images" / "a.jpg")
+    head, _ = XML.format(name="a.jpg").split("<bndbox>")
+    corners = ((9, 7), (38, 9), (20, 30))
+    points = "".join(f"<pt><x>{x}</x><y>{y}</y></pt>" for x, y in corners)
+    write(
+        root / "Annotations" / "a.xml",
+        f"{head}<polygon><username>me</username>{points}</polygon></object></annotation>",
+    )
+
+
+def linked_folder(root: Path) -> None:
+    image(root / "elsewhere" / "a.jpg")
+    write(root / "set" / "labels" / "a.txt", YOLO)
+    write(root / "set" / "classes.txt", "dog")
+    (root / "set" / "images").symlink_to(root / "elsewhere", target_is_directory=True)
+    (root / "set" / "labels" / "loop").symlink_to(root / "set", target_is_directory=True)
+
+
+def excel(root: Path) -> None:
+    image(root / "a.jpg")
+    write(root / "a.csv", "sep=;\r\nimage;label;left;top;right;bottom\r\na.jpg;dog;8;6;38;30\r\n")
+
+
 def yolo_from_a_mac(root: Path) -> None:
     image(root / "images" / "a.jpg")
     write(root / "labels" / "a.txt", YOLO)
@@ -215,7 +239,7 @@ READ = {
         (voc_beside_images, {"all": 1}), (voc_by_split, {"train": 1, "val": 1}), (voc_far_below, {"all": 1}),
         (voc_of_equal_names, {"all": 2}), (voc_in_fractions, {"all": 1}), (voc_without_endings, {"all": 1}),
         (voc_from_a_mac, {"all": 1}), (yolo_from_a_mac, {"all": 1}), (yolo_in_capitals, {"train": 1}),
-        (labelme_apart, {"all": 1}),
+        (labelme_apart, {"all": 1}), (voc_of_polygons, {"all": 1}), (linked_folder, {"all": 1}), (excel, {"all": 1}),
     )
 }  # fmt: skip
 
