@@ -11,7 +11,7 @@ from retinanet.data.file_names import path_parts
 from retinanet.data.notes import KindNotes
 from retinanet.errors import ConfigError, DataError, list_errors
 from retinanet.files import read_text, write_json
-from retinanet.prepare.listing import describing_yaml, files_below, files_of, find_folder, find_inside
+from retinanet.prepare.listing import describing_yaml, files_below, files_of, find_folder, find_inside, root_tag
 
 LabelFormat = Literal["voc", "yolo"]
 _DECIMAL_COMMA = re.compile(r"[+-]?(0|\d+(?!,\d{3}$)),\d+")
@@ -95,7 +95,8 @@ def formats_in(folder: Path) -> list[LabelFormat]:
     """The formats whose labels are directly in a folder."""
     annotations = find_folder(folder, "Annotations", "annotation")
     below = files_below(annotations) if annotations is not None else []
-    has_xml = bool(files_of(folder, ".xml")) or any(file.suffix.lower() == ".xml" for file in below)
+    files = [*files_of(folder, ".xml"), *(file for file in below if file.suffix.lower() == ".xml")]
+    has_xml = any(root_tag(file) != "annotations" for file in files)  # which CVAT's own format has
     # Some tools write classes.txt next to XML files; only with further .txt files are there YOLO labels, too.
     texts = {path.name.lower() for path in files_of(folder, ".txt")}
     has_yolo = (

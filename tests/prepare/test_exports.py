@@ -16,8 +16,9 @@ from PIL import Image
 
 from retinanet.errors import DataError
 from retinanet.prepare.check import check_parts
-from retinanet.prepare.conversion import LabeledSet
+from retinanet.prepare.conversion import LabeledSet, formats_in
 from retinanet.prepare.recognise import CocoFiles, read_any
+from retinanet.prepare.voc import read_voc
 
 BOX = (8.0, 6.0, 30.0, 24.0)
 APPLE_DOUBLE = b"\0\5\x16\7" + bytes(60)
@@ -287,6 +288,15 @@ def test_files_of_one_name_each_have_a_column(tmp_path: Path, capsys: pytest.Cap
     assert "objects      train      valid       test\n" in out
     assert out.count("the class 'pets' has no objects and is the supercategory of others") == 3
     assert "no errors found in 3 annotation files" in out
+
+
+def test_cvats_file_is_no_pascal_voc_to_convert(tmp_path: Path) -> None:
+    cvat(tmp_path)
+    assert formats_in(tmp_path) == []
+    image(tmp_path / "voc" / "a.jpg")
+    image(tmp_path / "voc" / "images" / "b.jpg")
+    xml(tmp_path / "voc" / "a.xml")
+    assert [one.file_name for one in read_voc(tmp_path / "voc").splits["all"].images] == ["a.jpg"]
 
 
 def only_labels(root: Path) -> None:
