@@ -110,7 +110,7 @@ def read_voc(
 
 
 def _image_folder(folder: Path, home: Path) -> Path:
-    """JPEGImages/ or images/ of a folder if it has any image, otherwise the folder, as where labels and images share it.
+    """JPEGImages/ or images/ of a folder with any image, otherwise the folder, as where labels and images share it.
 
     home: the folder of the labels.
     """
