@@ -126,7 +126,8 @@ def _with_described_classes(splits: dict[str, _Split], folder: Path, notes: Kind
         return splits
     names = dict(line.split(",", 1) for line in read_lines(tables[0]) if "," in line)
     first = min(codes)
-    notes.add(f"classes have a code for a name: {tables[0].name} has the name", f"{first} is {names.get(first, first)}", len(codes))
+    kind = f"classes have a code for a name: {tables[0].name} has the name"
+    notes.add(kind, f"{first} is {names.get(first, first)}", len(codes))
     return {
         split: {
             image: [(names.get(label, label).strip(' "'), corners) for label, corners in boxes]
