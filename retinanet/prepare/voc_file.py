@@ -36,7 +36,7 @@ def all_corners(path: Path) -> list[float]:
         root = parse(path, forbid_dtd=True).getroot()
         assert root is not None
         boxes = [*root.iter("bndbox"), *root.iter("polygon")]
-        return [float(tag.text) for box in boxes for tag in box.iter() if (tag.text or "").strip()]
+        return [float(text) for box in boxes for tag in box.iter() if (text := (tag.text or "").strip())]
     except (OSError, ValueError, LookupError, AssertionError, ElementTree.ParseError, defusedxml.DefusedXmlException):
         return []
 
