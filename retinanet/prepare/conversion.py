@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 from retinanet.data.file_names import path_parts
 from retinanet.data.notes import KindNotes
+from retinanet.display.numbers import amount
 from retinanet.errors import ConfigError, DataError, list_errors
 from retinanet.files import read_text, write_json
 from retinanet.prepare.listing import describing_yaml, files_below, files_of, find_folder, find_inside, root_tag
@@ -186,8 +187,8 @@ def write_splits(
         crowds = sum(box.crowd for box in boxes)
         flat = sum(box.bbox[2] <= 0 or box.bbox[3] <= 0 for box in boxes)
         summary = (
-            f"{name}: {len(images)} images ({empty} without objects), {len(boxes)} boxes ({crowds} difficult, "
-            f"{flat} of zero area), {len(classes)} classes -> {file}"
+            f"{name}: {amount(len(images), 'image')} ({empty} without objects), {amount(len(boxes), 'box')} "
+            f"({crowds} difficult, {flat} of zero area), {amount(len(classes), 'class')} -> {file}"
         )
         written.append(ConvertedSplit(name=name, annotations=file, images=folder, summary=summary))
     return written
