@@ -108,7 +108,8 @@ def _check_meeting_place(host: str, port: int, timeout: float) -> None:
 
     def ask() -> None:
         with suppress(RuntimeError):  # an answer that is wrong is reported by torch too
-            dist.TCPStore(host, port, is_master=False, timeout=timedelta(seconds=timeout), wait_for_workers=False)
+            limit = timedelta(seconds=timeout)
+            dist.TCPStore(host, port, is_master=False, timeout=limit, wait_for_workers=False)  # type: ignore[attr-defined]
 
     asked = Thread(target=ask, daemon=True)
     asked.start()

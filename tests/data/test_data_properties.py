@@ -7,14 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis_profiles import (  # first: it skips where hypothesis is not installed
-    refused_at_most,
-    scalars,
-    trees,
-    with_one_change,
-)
+from hypothesis_profiles import given, refused_at_most, scalars, st, trees, with_one_change
 from PIL import Image
 
 from retinanet.data.coco import CocoDataset, load_coco, parse_coco
