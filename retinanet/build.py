@@ -1,11 +1,14 @@
 """All wiring from config sections to the values and objects that the packages below work with."""
 
+import math
 import os
 from functools import partial
-from typing import Literal, assert_never
+from pathlib import Path
+from typing import Literal, TypeVar, assert_never
 
 import torch
 import torch.utils.deterministic
+from torch import nn
 
 from retinanet.config.class_losses import (
     NEGATIVES_PER_POSITIVE,
@@ -19,6 +22,7 @@ from retinanet.config.class_losses import (
     HardMiningKeys,
     Ohem13Keys,
     OhemKeys,
+    OwnLossKeys,
     QualityFocalKeys,
     SampledKeys,
     SoftmaxCrossEntropyKeys,
@@ -28,14 +32,17 @@ from retinanet.config.class_losses import (
 from retinanet.config.data_keys import DataKeys
 from retinanet.config.model_keys import ModelKeys
 from retinanet.config.schema import Config
+from retinanet.config.user_code import load_function
 from retinanet.data.pixel_depth import DepthRange
 from retinanet.data.transforms import Augment, PixelRule, ResizeRule
+from retinanet.data.views import ViewRule
 from retinanet.detection.anchors import AnchorSpec
 from retinanet.detection.assign import AnyAssignRule, AssignRule
 from retinanet.detection.atss import AtssRule
 from retinanet.detection.postprocess import DetectRule
 from retinanet.detection.scores import SOFTMAX
 from retinanet.losses.box import BoxRegressionLoss, ciou, diou, giou, l1, smooth_l1
+from retinanet.losses.check_own import check_function
 from retinanet.losses.classification import ClassificationLoss, over_positives
 from retinanet.losses.criterion import Criterion
 from retinanet.losses.cross_entropy import balanced_cross_entropy, cross_entropy
@@ -52,13 +59,22 @@ from retinanet.losses.fused import (
 )
 from retinanet.losses.ghm import ghm, harmonised, harmonised_in_one_pass
 from retinanet.losses.hard_mining import OhemRule, ohem
+from retinanet.losses.own import OwnLoss
 from retinanet.losses.quality import quality_focal, varifocal
 from retinanet.losses.sampled import SampleRule, sampled
 from retinanet.losses.softmax import softmax_cross_entropy, softmax_focal, softmax_prior_bias
 from retinanet.model.backbone import InitialWeights, build_backbone
 from retinanet.model.fpn import Fpn
 from retinanet.model.heads import Head
+from retinanet.model.processor import (
+    SLOW_DEPTHWISE,
+    computes_bfloat16,
+    depthwise_slowdown,
+    trains_faster_in_nchw,
+)
 from retinanet.model.retinanet import RetinaNet
+
+AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 
 
 def prepare_torch(config: Config) -> None:
@@ -118,15 +134,23 @@ def build_assign_rule(config: Config) -> AnyAssignRule:
 
 
 def build_resize_rule(config: Config) -> ResizeRule:
-    """How images are resized and padded, from config `data`."""
+    """How images, or with `data.tile` tiles, are resized and padded, from config `data`."""
     data = config.data
+    canvas = (data.canvas[0], data.canvas[1]) if data.canvas else None
     return ResizeRule(
         shorter_side=data.shorter_side,
         longer_side=data.longer_side,
-        canvas=(data.canvas[0], data.canvas[1]) if data.canvas else None,
+        canvas=canvas if data.tile is None else (data.tile, data.tile),
         resize=data.resize,
         canvases=data.canvases,
+        max_factor=math.inf if data.tile is None else 1.0,
     )
+
+
+def build_view_rule(config: Config) -> ViewRule:
+    """Tiles and test-time augmentation, from config `data` and `eval`."""
+    data, test = config.data, config.eval
+    return ViewRule(tile=data.tile, overlap=data.tile_overlap, flip=test.tta_flip, scales=test.tta_scales)
 
 
 def build_depth_range(data: DataKeys) -> DepthRange | None:
@@ -151,19 +175,42 @@ def build_pixel_rule(config: Config) -> PixelRule:
     return PixelRule(order=pixels.order, mean=pixels.mean, std=pixels.std)
 
 
-def computes_bfloat16(device: torch.device) -> bool:
-    """Whether `device` has native bfloat16 arithmetic, so that it is not slower than float32."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    features = torch.cpu.get_capabilities()
-    return device.type == "cpu" and bool(features.get("avx512_bf16") or features.get("amx_bf16"))
+def choose_channels_last(keys: ModelKeys, device: torch.device) -> ModelKeys:
+    """The keys with the memory order for `device` in place of `auto`."""
+    if keys.channels_last != "auto":
+        return keys
+    return keys.model_copy(update={"channels_last": "inference" if trains_faster_in_nchw(device) else True})
+
+
+def build_channels_last(keys: ModelKeys, device: torch.device, *, training: bool) -> bool:
+    """Whether a network on `device` is in NHWC memory order, by config `model.channels_last`."""
+    match choose_channels_last(keys, device).channels_last:
+        case bool(always):
+            return always
+        case "inference":
+            return not training
+        case other:
+            raise ValueError(f"model.channels_last is still {other}")
+
+
+def in_memory_order(network: AnyNetwork, *, channels_last: bool) -> AnyNetwork:
+    """The network itself, with its weights in NHWC or NCHW memory order."""
+    return network.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+
+
+def gains_by_bfloat16(backbone: str, device: torch.device) -> bool:
+    """Whether a network of this backbone is computed faster in bfloat16 than in float32 on `device`."""
+    if not computes_bfloat16(device):
+        return False
+    depthwise = backbone == "mobilenet_v2" and device.type == "cpu"
+    return not depthwise or depthwise_slowdown(device) < SLOW_DEPTHWISE
 
 
 def build_precision(config: Config, device: torch.device) -> torch.dtype:
     """The autocast type of config `precision` on `device`."""
     match config.precision:
         case "auto":
-            return torch.bfloat16 if computes_bfloat16(device) else torch.float32
+            return torch.bfloat16 if gains_by_bfloat16(config.model.backbone.name, device) else torch.float32
         case "float32" | "tf32":
             return torch.float32
         case "bfloat16":
@@ -182,6 +229,7 @@ def build_detect_rule(config: Config) -> DetectRule:
         topk=rule.topk,
         nms_iou=rule.nms_iou,
         detections=rule.detections,
+        class_agnostic=rule.class_agnostic,
         empty_boxes=rule.empty_boxes,
     )
 
@@ -265,8 +313,25 @@ def build_class_loss(options: AnyClassLossKeys, kernels: Literal["auto", "plain"
         case SoftmaxFocalKeys(alpha=alpha, gamma=gamma):
             value = over_positives(partial(softmax_focal, alpha=alpha, gamma=gamma))
             return ClassificationLoss(value, prior_bias=softmax_prior_bias, scoring=SOFTMAX)
+        case OwnLossKeys():
+            return ClassificationLoss(build_own_loss(options))
         case _:
             assert_never(options)
+
+
+def build_own_loss(keys: OwnLossKeys) -> OwnLoss:
+    """The function of the user that `loss.classification` names; its file is not run yet."""
+    load = None
+    if keys.file is not None and keys.source_sha256 is not None:
+        load = partial(load_function, Path(keys.file), keys.kind.partition(":")[2], keys.source_sha256)
+    return OwnLoss(keys.kind, load, keys.options())
+
+
+def check_own_loss(keys: AnyClassLossKeys, classes: int) -> None:
+    """Run the user's class loss, if it is one, on random anchors. Raises ConfigError that lists all that is wrong."""
+    if isinstance(keys, OwnLossKeys):
+        own = build_own_loss(keys)
+        check_function(f"loss.classification: {own.kind} in {keys.file}", own.function, classes, own.options)
 
 
 def build_model(
@@ -299,8 +364,7 @@ def build_model(
     if config.fpn.finest == "p2":
         # Drawn last for the same reason.
         fpn.add_p2(backbone.channels[0])
-    model = RetinaNet(backbone, fpn, class_head, box_head, frozen=config.frozen)
-    return model.to(memory_format=torch.channels_last) if config.channels_last else model
+    return RetinaNet(backbone, fpn, class_head, box_head, frozen=config.frozen)
 
 
 def build_anchor_spec(config: ModelKeys) -> AnchorSpec:

@@ -85,7 +85,10 @@ def start(ranks: Ranks, device: torch.device, timeout: float = 1800.0) -> None:
     try:
         if ranks.rank > 0 and place[1].isdecimal():
             _check_meeting_place(place[0], int(place[1]), timeout)
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(seconds=timeout))
+        on_gpu = device.type == "cuda"
+        dist.init_process_group(
+            "nccl" if on_gpu else "gloo", timeout=timedelta(seconds=timeout), device_id=device if on_gpu else None
+        )
     except (dist.DistError, TimeoutError) as error:
         reason = "the port is in use" if "EADDRINUSE" in str(error) else str(error).partition("\n")[0]
         raise ResourceError(
@@ -108,8 +111,9 @@ def _check_meeting_place(host: str, port: int, timeout: float) -> None:
 
     def ask() -> None:
         with suppress(RuntimeError):  # an answer that is wrong is reported by torch too
-            limit = timedelta(seconds=timeout)
-            dist.TCPStore(host, port, is_master=False, timeout=limit, wait_for_workers=False)  # type: ignore[attr-defined]
+            dist.TCPStore(  # type: ignore[attr-defined]
+                host, port, is_master=False, timeout=timedelta(seconds=timeout), wait_for_workers=False
+            )
 
     asked = Thread(target=ask, daemon=True)
     asked.start()

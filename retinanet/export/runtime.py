@@ -16,7 +16,7 @@ from retinanet.build import build_anchor_spec, build_detect_rule
 from retinanet.config.load import with_overrides
 from retinanet.config.schema import Config
 from retinanet.detection.anchors import AnchorSpec
-from retinanet.detection.postprocess import DetectRule, detect_decoded, to_original_frame
+from retinanet.detection.postprocess import DetectRule, detect_decoded, original_scale
 from retinanet.errors import CheckpointError, ConfigError, DataError, list_errors
 from retinanet.evaluation.saved import SavedDetector, load_detector
 from retinanet.export.graph import LEAST_TRACED_SIDE, level_sizes
@@ -69,13 +69,12 @@ class ExportedDetector(NamedTuple):
         if not self.info.nms:
             levels = level_sizes((batch.images.shape[2], batch.images.shape[3]), self.anchors)
             return detect_decoded(outputs[1], outputs[0], levels, batch.sizes_B2, batch.original_sizes_B2, self.rule)
-        found = []
-        for boxes_D4, scores_D, classes_D, count, size, original in zip(
-            *outputs, batch.sizes_B2, batch.original_sizes_B2, strict=True
-        ):
-            kept = Detections(boxes_D4[:count], scores_D[:count], classes_D[:count])
-            found.append(to_original_frame(kept, size, original))
-        return found
+        boxes_BD4, scores_BD, classes_BD, counts_B = outputs
+        boxes_BD4 = boxes_BD4 * original_scale(batch.sizes_B2, batch.original_sizes_B2)[:, None]
+        return [
+            Detections(boxes_D4[:count], scores_D[:count], classes_D[:count])
+            for boxes_D4, scores_D, classes_D, count in zip(boxes_BD4, scores_BD, classes_BD, counts_B.tolist())
+        ]
 
 
 class LoadedExport(NamedTuple):
