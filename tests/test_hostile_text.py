@@ -2,12 +2,14 @@
 
 import gzip
 import json
-from io import StringIO
+import sys
+from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from retinanet.commands.border import run
 from retinanet.config.load import config_from_dict
 from retinanet.display.console import class_table, parts_table
 from retinanet.display.document.blocks import Paragraph
@@ -80,3 +82,23 @@ def test_a_zero_byte_in_a_config_is_named() -> None:
         config_from_dict({"output": "runs/a\0b"}, "c.yaml")
     with pytest.raises(ConfigError, match=r"data\.root.*zero byte"):
         config_from_dict({"data": {"root": "a\0b"}}, "c.yaml")
+
+
+def test_half_a_character_is_refused(tmp_path: Path) -> None:
+    """JSON can write it; no file, terminal or page can."""
+    path = tmp_path / "a.json"
+    path.write_text('{"name": "\\ud800x"}', encoding="utf-8")
+    with pytest.raises(DataError, match=r"a\.json: has '\\ud800', half of a character"):
+        read_json(path)
+    path.write_text('{"name": "\\ud83d\\ude00", "path": "C:\\\\ud800"}', encoding="utf-8")
+    assert read_json(path) == {"name": "😀", "path": "C:\\ud800"}
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_a_name_that_the_output_cannot_encode_ends_no_command(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = TextIOWrapper(BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", out)
+    assert run(lambda: print("犬 \udcff")) == 0
+    assert out.buffer.getvalue().decode(encoding).strip() == (
+        "犬 \\udcff" if encoding == "utf-8" else "\\u72ac \\udcff"
+    )

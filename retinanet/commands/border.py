@@ -6,6 +6,7 @@ is gone, 130 and 143 for signals. Imports nothing heavy,
 so that `--help` is quick.
 """
 
+import io
 import os
 import sys
 import traceback
@@ -24,6 +25,10 @@ def run(main: Callable[[], None]) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     # Else torch precedes the message on ranks that cannot meet by its own addresses in memory, line by line.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    for stream in (sys.stdout, sys.stderr):
+        # Names that the terminal's or the pipe's encoding lacks appear as escapes; they must not end a run.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     border = _Border()
     with border:
         main()

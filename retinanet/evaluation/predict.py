@@ -18,7 +18,7 @@ from retinanet.data.prefetch import prefetched
 from retinanet.data.transforms import ResizeRule, joined
 from retinanet.data.views import WHOLE_IMAGES, InputView, ViewRule, image_views
 from retinanet.display.progress import image_progress
-from retinanet.errors import ConfigError, DataError, list_errors, one_line, printable
+from retinanet.errors import DataError, list_errors, one_line, printable
 from retinanet.evaluation.detector import AnyDetector
 from retinanet.evaluation.evaluate import result_rows, to_results
 from retinanet.evaluation.merging import merged
