@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import sys
 from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from retinanet.commands.border import run
-from retinanet.config.load import config_from_dict
+from retinanet.config.load import config_from_dict, with_overrides
+from retinanet.config.schema import Config
 from retinanet.display.console import class_table, parts_table
 from retinanet.display.document.blocks import Paragraph
 from retinanet.display.document.html import render_html
@@ -18,6 +20,7 @@ from retinanet.display.facts import Fact, Facts
 from retinanet.display.progress import LiveLines
 from retinanet.errors import ConfigError, DataError, judge, printable
 from retinanet.files import read_json, write_csv
+from retinanet.prepare.source import open_source
 
 HOSTILE = (
     *("\x1b]0;title\x07", "\x1b[2J", "\x1b]52;c;ZWNobw==\x07", "\x9b31m", "a\rb", "\x1b[8mhidden", "\x08\x08", "\x7f"),
@@ -92,6 +95,17 @@ def test_half_a_character_is_refused(tmp_path: Path) -> None:
         read_json(path)
     path.write_text('{"name": "\\ud83d\\ude00", "path": "C:\\\\ud800"}', encoding="utf-8")
     assert read_json(path) == {"name": "😀", "path": "C:\\ud800"}
+
+
+def test_folders_that_are_not_utf_8_are_refused(tmp_path: Path) -> None:
+    """TensorBoard, matplotlib and JSON cannot name them."""
+    name = os.fsdecode(b"\xff")
+    for key in ("output", "data.root"):
+        with pytest.raises(ConfigError, match=rf"{key}: is not UTF-8 text"):
+            with_overrides(Config(), [f"{key}={name}"])
+    (tmp_path / name).mkdir()
+    with pytest.raises(DataError, match=r"this name is not UTF-8 text"):
+        open_source(tmp_path / name, 0.1)
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
