@@ -12,7 +12,6 @@ from retinanet.build import (
     build_assign_rule,
     build_augment,
     build_channels_last,
-    build_criterion,
     build_loss_and_model,
     build_precision,
     build_resize_rule,
@@ -20,6 +19,7 @@ from retinanet.build import (
     choose_channels_last,
     prepare_torch,
 )
+from retinanet.build_losses import build_criterion
 from retinanet.config.schema import Config
 from retinanet.data.views import WHOLE_IMAGES
 from retinanet.distributed import Ranks

@@ -9,12 +9,12 @@ from torch import nn
 from retinanet.build import (
     build_anchor_spec,
     build_channels_last,
-    build_class_loss,
     build_detect_rule,
     build_pixel_rule,
     build_precision,
     in_memory_order,
 )
+from retinanet.build_losses import build_class_loss
 from retinanet.config.schema import Config
 from retinanet.data.transforms import PixelRule, ResizeRule, network_input, to_device
 from retinanet.detection.anchors import AnchorSpec, pyramid_anchors
