@@ -36,6 +36,9 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="folder for the results (default: in the run folder, or runs/)"
     )
+    parser.add_argument(
+        "--intervals", action="store_true", help="95 %% intervals of all metrics and of each class's AP, over images"
+    )
     parser.add_argument("--no-report", action="store_true", help="write eval.json only, no report.html and plots/")
     arguments = parser.parse_intermixed_args(words)
     conflict = find_conflict(arguments)
@@ -50,7 +53,8 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
         from retinanet.export.runtime import load_any
 
         detector = load_any(arguments.checkpoint, arguments.overrides)
-        evaluate_loaded(detector, arguments.checkpoint, arguments.output, report=report)
+        intervals = arguments.intervals
+        evaluate_loaded(detector, arguments.checkpoint, arguments.output, report=report, intervals=intervals)
     else:
         from retinanet.diagnostics.evaluate import evaluate_files
         from retinanet.scoring.columns import DETECTIONS
@@ -62,6 +66,7 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
             max_detections=arguments.max_detections or DETECTIONS,
             images=arguments.images,
             report=report,
+            intervals=arguments.intervals,
         )
 
 

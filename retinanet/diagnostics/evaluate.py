@@ -29,12 +29,15 @@ def evaluate_checkpoint(path: Path, overrides: list[str], output: Path | None, *
     evaluate_loaded(load_detector(path, overrides), path, output, report=report)
 
 
-def evaluate_loaded(saved: LoadedDetector, path: Path, output: Path | None, *, report: bool) -> Path:
+def evaluate_loaded(
+    saved: LoadedDetector, path: Path, output: Path | None, *, report: bool, intervals: bool = False
+) -> Path:
     """COCO metrics and analyses of the detector from `path` on the val split of its config's data.
 
     Prints a table and writes eval.json, detections.json and, unless `report` is False, report.html and plots/ into
-    `output` (default: a folder in the run's), which is returned. Raises DataError for data that are missing, invalid or
-    have other classes, ConfigError for an engine that is not installed, ResourceError where it cannot write.
+    `output` (default: a folder in the run's), which is returned. intervals: also those of the metrics over images.
+    Raises DataError for data that are missing, invalid or have other classes, ConfigError for an engine that is not
+    installed, ResourceError where it cannot write.
     """
     ranks = distributed.read_ranks()
     check_engine(saved.config.eval.engine)
@@ -62,7 +65,8 @@ def evaluate_loaded(saved: LoadedDetector, path: Path, output: Path | None, *, r
     print(f"{path}: {how}")
     if note := trained_note(RunFolder(home).images, dataset, data.source):
         print(f"note: {note}")
-    lines = [f"Detector: {path}, step {saved.step:,}, {how}.", f"Data: {dataset.annotation_file}."]
+    name = f"{path.name} of {home.name}" if home.name else path.name
+    lines = [f"Detector: {name}, step {saved.step:,}, {how}.", f"Data: {dataset.annotation_file.name}."]
     if left_out:
         lines.append(f"Detections of {left_out} classes that are not in the data are left out.")
         print(lines[-1])
@@ -73,6 +77,7 @@ def evaluate_loaded(saved: LoadedDetector, path: Path, output: Path | None, *, r
         step=saved.step,
         precision=precision,
         report=report,
+        intervals=intervals,
         extra=partial(anchor_section, saved.config, dataset),
     )
     return folder
@@ -87,13 +92,14 @@ def evaluate_files(
     max_detections: int = DETECTIONS,
     images: Path | None = None,
     report: bool = True,
+    intervals: bool = False,
 ) -> Path:
     """COCO metrics and analyses of a results file on an annotation file, both JSON, gzipped or not.
 
     Prints a table and writes eval.json and, unless `report` is False, report.html and plots/ into `output` (default: a
     folder in runs/), which is returned. images: the folder of the image files, for pictures of the best and the worst
-    images. Raises DataError for files that cannot be used, and, once everything is written, for images that cannot be
-    drawn.
+    images; intervals: also those of the metrics over images. Raises DataError for files that cannot be used, and, once
+    everything is written, for images that cannot be drawn.
     """
     check_engine(engine)
     if images is not None and not images.is_dir():
@@ -111,9 +117,9 @@ def evaluate_files(
         make_folder(folder)
         on_step("computing COCO metrics")
         evaluation = coco_evaluation(truth, results, engine, max_detections)
-    lines = (f"Detections: {detections}.", f"Ground truth: {ground_truth}.")
+    lines = (f"Detections: {detections.name}.", f"Ground truth: {ground_truth.name}.")
     header = ReportHeader(f"{TITLE}{detections.name.split('.')[0]}", lines, images)
-    write_evaluation_report(folder, header, evaluation, step=None, precision=None, report=report)
+    write_evaluation_report(folder, header, evaluation, step=None, precision=None, report=report, intervals=intervals)
     return folder
 
 
