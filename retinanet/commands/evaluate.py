@@ -36,15 +36,12 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="folder for the results (default: in the run folder, or runs/)"
     )
-    parser.add_argument(
-        "--intervals", action="store_true", help="95 %% intervals of all metrics and of each class's AP, over images"
-    )
+    parser.add_argument("--intervals", action="store_true", help="95 %% intervals of all metrics over images")
     parser.add_argument("--no-report", action="store_true", help="write eval.json only, no report.html and plots/")
     arguments = parser.parse_intermixed_args(words)
-    conflict = find_conflict(arguments)
-    if conflict:
+    if conflict := find_conflict(arguments):
         parser.error(conflict)
-    report = not arguments.no_report
+    report, intervals = not arguments.no_report, arguments.intervals
     if arguments.checkpoint is not None:
         from retinanet.config.load import check_overrides
 
@@ -53,7 +50,6 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
         from retinanet.export.runtime import load_any
 
         detector = load_any(arguments.checkpoint, arguments.overrides)
-        intervals = arguments.intervals
         evaluate_loaded(detector, arguments.checkpoint, arguments.output, report=report, intervals=intervals)
     else:
         from retinanet.diagnostics.evaluate import evaluate_files
@@ -66,7 +62,7 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
             max_detections=arguments.max_detections or DETECTIONS,
             images=arguments.images,
             report=report,
-            intervals=arguments.intervals,
+            intervals=intervals,
         )
 
 

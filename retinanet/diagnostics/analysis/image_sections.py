@@ -39,7 +39,12 @@ def class_anchor(k: int) -> str:
 def class_image_blocks(
     analysis: Analysis, worst: Sequence[Sequence[ClassImage]], places: Places, errors: list[str]
 ) -> list[Block]:
-    """The images with most errors of each class; adds to `errors`. worst: of `worst_images_of_classes`."""
+    """The images with most errors of each class; adds to `errors`. worst: of `worst_images_of_classes`.
+
+    Nothing for a single class, whose worst images are those of all.
+    """
+    if len(worst) == 1:
+        return []
     blocks: list[Block] = [Heading("The worst images of each class")]
     wrong = [k for k, images in enumerate(worst) if images]
     if not wrong:
@@ -78,7 +83,7 @@ def _class_picture(path: Path, analysis: Analysis, k: int, image: ClassImage, an
     )
 
 
-def image_blocks(
+def ranked_image_blocks(
     title: str, images: Sequence[int], analysis: Analysis, places: Places, errors: list[str]
 ) -> list[Block]:
     """The worst or best images, drawn where the folder of the image files is known; adds to `errors`."""

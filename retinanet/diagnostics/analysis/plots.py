@@ -158,7 +158,7 @@ def draw_sizes_and_crowding(
         dots = [100 * ap50 if ap50 > -1 else np.nan for _, _, ap50 in groups]
         axes.plot(places, dots, "o", color=COLORS[1], markersize=5, label="AP50")
         axes.set_xticks(places, [text for text, _, _ in groups])
-        axes.set_ylim(0, 100)
+        axes.set_ylim(0, 104)
         tidy(axes, below, "points", title)
         paths.append(_save_bars(figure, axes, folder / f"{name}.svg"))
     figure, axes = new_panel(3.5)

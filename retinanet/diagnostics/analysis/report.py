@@ -8,8 +8,8 @@ from retinanet.diagnostics.analysis.image_sections import (
     Places,
     class_anchor,
     class_image_blocks,
-    image_blocks,
     images_of_a_class,
+    ranked_image_blocks,
 )
 from retinanet.diagnostics.analysis.plot_data import write_plot_data
 from retinanet.diagnostics.analysis.plots import draw_class_ap, draw_class_precision_recall, draw_sizes_and_crowding
@@ -71,7 +71,7 @@ def write_analysis_report(
     places = Places(header.images, plots)
     blocks += class_image_blocks(analysis, worst, places, errors)
     for title, images in (("worst", analysis.worst), ("best", analysis.best)):
-        blocks += image_blocks(title, images, analysis, places, errors)
+        blocks += ranked_image_blocks(title, images, analysis, places, errors)
     on_step("writing the report")
     write_text(folder / REPORT, render_html(header.title, blocks, contents=True))
     return errors
@@ -120,7 +120,9 @@ def _found(analysis: Analysis, plots: Path, worst: Sequence[Sequence[ClassImage]
                 "chance."
             ),
         ),
-        class_scores_table(analysis, [class_anchor(k) if images else "" for k, images in enumerate(worst)]),
+        class_scores_table(
+            analysis, [class_anchor(k) if images and len(worst) > 1 else "" for k, images in enumerate(worst)]
+        ),
         Heading("Size and crowding"),
         Panels(
             paths=draw_sizes_and_crowding(plots, analysis.sizes, analysis.crowding, analysis.overlaps),

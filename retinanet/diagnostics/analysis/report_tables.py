@@ -34,14 +34,14 @@ def three_decimals(value: float | None) -> str:
     return NOTHING if value is None or math.isnan(value) else f"{value:.3f}"
 
 
-def interval_text(interval: Interval) -> str:
+def points_interval(interval: Interval) -> str:
     """An interval as points, "35.8 to 37.2"; a dash where there is none."""
     return f"{points(interval.low)} to {points(interval.high)}" if interval.known() else NOTHING
 
 
 def metrics_table(metrics: Mapping[str, float], intervals: MetricIntervals | None) -> Table:
     """COCO's twelve metrics, with their intervals if they are measured."""
-    known = {} if intervals is None else {name: (interval_text(one),) for name, one in intervals.metrics.items()}
+    known = {} if intervals is None else {name: (points_interval(one),) for name, one in intervals.metrics.items()}
     rows = [
         TableRow((name, points(value), *known.get(name, ()), MEANINGS.get(name, ""))) for name, value in metrics.items()
     ]
@@ -65,7 +65,7 @@ def class_scores_table(analysis: Analysis, links: Sequence[str]) -> Table:
                 (
                     name,
                     points(row.ap),
-                    *(() if intervals is None else (interval_text(intervals.classes[k]),)),
+                    *(() if intervals is None else (points_interval(intervals.classes[k]),)),
                     *(points(ap) for ap in (row.ap50, row.ap75, row.ap_small, row.ap_medium, row.ap_large)),
                     *(f"{count:,}" for count in (row.objects, row.images, row.detections)),
                     *(three_decimals(value) for value in best),
@@ -80,7 +80,11 @@ def class_scores_table(analysis: Analysis, links: Sequence[str]) -> Table:
         "best threshold", "precision", "recall", "F1", "ECE",
     )  # fmt: skip
     return Table(
-        title=f"All {len(rows)} classes", header=header, rows=tuple(rows), left_columns=(0,), folded=len(rows) > LONG
+        title=f"All {len(rows)} classes" if len(rows) > 1 else "The class",
+        header=header,
+        rows=tuple(rows),
+        left_columns=(0,),
+        folded=len(rows) > LONG,
     )
 
 

@@ -261,7 +261,7 @@ def image_blocks(
         picture = draw_side_by_side(folder / "images" / f"{number:02d}_{row.image_id}.jpg", file, row, pair)
         fewer, more = ("B", "A") if row.gain > 0 else ("A", "B")
         caption = f"{row.name}: {fewer} makes {abs(row.gain)} fewer errors than {more}."
-        blocks.append(Picture(path=picture, alt=f"Ground truth, A and B on {row.name}", caption=caption))
+        blocks.append(Picture(path=picture, alt=f"Ground truth, A and B on {row.name}", caption=caption, wide=True))
     return blocks
 
 
