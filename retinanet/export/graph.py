@@ -64,8 +64,10 @@ class NmsGraph(nn.Module):
         has_area_BN = (clipped_BN4[..., 2:] > clipped_BN4[..., :2]).all(dim=2)
         if self.rule.empty_boxes == "drop_before_nms":
             score_BN = torch.where(has_area_BN, score_BN, EMPTY)
-        classes = torch.arange(scores_BAK.shape[2], device=images.device)
-        score_BKN = torch.where(class_BN[:, None] == classes[None, :, None], score_BN[:, None], EMPTY)
+        score_BKN = score_BN[:, None]
+        if not self.rule.class_agnostic:
+            classes = torch.arange(scores_BAK.shape[2], device=images.device)
+            score_BKN = torch.where(class_BN[:, None] == classes[None, :, None], score_BKN, EMPTY)
         kept_BN = torch.where(survivors(clipped_BN4, score_BKN, self.rule.nms_iou) > 0, score_BN, EMPTY)
         score_BD, order_BD = kept_BN.topk(min(self.rule.detections, kept_BN.shape[1]))
         if self.rule.empty_boxes == "drop_last":
@@ -88,7 +90,7 @@ def level_sizes(canvas: tuple[int, int], spec: AnchorSpec) -> tuple[int, ...]:
 
 
 def dense_candidates(scores_BAK: Tensor, levels: tuple[int, ...], rule: DetectRule) -> tuple[Tensor, Tensor, Tensor]:
-    """`postprocess.best_pairs` of each image, `topk` slots per level: scores, anchors and classes, each (B, N).
+    """`postprocess.best_candidates` of each image, `topk` slots per level: scores, anchors and classes, each (B, N).
 
     Empty slots have the score EMPTY, and anchor and class 0.
     """
@@ -109,7 +111,8 @@ def survivors(boxes_BN4: Tensor, scores_BKN: Tensor, iou: float) -> Tensor:
     """Non-maximum suppression per class: (B, N) float32, 1 for each candidate that is kept.
 
     A candidate is kept if no kept one of its image and class with a higher score overlaps it by an IoU above `iou`.
-    scores_BKN: a candidate's score at its class, below 0 at all others and in empty slots.
+    scores_BKN: a candidate's score at its class, below 0 at all others and in empty slots; class-agnostic NMS has one
+    class for all.
     """
     survived: Tensor = suppression_operator()(boxes_BN4, scores_BKN, iou)
     return survived

@@ -3,6 +3,7 @@
 An ONNX file is only data. A .pt2 file is a program: loading one runs what its author put into it.
 """
 
+import logging
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,12 +16,13 @@ from retinanet.build import build_anchor_spec, build_detect_rule
 from retinanet.config.load import with_overrides
 from retinanet.config.schema import Config
 from retinanet.detection.anchors import AnchorSpec
-from retinanet.detection.postprocess import DetectRule, detect_decoded, to_original_frame
+from retinanet.detection.postprocess import DetectRule, detect_decoded, original_scale
 from retinanet.errors import CheckpointError, ConfigError, DataError, list_errors
 from retinanet.evaluation.saved import SavedDetector, load_detector
 from retinanet.export.graph import LEAST_TRACED_SIDE, level_sizes
 from retinanet.export.info import INPUTS, KEY, ExportInfo, need, read_info
 from retinanet.export.seal import check_seal
+from retinanet.run.archive import damage_of_archive
 from retinanet.structures import Batch, Category, Detections
 
 SUFFIXES = (".onnx", ".pt2")
@@ -67,13 +69,12 @@ class ExportedDetector(NamedTuple):
         if not self.info.nms:
             levels = level_sizes((batch.images.shape[2], batch.images.shape[3]), self.anchors)
             return detect_decoded(outputs[1], outputs[0], levels, batch.sizes_B2, batch.original_sizes_B2, self.rule)
-        found = []
-        for boxes_D4, scores_D, classes_D, count, size, original in zip(
-            *outputs, batch.sizes_B2, batch.original_sizes_B2, strict=True
-        ):
-            kept = Detections(boxes_D4[:count], scores_D[:count], classes_D[:count])
-            found.append(to_original_frame(kept, size, original))
-        return found
+        boxes_BD4, scores_BD, classes_BD, counts_B = outputs
+        boxes_BD4 = boxes_BD4 * original_scale(batch.sizes_B2, batch.original_sizes_B2)[:, None]
+        return [
+            Detections(boxes_D4[:count], scores_D[:count], classes_D[:count])
+            for boxes_D4, scores_D, classes_D, count in zip(boxes_BD4, scores_BD, classes_BD, counts_B.tolist())
+        ]
 
 
 class LoadedExport(NamedTuple):
@@ -152,12 +153,12 @@ def open_session(path: Path, threads: int) -> tuple[Run, str | None]:
 
 def open_program(path: Path) -> tuple[Run, str | None]:
     """Open a .pt2 file of torch.export or AOTInductor; returns its metadata too. It runs on torch's threads."""
+    if damage := damage_of_archive(path):
+        raise CheckpointError(f"{path}: not a .pt2 file, or {damage}. Use another copy, or export it again.")
+    logging.getLogger("torch.export").setLevel(logging.ERROR)  # its traceback of what is reported below
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise zipfile.BadZipFile(f"its record {damaged!r} fails its checksum")
         if any("/data/aotinductor/" in f"/{name}" for name in names):
             package = torch._inductor.aoti_load_package(str(path))
             return package, package.get_metadata().get(KEY)

@@ -66,9 +66,13 @@ def constructor_call(config: Config, classes: int, name: TorchvisionName) -> str
 
 
 def preprocessing_differences(config: Config) -> list[str]:
-    """Differences between the preprocessing of torchvision's model and this config's, which change detections."""
+    """Differences between torchvision's model and this config before and after the network: they change detections."""
     data = config.data
-    kinds = {"data.resize": (data.resize, "float_bilinear"), "data.canvases": (data.canvases, "tight")}
+    kinds = {
+        "data.resize": (data.resize, "float_bilinear"),
+        "data.canvases": (data.canvases, "tight"),
+        "eval.class_agnostic": (config.eval.class_agnostic, False),
+    }
     lines = [
         f"{key} is {own!r}; torchvision's model works as with {expected!r}"
         for key, (own, expected) in kinds.items()

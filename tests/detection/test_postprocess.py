@@ -1,24 +1,24 @@
 """Detections against torchvision's own post-processing, and hand cases of each rule."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import torch
-from host_reads import HostReads
+from host_reads import HostReads, Operators
 from torch import Tensor, nn
 from torchvision.models.detection import RetinaNet as TorchvisionRetinaNet
 
 from retinanet.detection import boxes, postprocess
 from retinanet.detection.anchors import AnchorSpec, Pyramid, pyramid_anchors
-from retinanet.detection.grouping import group_neighbours
 from retinanet.detection.postprocess import (
     GIVEN,
     NMS_TOGETHER,
+    BatchDetections,
     DetectRule,
     EmptyBoxes,
     best_candidates,
-    count_detections,
     detect,
     nms_limit,
     nms_together,
@@ -29,7 +29,9 @@ from retinanet.evaluation.evaluate import result_rows
 from retinanet.structures import Detections, Scoring
 
 SPEC = AnchorSpec((16.0, 32.0, 64.0, 128.0, 256.0), (1.0, 1.4), (0.5, 1.0, 2.0), 0.5, "none", "stride")
-RULE = DetectRule(score_threshold=0.05, topk=1000, nms_iou=0.5, detections=100, empty_boxes="keep")
+RULE = DetectRule(
+    score_threshold=0.05, topk=1000, nms_iou=0.5, detections=100, class_agnostic=False, empty_boxes="keep"
+)
 
 
 def boxes_as_anchors(levels: list[list[list[float]]]) -> Pyramid:
@@ -52,7 +54,11 @@ def detect_one(
 
 @pytest.mark.parametrize(
     "rule",
-    [RULE, DetectRule(0.2, 50, 0.3, 10, "keep"), DetectRule(0.0, 7, 0.9, 300, "keep")],
+    [
+        RULE,
+        RULE._replace(score_threshold=0.2, topk=50, nms_iou=0.3, detections=10),
+        RULE._replace(score_threshold=0.0, topk=7, nms_iou=0.9, detections=300),
+    ],
     ids=["usual", "strict", "all"],
 )
 def test_equals_torchvision(rule: DetectRule) -> None:
@@ -121,7 +127,13 @@ def iou_of(a: list[float], b: list[float]) -> float:
     return width * height / (sum(areas) - width * height)
 
 
-@pytest.mark.parametrize("rule", [DetectRule(0.05, 30, 0.5, 100, "keep"), DetectRule(0.3, 12, 0.4, 9, "keep")])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        RULE._replace(score_threshold=0.05, topk=30, nms_iou=0.5, detections=100),
+        RULE._replace(score_threshold=0.3, topk=12, nms_iou=0.4, detections=9),
+    ],
+)
 def test_equals_the_peers_order_of_steps_done_by_hand(rule: DetectRule) -> None:
     """The image is so wide that no box is clipped: whether clipping precedes NMS is tested elsewhere."""
     pyramid = pyramid_anchors((64, 64), SPEC, torch.device("cpu"))
@@ -285,62 +297,137 @@ def test_a_nan_hides_no_other_class_of_its_anchor() -> None:
     assert not SIGMOID.prefilter(outputs_AO, 0.05)[1]
 
 
-def crowd(count: int, spread: float, seed: int) -> Detections:
-    """Boxes of three classes in a square of `spread` pixels; many scores are equal."""
-    generator = torch.Generator().manual_seed(seed)
-    low = torch.rand((count, 2), generator=generator) * spread
-    corners = torch.cat([low, low + 4 + 8 * torch.rand((count, 2), generator=generator)], dim=1)
-    scores = torch.rand(count, generator=generator).mul(50).round() / 50
-    return Detections(corners, scores, torch.randint(0, 3, (count,), generator=generator))
+def crowd(*spreads_of: tuple[int, float, int]) -> BatchDetections:
+    """For each image boxes of three classes in a square; many scores are equal.
+
+    spreads_of: number of boxes, side of the square in pixels and seed of each image.
+    """
+    images = []
+    for count, spread, seed in spreads_of:
+        generator = torch.Generator().manual_seed(seed)
+        low = torch.rand((count, 2), generator=generator) * spread
+        corners = torch.cat([low, low + 4 + 8 * torch.rand((count, 2), generator=generator)], dim=1)
+        scores = torch.rand(count, generator=generator).mul(50).round() / 50
+        images.append((corners, scores, torch.randint(0, 3, (count,), generator=generator)))
+    columns = [torch.cat(of_images) for of_images in zip(*images, strict=True)]
+    counts = [count for count, _, _ in spreads_of]
+    return BatchDetections(*columns, torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)), counts)
+
+
+def slow_nms(found: BatchDetections, rule: DetectRule) -> list[int]:
+    """Indices of what greedy NMS of each image keeps, one pair of boxes at a time: best first, ties in their order."""
+    corners, classes, images = (column.tolist() for column in (found.boxes_N4, found.classes_N, found.images_N))
+    kept: list[int] = []
+    for image in range(len(found.counts)):
+        own: list[int] = []
+        for index in found.scores_N.sort(descending=True, stable=True).indices.tolist():
+            rivals = [k for k in own if rule.class_agnostic or classes[k] == classes[index]]
+            if images[index] == image and all(iou_of(corners[index], corners[k]) <= rule.nms_iou for k in rivals):
+                own.append(index)
+        kept += own[: rule.detections]
+    return kept
+
+
+@pytest.fixture
+def as_with_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Process images together, as with CUDA."""
+    monkeypatch.setattr(postprocess, "goes_together", lambda device: True)
+
+
+def assert_equal(found: Sequence[object], wanted: Sequence[object]) -> None:
+    for a, b in zip(found, wanted, strict=True):
+        assert torch.equal(a, b) if isinstance(a, Tensor) and isinstance(b, Tensor) else a == b
 
 
 @pytest.mark.parametrize("spread", [6.0, 40.0, 4000.0], ids=["one pile", "piles", "few overlaps"])
-def test_nms_of_the_best_few_gives_what_nms_of_all_gives(spread: float) -> None:
-    found = crowd(900, spread, seed=3)
-    corners, classes = found.boxes_D4.tolist(), found.classes_D.tolist()
-    keep: list[int] = []
-    for index in found.scores_D.sort(descending=True, stable=True).indices.tolist():
-        same = [k for k in keep if classes[k] == classes[index]]
-        if all(iou_of(corners[index], corners[k]) <= RULE.nms_iou for k in same):
-            keep.append(index)
+@pytest.mark.parametrize("class_agnostic", [False, True])
+def test_nms_of_the_best_few_gives_what_nms_of_all_gives(spread: float, class_agnostic: bool) -> None:
+    found = crowd((500, spread, 3))
     for detections in (1, 10, 60, 5000):
-        wanted = Detections(*(tensor[keep[:detections]] for tensor in found))
-        kept = suppress_overlaps([found], RULE._replace(detections=detections))[0]
-        assert all(torch.equal(a, b) for a, b in zip(kept, wanted, strict=True)), detections
+        rule = RULE._replace(detections=detections, class_agnostic=class_agnostic)
+        keep = slow_nms(found, rule)
+        assert_equal(suppress_overlaps(found, rule), (*(column[keep] for column in found[:4]), [len(keep)]))
 
 
-def test_images_that_share_an_nms_do_not_affect_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a GPU: images that need a second NMS, images that do not, and one without candidates."""
-    images = [crowd(900, 6.0, 1), crowd(900, 4000.0, 2), crowd(0, 6.0, 3), crowd(30, 6.0, 4), crowd(900, 40.0, 5)]
-    rule = RULE._replace(detections=60)
-    alone = suppress_overlaps(images, rule)
+@pytest.mark.usefixtures("as_with_cuda")
+@pytest.mark.parametrize("class_agnostic", [False, True])
+def test_images_that_share_an_nms_do_not_affect_each_other(class_agnostic: bool) -> None:
+    """Images that need a second NMS, images that do not, and one without candidates."""
+    found = crowd((300, 6.0, 1), (300, 4000.0, 2), (0, 6.0, 3), (30, 6.0, 4), (300, 40.0, 5))
+    rule = RULE._replace(detections=60, nms_iou=0.3, class_agnostic=class_agnostic)
+    keep = slow_nms(found, rule)
+    together = suppress_overlaps(found, rule)
+    assert_equal(together[:4], [column[keep] for column in found[:4]])
+    assert together.counts[1] == 60
+    assert 0 < together.counts[0] < 60
+    assert_equal(suppress_overlaps(crowd((0, 6.0, 1)), rule).counts, [0])
+
+
+def test_a_gpu_processes_as_many_images_at_once_as_its_limit_allows(monkeypatch: pytest.MonkeyPatch) -> None:
     assert nms_limit(torch.device("cpu")) == 0, "each image has its own"
-    monkeypatch.setattr(postprocess, "nms_limit", lambda device: 1 << 40)
-    for together, wanted in zip(suppress_overlaps(images, rule), alone, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(together, wanted, strict=True))
-    assert 0 < min(len(found.scores_D) for found in alone if len(found.scores_D)) < 60
-    assert [len(found.scores_D) for found in nms_together(images[2:3], rule)] == [0]
-
-
-def test_a_gpu_processes_as_many_images_at_once_as_its_limit_allows() -> None:
     assert nms_limit(torch.device("cuda")) == NMS_TOGETHER
-    images = [crowd(count, 6.0, 1) for count in (40, 60, 1, 120, 0, 30)]
-    groups = group_neighbours(images, count_detections, 100)
-    assert [[len(found.scores_D) for found in group] for group in groups] == [[40, 60], [1], [120], [0, 30]]
+    found = crowd(*((count, 6.0, 1) for count in (40, 60, 1, 120, 0, 30)))
+    alone = suppress_overlaps(found, RULE)
+    calls = []
+
+    def counted(found: BatchDetections, members: slice, images: int, rule: DetectRule) -> Tensor:
+        calls.append((members.start, members.stop, images))
+        return nms_together(found, members, images, rule)
+
+    monkeypatch.setattr(postprocess, "nms_limit", lambda device: 100)
+    monkeypatch.setattr(postprocess, "nms_together", counted)
+    assert_equal(suppress_overlaps(found, RULE), alone)
+    assert calls == [(0, 100, 2), (100, 101, 1), (101, 221, 1), (221, 251, 2)]
 
 
-@pytest.mark.parametrize("images", [1, 2, 5])
-def test_the_number_of_host_device_syncs_does_not_depend_on_that_of_images(
-    images: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(postprocess, "nms_limit", lambda device: NMS_TOGETHER)
+def random_outputs(images: int) -> tuple[Tensor, Tensor, Pyramid, Tensor]:
+    """Logits of three classes, deltas, anchors and sizes; no two scores are equal."""
     pyramid = pyramid_anchors((96, 128), SPEC, torch.device("cpu"))
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn((images, len(pyramid.boxes_A4), 3), generator=generator) - 2
     deltas = torch.randn((images, len(pyramid.boxes_A4), 4), generator=generator) * 0.1
-    sizes = torch.tensor([(96, 128)] * images)
-    with HostReads() as reads:
-        found = detect(logits, deltas, pyramid, sizes, sizes, RULE._replace(detections=20), SIGMOID)
-        result_rows(torch.arange(images), found)
-    assert all(len(of_image.scores_D) == 20 for of_image in found)
-    assert reads.found == ["nonzero", "nonzero", "tolist", "nms", "tolist", "cpu"]
+    return logits, deltas, pyramid, torch.tensor([(96, 128)] * images)
+
+
+@pytest.mark.parametrize("topk", [7, 1000])
+@pytest.mark.parametrize("empty_boxes", ["keep", "drop_before_nms", "drop_last"])
+def test_images_together_give_what_each_gives_alone(
+    topk: int, empty_boxes: EmptyBoxes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logits, deltas, pyramid, sizes = random_outputs(4)
+    logits[2] = -9.0
+    rule = RULE._replace(topk=topk, detections=20, empty_boxes=empty_boxes)
+    sizes = sizes - torch.tensor([[0, 0], [30, 90], [0, 0], [50, 0]])
+    alone = detect(logits, deltas, pyramid, sizes, sizes * 3, rule, SIGMOID)
+    monkeypatch.setattr(postprocess, "goes_together", lambda device: True)
+    together = detect(logits, deltas, pyramid, sizes, sizes * 3, rule, SIGMOID)
+    assert [len(found.scores_D) > 5 for found in alone] == [True, True, False, True]
+    for found, wanted in zip(together, alone, strict=True):
+        assert_equal(found, wanted)
+
+
+@pytest.mark.usefixtures("as_with_cuda")
+def test_of_equal_scores_the_first_are_the_best_of_their_level() -> None:
+    pyramid = boxes_as_anchors([row(40, 0), row(3, 20)])
+    found = best_candidates(torch.full((2, 43, 1), 0.5), pyramid.level_sizes, RULE._replace(topk=20), GIVEN)
+    assert found.counts == [23, 23]
+    assert found.anchors_N.tolist() == [*range(20), 40, 41, 42] * 2
+
+
+@pytest.mark.usefixtures("as_with_cuda")
+@pytest.mark.parametrize("empty_boxes", ["keep", "drop_before_nms", "drop_last"])
+def test_neither_launches_nor_syncs_grow_with_the_number_of_images(empty_boxes: EmptyBoxes) -> None:
+    rule = RULE._replace(detections=12, empty_boxes=empty_boxes)
+    launched, read = {}, {}
+    for images in (1, 16):
+        logits, deltas, pyramid, sizes = random_outputs(images)
+        with Operators() as operators:
+            found = detect(logits, deltas, pyramid, sizes, sizes, rule, SIGMOID)
+        with HostReads() as reads:
+            result_rows(torch.arange(images), detect(logits, deltas, pyramid, sizes, sizes, rule, SIGMOID))
+        assert all(len(of_image.scores_D) == 12 for of_image in found)
+        launched[images], read[images] = len(operators.names), reads.found
+    assert launched[16] <= launched[1] <= 150
+    dropped = ["nonzero", "tolist"]
+    before, last = (dropped * (empty_boxes == when) for when in ("drop_before_nms", "drop_last"))
+    assert read[16] == read[1] == ["nonzero", "nonzero", "tolist", *before, "nms", "tolist", *last, "cpu"]

@@ -23,7 +23,14 @@ def test_a_higher_threshold_keeps_the_beginning(topk: int, detections: int) -> N
     scores = torch.rand((2, count, 3), generator=generator) ** 6
     deltas = 0.3 * torch.randn((2, count, 4), generator=generator)
     sizes = torch.tensor([[64, 64], [64, 50]])
-    rule = DetectRule(score_threshold=0.001, topk=topk, nms_iou=0.5, detections=detections, empty_boxes="drop_last")
+    rule = DetectRule(
+        score_threshold=0.001,
+        topk=topk,
+        nms_iou=0.5,
+        detections=detections,
+        class_agnostic=False,
+        empty_boxes="drop_last",
+    )
     low = detect(scores, deltas, spec, sizes, sizes, rule, GIVEN)
     high = detect(scores, deltas, spec, sizes, sizes, rule._replace(score_threshold=0.05), GIVEN)
     for all_of_them, few in zip(low, high, strict=True):

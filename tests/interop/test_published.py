@@ -153,6 +153,11 @@ def test_the_constructor_call_has_the_configs_inference_settings() -> None:
     assert "detections_per_img=300" in call
     assert preprocessing_differences(torchvision_like()) == []
     assert len(preprocessing_differences(Config.model_validate({"data": {"canvas": (64, 64)}}))) == 3
+    agnostic = torchvision_like()
+    agnostic = agnostic.model_copy(update={"eval": agnostic.eval.model_copy(update={"class_agnostic": True})})
+    assert preprocessing_differences(agnostic) == [
+        "eval.class_agnostic is True; torchvision's model works as with False"
+    ]
 
 
 @pytest.fixture(scope="module")
