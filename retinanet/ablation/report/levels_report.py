@@ -32,7 +32,7 @@ from retinanet.ablation.report.report import (
 )
 from retinanet.ablation.report.same_images import build_grid
 from retinanet.ablation.report.statistics import ArmVerdict
-from retinanet.ablation.report.tables import difference_blocks
+from retinanet.ablation.report.tables import NOTHING_LEARNED, difference_blocks
 from retinanet.display.document.blocks import Block, Heading, Listing, Panels, Paragraph, Table, TableRow
 from retinanet.display.document.html import render_html
 from retinanet.display.document.markdown import render_markdown
@@ -151,7 +151,7 @@ def _primary_blocks(found: Sequence[PrimaryResult], plan: Sequence[StudyForecast
             p_text(comparison.seeds_p_holm),
             points(comparison.seeds_high - comparison.seeds_low),
             planned,
-            comparison.verdict,
+            comparison.verdict if learned_nothing(one.level.main()) is None else NOTHING_LEARNED,
         )
         rows.append(TableRow(texts))
     header = ("level", "Δ AP [95 %, images and seeds]", "p, images", "p, seeds too", "width", "planned", "verdict")
@@ -175,7 +175,7 @@ def _threshold_text(level: LevelData) -> str:
 def _imbalance_blocks(levels: Sequence[LevelData], differences: Sequence[ArmDifference], pictures: Path) -> list[Block]:
     reference = levels[0].result.reference
     blocks: list[Block] = [Heading("Differences over imbalance and score threshold")]
-    if len(levels) > 1:
+    if len(levels) > 1 and differences:
         blocks.append(
             Panels(
                 draw_imbalance(levels, differences, pictures),
