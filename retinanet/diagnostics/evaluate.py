@@ -6,6 +6,7 @@ from typing import Any
 
 from retinanet import distributed
 from retinanet.build import build_resize_rule, build_view_rule
+from retinanet.data.coco import CocoDataset
 from retinanet.data.ground_truth import load_ground_truth
 from retinanet.data.results import read_results
 from retinanet.data.views import count_views
@@ -72,10 +73,26 @@ def evaluate_loaded(
     if not ranks.is_main:
         return folder
     write_json(folder / "detections.json", results)
-    precision = precision_name(saved.detector)
-    how = f"computed in {precision} on {saved.detector.device.type}"
+    header = _announce(saved, path, home, dataset, left_out)
+    write_evaluation_report(
+        folder,
+        header,
+        evaluation,
+        step=saved.step,
+        precision=precision_name(saved.detector),
+        report=report,
+        intervals=intervals,
+        crops=crops,
+        extra=partial(anchor_section, saved.config, dataset),
+    )
+    return folder
+
+
+def _announce(saved: LoadedDetector, path: Path, home: Path, dataset: CocoDataset, left_out: int) -> ReportHeader:
+    """Print what is evaluated and how, and return it without paths for the report. home: the run's folder."""
+    how = f"computed in {precision_name(saved.detector)} on {saved.detector.device.type}"
     print(f"{path}: {how}")
-    places = resolve_data(data)
+    data, places = saved.config.data, resolve_data(saved.config.data)
     if note := trained_note(RunFolder(home).images, dataset, Path(places.root) / places.train_images, data.source):
         print(f"note: {note}")
     name = f"{path.name} of {home.name}" if home.name else path.name
@@ -83,18 +100,7 @@ def evaluate_loaded(
     if left_out:
         lines.append(f"Detections of {left_out} classes that are not in the data are left out.")
         print(lines[-1])
-    write_evaluation_report(
-        folder,
-        ReportHeader(f"{TITLE}{home.name or path.stem}", tuple(lines), dataset.image_folder),
-        evaluation,
-        step=saved.step,
-        precision=precision,
-        report=report,
-        intervals=intervals,
-        crops=crops,
-        extra=partial(anchor_section, saved.config, dataset),
-    )
-    return folder
+    return ReportHeader(f"{TITLE}{home.name or path.stem}", tuple(lines), dataset.image_folder)
 
 
 def evaluate_files(
