@@ -162,30 +162,30 @@ def draw_thresholds(folder: Path, thresholds: Thresholds, names: Sequence[str]) 
         box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.5}
         annotation = axes.annotate(text, (best.score, best.f1), offset, textcoords="offset points")
         annotation.update({"ha": end, "fontsize": FONT - 1, "bbox": box})
-    together = _save_thresholds(figure, axes, thresholds, "all classes together", folder / "thresholds.svg")
+    together = _save_thresholds(figure, axes, thresholds, "all classes together", 3, folder / "thresholds.svg")
     shown = [k for k, point in enumerate(thresholds.by_class) if point.score is not None]
     figure, axes = new_panel(3.4 + 0.19 * (named_lines(len(shown)) + 2) / 2)
     lines, best_scores, best_f1 = [], [], []
     for k in shown:
         score, f1 = thresholds.by_class[k].score or 0.0, thresholds.by_class[k].f1 or 0.0
         y = thresholds.class_curves[k].f1_G
-        lines.append(ClassLine(x=curve.score_G, y=y, name=names[k], value=f1, text=f"{f1:.2f} at {score:.2f}"))
+        lines.append(ClassLine(x=curve.score_G, y=y, name=names[k], value=f1, text=f"{f1:.2f}"))
         best_scores.append(score)
         best_f1.append(f1)
     draw_class_lines(axes, lines)
     size = 4 if len(shown) <= NAMED_LINES else 2.5
     axes.plot(best_scores, best_f1, "o", color=MUTED, markersize=size, label="best of each")
     return together, _save_thresholds(
-        figure, axes, thresholds, "best F1 of each class", folder / "class_thresholds.svg"
+        figure, axes, thresholds, "best F1 of each class", 2, folder / "class_thresholds.svg"
     )
 
 
-def _save_thresholds(figure: Figure, axes: Axes, thresholds: Thresholds, title: str, path: Path) -> Path:
+def _save_thresholds(figure: Figure, axes: Axes, thresholds: Thresholds, title: str, columns: int, path: Path) -> Path:
     """The panel with the overall best threshold as a dashed line."""
     scores = thresholds.curve.score_G
     if thresholds.overall.score is not None:
         axes.axvline(thresholds.overall.score, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
     axes.set(xlim=(scores[0], scores[-1]), ylim=(0, 1.02))
     tidy(axes, "score threshold", "", title)
-    legend_below(figure, axes, 2 if len(axes.get_lines()) > 5 else 3)
+    legend_below(figure, axes, columns)
     return save_figure(figure, path)
