@@ -6,8 +6,9 @@ at hand. It does not include another training, other places or cameras, or mista
 AP of few images is too high, since fewer false positives compete with each true one: by 5 points on 100 images of
 VOC2007 test, 1.6 on 500. A resample, which has fewer different images, is too high in turn. So the interval is pivotal
 (Davison and Hinkley 1997, eq. 5.6): the deviations of the resamples from the metric are subtracted from it, not added.
-Of intervals from 500 images, 93 % contained the AP of all 4,952, of those of percentiles 56 %; from 100 images 72 % and
-42 %. For a class with few images an interval is too narrow; with fewer than FEWEST_IMAGES there is none.
+Of intervals from 500 images, 92 % contained the AP of all 4,952, of those of percentiles 56 %; from 100 images 73 % and
+37 % (benchmarks/interval_coverage.py). For a class with few images an interval is too narrow; with fewer than
+FEWEST_IMAGES there is none.
 
 Legend: R resamples, K classes, M metrics (METRIC_NAMES).
 """
