@@ -23,6 +23,8 @@ class EvaluationResult(NamedTuple):
     """The twelve COCO numbers, such as AP, AP50 and AR100."""
     per_class: list[dict[str, Any]]
     """AP and other numbers of each class, as in eval.json."""
+    intervals: dict[str, tuple[float, float]]
+    """The 95 % interval of each of the twelve over images, where there is one; empty unless asked for."""
     folder: Path
     """Folder with eval.json and, unless it was not wanted, report.html."""
     detections: Path
@@ -57,6 +59,7 @@ def evaluate(
     images: str | Path | None = None,
     output: str | Path | None = None,
     report: bool = True,
+    intervals: bool = False,
 ) -> EvaluationResult:
     """The COCO numbers of a detector on its val split, or of a file of detections; as `retinanet eval`.
 
@@ -66,7 +69,7 @@ def evaluate(
         on; overrides: config keys to change.
     ground_truth: a file of COCO annotations; images: the folder of its images, for the report's pictures.
     output: folder for eval.json and report.html; None is a folder in the run's, or in runs/. report: whether to write
-        report.html.
+        report.html. intervals: whether to measure how the metrics vary over images, with the bootstrap.
 
     Raises DataError, CheckpointError, ConfigError or ResourceError.
     """
@@ -77,7 +80,10 @@ def evaluate(
             raise ConfigError("evaluate: with ground_truth, give a file of COCO results in place of a detector")
         results = Path(detector)
         places = [None if place is None else Path(place) for place in (output, images)]
-        return _read(evaluate_files(Path(ground_truth), results, places[0], images=places[1], report=report), results)
+        folder = evaluate_files(
+            Path(ground_truth), results, places[0], images=places[1], report=report, intervals=intervals
+        )
+        return _read(folder, results)
     if images is not None:
         raise ConfigError("evaluate: images belongs to ground_truth; for a detector use overrides, data.val_images")
     source = _source_of(detector)
@@ -88,7 +94,8 @@ def evaluate(
     with torch_settings_restored():
         saved = open_any(source, words)
         place = find_checkpoint(source)
-        folder = evaluate_loaded(saved, place, None if output is None else Path(output), report=report)
+        chosen = None if output is None else Path(output)
+        folder = evaluate_loaded(saved, place, chosen, report=report, intervals=intervals)
     return _read(folder, folder / "detections.json")
 
 
@@ -143,10 +150,12 @@ def _source_of(detector: str | Path | TrainedRun | ObjectDetector) -> str | Path
 
 def _read(folder: Path, detections: Path) -> EvaluationResult:
     content = read_eval_file(folder / "eval.json")
+    measured = (content["intervals"] or {"metrics": {}})["metrics"]
     return EvaluationResult(
         ap=content["metrics"]["AP"],
         metrics=content["metrics"],
         per_class=content["per_class"],
+        intervals={name: (ends[0], ends[1]) for name, ends in measured.items() if ends},
         folder=folder,
         detections=detections,
     )

@@ -24,7 +24,14 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
         from retinanet.export.runtime import load_any
 
         detector = load_any(arguments.checkpoint, overrides)
-        evaluate_loaded(detector, arguments.checkpoint, arguments.output, report=report, crops=arguments.crops)
+        evaluate_loaded(
+            detector,
+            arguments.checkpoint,
+            arguments.output,
+            report=report,
+            intervals=arguments.intervals,
+            crops=arguments.crops,
+        )
     else:
         from retinanet.diagnostics.evaluate import evaluate_files
         from retinanet.scoring.columns import DETECTIONS
@@ -36,6 +43,7 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
             max_detections=arguments.max_detections or DETECTIONS,
             images=arguments.images,
             report=report,
+            intervals=arguments.intervals,
             crops=arguments.crops,
         )
 
@@ -69,6 +77,7 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
         "--output", type=Path, metavar="DIR", help="folder for the results (default: in the run folder, or runs/)"
     )
     add_views(parser)
+    parser.add_argument("--intervals", action="store_true", help="95 %% intervals of all metrics over images")
     parser.add_argument(
         "--crops", action="store_true", help="also write false positives and missed objects as pictures, by class"
     )

@@ -6,6 +6,7 @@ from typing import Any
 
 from retinanet import distributed
 from retinanet.build import build_resize_rule, build_view_rule
+from retinanet.data.coco import CocoDataset
 from retinanet.data.ground_truth import load_ground_truth
 from retinanet.data.results import read_results
 from retinanet.data.views import count_views
@@ -33,14 +34,20 @@ def evaluate_checkpoint(path: Path, overrides: list[str], output: Path | None, *
 
 
 def evaluate_loaded(
-    saved: LoadedDetector, path: Path, output: Path | None, *, report: bool, crops: bool = False
+    saved: LoadedDetector,
+    path: Path,
+    output: Path | None,
+    *,
+    report: bool,
+    intervals: bool = False,
+    crops: bool = False,
 ) -> Path:
     """COCO metrics and analyses of the detector from `path` on the val split of its config's data.
 
     Prints a table and writes eval.json, detections.json and, unless `report` is False, report.html and plots/ into
-    `output` (default: a folder in the run's), which is returned. crops: also write false positives and missed objects
-    as pictures. Raises DataError for data that are missing, invalid or
-    have other classes, ConfigError for an engine that is not installed, ResourceError where it cannot write.
+    `output` (default: a folder in the run's), which is returned. intervals: also those of the metrics over images;
+    crops: also write false positives and missed objects as pictures. Raises DataError for data that are missing,
+    invalid or have other classes, ConfigError for an engine that is not installed, ResourceError where it cannot write.
     """
     ranks = distributed.read_ranks()
     check_engine(saved.config.eval.engine)
@@ -66,27 +73,34 @@ def evaluate_loaded(
     if not ranks.is_main:
         return folder
     write_json(folder / "detections.json", results)
-    precision = precision_name(saved.detector)
-    how = f"computed in {precision} on {saved.detector.device.type}"
-    print(f"{path}: {how}")
-    places = resolve_data(data)
-    if note := trained_note(RunFolder(home).images, dataset, Path(places.root) / places.train_images, data.source):
-        print(f"note: {note}")
-    lines = [f"Detector: {path}, step {saved.step:,}, {how}.", f"Data: {dataset.annotation_file}."]
-    if left_out:
-        lines.append(f"Detections of {left_out} classes that are not in the data are left out.")
-        print(lines[-1])
+    header = _announce(saved, path, home, dataset, left_out)
     write_evaluation_report(
         folder,
-        ReportHeader(f"{TITLE}{home.name or path.stem}", tuple(lines), dataset.image_folder),
+        header,
         evaluation,
         step=saved.step,
-        precision=precision,
+        precision=precision_name(saved.detector),
         report=report,
+        intervals=intervals,
         crops=crops,
         extra=partial(anchor_section, saved.config, dataset),
     )
     return folder
+
+
+def _announce(saved: LoadedDetector, path: Path, home: Path, dataset: CocoDataset, left_out: int) -> ReportHeader:
+    """Print what is evaluated and how, and return it without paths for the report. home: the run's folder."""
+    how = f"computed in {precision_name(saved.detector)} on {saved.detector.device.type}"
+    print(f"{path}: {how}")
+    data, places = saved.config.data, resolve_data(saved.config.data)
+    if note := trained_note(RunFolder(home).images, dataset, Path(places.root) / places.train_images, data.source):
+        print(f"note: {note}")
+    name = f"{path.name} of {home.name}" if home.name else path.name
+    lines = [f"Detector: {name}, step {saved.step:,}, {how}.", f"Data: {dataset.annotation_file.name}."]
+    if left_out:
+        lines.append(f"Detections of {left_out} classes that are not in the data are left out.")
+        print(lines[-1])
+    return ReportHeader(f"{TITLE}{home.name or path.stem}", tuple(lines), dataset.image_folder)
 
 
 def evaluate_files(
@@ -98,14 +112,15 @@ def evaluate_files(
     max_detections: int = DETECTIONS,
     images: Path | None = None,
     report: bool = True,
+    intervals: bool = False,
     crops: bool = False,
 ) -> Path:
     """COCO metrics and analyses of a results file on an annotation file, both JSON, gzipped or not.
 
     Prints a table and writes eval.json and, unless `report` is False, report.html and plots/ into `output` (default: a
     folder in runs/), which is returned. images: the folder of the image files, for pictures of the best and the worst
-    images and, with `crops`, of false positives and missed objects. Raises DataError for files that cannot be used,
-    and, once everything is written, for images that cannot be drawn.
+    images and, with `crops`, of false positives and missed objects; intervals: also those of the metrics over images.
+    Raises DataError for files that cannot be used, and, once everything is written, for images that cannot be drawn.
     """
     check_engine(engine)
     if images is not None and not images.is_dir():
@@ -125,9 +140,11 @@ def evaluate_files(
         make_folder(folder)
         on_step("computing COCO metrics")
         evaluation = coco_evaluation(truth, results, engine, max_detections)
-    lines = (f"Detections: {detections}.", f"Ground truth: {ground_truth}.")
+    lines = (f"Detections: {detections.name}.", f"Ground truth: {ground_truth.name}.")
     header = ReportHeader(f"{TITLE}{detections.name.split('.')[0]}", lines, images)
-    write_evaluation_report(folder, header, evaluation, step=None, precision=None, report=report, crops=crops)
+    write_evaluation_report(
+        folder, header, evaluation, step=None, precision=None, report=report, intervals=intervals, crops=crops
+    )
     return folder
 
 

@@ -173,7 +173,7 @@ def contact_sheet(pictures: Sequence[Picture], columns: int, title: str = "") ->
 def add_title(image_HW3: Picture, title: str) -> Picture:
     """The picture below a band with a title, which is written smaller where it is too long."""
     width = image_HW3.shape[1]
-    size = max(14, min(round(width / 40), 20))
+    size = max(14, min(round(width / 40), 32))
     band = Image.new("RGB", (width, 2 * size), PAPER)
     draw_line(ImageDraw.Draw(band), (4, size), title, fitted_size(title, size, width - 4), INK)
     return np.concatenate([np.array(band), image_HW3])

@@ -9,7 +9,7 @@ from retinanet.display.console import COCO_PRECISIONS, COCO_RECALLS
 from retinanet.run.metric_rows import TENSORBOARD_TAGS, count_rows, write_rows
 
 _DERIVED = "data/class_loss_background_share"
-"""A scalar that no row has."""
+"""A scalar that no row has, which earlier versions wrote."""
 
 
 class _Scalar(NamedTuple):

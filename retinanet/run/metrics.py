@@ -166,6 +166,12 @@ class MetricsLog:
             with self._writing_events():
                 self._writer.add_image(tag, image_HW3, step, dataformats="HWC")
 
+    def config(self, step: int, text: str) -> None:
+        """Write the config's YAML to TensorBoard's texts."""
+        if self._writer is not None:
+            with self._writing_events():
+                self._writer.add_text("config", f"```yaml\n{text}\n```", step)
+
     def close(self) -> None:
         """Flush and close everything; may be called again."""
         self._console.close()
@@ -215,9 +221,6 @@ class MetricsLog:
             self._writer.add_scalar("schedule/epoch", epoch, step)
             for name, value in values.items():
                 self._writer.add_scalar(TENSORBOARD_TAGS.get(name, f"data/{name}"), value, step)
-            foreground = values.get("class_loss_foreground_share")
-            if foreground is not None:
-                self._writer.add_scalar("data/class_loss_background_share", 1 - foreground, step)
             for name, value in _known(clock).items():
                 if name not in ("time", "restored"):
                     self._writer.add_scalar(f"speed/{name}", value, step)

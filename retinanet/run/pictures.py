@@ -89,7 +89,7 @@ def draw_evaluation(
             image, truth, found, threshold=options.shown_score, caption=f"{record.path.name}, step {step}"
         )
         save_picture(folder.pictures / f"{record.id:012d}.jpg", panel)
-        log.image(step, f"validation/{record.path.stem}", panel)
+        log.image(step, f"ground_truth_left_predictions_right/{record.path.stem}", panel)
         panels.append(panel)
     if panels:
         save_picture(folder.pictures / "overview.jpg", contact_sheet(panels, columns=2))

@@ -14,6 +14,7 @@ from retinanet.scoring.analysis.confusion import most_confused
 from retinanet.scoring.analysis.error_types import KINDS
 from retinanet.scoring.analysis.scored import HIT_IOU
 from retinanet.scoring.columns import TruthColumns
+from retinanet.scoring.metric_intervals import LEVEL, Interval, MetricIntervals
 
 SCHEMA = 1
 """Version of the keys and their meaning. Files without "schema" were written before there were versions; what they
@@ -61,6 +62,7 @@ def eval_content(analysis: Analysis, *, step: int | None, precision: str | None)
         "max_detections": limit.limit,
         "reachable_AP": limit.reachable_ap,
         "images_over_max_detections": limit.images,
+        "intervals": _intervals(analysis.intervals, truth),
         "per_class": [row.as_dict() for row in evaluation.per_class],
         "thresholds": {
             "iou": HIT_IOU,
@@ -102,6 +104,21 @@ def _by_class(truth: TruthColumns, rows: list[dict[str, Any]]) -> list[dict[str,
     """One row per class, with its id and name first."""
     identities = zip(truth.category_ids_K.tolist(), truth.category_names_K, strict=True)
     return [{"id": number, "name": name, **row} for (number, name), row in zip(identities, rows, strict=True)]
+
+
+def _intervals(found: MetricIntervals | None, truth: TruthColumns) -> dict[str, Any] | None:
+    if found is None:
+        return None
+
+    def ends(interval: Interval) -> list[float] | None:
+        return list(interval) if interval.known() else None
+
+    return {
+        "level": LEVEL,
+        "resamples": found.resamples,
+        "metrics": {name: ends(interval) for name, interval in found.metrics.items()},
+        "by_class": _by_class(truth, [{"AP": ends(interval)} for interval in found.classes]),
+    }
 
 
 def _calibration(calibration: Calibration | None, truth: TruthColumns) -> dict[str, Any] | None:

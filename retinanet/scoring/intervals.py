@@ -6,6 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 SIGNIFICANCE = 0.05
+DEFAULT_RESAMPLES = 1000
+FEWEST_IMAGES = 6
+"""Minimum number of images with objects for a verdict or an interval: if all n favour one of two detectors, the exact
+test that swaps the two image by image gives p = 2^(1 - n), which is below 0.05 for n >= 6."""
 
 Floats = NDArray[np.float64]
 

@@ -3,6 +3,7 @@
 Legend: K classes, I images, N annotations, D detections, Q recalls (RECALLS).
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -45,14 +46,14 @@ def measure_limit(truth: TruthColumns, limit: int) -> DetectionLimit:
     )
 
 
-def describe_limit(found: DetectionLimit) -> str | None:
-    """One line on images with more objects of a class than are scored; None if there are none."""
+def describe_limit(found: DetectionLimit, metric: Callable[[float], str]) -> str | None:
+    """One line on images with more objects of a class than are scored; None if there are none. metric: writes AP."""
     if not found.images:
         return None
     have = "1 image has" if found.images == 1 else f"{found.images:,} images have"
     return (
         f"{have} more than {found.limit} objects of a class (up to {found.most:,}): with {found.limit} scored "
-        f"detections AP cannot exceed {found.reachable_ap:.3f}; eval.max_detections (for files: --max-detections) "
+        f"detections AP cannot exceed {metric(found.reachable_ap)}; eval.max_detections (for files: --max-detections) "
         "raises it."
     )
 

@@ -222,7 +222,8 @@ def open_log(run: Run, state: TrainState, resume: bool, on_row: Callable[[dict[s
         return SilentLog()
     if not resume:
         set_aside(run.folder)  # the one that --overwrite replaces, if there is one
-    write_text(run.folder.config, dump_config(run.config))
+    text = dump_config(run.config)
+    write_text(run.folder.config, text)
     if run.config.data.source is not None and not run.folder.images.is_file():
         write_images(run.folder.images, run.train_set, run.val_set)
     step = state.progress.step
@@ -246,5 +247,6 @@ def open_log(run: Run, state: TrainState, resume: bool, on_row: Callable[[dict[s
         ranks=run.ranks,
         folder=run.folder.path,
     )
+    log.config(step, text)
     log.say(Facts(describe_run(opening)))
     return log

@@ -150,10 +150,11 @@ def test_the_report_of_a_checkpoint_shows_images_and_anchors(trained: Path, tmp_
     assert "learned by no anchor (assign.low_quality is off)" in page
     assert f", computed in {read(tmp_path / 'out/eval.json')['precision']} on cpu." in page
     plots = tmp_path / "out/plots"
-    assert (plots / "anchors.png").is_file()
+    assert (plots / "anchors.svg").is_file()
     rows = (plots / "anchors.csv").read_text(encoding="utf-8").splitlines()
     assert rows[0].startswith("by,name,boxes,mean_iou,positive")
     assert rows[1].startswith("all,")
     shown = read(tmp_path / "out/eval.json")["images"]
     assert len(list(plots.glob("worst_*.jpg"))) == len(shown["worst"]) > 0
-    assert page.count("<img") == len(list(plots.glob("*.png"))) + len(list(plots.glob("*.jpg")))
+    assert page.count("<img") == len(list(plots.glob("*.jpg")))
+    assert page.count("<svg ") == len(list(plots.glob("*.svg")))

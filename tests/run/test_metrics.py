@@ -153,7 +153,7 @@ def test_tensorboard_has_the_numbers_and_drops_what_a_resumed_run_repeats(tmp_pa
     assert [event.step for event in events.Scalars("loss/total")] == [1, 2, 3, 4, 5]
     assert [event.value for event in events.Scalars("loss/total")][-1] == 9.0
     assert [(event.step, event.value) for event in events.Scalars("eval/AP")] == [(4, 0.5)]
-    assert events.Scalars("data/class_loss_background_share")[0].value == 0.75
+    assert events.Scalars("data/class_loss_foreground_share")[0].value == 0.25
     assert {"loss/class", "loss/box", "schedule/lr", "schedule/epoch", "speed/images_per_second"} <= set(
         events.Tags()["scalars"]
     )

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from random_sets import random_set
 
 from retinanet.config.eval_keys import EvalKeys
+from retinanet.display.numbers import points
 from retinanet.scoring.analysis.analyse import analyse
 from retinanet.scoring.columns import DETECTIONS, detection_columns, truth_columns
 from retinanet.scoring.evaluation import coco_evaluation
@@ -67,11 +68,11 @@ def test_by_hand_with_a_crowd_region_and_two_classes() -> None:
     # Class 1: 100 + 50 of 250 + 50 objects, recall 0.5, so 51 of 101 recalls; class 2: all.
     assert limit.reachable_ap == pytest.approx((51 / 101 + 1) / 2)
     assert (limit.images, limit.most) == (1, 250)
-    text = describe_limit(limit)
+    text = describe_limit(limit, points)
     assert text is not None
     assert "1 image has more than 100 objects of a class (up to 250)" in text
-    assert "AP cannot exceed 0.752; eval.max_detections" in text
-    assert describe_limit(measure_limit(truth_columns(truth), 250)) is None
+    assert "AP cannot exceed 75.2; eval.max_detections" in text
+    assert describe_limit(measure_limit(truth_columns(truth), 250), points) is None
 
 
 def test_without_objects_there_is_nothing_to_reach() -> None:

@@ -107,9 +107,12 @@ def test_tensorboard_has_scalars_and_pictures(finished: Path) -> None:
     events.Reload()
     tags = events.Tags()
     wanted = ("loss/total", "loss/class", "loss/box", "schedule/lr", "data/positives_per_image", "eval/AP")
-    shares = ("data/class_loss_foreground_share", "data/class_loss_background_share")
-    assert {*wanted, *shares} <= set(tags["scalars"])
+    assert {*wanted, "data/class_loss_foreground_share"} <= set(tags["scalars"])
+    assert "data/class_loss_background_share" not in tags["scalars"], "it is 1 minus the other"
     assert len(tags["images"]) == 2
+    assert all(tag.startswith("ground_truth_left_predictions_right/") for tag in tags["images"])
+    (text,) = (event.tensor_proto.string_val[0].decode() for event in events.Tensors("config/text_summary"))
+    assert text == f"```yaml\n{(finished / 'config.yaml').read_text(encoding='utf-8')}\n```"
     assert [event.step for event in events.Images(tags["images"][0])] == [3, 6], "the same image each time"
     assert [event.step for event in events.Scalars("loss/total")] == [1, 2, 3, 4, 5, 6]
 

@@ -70,7 +70,7 @@ class StudyResult(NamedTuple):
     base_text: str
     """The resolved base config, with the study's own overrides, as YAML."""
     machine: str
-    """The machines of the cells: host, device, torch version."""
+    """The machines of the cells: device and torch version; names of hosts stay in the cells' records."""
     level: str = ""
     """Empty in a study without levels."""
     level_text: tuple[str, ...] = ()
@@ -191,5 +191,5 @@ def _result(study: Study, cell: Cell, records: dict[str, CellRecord]) -> CellRes
 
 
 def _machines(records: dict[str, CellRecord]) -> str:
-    found = [f"{record.host}, {record.device}, torch {record.torch}" for record in records.values() if record.host]
+    found = [f"{record.device}, torch {record.torch}" for record in records.values() if record.host]
     return "; ".join(dict.fromkeys(found)) or "nothing has run yet"

@@ -22,11 +22,18 @@ from retinanet.ablation.report.levels import (
     primary_results,
 )
 from retinanet.ablation.report.numbers import write_study_numbers
-from retinanet.ablation.report.report import PICTURES, detail_blocks, fairness_blocks, result_blocks, study_findings
+from retinanet.ablation.report.report import (
+    PICTURES,
+    detail_blocks,
+    fairness_blocks,
+    learned_nothing,
+    result_blocks,
+    study_findings,
+)
 from retinanet.ablation.report.same_images import build_grid
 from retinanet.ablation.report.statistics import ArmVerdict
-from retinanet.ablation.report.tables import difference_blocks
-from retinanet.display.document.blocks import Block, Heading, Listing, Paragraph, Picture, Table, TableRow
+from retinanet.ablation.report.tables import NOTHING_LEARNED, difference_blocks
+from retinanet.display.document.blocks import Block, Heading, Listing, Panels, Paragraph, Table, TableRow
 from retinanet.display.document.html import render_html
 from retinanet.display.document.markdown import render_markdown
 from retinanet.display.numbers import NOTHING, p_text, points, signed_points
@@ -76,6 +83,8 @@ def primary_sentence(found: PrimaryResult) -> str:
     result = found.level.result
     assert result.primary is not None
     where = f"Level {result.level}" if result.level else "Primary comparison"
+    if (nothing := learned_nothing(found.level.main())) is not None:
+        return f"{where}: {nothing}"
     arm, reference, one = result.primary.arm, result.reference, found.comparison
     if one is None:
         return f"{where}: {arm} has not been compared with {reference} yet."
@@ -93,7 +102,8 @@ def _summary_blocks(levels: Sequence[LevelData]) -> list[Block]:
     sentences = [primary_sentence(one) for one in found]
     for level in levels:
         prefix = f"Secondary, level {level.result.level}: " if level.result.level else "Secondary: "
-        sentences += [prefix + text for text in study_findings(level.main())]
+        if not found or learned_nothing(level.main()) is None:  # the primary comparison has reported it
+            sentences += [prefix + text for text in study_findings(level.main())]
     rows = []
     for level in levels:
         main, imbalance = level.main(), level.imbalance
@@ -129,7 +139,7 @@ def _primary_blocks(found: Sequence[PrimaryResult], plan: Sequence[StudyForecast
     for one in found:
         comparison, result = one.comparison, one.level.result
         forecast = next((known for known in plan if known.level == result.level), None)
-        planned = NOTHING if forecast is None else f"{100 * forecast.width:.1f}"
+        planned = NOTHING if forecast is None else points(forecast.width)
         if comparison is None:
             rows.append(TableRow((result.level, *[NOTHING] * 4, planned, ArmVerdict.NOT_MEASURED)))
             continue
@@ -139,9 +149,9 @@ def _primary_blocks(found: Sequence[PrimaryResult], plan: Sequence[StudyForecast
             f"{wider}{signed_points(comparison.seeds_high)}]",
             p_text(comparison.p_holm),
             p_text(comparison.seeds_p_holm),
-            f"{100 * (comparison.seeds_high - comparison.seeds_low):.1f}",
+            points(comparison.seeds_high - comparison.seeds_low),
             planned,
-            comparison.verdict,
+            comparison.verdict if learned_nothing(one.level.main()) is None else NOTHING_LEARNED,
         )
         rows.append(TableRow(texts))
     header = ("level", "Δ AP [95 %, images and seeds]", "p, images", "p, seeds too", "width", "planned", "verdict")
@@ -165,10 +175,10 @@ def _threshold_text(level: LevelData) -> str:
 def _imbalance_blocks(levels: Sequence[LevelData], differences: Sequence[ArmDifference], pictures: Path) -> list[Block]:
     reference = levels[0].result.reference
     blocks: list[Block] = [Heading("Differences over imbalance and score threshold")]
-    if len(levels) > 1:
+    if len(levels) > 1 and differences:
         blocks.append(
-            Picture(
-                draw_imbalance(levels, differences, pictures / "imbalance.png"),
+            Panels(
+                draw_imbalance(levels, differences, pictures),
                 "AP of every arm minus that of the reference against the number of anchors for each positive one",
                 f"AP minus that of {reference}, against positive : all anchors (measured in training, logarithmic). "
                 "All intervals of the figure hold together with 95 % (the largest deviation over the bootstrap of "
@@ -207,7 +217,13 @@ def _curve_blocks(levels: Sequence[LevelData]) -> list[Block]:
     )
     rows = [
         TableRow(
-            (end.level, end.arm, f"{end.last:.1f}", signed_points(end.change / 100), "yes" if end.is_flat() else "no")
+            (
+                end.level,
+                end.arm,
+                points(end.last / 100),
+                signed_points(end.change / 100),
+                "yes" if end.is_flat() else "no",
+            )
         )
         for end in ends
     ]

@@ -1,6 +1,7 @@
 """The report's plots: points of every seed, differences, learning curves, precision over recall, score histograms.
 
-Each function draws one PNG; `numbers` writes the plotted numbers next to it. AP is in points from 0 to 100.
+Each function draws the panels of a plot, SVG files; `numbers` writes the plotted numbers next to them. AP is in points
+from 0 to 100.
 """
 
 import math
@@ -10,8 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from retinanet.ablation.cells import CellStatus
 from retinanet.ablation.report.data import (
@@ -30,7 +32,7 @@ from retinanet.display.figures import (
     MUTED,
     as_text,
     legend_below,
-    new_figure,
+    new_panel,
     save_figure,
     shortened,
     tidy,
@@ -58,58 +60,56 @@ def styles_of(data: ReportData) -> dict[str, ArmStyle]:
     return arm_styles([arm.info.name for arm in data.arms])
 
 
-def draw_points(data: ReportData, path: Path) -> Path:
+def draw_points(data: ReportData, folder: Path) -> tuple[Path, ...]:
     """AP of every seed with mean and interval, and the difference to the reference, one line per arm."""
     styles = styles_of(data)
-    figure = new_figure(9.0, 1.5 + 0.42 * len(data.arms))
-    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(5, 4))
+    height = 1.7 + 0.42 * len(data.arms)
+    figure, axes = new_panel(height)
     for place, arm in enumerate(data.arms):
-        style = styles[arm.info.name]
-        _draw_arm_points(left, arm, style, place)
-        if arm.comparison is not None and not math.isnan(arm.comparison.difference):
-            found = arm.comparison
-            wider = [100 * found.seeds_low, 100 * found.seeds_high]
-            right.plot(wider, [place, place], color=style.color, linewidth=1, solid_capstyle="butt")
-            right.plot([100 * found.low, 100 * found.high], [place, place], color=style.color, linewidth=3)
-            right.plot(100 * found.difference, place, marker=style.marker, color=style.color, markersize=7)
-            clear = found.verdict in (ArmVerdict.BETTER, ArmVerdict.WORSE)
-            style_of_text = {
-                "color": INK if clear else MUTED,
-                "weight": "bold" if clear else "normal",
-                "fontsize": FONT - 1,
-            }
-            where = right.get_yaxis_transform()
-            text = right.text(1.03, place, signed_points(found.difference), va="center", transform=where)
-            text.update(style_of_text)
-        else:
-            reference = arm.info.name == data.result.reference
-            right.text(
-                0, place, "  reference" if reference else "  not compared", va="center", fontsize=FONT - 1, color=MUTED
-            )
-    left.set_yticks(range(len(data.arms)), [_wrapped(arm.info.name) for arm in data.arms])
-    left.set_ylim(len(data.arms) - 0.5, -0.5)
-    right.axvline(0, color=INK, linewidth=1)
-    tidy(left, "AP on the test split", "", "every seed, mean, 95 % interval")
-    tidy(
-        right,
-        f"AP minus that of {shortened(data.result.reference)}",
-        "",
-        "difference, 95 % interval",
-    )
+        _draw_arm_points(axes, arm, styles[arm.info.name], place)
+    tidy(axes, "AP on the test split", "", "every seed, mean, 95 % interval")
+    diverged = any(cell.record.status == CellStatus.DIVERGED for arm in data.arms for cell in arm.cells)
     handles = [
         Line2D([], [], color=INK, marker="o", linestyle="", alpha=0.45, label="one seed"),
         Line2D([], [], color=INK, marker="|", markersize=13, markeredgewidth=2, linestyle="", label="mean over seeds"),
-        Line2D([], [], color=INK, linewidth=3, label="interval over test images"),
-        Line2D([], [], color=INK, linewidth=1, label="over images and seeds"),
-        Line2D([], [], color=INK, marker="x", linestyle="", label="diverged (counts as 0)"),
+        Line2D([], [], color=INK, linewidth=3, label="interval over images"),
+        *([Line2D([], [], color=INK, marker="x", linestyle="", label="diverged (counts as 0)")] if diverged else []),
     ]
-    shown = (
-        handles
-        if any(cell.record.status == CellStatus.DIVERGED for arm in data.arms for cell in arm.cells)
-        else handles[:4]
-    )
-    figure.legend(handles=shown, loc="outside lower center", ncols=5, fontsize=FONT - 1, frameon=False)
+    points = _save_arms(figure, axes, data, handles, folder / "points.svg")
+    figure, axes = new_panel(height)
+    for place, arm in enumerate(data.arms):
+        _draw_arm_difference(axes, arm, data, styles[arm.info.name], place)
+    axes.axvline(0, color=INK, linewidth=1)
+    tidy(axes, f"AP minus that of {shortened(data.result.reference)}", "", "difference, 95 % interval")
+    handles = [
+        Line2D([], [], color=INK, linewidth=3, label="over images"),
+        Line2D([], [], color=INK, linewidth=1, label="over images and seeds"),
+    ]
+    return points, _save_arms(figure, axes, data, handles, folder / "differences.svg")
+
+
+def _save_arms(figure: Figure, axes: Axes, data: ReportData, handles: list[Line2D], path: Path) -> Path:
+    """A panel with one line per arm, named on its left."""
+    axes.set_yticks(range(len(data.arms)), [_wrapped(arm.info.name) for arm in data.arms])
+    axes.set_ylim(len(data.arms) - 0.5, -0.5)
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=FONT - 1, frameon=False)
     return save_figure(figure, path)
+
+
+def _draw_arm_difference(axes: Axes, arm: ArmData, data: ReportData, style: ArmStyle, place: int) -> None:
+    found = arm.comparison
+    if found is None or math.isnan(found.difference):
+        why = "reference" if arm.info.name == data.result.reference else "not compared"
+        note = axes.annotate(why, (0, place), (5, 0), textcoords="offset points", va="center")
+        note.update({"fontsize": FONT - 1, "color": MUTED})
+        return
+    wider = [100 * found.seeds_low, 100 * found.seeds_high]
+    axes.plot(wider, [place, place], color=style.color, linewidth=1, solid_capstyle="butt")
+    axes.plot([100 * found.low, 100 * found.high], [place, place], color=style.color, linewidth=3)
+    axes.plot(100 * found.difference, place, marker=style.marker, color=style.color, markersize=7)
+    clear = found.verdict in (ArmVerdict.BETTER, ArmVerdict.WORSE)
+    text = axes.text(1.03, place, signed_points(found.difference), va="center", transform=axes.get_yaxis_transform())
+    text.update({"color": INK if clear else MUTED, "weight": "bold" if clear else "normal", "fontsize": FONT - 1})
 
 
 def _log_label(value: float, _place: int) -> str:
@@ -132,28 +132,38 @@ def _draw_arm_points(axes: Axes, arm: ArmData, style: ArmStyle, place: int) -> N
         axes.plot(value, place - 0.14, marker=marker, color=style.color, alpha=1 if diverged else 0.5, markersize=6)
 
 
-def draw_learning_curves(data: ReportData, path: Path) -> Path:
+def draw_learning_curves(data: ReportData, folder: Path) -> tuple[Path, ...]:
     """AP on val and training class loss over steps: mean and range of finished seeds, every other seed on its own."""
+    figure, axes = _curve_panel(data)
     styles = styles_of(data)
-    figure = new_figure(9.0, 4.3 + 0.22 * (len(data.arms) // 4))
-    left, right = figure.subplots(1, 2)
+    for arm in data.arms:
+        curves = [(cell.record.status, evaluation_curve(cell)) for cell in arm.cells]
+        _draw_band(axes, arm, curves, styles[arm.info.name])
+    axes.set_ylim(bottom=0)
+    validation = _save_curves(figure, axes, "AP on the validation split", "validation AP", folder / "validation_ap.svg")
+    figure, axes = _curve_panel(data)
     everywhere: list[float] = []
     for arm in data.arms:
-        style = styles[arm.info.name]
-        _draw_band(left, arm, [(cell.record.status, evaluation_curve(cell)) for cell in arm.cells], style)
         losses = [(cell.record.status, class_loss_curve(cell)) for cell in arm.cells]
-        _draw_band(right, arm, losses, style)
+        _draw_band(axes, arm, losses, styles[arm.info.name])
         everywhere += [float(value) for _, curve in losses for value in curve.values]
     if everywhere and min(everywhere) > 0:
-        right.set_yscale("log")
-        for formatted in (right.yaxis.set_major_formatter, right.yaxis.set_minor_formatter):
+        axes.set_yscale("log")
+        for formatted in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
             formatted(FuncFormatter(_log_label))
-    left.set_ylim(bottom=0)
-    for axes in (left, right):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    tidy(left, "step", "AP on the validation split", "validation AP")
-    tidy(right, "step", "class loss, each arm's own", "training class loss")
-    legend_below(figure, left, 4)
+    title = "training class loss"
+    return validation, _save_curves(figure, axes, "class loss, each arm's own", title, folder / "class_loss.svg")
+
+
+def _curve_panel(data: ReportData) -> tuple[Figure, Axes]:
+    """A panel with room for a legend of all arms below."""
+    return new_panel(3.3 + 0.19 * -(-len(data.arms) // 2))
+
+
+def _save_curves(figure: Figure, axes: Axes, ylabel: str, title: str, path: Path) -> Path:
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    tidy(axes, "step", ylabel, title)
+    legend_below(figure, axes, 2)
     return save_figure(figure, path)
 
 
@@ -161,13 +171,13 @@ def _draw_band(axes: Axes, arm: ArmData, curves: list[tuple[CellStatus, StepCurv
     """Mean and range of finished seeds; an unfinished seed is a thin line, with a cross at its end if it diverged."""
     done = [curve for status, curve in curves if status == CellStatus.DONE and len(curve.steps)]
     steps, values = common_steps(done)
-    label = as_text(arm.info.name)
+    label = shortened(arm.info.name)
     if len(steps):
         marker = style.marker if len(steps) < 15 else ""
         lines = axes.plot(steps, values.mean(axis=0), linewidth=1.8, marker=marker, markersize=4.5, label=label)
         axes.fill_between(steps, values.min(axis=0), values.max(axis=0), color=style.color, alpha=0.15, linewidth=0)
     else:
-        lines = axes.plot([], [], linewidth=1.8, label=f"{label} (no finished seed)")
+        lines = axes.plot([], [], linewidth=1.8, label=f"{label} (unfinished)")
     for status, curve in curves:
         if status != CellStatus.DONE and len(curve.steps):
             lines += axes.plot(curve.steps, curve.values, linewidth=0.9)
@@ -177,29 +187,22 @@ def _draw_band(axes: Axes, arm: ArmData, curves: list[tuple[CellStatus, StepCurv
         line.set(color=style.color, linestyle=style.dashes)
 
 
-def draw_study_precision_recall(data: ReportData, path: Path) -> Path:
+def draw_study_precision_recall(data: ReportData, folder: Path) -> tuple[Path, ...]:
     """Interpolated precision over recall at IoU .5 and .75, the mean over classes and finished seeds."""
-    styles = styles_of(data)
-    figure = new_figure(9.0, 4.3 + 0.22 * (len(data.arms) // 4))
-    both = figure.subplots(1, 2, sharey=True)
-    for axes, iou in zip(both, PR_IOUS):
+    styles, paths = styles_of(data), []
+    for iou in PR_IOUS:
+        figure, axes = _curve_panel(data)
         for arm in data.arms:
             curves = [precision_recall_curve(cell.matches, iou) for cell in arm.finished()]
             if curves:
-                style = styles[arm.info.name]
-                mean = np.mean(curves, axis=0)
-                axes.plot(
-                    RECALLS,
-                    mean,
-                    color=style.color,
-                    linestyle=style.dashes,
-                    linewidth=1.7,
-                    label=as_text(arm.info.name),
-                )
+                style, mean = styles[arm.info.name], np.mean(curves, axis=0)
+                lines = axes.plot(RECALLS, mean, color=style.color, linewidth=1.7, label=shortened(arm.info.name))
+                lines[0].set(linestyle=style.dashes)
         axes.set(xlim=(0, 1), ylim=(0, 1.02))
-        tidy(axes, "recall", "precision" if iou == PR_IOUS[0] else "", f"IoU {iou:g}")
-    legend_below(figure, both[0], 4)
-    return save_figure(figure, path)
+        tidy(axes, "recall", "precision", f"IoU {iou:g}")
+        legend_below(figure, axes, 2)
+        paths.append(save_figure(figure, folder / f"precision_recall_{round(100 * iou)}.svg"))
+    return tuple(paths)
 
 
 def score_counts(arm: ArmData) -> tuple[np.ndarray, np.ndarray]:
@@ -210,36 +213,31 @@ def score_counts(arm: ArmData) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(hits, float), np.asarray(misses, float)
 
 
-def draw_score_histograms(data: ReportData, path: Path) -> Path:
+def draw_score_histograms(data: ReportData, folder: Path) -> tuple[Path, ...]:
     """Scores of true and false positives at IoU .5, one panel per arm, counts on one logarithmic scale."""
-    styles = styles_of(data)
-    columns = min(3, len(data.arms))
-    rows = -(-len(data.arms) // columns)
-    figure = new_figure(9.0, 0.9 + 2.2 * rows)
-    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    styles, paths = styles_of(data), []
+    counts = {arm.info.name: score_counts(arm) for arm in data.arms if arm.finished()}
     least = 0.5 / max([1, *(len(arm.finished()) for arm in data.arms)])
-    most = 10 * least
-    for index, (panel, arm) in enumerate(zip(panels, data.arms)):
-        panel.set(xlim=(0, 1), yscale="log")
-        tidy(panel, "score" if index + columns >= len(data.arms) else "", "", shortened(arm.info.name, 34))
-        panel.tick_params(labelbottom=True)
-        if not arm.finished():
+    most = max([10 * least, *(float(part.max()) for pair in counts.values() for part in pair)])
+    for number, arm in enumerate(data.arms, 1):
+        figure, panel = new_panel(2.6)
+        panel.set(xlim=(0, 1), yscale="log", ylim=(least, 1.5 * most))
+        panel.yaxis.set_major_formatter(
+            FuncFormatter(lambda count, _place: f"{count:,.0f}" if count >= 1 else f"{count:g}")
+        )
+        panel.yaxis.set_minor_formatter(NullFormatter())
+        tidy(panel, "score", "detections per seed", shortened(arm.info.name, 34))
+        if arm.info.name not in counts:
             panel.text(0.5, 0.5, "no finished seed", ha="center", color=MUTED, transform=panel.transAxes)
-            continue
-        hits, misses = (np.maximum(counts, least) for counts in score_counts(arm))
-        most = max(most, float(hits.max()), float(misses.max()))
-        panel.stairs(misses, SCORE_BINS, baseline=least, fill=True, color=FALSE_COLOR, alpha=0.55)
-        panel.stairs(hits, SCORE_BINS, baseline=least, color=styles[arm.info.name].color, linewidth=1.8)
-    panels[0].set_ylim(least, 1.5 * most)
-    for panel in panels[len(data.arms) :]:
-        panel.set_visible(False)
-    figure.supylabel("detections per seed", fontsize=FONT)
-    handles = [
-        Line2D([], [], color=INK, linewidth=1.8, label="true positives (line, the arm's colour)"),
-        Line2D([], [], color=FALSE_COLOR, linewidth=6, alpha=0.55, label="false positives (grey)"),
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=FONT - 1, frameon=False)
-    return save_figure(figure, path)
+        else:
+            hits, misses = (np.maximum(part, least) for part in counts[arm.info.name])
+            panel.stairs(misses, SCORE_BINS, baseline=least, fill=True, color=FALSE_COLOR, alpha=0.55, label="false")
+            panel.stairs(
+                hits, SCORE_BINS, baseline=least, color=styles[arm.info.name].color, linewidth=1.8, label="true"
+            )
+            legend_below(figure, panel, 2)
+        paths.append(save_figure(figure, folder / f"scores_{number}.svg"))
+    return tuple(paths)
 
 
 def _wrapped(name: str) -> str:

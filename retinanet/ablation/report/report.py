@@ -14,18 +14,27 @@ from retinanet.ablation.report.plots import (
 )
 from retinanet.ablation.report.same_images import Grid, build_grid, draw_same_images
 from retinanet.ablation.report.statistics import ArmVerdict
-from retinanet.ablation.report.tables import cells_table, difference_blocks, results_table, tuning_table
-from retinanet.display.document.blocks import Block, Heading, Listing, Paragraph, Picture
+from retinanet.ablation.report.tables import (
+    LEARNED,
+    cells_table,
+    difference_blocks,
+    has_learned,
+    metrics_of_arms_table,
+    results_table,
+    tuning_table,
+)
+from retinanet.display.document.blocks import Block, Heading, Listing, Panels, Paragraph, Picture
 from retinanet.display.document.html import render_html
 from retinanet.display.document.markdown import render_markdown
-from retinanet.display.numbers import signed_points
+from retinanet.display.numbers import points, signed_points
 from retinanet.files import make_folder, write_text
+from retinanet.scoring.matches import AP_NAMES
 
 PICTURES = "report"
 
 
 def write_study_report(result: StudyResult, folder: Path) -> None:
-    """Write report.md, report.html and report/*.{png,jpg,csv} into `folder`, replacing earlier ones.
+    """Write report.md, report.html and report/*.{svg,jpg,csv} into `folder`, replacing earlier ones.
 
     An unfinished study is reported as far as it is. The bootstrap uses fixed draws, so the same cells give the same
     numbers. Raises DataError for annotations, images or detections that cannot be used, CheckpointError for a damaged
@@ -38,8 +47,8 @@ def write_study_report(result: StudyResult, folder: Path) -> None:
     write_study_numbers(data, grid, pictures)
     blocks = [
         *_summary_blocks(data),
-        *fairness_blocks(data),
         *result_blocks(data, pictures),
+        *fairness_blocks(data),
         *detail_blocks(data, grid, pictures),
         Heading("Settings"),
         *difference_blocks(data),
@@ -49,7 +58,9 @@ def write_study_report(result: StudyResult, folder: Path) -> None:
 
 
 def study_findings(data: ReportData) -> list[str]:
-    """Results of the comparison, one sentence for each verdict that occurs."""
+    """Results of the comparison, one sentence for each verdict that occurs; no verdict where nothing has learned."""
+    if (text := learned_nothing(data)) is not None:
+        return [text]
     reference = data.result.reference
     texts = {
         ArmVerdict.BETTER: f"Better than {reference} in AP",
@@ -58,7 +69,8 @@ def study_findings(data: ReportData) -> list[str]:
         ArmVerdict.SAME: f"Not distinguishable from {reference} in AP on this test split",
         ArmVerdict.NOT_MEASURED: "Nothing to measure",
     }
-    found = []
+    none = [arm.info.name for arm in data.arms if not has_learned(arm)]
+    found = [f"Has learned nothing (AP50 below {points(LEARNED)} with every seed): {'; '.join(none)}."] if none else []
     for verdict, text in texts.items():
         compared = [(arm.info.name, arm.comparison) for arm in data.arms if arm.comparison is not None]
         names = [f"{name} ({signed_points(c.difference)})" for name, c in compared if c.verdict == verdict]
@@ -68,6 +80,19 @@ def study_findings(data: ReportData) -> list[str]:
     if left:
         found.append(f"Not compared, because there is no finished seed: {'; '.join(left)}.")
     return found
+
+
+def learned_nothing(data: ReportData) -> str | None:
+    """That no arm has learned anything, where that is so."""
+    measured = [arm for arm in data.arms if arm.measured]
+    if not measured or any(has_learned(arm) for arm in measured):
+        return None
+    best = max(float(cell.points_M[AP_NAMES.index("AP50")]) for arm in measured for cell in arm.measured)
+    return (
+        f"No arm has learned anything: the best training of all has AP50 {points(best)} on the test split, so there is "
+        "nothing to compare. Train for longer, with another learning rate or from pretrained weights, or look at the "
+        "data with `retinanet data check` and at a run with `retinanet doctor`."
+    )
 
 
 def _summary_blocks(data: ReportData) -> list[Block]:
@@ -116,8 +141,8 @@ def fairness_blocks(data: ReportData) -> list[Block]:
 
 
 def result_blocks(data: ReportData, pictures: Path) -> list[Block]:
-    """Tables and points of every arm; draws points.png into `pictures`."""
-    blocks: list[Block] = [Heading("Results"), results_table(data)]
+    """Tables and points of every arm; draws panels into `pictures`."""
+    blocks: list[Block] = [Heading("Results"), results_table(data), metrics_of_arms_table(data)]
     if any(arm.info.paper for arm in data.arms):
         blocks.append(
             Paragraph(
@@ -127,10 +152,10 @@ def result_blocks(data: ReportData, pictures: Path) -> list[Block]:
             )
         )
     blocks.append(
-        Picture(
-            draw_points(data, pictures / "points.png"),
+        Panels(
+            draw_points(data, pictures),
             "AP of every seed with mean and interval, and the difference to the reference, one line per arm",
-            "Left: AP of every seed, their mean (bar) and its 95 % interval over test images. Right: difference to "
+            "First: AP of every seed, their mean (bar) and its 95 % interval over test images. Second: difference to "
             "the reference with its 95 % intervals, thick over test images, thin over images and seeds; if one "
             "crosses the line, the sign is undecided. Bold: better or worse after Holm's correction.",
         )
@@ -144,22 +169,22 @@ def detail_blocks(data: ReportData, grid: Grid, pictures: Path) -> list[Block]:
     """Learning curves, precision, scores and images, which it draws into `pictures`."""
     return [
         Heading("Learning curves"),
-        Picture(
-            draw_learning_curves(data, pictures / "learning_curves.png"),
+        Panels(
+            draw_learning_curves(data, pictures),
             "Validation AP and training class loss over steps, one line per arm",
             "Mean over finished seeds; the band reaches from the lowest seed to the highest. A seed that did not "
             "finish is a thin line, with a cross where it diverged. Class losses of different kinds have different "
             "scales: compare their shapes, not their heights.",
         ),
         Heading("Precision and recall"),
-        Picture(
-            draw_study_precision_recall(data, pictures / "precision_recall.png"),
+        Panels(
+            draw_study_precision_recall(data, pictures),
             "Precision over recall at IoU 0.5 and 0.75, one line per arm",
             "Interpolated precision, the mean over classes and finished seeds, all object sizes.",
         ),
         Heading("Scores of right and wrong detections"),
-        Picture(
-            draw_score_histograms(data, pictures / "score_histograms.png"),
+        Panels(
+            draw_score_histograms(data, pictures),
             "Histograms of the scores of true and false positives, one panel per arm",
             "Detections per seed (mean over finished seeds) by score, true and false at IoU 0.5, all classes; the "
             "count is logarithmic. The evaluation's score threshold removes detections below it.",

@@ -14,32 +14,56 @@ from retinanet.display.document.blocks import Code, Table, TableRow
 from retinanet.display.numbers import NOTHING, p_text, points, signed_points
 from retinanet.scoring.matches import AP_NAMES
 
-RESULT_HEADER = (
-    "arm", "AP, mean ± sd", "every seed", "AP50", "AP75", "APs", "APm", "APl",
-    "Δ AP [95 % interval]", "p", "p (Holm)", "with other seeds too: interval, p (Holm)", "verdict", "minutes",
-)  # fmt: skip
+RESULT_HEADER = ("arm", "AP, mean ± sd", "verdict", "Δ AP [95 %, images]", "p (Holm)", "[95 %, seeds too]", "p (Holm)")
+METRIC_HEADER = ("arm", "AP of every seed", *AP_NAMES[1:], "minutes")
+LEARNED = 0.01
+"""AP50 of its best seed, 0..1, below which an arm has learned nothing."""
+NOTHING_LEARNED = "has learned nothing"
+
+
+def has_learned(arm: ArmData) -> bool:
+    """Whether a seed reaches LEARNED, or none is measured, or there is nothing to measure."""
+    best = [float(cell.points_M[AP_NAMES.index("AP50")]) for cell in arm.measured]
+    return not best or max(best) >= LEARNED or max(best) < 0
 
 
 def results_table(data: ReportData) -> Table:
-    """The study's table, with the paper's own row under each arm that has one."""
+    """The study's comparison, with the paper's own row under each arm that has one."""
     rows: list[TableRow] = []
     for arm in data.arms:
-        complete = bool(arm.cells) and all(cell.record.status == CellStatus.DONE for cell in arm.cells)
-        kind = "reference" if arm.info.name == data.result.reference else ""
-        rows.append(TableRow(_result_cells(data, arm), kind if complete else "incomplete"))
+        rows.append(TableRow(_result_cells(data, arm), _kind_of(data, arm)))
+        if "AP" in arm.info.paper:
+            rows.append(
+                TableRow(("the paper's own", f"{arm.info.paper['AP']:.1f}", "not comparable", *[""] * 4), "paper")
+            )
+    return Table(f"AP on the test split, against {data.result.reference}", RESULT_HEADER, tuple(rows), (0, 2))
+
+
+def metrics_of_arms_table(data: ReportData) -> Table:
+    """Every seed's AP, the means of the other metrics and the training time, with the paper's own rows."""
+    rows: list[TableRow] = []
+    for arm in data.arms:
+        others = (points(arm.mean(name)) for name in AP_NAMES[1:])
+        cells = (arm.info.name, seeds_text(arm), *others, minutes_text(arm.cells))
+        rows.append(TableRow(cells, _kind_of(data, arm)))
         if arm.info.paper:
-            rows.append(TableRow(_paper_cells(arm), "paper"))
-    return Table(f"AP on the test split, against {data.result.reference}", RESULT_HEADER, tuple(rows), (0, 2, 12))
+            paper = [f"{arm.info.paper[name]:.1f}" if name in arm.info.paper else NOTHING for name in AP_NAMES[1:]]
+            rows.append(TableRow(("the paper's own", "", *paper, ""), "paper"))
+    return Table("Every seed, and the means of other metrics", METRIC_HEADER, tuple(rows), (0, 1))
+
+
+def _kind_of(data: ReportData, arm: ArmData) -> str:
+    complete = bool(arm.cells) and all(cell.record.status == CellStatus.DONE for cell in arm.cells)
+    return "incomplete" if not complete else "reference" if arm.info.name == data.result.reference else ""
 
 
 def _result_cells(data: ReportData, arm: ArmData) -> tuple[str, ...]:
-    aps = [float(cell.points_M[0]) for cell in arm.measured]
-    over_seeds = spread_over_seeds(aps)
+    over_seeds = spread_over_seeds([float(cell.points_M[0]) for cell in arm.measured])
     mean = points(over_seeds.mean)
     if not math.isnan(over_seeds.deviation):
         mean += f" ± {points(over_seeds.deviation)}"
-    others = tuple(points(arm.mean(name)) for name in AP_NAMES[1:])
-    return (arm.info.name, mean, seeds_text(arm), *others, *_comparison_cells(data, arm), minutes_text(arm.cells))
+    verdict, *numbers = _comparison_cells(data, arm)
+    return (arm.info.name, mean, verdict if has_learned(arm) else NOTHING_LEARNED, *numbers)
 
 
 def seeds_text(arm: ArmData) -> str:
@@ -51,15 +75,15 @@ def seeds_text(arm: ArmData) -> str:
 
 
 def _comparison_cells(data: ReportData, arm: ArmData) -> tuple[str, str, str, str, str]:
-    """Difference with interval, p and Holm's p over images; interval and Holm's p over seeds too; verdict."""
+    """Verdict; difference with interval and Holm's p over images; interval and Holm's p over seeds too."""
     if arm.info.name == data.result.reference:
-        return (NOTHING, NOTHING, NOTHING, NOTHING, "reference")
+        return ("reference", NOTHING, NOTHING, NOTHING, NOTHING)
     found = arm.comparison
     if found is None:
-        return (NOTHING, NOTHING, NOTHING, NOTHING, ArmVerdict.NOT_MEASURED)
+        return (ArmVerdict.NOT_MEASURED, NOTHING, NOTHING, NOTHING, NOTHING)
     interval = f"{signed_points(found.difference)} [{signed_points(found.low)}, {signed_points(found.high)}]"
-    wider = f"[{signed_points(found.seeds_low)}, {signed_points(found.seeds_high)}], {p_text(found.seeds_p_holm)}"
-    return (interval, p_text(found.p), p_text(found.p_holm), wider, found.verdict)
+    wider = f"[{signed_points(found.seeds_low)}, {signed_points(found.seeds_high)}]"
+    return (found.verdict, interval, p_text(found.p_holm), wider, p_text(found.seeds_p_holm))
 
 
 def minutes_text(cells: Sequence[CellResult]) -> str:
@@ -69,13 +93,6 @@ def minutes_text(cells: Sequence[CellResult]) -> str:
         return NOTHING
     mean = sum(known) / len(known)
     return f"{mean:.0f}" if mean >= 10 else f"{mean:.1f}"
-
-
-def _paper_cells(arm: ArmData) -> tuple[str, ...]:
-    paper = arm.info.paper
-    numbers = [f"{paper[name]:.1f}" if name in paper else NOTHING for name in AP_NAMES]
-    blank = ("", "", "", "", "not comparable", "")
-    return ("the paper's own", numbers[0], "", *numbers[1:], *blank)
 
 
 def cells_table(data: ReportData) -> Table:

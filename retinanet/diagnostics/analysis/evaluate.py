@@ -28,6 +28,7 @@ def write_evaluation_report(
     step: int | None,
     precision: str | None,
     report: bool,
+    intervals: bool = False,
     crops: bool = False,
     extra: Callable[[Path], Sequence[Block]] = lambda plots: (),
 ) -> None:
@@ -35,14 +36,15 @@ def write_evaluation_report(
 
     An older report in `folder` is removed in either case, since it does not belong to this eval.json.
 
-    step, precision: see `eval_content`. crops: also write false positives and missed objects as pictures, where the
-    folder of the images is known. extra: further sections of the report; it gets the folder for their pictures.
+    step, precision: see `eval_content`. intervals: as of `analyse`. crops: also write false positives and missed
+    objects as pictures, where the folder of the images is known. extra: further sections of the report; it gets the
+    folder for their pictures.
     Raises DataError, once everything is written, for images that could not be drawn.
     """
     errors: list[str] = []
     with steps() as on_step:
-        on_step("analysing")
-        analysis = analyse(evaluation)
+        on_step("analysing and resampling images" if intervals else "analysing")
+        analysis = analyse(evaluation, intervals=intervals)
         older = remove_report(folder)
         content = write_eval_file(folder / "eval.json", analysis, step=step, precision=precision)
         if report:

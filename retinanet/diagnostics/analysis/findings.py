@@ -9,6 +9,7 @@ from retinanet.display.numbers import points
 from retinanet.scoring.analysis.analyse import Analysis
 from retinanet.scoring.analysis.confusion import most_confused
 from retinanet.scoring.analysis.scored import Scored
+from retinanet.scoring.intervals import FEWEST_IMAGES
 from retinanet.scoring.limits import describe_empty_boxes, describe_limit
 
 LOW_SCORE = 0.1
@@ -26,8 +27,9 @@ def describe_findings(analysis: Analysis, metric: Callable[[float], str] = point
     if not len(scored.found.score_D):
         return ["There are no detections."]
     sentences = (
+        _interval(analysis, metric),
         _without_detections(scored),
-        describe_limit(analysis.limit),
+        describe_limit(analysis.limit, metric),
         describe_empty_boxes(analysis.evaluation.found),
         _errors(analysis, metric),
         _threshold(analysis),
@@ -43,6 +45,18 @@ def describe_calibration(mean_score: float, precision: float) -> str:
     """Whether scores are too high or too low, such as "under-confident: mean score 0.754, precision 0.801"."""
     word = "over-confident" if mean_score > precision else "under-confident"
     return f"{word}: mean score {mean_score:.3f}, precision {precision:.3f}"
+
+
+def _interval(analysis: Analysis, metric: Callable[[float], str]) -> str:
+    if analysis.intervals is None:
+        return ""
+    found, images = analysis.intervals.metrics["AP"], len(analysis.scored.objects.image_ids_I)
+    if not found.known():
+        return f"No interval of AP: fewer than {FEWEST_IMAGES} images have objects."
+    return (
+        f"AP {metric(analysis.evaluation.metrics['AP'])}, 95 % interval {metric(found.low)} to {metric(found.high)} "
+        f"on images like these {images:,} ({analysis.intervals.resamples:,} resamples); it covers no other training."
+    )
 
 
 def _without_detections(scored: Scored) -> str:

@@ -1,113 +1,182 @@
 """The report's plots of what is found: precision over recall, AP by class, by size and by crowding.
 
-Legend: K classes, Q recalls. AP is in points from 0 to 100.
+Each plot is one or more panels, an SVG file each. Legend: K classes, Q recalls. AP is in points from 0 to 100.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
 
-from retinanet.display.figures import COLORS, FONT, INK, MUTED, legend_below, new_figure, save_figure, shortened, tidy
+from retinanet.display.figures import (
+    COLORS,
+    DASHED,
+    FONT,
+    INK,
+    MUTED,
+    NAMED_LINES,
+    legend_below,
+    line_style,
+    new_panel,
+    save_figure,
+    shortened,
+    tidy,
+)
+from retinanet.display.numbers import points
 from retinanet.scoring.analysis.crowding import CrowdingGroup, OverlapGroup
 from retinanet.scoring.analysis.curves import PrecisionCurves
 from retinanet.scoring.analysis.sizes import SizeGroup
 from retinanet.scoring.evaluation import ClassScores
 from retinanet.scoring.matches import RECALLS
 
-WIDTH = 9.0
-NAMED_CLASSES = 6
-"""Maximum number of classes with a colour and a name of their own in line plots; more are thin grey lines."""
+EACH_WAY = 3
+"""Classes with the highest and with the lowest value that are named where there are more than NAMED_LINES."""
 ONE_COLUMN = 30
-"""Maximum number of classes in one column of a bar plot."""
+"""Maximum number of classes in one panel of bars."""
+GREY, PALE = "#8fa3b5", "#b9cfdf"
 
 
-def draw_class_precision_recall(path: Path, curves: Sequence[PrecisionCurves], names: Sequence[str]) -> Path:
-    """Interpolated precision over recall at IoU 0.5 and 0.75: every class, and the mean over classes."""
-    figure = new_figure(WIDTH, 4.4)
-    panels = figure.subplots(1, len(curves), sharey=True)
-    for axes, curve in zip(panels, curves):
-        present = np.flatnonzero(curve.class_QK[0] > -1)
-        draw_class_lines(axes, [(RECALLS, curve.class_QK[:, k], names[k]) for k in present.tolist()])
+class ClassLine(NamedTuple):
+    """A curve of one class."""
+
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    name: str
+    value: float
+    """By which classes are ranked."""
+    text: str
+    """The value as the legend shows it."""
+
+
+def draw_class_precision_recall(
+    folder: Path, curves: Sequence[PrecisionCurves], rows: Sequence[ClassScores], names: Sequence[str]
+) -> tuple[Path, ...]:
+    """Interpolated precision over recall at IoU 0.5 and 0.75, a panel each: classes, and the mean over them."""
+    paths = []
+    for curve in curves:
+        present = np.flatnonzero(curve.class_QK[0] > -1).tolist()
+        figure, axes = new_panel(3.4 + 0.19 * (named_lines(len(present)) + 2) / 2)
+        at_iou = [float(curve.class_QK[:, k].mean()) for k in present]
+        lines = [
+            ClassLine(x=RECALLS, y=curve.class_QK[:, k], name=names[k], value=rows[k].ap, text=points(ap))
+            for k, ap in zip(present, at_iou)
+        ]
+        draw_class_lines(axes, lines)
         if curve.mean_Q is None:
             write_in_empty_panel(axes, "no objects to find")
         elif len(present) > 1:
-            label = f"mean of {len(present)} classes"
+            label = f"mean of {len(present)} classes {points(float(curve.mean_Q.mean()))}"
             axes.plot(RECALLS, curve.mean_Q, color=INK, linewidth=2.6, label=label, zorder=4)
         axes.set(xlim=(0, 1), ylim=(0, 1.02))
-        tidy(axes, "recall", "precision" if axes is panels[0] else "", f"IoU {curve.iou:g}")
-    legend_below(figure, panels[0], 4)
-    return save_figure(figure, path)
+        tidy(axes, "recall", "precision", f"IoU {curve.iou:g}: class and AP")
+        legend_below(figure, axes, 2)
+        paths.append(save_figure(figure, folder / f"precision_recall_{round(100 * curve.iou)}.svg"))
+    return tuple(paths)
 
 
-def draw_class_lines(axes: Axes, lines: Sequence[tuple[np.ndarray, np.ndarray, str]]) -> None:
-    """Lines (x, y, name) of classes: coloured and named up to NAMED_CLASSES, else thin and grey."""
-    if len(lines) <= NAMED_CLASSES:
-        for color, (x, y, name) in zip(COLORS, lines):
-            axes.plot(x, y, color=color, linewidth=1.5, label=shortened(name))
-        return
-    segments = [np.column_stack([x, y]) for x, y, _ in lines]
-    axes.add_collection(LineCollection(segments, colors="#8fa3b5", linewidths=0.7, alpha=0.7, label="each class"))
+def named_lines(classes: int) -> int:
+    """How many of the lines `draw_class_lines` draws have an entry in the legend."""
+    return classes if classes <= NAMED_LINES else 2 * EACH_WAY + 1
 
 
-def draw_class_ap(path: Path, rows: Sequence[ClassScores]) -> Path:
-    """AP of each class as a bar and AP50 as a dot, best first; classes without objects are left out."""
+def draw_class_lines(axes: Axes, lines: Sequence[ClassLine]) -> None:
+    """Lines of classes, coloured and named up to NAMED_LINES; of more the EACH_WAY best (solid) and worst (dashed).
+
+    The others are thin and grey.
+    """
+    ranked = sorted(lines, key=lambda line: -line.value)
+    styles = [line_style(place) for place in range(len(ranked))]
+    if len(ranked) > NAMED_LINES:
+        others = [np.column_stack([line.x, line.y]) for line in ranked[EACH_WAY:-EACH_WAY]]
+        axes.add_collection(LineCollection(others, colors=GREY, linewidths=0.6, alpha=0.6, label="each other class"))
+        ranked = [*ranked[:EACH_WAY], *ranked[-EACH_WAY:]]
+        styles = [(line_style(place)[0], "-" if place < EACH_WAY else DASHED) for place in range(2 * EACH_WAY)]
+    for line, (color, dashes) in zip(ranked, styles):
+        label = f"{shortened(line.name, 16)} {line.text}"
+        axes.plot(line.x, line.y, color=color, linestyle=dashes, linewidth=1.6, label=label)
+
+
+def draw_class_ap(
+    folder: Path, rows: Sequence[ClassScores], intervals: Mapping[int, tuple[float, float]]
+) -> tuple[Path, ...]:
+    """AP of each class as a bar and AP50 as a dot, best first; classes without objects are left out.
+
+    intervals: of AP by id of class, 0..1, drawn as lines.
+    """
     shown = sorted((row for row in rows if row.ap > -1), key=lambda row: -row.ap)
-    columns = 1 if len(shown) <= ONE_COLUMN else 2
-    length = max(-(-len(shown) // columns), 1)
-    figure = new_figure(WIDTH, 1.1 + 0.21 * length)
-    panels = figure.subplots(1, columns, squeeze=False)[0]
-    for column, axes in enumerate(panels):
-        part = shown[column * length : (column + 1) * length]
+    length = max(-(-len(shown) // -(-len(shown) // ONE_COLUMN)) if shown else 1, 1)
+    paths = []
+    for number, first in enumerate(range(0, max(len(shown), 1), length), 1):
+        part = shown[first : first + length]
+        figure, axes = new_panel(1.3 + 0.21 * max(len(part), 3))
         places = np.arange(len(part))
         axes.barh(places, [100 * row.ap for row in part], height=0.62, color=COLORS[0], label="AP")
+        known = [(place, *intervals[row.id]) for place, row in enumerate(part) if row.id in intervals]
+        if known:
+            heights, low, high = zip(*known)
+            ends = 100 * np.array([low, high])
+            axes.hlines(heights, *ends, color=INK, linewidth=1.6, label="95 % interval of AP")
         axes.plot([100 * row.ap50 for row in part], places, "o", color=COLORS[1], markersize=4, label="AP50")
-        axes.set_yticks(places, [f"{shortened(row.name, 22)}  ({row.objects:,})" for row in part])
-        axes.set(xlim=(0, 102), ylim=(length - 0.4, -0.6))
-        tidy(axes, "AP and AP50, points", "", "class (objects)" if column == 0 else "")
+        axes.set_yticks(places, [f"{shortened(row.name, 18)} ({row.objects:,})" for row in part])
+        axes.set(xlim=(0, 102), ylim=(max(len(part), 1) - 0.4, -0.6))
+        tidy(axes, "points", "", "class (objects)")
         axes.grid(axis="y", visible=False)
-    if not shown:
-        write_in_empty_panel(panels[0], "no objects to find")
-    legend_below(figure, panels[0], 2)
-    return save_figure(figure, path)
+        if not part:
+            write_in_empty_panel(axes, "no objects to find")
+        legend_below(figure, axes, 3)
+        name = "class_ap" if len(shown) <= length else f"class_ap_{number}"
+        paths.append(save_figure(figure, folder / f"{name}.svg"))
+    return tuple(paths)
 
 
 def draw_sizes_and_crowding(
-    path: Path, sizes: Sequence[SizeGroup], crowding: Sequence[CrowdingGroup], overlaps: Sequence[OverlapGroup]
-) -> Path:
-    """AP by size and by objects in the image, and recall by overlap with a neighbour."""
-    figure = new_figure(WIDTH + 1.5, 3.9)
-    left, middle, right = figure.subplots(1, 3, width_ratios=(8, 4, 5.5))
-    of_size = [(f"{g.name.replace(' and more', '+').replace(' to ', '–')}\n{g.objects:,}", g.ap, g.ap50) for g in sizes]
+    folder: Path, sizes: Sequence[SizeGroup], crowding: Sequence[CrowdingGroup], overlaps: Sequence[OverlapGroup]
+) -> tuple[Path, ...]:
+    """AP by size, AP by objects in the image, and recall by overlap with a neighbour, a panel each."""
+    # Below each bar only where its range ends: seven whole ranges have no room.
+    of_size = [
+        (f"{g.name.replace(' and more', '+').replace('0 to ', '<').split(' to ')[-1]}\n{g.objects:,}", g.ap, g.ap50)
+        for g in sizes
+    ]
     of_crowding = [
         (f"{g.name.replace(' or more', '+').replace(' to ', '–')}\n{g.images:,}", g.ap, g.ap50) for g in crowding
     ]
-    for axes, groups in ((left, of_size), (middle, of_crowding)):
+    paths = []
+    for name, title, below, groups in (
+        ("size", "AP by size", "side of the object up to, pixels; objects", of_size),
+        ("crowding", "AP by objects in the image", "objects in the image; images", of_crowding),
+    ):
+        figure, axes = new_panel(3.5)
         places = np.arange(len(groups))
         axes.bar(places, [100 * max(ap, 0) for _, ap, _ in groups], width=0.66, color=COLORS[0], label="AP")
         dots = [100 * ap50 if ap50 > -1 else np.nan for _, _, ap50 in groups]
         axes.plot(places, dots, "o", color=COLORS[1], markersize=5, label="AP50")
         axes.set_xticks(places, [text for text, _, _ in groups])
-        axes.set_ylim(0, 100)
-    tidy(left, "side of the object, pixels; objects", "AP and AP50, points", "by size")
-    tidy(middle, "objects in the image; images", "", "by objects in the image")
+        axes.set_ylim(0, 104)
+        tidy(axes, below, "points", title)
+        paths.append(_save_bars(figure, axes, folder / f"{name}.svg"))
+    figure, axes = new_panel(3.5)
     places = np.arange(len(overlaps))
     shares = [(g.found / g.objects, g.found_from / g.objects) if g.objects else (0, 0) for g in overlaps]
-    right.bar(places, [share for share, _ in shares], width=0.66, color="#b9cfdf", label="recall at any score")
-    threshold_label = "recall at the best threshold"
-    right.bar(places, [share for _, share in shares], width=0.4, color=COLORS[2], label=threshold_label)
-    right.set_xticks(places, [f"{g.name.replace(' to ', '–')}\n{g.objects:,}" for g in overlaps])
-    right.set_ylim(0, 1)
-    right.yaxis.set_major_formatter(PercentFormatter(1.0))
-    tidy(right, "IoU with a neighbour; objects", "objects found at IoU 0.5", "by overlap")
-    for axes in (left, middle, right):
-        axes.tick_params(axis="x", labelsize=FONT - 2)
-        axes.grid(axis="x", visible=False)
-    handles = [*left.get_legend_handles_labels()[0], *right.get_legend_handles_labels()[0]]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=FONT - 1, frameon=False)
+    axes.bar(places, [share for share, _ in shares], width=0.66, color=PALE, label="at any score")
+    axes.bar(places, [share for _, share in shares], width=0.4, color=COLORS[2], label="at the best threshold")
+    axes.set_xticks(places, [f"{g.name.replace(' to ', '–')}\n{g.objects:,}" for g in overlaps])
+    axes.set_ylim(0, 1)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    tidy(axes, "IoU with a neighbour; objects", "", "objects found, by overlap")
+    return (*paths, _save_bars(figure, axes, folder / "overlap.svg"))
+
+
+def _save_bars(figure: Figure, axes: Axes, path: Path) -> Path:
+    axes.tick_params(axis="x", labelsize=FONT - 1.5)
+    axes.grid(axis="x", visible=False)
+    legend_below(figure, axes, 2)
     return save_figure(figure, path)
 
 

@@ -8,33 +8,54 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import PowerNorm
-from matplotlib.ticker import PercentFormatter
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter, LogLocator, PercentFormatter
 
-from retinanet.diagnostics.analysis.plots import NAMED_CLASSES, WIDTH, draw_class_lines, write_in_empty_panel
-from retinanet.display.figures import COLORS, FONT, INK, MUTED, legend_below, new_figure, save_figure, shortened, tidy
+from retinanet.diagnostics.analysis.plots import (
+    GREY,
+    ClassLine,
+    draw_class_lines,
+    named_lines,
+    write_in_empty_panel,
+)
+from retinanet.display.figures import (
+    COLORS,
+    FONT,
+    INK,
+    MUTED,
+    NAMED_LINES,
+    ON_COLOR,
+    PANEL,
+    legend_below,
+    new_panel,
+    save_figure,
+    shortened,
+    tidy,
+)
+from retinanet.display.numbers import points
 from retinanet.scoring.analysis.calibration import Reliability
-from retinanet.scoring.analysis.confusion import Confusion
+from retinanet.scoring.analysis.confusion import Confusion, confused_classes
 from retinanet.scoring.analysis.error_types import ErrorCost, ErrorReport
 from retinanet.scoring.analysis.thresholds import Thresholds
 
-WRITTEN_CELLS = 12
-"""Maximum number of classes of a confusion matrix with its counts written into the cells."""
-NAMED_CELLS = 30
-"""Maximum number of classes of a confusion matrix with class names along its axes."""
+ALL_CLASSES = 12
+"""Maximum number of classes of a confusion matrix that is drawn whole; of more, those that are confused most."""
 
 
-def draw_errors(path: Path, report: ErrorReport) -> Path:
-    """AP50 lost to each type of error, and the count of each."""
-    figure = new_figure(WIDTH, 3.2)
-    left, right = figure.subplots(1, 2, width_ratios=(6, 3))
-    _draw_costs(left, report.main, COLORS[0])
-    _draw_costs(right, report.special, COLORS[4])
-    tidy(left, "AP50 gained without it, points", "", "types of error")
-    tidy(right, "AP50 gained, points", "", "totals")
-    for axes in (left, right):
+def draw_errors(folder: Path, report: ErrorReport) -> tuple[Path, ...]:
+    """AP50 lost to each type of error and the count of each, and the same of all false positives and negatives."""
+    paths = []
+    for name, title, costs, color in (
+        ("errors", "types of error: points (count)", report.main, COLORS[0]),
+        ("error_totals", "totals: points (count)", report.special, COLORS[4]),
+    ):
+        figure, axes = new_panel(0.9 + 0.36 * len(costs))
+        _draw_costs(axes, costs, color)
+        tidy(axes, "AP50 gained without it, points", "", title)
         axes.grid(axis="y", visible=False)
-    return save_figure(figure, path)
+        paths.append(save_figure(figure, folder / f"{name}.svg"))
+    return tuple(paths)
 
 
 def _draw_costs(axes: Axes, costs: Sequence[ErrorCost], color: str) -> None:
@@ -43,50 +64,59 @@ def _draw_costs(axes: Axes, costs: Sequence[ErrorCost], color: str) -> None:
     axes.barh(places, values, height=0.6, color=color)
     axes.set_yticks(places, [cost.kind for cost in costs])
     axes.set_ylim(len(costs) - 0.4, -0.6)
-    axes.set_xlim(0, 1.45 * max(1.0, *values))
+    axes.set_xlim(0, 1.55 * max(1.0, *values))
     for place, (cost, value) in enumerate(zip(costs, values)):
         axes.annotate(
-            f"{value:.1f}  ({cost.errors:,})", (value, place), (4, 0), textcoords="offset points", va="center",
+            f"{points(cost.ap50)} ({cost.errors:,})", (value, place), (4, 0), textcoords="offset points", va="center",
             fontsize=FONT - 1, color=INK,
         )  # fmt: skip
 
 
-def draw_confusion(path: Path, confusion: Confusion, names: Sequence[str]) -> Path:
-    """Counts by true and detected class; names up to NAMED_CELLS classes, counts up to WRITTEN_CELLS."""
+def draw_confusion(folder: Path, confusion: Confusion, names: Sequence[str]) -> tuple[Path, ...]:
+    """Counts by true and detected class, by name: all up to ALL_CLASSES, else those that are confused most.
+
+    Without a panel where there are more and none is confused.
+    """
     counts = confusion.counts
+    labels = [*(shortened(name, 16) for name in names), "background"]
+    if len(names) > ALL_CLASSES:
+        part = confused_classes(confusion, ALL_CLASSES)
+        if not part.classes:
+            return ()
+        counts = part.counts
+        labels = [*(labels[k] for k in part.classes), "other classes", "background"]
     of_row = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, of_row, out=np.zeros(counts.shape), where=of_row > 0)
-    classes = len(names)
-    side = 3.4 + 0.42 * classes if classes <= WRITTEN_CELLS else 8.4
-    figure = new_figure(min(side + 1.2, WIDTH), side)
-    axes = figure.subplots()
-    image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation="nearest", aspect="auto")
-    bar = figure.colorbar(image, ax=axes, shrink=0.7, ticks=[0, 0.05, 0.25, 0.5, 1])
-    bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    bar.ax.tick_params(labelsize=FONT - 1)
-    labels = [*(shortened(name, 18) for name in names), "background"]
-    if classes <= NAMED_CELLS:
-        axes.set_xticks(range(classes + 1), labels, rotation=90 if classes > 4 else 0, fontsize=FONT - 1)
-        axes.set_yticks(range(classes + 1), labels, fontsize=FONT - 1)
-    else:
-        ticks = [*range(0, classes, 10), classes]
-        texts = [*(str(k + 1) for k in ticks[:-1]), "background"]
-        axes.set_xticks(ticks, texts, fontsize=FONT - 1, rotation=90)
-        axes.set_yticks(ticks, texts, fontsize=FONT - 1)
-    if classes <= WRITTEN_CELLS:
-        for row, column in np.argwhere(counts > 0).tolist():
-            ink = "white" if shares[row, column] > 0.4 else INK
-            axes.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", fontsize=FONT - 1, color=ink)
-    where = "" if classes <= NAMED_CELLS else " (number in the table of classes)"
-    axes.set_xlabel(f"detected as{where}", fontsize=FONT)
-    axes.set_ylabel(f"true class{where}", fontsize=FONT)
-    return save_figure(figure, path)
+    size = len(labels)
+    figure, axes = new_panel(1.5 + 0.3 * size, max(PANEL, 1.6 + 0.36 * size))
+    for row, column in np.argwhere(counts > 0).tolist():
+        # The square root shows small shares; transparency suits light and dark pages.
+        strength = float(np.sqrt(shares[row, column]))
+        cell = Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=COLORS[0], alpha=strength, linewidth=0)
+        axes.add_patch(cell)
+        ink = ON_COLOR if strength > 0.6 else INK
+        axes.text(
+            column, row, _short_count(counts[row, column]), ha="center", va="center", fontsize=FONT - 1, color=ink
+        )
+    axes.set_xticks(range(size), labels, fontsize=FONT - 1)
+    for text in axes.get_xticklabels() if size > 3 else []:
+        text.update({"rotation": 90, "ha": "right", "va": "center", "rotation_mode": "anchor"})
+    axes.set_yticks(range(size), labels, fontsize=FONT - 1)
+    axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5))
+    tidy(axes, "detected as", "true class")
+    axes.grid(visible=False)
+    axes.spines[["top", "right"]].set_visible(True)
+    return (save_figure(figure, folder / "confusion.svg"),)
 
 
-def draw_calibration(path: Path, found: Reliability) -> Path:
+def _short_count(count: int) -> str:
+    """A count of at most four characters."""
+    return f"{count:,}" if count < 1000 else f"{count / 1000:.1f}k" if count < 10_000 else f"{count / 1000:.0f}k"
+
+
+def draw_calibration(folder: Path, found: Reliability) -> tuple[Path, ...]:
     """Precision over score, and the number of detections by score."""
-    figure = new_figure(WIDTH, 3.9)
-    left, right = figure.subplots(1, 2)
+    figure, left = new_panel(3.6)
     middles = (found.edges[1:] + found.edges[:-1]) / 2
     width = found.edges[1] - found.edges[0]
     left.bar(middles, np.nan_to_num(found.right_B), width=0.94 * width, color=COLORS[0], label="precision")
@@ -96,51 +126,66 @@ def draw_calibration(path: Path, found: Reliability) -> Path:
     left.yaxis.set_major_formatter(PercentFormatter(1.0))
     ece = "" if np.isnan(found.ece) else f", ECE {found.ece:.3f}"
     tidy(left, "score", "precision at IoU 0.5", f"reliability{ece}")
-    right.bar(middles, found.count_B, width=0.94 * width, color="#8fa3b5")
+    legend_below(figure, left, 2)
+    reliability = save_figure(figure, folder / "calibration.svg")
+    figure, right = new_panel(3.6)
+    right.bar(middles, found.count_B, width=0.94 * width, color=GREY)
     if found.count_B.any():
         right.set_yscale("log")
+        right.yaxis.set_major_locator(LogLocator(numticks=7))
+        right.yaxis.set_major_formatter(FuncFormatter(lambda count, _place: f"{count:,.0f}"))
         right.set_ylim(bottom=0.7)
     else:
         write_in_empty_panel(right, "no detections")
     right.set_xlim(0, 1)
-    tidy(right, "score", "detections (logarithmic)", "number of detections")
-    legend_below(figure, left, 3)
-    return save_figure(figure, path)
+    tidy(right, "score", "", "number of detections (logarithmic)")
+    return reliability, save_figure(figure, folder / "score_counts.svg")
 
 
-def draw_thresholds(path: Path, thresholds: Thresholds, names: Sequence[str]) -> Path:
+def draw_thresholds(folder: Path, thresholds: Thresholds, names: Sequence[str]) -> tuple[Path, ...]:
     """Precision, recall and F1 of all classes together over the threshold, and F1 of each class."""
-    figure = new_figure(WIDTH, 4.2)
-    left, right = figure.subplots(1, 2, sharey=True)
     curve, best = thresholds.curve, thresholds.overall
+    figure, axes = new_panel(3.9)
     for values, label, color in (
         (curve.precision_G, "precision", COLORS[0]),
         (curve.recall_G, "recall", COLORS[2]),
         (curve.f1_G, "F1", COLORS[1]),
     ):
-        left.plot(curve.score_G, values, color=color, linewidth=2.2 if label == "F1" else 1.6, label=label)
+        axes.plot(curve.score_G, values, color=color, linewidth=2.2 if label == "F1" else 1.6, label=label)
     if best.score is None or best.f1 is None:
-        write_in_empty_panel(left, "no true positive at any threshold")
+        write_in_empty_panel(axes, "no true positive at any threshold")
     else:
-        for axes in (left, right):
-            axes.axvline(best.score, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
-        left.plot(best.score, best.f1, "o", color=COLORS[1], markersize=7)
+        axes.plot(best.score, best.f1, "o", color=COLORS[1], markersize=7)
         text = f"F1 {best.f1:.2f} at {best.score:.2f}"
         end = "right" if best.score > curve.score_G[0] + 0.6 * (curve.score_G[-1] - curve.score_G[0]) else "left"
         offset = (-6 if end == "right" else 6, 8)
         box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.5}
-        annotation = left.annotate(text, (best.score, best.f1), offset, textcoords="offset points")
+        annotation = axes.annotate(text, (best.score, best.f1), offset, textcoords="offset points")
         annotation.update({"ha": end, "fontsize": FONT - 1, "bbox": box})
+    together = _save_thresholds(figure, axes, thresholds, "all classes together", 3, folder / "thresholds.svg")
     shown = [k for k, point in enumerate(thresholds.by_class) if point.score is not None]
-    draw_class_lines(right, [(curve.score_G, thresholds.class_curves[k].f1_G, names[k]) for k in shown])
-    best_points = [thresholds.by_class[k] for k in shown]
-    color = MUTED if len(shown) <= NAMED_CLASSES else COLORS[1]
-    best_scores, best_f1 = [point.score for point in best_points], [point.f1 for point in best_points]
-    right.plot(best_scores, best_f1, "o", color=color, markersize=4, label="best of each")
-    for axes in (left, right):
-        axes.set(xlim=(curve.score_G[0], curve.score_G[-1]), ylim=(0, 1.02))
-    tidy(left, "score threshold", "", "all classes together")
-    tidy(right, "score threshold", "F1", "F1 of each class")
-    left.legend(loc="best", fontsize=FONT - 1, frameon=False)
-    right.legend(loc="upper right", fontsize=FONT - 2, frameon=True, framealpha=0.85, edgecolor="none")
+    figure, axes = new_panel(3.4 + 0.19 * (named_lines(len(shown)) + 2) / 2)
+    lines, best_scores, best_f1 = [], [], []
+    for k in shown:
+        score, f1 = thresholds.by_class[k].score or 0.0, thresholds.by_class[k].f1 or 0.0
+        y = thresholds.class_curves[k].f1_G
+        lines.append(ClassLine(x=curve.score_G, y=y, name=names[k], value=f1, text=f"{f1:.2f}"))
+        best_scores.append(score)
+        best_f1.append(f1)
+    draw_class_lines(axes, lines)
+    size = 4 if len(shown) <= NAMED_LINES else 2.5
+    axes.plot(best_scores, best_f1, "o", color=MUTED, markersize=size, label="best of each")
+    return together, _save_thresholds(
+        figure, axes, thresholds, "best F1 of each class", 2, folder / "class_thresholds.svg"
+    )
+
+
+def _save_thresholds(figure: Figure, axes: Axes, thresholds: Thresholds, title: str, columns: int, path: Path) -> Path:
+    """The panel with the overall best threshold as a dashed line."""
+    scores = thresholds.curve.score_G
+    if thresholds.overall.score is not None:
+        axes.axvline(thresholds.overall.score, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+    axes.set(xlim=(scores[0], scores[-1]), ylim=(0, 1.02))
+    tidy(axes, "score threshold", "", title)
+    legend_below(figure, axes, columns)
     return save_figure(figure, path)

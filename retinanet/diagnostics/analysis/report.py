@@ -2,13 +2,19 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from retinanet.diagnostics.analysis.findings import describe_calibration, describe_findings
+from retinanet.diagnostics.analysis.image_sections import (
+    Places,
+    class_anchor,
+    class_image_blocks,
+    images_of_a_class,
+    ranked_image_blocks,
+)
 from retinanet.diagnostics.analysis.plot_data import write_plot_data
 from retinanet.diagnostics.analysis.plots import draw_class_ap, draw_class_precision_recall, draw_sizes_and_crowding
 from retinanet.diagnostics.analysis.plots_of_errors import (
-    NAMED_CELLS,
+    ALL_CLASSES,
     draw_calibration,
     draw_confusion,
     draw_errors,
@@ -20,16 +26,20 @@ from retinanet.diagnostics.analysis.report_tables import (
     confused_table,
     errors_table,
     metrics_table,
-    ranked_images_table,
 )
-from retinanet.diagnostics.analysis.thumbnails import LEGEND, draw_verdicts
-from retinanet.display.document.blocks import Block, Gallery, Heading, Listing, Paragraph
-from retinanet.display.document.blocks import Picture as Figure
+from retinanet.display.document.blocks import Block, Heading, Listing, Panels, Paragraph
 from retinanet.display.document.html import render_html
-from retinanet.display.drawing import Picture, save_picture
-from retinanet.errors import DataError
 from retinanet.files import make_folder, write_text
 from retinanet.scoring.analysis.analyse import Analysis
+from retinanet.scoring.analysis.worst_images import ClassImage, worst_images_of_classes
+from retinanet.scoring.intervals import FEWEST_IMAGES
+
+ABOUT_INTERVALS = (
+    "Intervals: 95 %, by resampling the images with replacement (the pivotal bootstrap). They are about this trained "
+    "detector on all images like these, where AP is lower than on few of them; not about another training, other "
+    f"places or cameras, or mistakes of the labels. Classes with objects in fewer than {FEWEST_IMAGES} images have "
+    "none; with few more, they are too narrow."
+)
 
 
 def write_analysis_report(
@@ -48,17 +58,20 @@ def write_analysis_report(
     make_folder(plots)
     write_plot_data(analysis, plots)
     on_step("drawing plots")
+    worst = worst_images_of_classes(analysis.scored, analysis.score, images_of_a_class(analysis))
     blocks = [
         *_summary(header, analysis),
-        *_found(analysis, plots),
+        *_found(analysis, plots, worst),
         *_errors(analysis, plots),
         *_scores(analysis, plots),
         *extra(plots),
     ]
     on_step("drawing images")
     errors: list[str] = []
+    places = Places(header.images, plots)
+    blocks += class_image_blocks(analysis, worst, places, errors)
     for title, images in (("worst", analysis.worst), ("best", analysis.best)):
-        blocks += _images(title, images, header.images, analysis, plots, errors)
+        blocks += ranked_image_blocks(title, images, analysis, places, errors)
     on_step("writing the report")
     write_text(folder / REPORT, render_html(header.title, blocks, contents=True))
     return errors
@@ -75,17 +88,21 @@ def _summary(header: ReportHeader, analysis: Analysis) -> list[Block]:
     return [
         Listing((*header.lines, counts, f"The twelve metrics and AP by class: {evaluation.engine}.")),
         Heading("Summary"),
-        metrics_table(evaluation.metrics),
+        metrics_table(evaluation.metrics, analysis.intervals),
+        *([] if analysis.intervals is None else [Paragraph(ABOUT_INTERVALS, quiet=True)]),
         Listing(tuple(describe_findings(analysis))),
     ]
 
 
-def _found(analysis: Analysis, plots: Path) -> list[Block]:
-    names = analysis.scored.names()
+def _found(analysis: Analysis, plots: Path, worst: Sequence[Sequence[ClassImage]]) -> list[Block]:
+    known = () if analysis.intervals is None else zip(analysis.evaluation.per_class, analysis.intervals.classes)
+    intervals = {row.id: interval for row, interval in known if interval.known()}
     return [
         Heading("Precision and recall"),
-        Figure(
-            path=draw_class_precision_recall(plots / "precision_recall.png", analysis.curves, names),
+        Panels(
+            paths=draw_class_precision_recall(
+                plots, analysis.curves, analysis.evaluation.per_class, analysis.scored.names()
+            ),
             alt="Precision over recall at IoU 0.5 and 0.75",
             caption=(
                 "As the score threshold falls, a curve goes from left to right: more objects are found (recall), and "
@@ -94,8 +111,8 @@ def _found(analysis: Analysis, plots: Path) -> list[Block]:
             ),
         ),
         Heading("Classes"),
-        Figure(
-            path=draw_class_ap(plots / "class_ap.png", analysis.evaluation.per_class),
+        Panels(
+            paths=draw_class_ap(plots, analysis.evaluation.per_class, intervals),
             alt="AP and AP50 of every class",
             caption=(
                 "A large gap between the bar (AP) and the dot (AP50) means that objects are found but boxes are not "
@@ -103,12 +120,12 @@ def _found(analysis: Analysis, plots: Path) -> list[Block]:
                 "chance."
             ),
         ),
-        class_scores_table(analysis),
+        class_scores_table(
+            analysis, [class_anchor(k) if images and len(worst) > 1 else "" for k, images in enumerate(worst)]
+        ),
         Heading("Size and crowding"),
-        Figure(
-            path=draw_sizes_and_crowding(
-                plots / "size_and_crowding.png", analysis.sizes, analysis.crowding, analysis.overlaps
-            ),
+        Panels(
+            paths=draw_sizes_and_crowding(plots, analysis.sizes, analysis.crowding, analysis.overlaps),
             alt="AP by size and by objects in the image, recall by overlap with a neighbour",
             caption=(
                 "Compare bars within a panel; below each are its range and the number of objects or images in it. "
@@ -121,12 +138,10 @@ def _found(analysis: Analysis, plots: Path) -> list[Block]:
 
 
 def _errors(analysis: Analysis, plots: Path) -> list[Block]:
-    names = analysis.scored.names()
-    labels = "by name" if len(names) <= NAMED_CELLS else "by number in the table of classes"
-    blocks: list[Block] = [
+    return [
         Heading("Types of error"),
-        Figure(
-            path=draw_errors(plots / "errors.png", analysis.errors),
+        Panels(
+            paths=draw_errors(plots, analysis.errors),
             alt="AP50 lost to each type of error",
             caption=(
                 "A bar is the AP50 that would be gained if this type of error alone were corrected (TIDE, arXiv "
@@ -137,28 +152,38 @@ def _errors(analysis: Analysis, plots: Path) -> list[Block]:
             ),
         ),
         errors_table(analysis),
-        Heading("Confusion"),
-        Figure(
-            path=draw_confusion(plots / "confusion.png", analysis.confusion, names),
-            alt="Confusion matrix",
-            caption=(
-                f"Rows are true classes, columns detected classes, {labels}; the colour is the share of the row. At or "
-                f"above score {analysis.score:.3f} (best F1), IoU 0.5. Pairs of the same class are matched first, as "
-                "in COCO, even where a detection of another class overlaps more; the rest is then matched across "
-                "classes. Last column: objects without a match. Last row: detections without a match, by detected "
-                "class; they may overlap an object that is already matched."
-            ),
-        ),
+        *_confusion(analysis, plots),
     ]
+
+
+def _confusion(analysis: Analysis, plots: Path) -> list[Block]:
+    names = analysis.scored.names()
     confused = confused_table(analysis)
+    blocks: list[Block] = [Heading("Confusion")]
+    paths = draw_confusion(plots, analysis.confusion, names)
+    if paths:
+        which = (
+            f" Shown are the {ALL_CLASSES} classes or fewer of the most confused pairs; the others are taken together, "
+            "and plots/confusion.csv has them all."
+            if len(names) > ALL_CLASSES
+            else ""
+        )
+        caption = (
+            f"Rows are true classes, columns detected classes; the colour is the share of the row.{which} At or above "
+            f"score {analysis.score:.3f} (best F1), IoU 0.5. Pairs of the same class are matched first, as in COCO, "
+            "even where a detection of another class overlaps more; the rest is then matched across classes. Last "
+            "column: objects without a match. Last row: detections without a match, by detected class; they may "
+            "overlap an object that is already matched."
+        )
+        blocks.append(Panels(paths=paths, alt="Confusion matrix", caption=caption))
     return [*blocks, confused if confused else Paragraph("No class is confused with another at this score.")]
 
 
 def _scores(analysis: Analysis, plots: Path) -> list[Block]:
     blocks: list[Block] = [
         Heading("Choosing a threshold"),
-        Figure(
-            path=draw_thresholds(plots / "thresholds.png", analysis.thresholds, analysis.scored.names()),
+        Panels(
+            paths=draw_thresholds(plots, analysis.thresholds, analysis.scored.names()),
             alt="Precision, recall and F1 over the threshold",
             caption=(
                 "What a score threshold gives at IoU 0.5: precision is the share of the detections kept that are "
@@ -179,8 +204,8 @@ def _scores(analysis: Analysis, plots: Path) -> list[Block]:
         if used
         else ""
     )
-    picture = Figure(
-        path=draw_calibration(plots / "calibration.png", analysis.calibration.overall),
+    picture = Panels(
+        paths=draw_calibration(plots, analysis.calibration.overall),
         alt="Precision over score",
         caption=(
             "Where bars end on the dashed line, a score of 0.7 means that 7 in 10 detections are right; bars below it "
@@ -189,54 +214,3 @@ def _scores(analysis: Analysis, plots: Path) -> list[Block]:
         ),
     )
     return [*blocks, picture]
-
-
-def _images(
-    title: str, images: Sequence[int], folder: Path | None, analysis: Analysis, plots: Path, errors: list[str]
-) -> list[Block]:
-    """The worst or best images, drawn where the folder of the image files is known; adds to `errors`."""
-    rows = [analysis.image_row(image) for image in images]
-    blocks: list[Block] = [Heading(f"The {title} images")]
-    if not rows:
-        none = "No image has an error." if title == "worst" else "No image has a right detection."
-        return [*blocks, Paragraph(none)]
-    more = "more errors" if title == "worst" else "more right detections"
-    blocks.append(
-        Paragraph(
-            f"Sorted by F1 of the detections at or above score {analysis.score:.3f}, {title} first; ties by {more}, "
-            "then by LRP error, which also measures how tight boxes are (0 is perfect, 1 means nothing is right)."
-            + (f" Boxes are {LEGEND}." if folder is not None else "")
-        )
-    )
-    pictures = []
-    for rank, (image, row) in enumerate(zip(images, rows), 1):
-        if folder is not None:
-            drawn = _thumbnail(folder, image, analysis, errors)
-            if drawn is not None:
-                path = plots / f"{title}_{rank:02d}.jpg"
-                save_picture(path, drawn)
-                pictures.append(Figure(path=path, alt=f"{title} image {rank}", caption=_caption(rank, row)))
-    if pictures:
-        blocks.append(Gallery(tuple(pictures)))
-    table = ranked_images_table(f"The {len(rows)} {title} images", rows)
-    return [*blocks, table._replace(folded=bool(pictures))]
-
-
-def _caption(rank: int, row: dict[str, Any]) -> str:
-    return (
-        f"{rank}. {row['file_name']}: {row['right']} right, {row['false']} false, {row['not_found']} not found, "
-        f"F1 {row['f1']:.2f}"
-    )
-
-
-def _thumbnail(folder: Path, image: int, analysis: Analysis, errors: list[str]) -> Picture | None:
-    """The picture of an image; None, with a sentence added to `errors`, where its file cannot be used."""
-    name = analysis.scored.objects.image_names_I[image]
-    if not (folder / name).resolve().is_relative_to(folder.resolve()):
-        errors.append(f"{name}: outside the image folder {folder}; file names must be relative to it")
-        return None
-    try:
-        return draw_verdicts(folder / name, analysis.scored, image, analysis.score)
-    except DataError as error:
-        errors.append(str(error))
-        return None

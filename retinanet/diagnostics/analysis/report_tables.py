@@ -8,6 +8,8 @@ from retinanet.display.document.blocks import Table, TableRow
 from retinanet.display.numbers import NOTHING, points
 from retinanet.scoring.analysis.analyse import Analysis
 from retinanet.scoring.analysis.confusion import most_confused
+from retinanet.scoring.analysis.worst_images import ClassImage
+from retinanet.scoring.metric_intervals import Interval, MetricIntervals
 
 LONG = 30
 """Maximum number of rows of a table that is not folded."""
@@ -32,25 +34,29 @@ def three_decimals(value: float | None) -> str:
     return NOTHING if value is None or math.isnan(value) else f"{value:.3f}"
 
 
-def metrics_table(metrics: Mapping[str, float]) -> Table:
-    """COCO's twelve metrics in two columns."""
-    names = list(metrics)
-    half = -(-len(names) // 2)
+def points_interval(interval: Interval) -> str:
+    """An interval as points, "35.8 to 37.2"; a dash where there is none."""
+    return f"{points(interval.low)} to {points(interval.high)}" if interval.known() else NOTHING
+
+
+def metrics_table(metrics: Mapping[str, float], intervals: MetricIntervals | None) -> Table:
+    """COCO's twelve metrics, with their intervals if they are measured."""
+    known = {} if intervals is None else {name: (points_interval(one),) for name, one in intervals.metrics.items()}
     rows = [
-        TableRow(tuple(cell for name in pair for cell in (name, points(metrics[name]), MEANINGS.get(name, ""))))
-        for pair in zip(names[:half], names[half:])
+        TableRow((name, points(value), *known.get(name, ()), MEANINGS.get(name, ""))) for name, value in metrics.items()
     ]
+    columns = ("95 % interval",) if known else ()
     return Table(
         title="COCO's twelve metrics, points",
-        header=("precision", "points", "measured at", "recall", "points", "measured at"),
+        header=("metric", "points", *columns, "measured at"),
         rows=tuple(rows),
-        left_columns=(0, 2, 3, 5),
+        left_columns=(0, 2 + len(columns)),
     )
 
 
-def class_scores_table(analysis: Analysis) -> Table:
-    """Number, AP, counts, best threshold and calibration of every class."""
-    rows = []
+def class_scores_table(analysis: Analysis, links: Sequence[str]) -> Table:
+    """AP, counts, best threshold and calibration of every class; links: (K,) anchors that the names lead to."""
+    rows, intervals = [], analysis.intervals
     calibrated = analysis.calibration.by_class if analysis.calibration else ()
     for k, (name, row) in enumerate(zip(analysis.scored.names(), analysis.evaluation.per_class)):
         best = analysis.thresholds.by_class[k]
@@ -58,20 +64,27 @@ def class_scores_table(analysis: Analysis) -> Table:
             TableRow(
                 (
                     name,
-                    str(k + 1),
-                    *(points(ap) for ap in (row.ap, row.ap50, row.ap75, row.ap_small, row.ap_medium, row.ap_large)),
+                    points(row.ap),
+                    *(() if intervals is None else (points_interval(intervals.classes[k]),)),
+                    *(points(ap) for ap in (row.ap50, row.ap75, row.ap_small, row.ap_medium, row.ap_large)),
                     *(f"{count:,}" for count in (row.objects, row.images, row.detections)),
                     *(three_decimals(value) for value in best),
                     three_decimals(calibrated[k].ece) if calibrated else NOTHING,
-                )
+                ),
+                link=links[k],
             )
         )
     header = (
-        "class", "no.", "AP", "AP50", "AP75", "APs", "APm", "APl", "objects", "images", "detections",
+        "class", "AP", *(() if intervals is None else ("95 % interval",)),
+        "AP50", "AP75", "APs", "APm", "APl", "objects", "images", "detections",
         "best threshold", "precision", "recall", "F1", "ECE",
     )  # fmt: skip
     return Table(
-        title=f"All {len(rows)} classes", header=header, rows=tuple(rows), left_columns=(0,), folded=len(rows) > LONG
+        title=f"All {len(rows)} classes" if len(rows) > 1 else "The class",
+        header=header,
+        rows=tuple(rows),
+        left_columns=(0,),
+        folded=len(rows) > LONG,
     )
 
 
@@ -102,6 +115,26 @@ def confused_table(analysis: Analysis, most: int = 15) -> Table | None:
         return None
     header = ("true class", "detected as", "objects", "share of the class")
     return Table(title="Most confused pairs of classes", header=header, rows=tuple(rows), left_columns=(0, 1))
+
+
+def class_images_table(
+    analysis: Analysis,
+    worst: Sequence[Sequence[ClassImage]],
+    order: Sequence[int],
+    anchors: Mapping[int, str],
+) -> Table:
+    """The worst images of the classes at the indices `order`; anchors: names of the classes' first rows."""
+    names, files = analysis.scored.names(), analysis.scored.objects.image_names_I
+    rows = [
+        TableRow(
+            (names[k] if place == 0 else "", files[image.image], f"{image.false:,}", f"{image.unfound:,}"),
+            anchor=anchors.get(k, "") if place == 0 else "",
+        )
+        for k in order
+        for place, image in enumerate(worst[k])
+    ]
+    header = ("class", "image", "false", "not found")
+    return Table(title="Images with most errors of each class", header=header, rows=tuple(rows), left_columns=(0, 1))
 
 
 def ranked_images_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:

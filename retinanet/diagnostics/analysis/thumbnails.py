@@ -27,16 +27,21 @@ STYLE = BoxStyle(enlarge=1)
 LEGEND = "light blue: right, dashed orange: false, yellow: not found, thin white: the object of a right detection"
 
 
-def draw_verdicts(file: Path, scored: Scored, place: int, score: float) -> Picture:
+def draw_verdicts(file: Path, scored: Scored, place: int, score: float, only: int | None = None) -> Picture:
     """(H, W, 3) uint8: the image at index `place` with its objects and the detections that score at least `score`.
 
+    only: index of the one class whose objects and detections are drawn; None: all.
     Raises DataError where the file is missing or not a complete image.
     """
     objects, found, names = scored.objects, scored.found, scored.names()
     picture, factor = _load(file)
-    here_D = np.flatnonzero((found.image_D == place) & (found.score_D >= score))
+    of_class_D, of_class_N = (
+        np.full(len(k), True) if only is None else k == only for k in (found.class_D, objects.class_N)
+    )
+    here_D = np.flatnonzero((found.image_D == place) & (found.score_D >= score) & of_class_D)
     hits, false = (here_D[found.outcome_D[here_D] == outcome] for outcome in (TRUE_POSITIVE, FALSE_POSITIVE))
     missed = np.setdiff1d(_objects_of(scored, place), found.object_D[hits])
+    missed = missed[of_class_N[missed]]
     matched = Boxes(_corners(objects.boxes_N4[found.object_D[hits]] * factor), [MATCHED_COLOR] * len(hits))
     picture = draw_boxes(picture, matched, BoxStyle(width=1, enlarge=1))
     boxes_N4 = np.concatenate([objects.boxes_N4[missed], found.boxes_D4[hits], found.boxes_D4[false]]) * factor

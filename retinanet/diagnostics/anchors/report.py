@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
@@ -29,9 +30,9 @@ from retinanet.diagnostics.anchors.recall import (
 )
 from retinanet.diagnostics.anchors.suggest import as_arguments, as_yaml, suggest_anchors
 from retinanet.display.console import ABSENT, print_plain
-from retinanet.display.document.blocks import Block, Heading, Picture
+from retinanet.display.document.blocks import Block, Heading, Panels
 from retinanet.display.drawing import picture_format
-from retinanet.display.figures import COLORS, FONT, INK, MUTED, new_figure, save_figure, tidy
+from retinanet.display.figures import COLORS, FONT, INK, MUTED, new_figure, new_panel, save_figure, tidy
 from retinanet.errors import ConfigError, DataError, printable
 from retinanet.evaluation.splits import Split, load_split
 from retinanet.files import write_csv
@@ -196,11 +197,29 @@ def draw_recall(path: Path, title: str, recall: AnchorRecall, other: AnchorRecal
     _draw_curves(curves, recall, other)
     _draw_shares(sides, recall.of(BY_SIDE), BY_SIDE + ", pixels")
     _draw_shares(levels, recall.of(BY_LEVEL), BY_LEVEL)
+    _legend(figure, recall)
+    return save_figure(figure, path)
+
+
+def draw_recall_panels(folder: Path, recall: AnchorRecall) -> tuple[Path, ...]:
+    """The parts of `draw_recall` as panels of a report, without other anchors; returns their paths."""
+    figure, axes = new_panel(3.6)
+    _draw_curves(axes, recall, None)
+    paths = [save_figure(figure, folder / "anchors.svg")]
+    for by, name, below in ((BY_SIDE, "anchors_side", BY_SIDE + ", pixels"), (BY_LEVEL, "anchors_level", BY_LEVEL)):
+        figure, axes = new_panel(3.6)
+        _draw_shares(axes, recall.of(by), below)
+        _legend(figure, recall)
+        paths.append(save_figure(figure, folder / f"{name}.svg"))
+    return tuple(paths)
+
+
+def _legend(figure: Figure, recall: AnchorRecall) -> None:
+    """What the colours of `_draw_shares` mean."""
     negative, positive = recall.thresholds
     texts = ((POSITIVE, f"IoU ≥ {positive:g}"), (IGNORED, f"{negative:g} to {positive:g}"), (MISSED, f"< {negative:g}"))
     handles = [Patch(facecolor=color, hatch=HATCHES[color], edgecolor="white", label=text) for color, text in texts]
     figure.legend(handles=handles, loc="outside lower right", ncols=3, fontsize=FONT - 1, frameon=False)
-    return save_figure(figure, path)
 
 
 def _draw_curves(axes: Axes, recall: AnchorRecall, other: AnchorRecall | None) -> None:
@@ -249,7 +268,7 @@ def _draw_shares(axes: Axes, groups: Sequence[Group], xlabel: str) -> None:
 
 
 def anchor_section(config: Config, dataset: CocoDataset, plots: Path) -> list[Block]:
-    """How well the config's anchors cover the objects, as a report's section; writes anchors.png and anchors.csv."""
+    """How well the config's anchors cover the objects, as a report's section; writes anchors*.svg and anchors.csv."""
     placed, found = measure_anchors(config, dataset)
     if not len(placed.boxes_N4):
         return []
@@ -259,8 +278,8 @@ def anchor_section(config: Config, dataset: CocoDataset, plots: Path) -> list[Bl
     write_csv(plots / "anchors.csv", Group._fields, found.groups)
     return [
         Heading("Anchors"),
-        Picture(
-            draw_recall(plots / "anchors.png", f"the best anchor of each of {whole.boxes:,} boxes", found),
+        Panels(
+            draw_recall_panels(plots, found),
             "Best IoU that any anchor has with each object, by size and by level",
             f"Left: the share of objects whose best anchor has at least that IoU. An object below {positive:g} is "
             f"learned by {learned_by(config.assign)}: {below}. Middle and right: the same by size on the canvas and "

@@ -16,22 +16,25 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from retinanet.diagnostics.compare.samples import AR_CELLS, class_metrics, mean_over_classes
 from retinanet.errors import ConfigError, DataError
 from retinanet.scoring.bootstrap import draw_multiplicities
 from retinanet.scoring.evaluation import METRIC_NAMES
-from retinanet.scoring.intervals import SIGNIFICANCE, bootstrap_p_value, fewest_resamples, holm, percentile_interval
-from retinanet.scoring.matches import AP_CELLS, AREAS, Matches
+from retinanet.scoring.intervals import (
+    DEFAULT_RESAMPLES,
+    FEWEST_IMAGES,
+    SIGNIFICANCE,
+    bootstrap_p_value,
+    fewest_resamples,
+    holm,
+    percentile_interval,
+)
+from retinanet.scoring.matches import Matches
+from retinanet.scoring.samples import class_metrics, images_with_objects, mean_over_classes
 
 MAIN_METRIC = "AP"
 OVERALL = ("AP", "AP50", "AP75", "AR1", "AR10", "AR100")
 SIZES = ("APs", "APm", "APl")
 SIZE_RECALLS = ("ARs", "ARm", "ARl")
-DEFAULT_RESAMPLES = 1000
-
-FEWEST_IMAGES = 6
-"""Minimum number of images with objects for a verdict: if all n favour one detector, the exact test that swaps the two
-image by image gives p = 2^(1 - n), which is below 0.05 for n >= 6."""
 
 FEWEST_RESAMPLES = fewest_resamples(1)
 """Minimum: with fewer, even the single comparison over all classes cannot reach 5 %."""
@@ -141,17 +144,6 @@ def check_resamples(resamples: int) -> None:
             f"--resamples: must be at least {FEWEST_RESAMPLES}, got {resamples}: with fewer, no difference can reach "
             f"p < {SIGNIFICANCE:g}, however clear it is; leave the option out for {DEFAULT_RESAMPLES} or more"
         )
-
-
-def images_with_objects(matches: Matches) -> NDArray[np.int64]:
-    """(M, K + 1) number of images with objects that count for each metric: of each class, and last of any class."""
-    areas = [area for area, _ in (*AP_CELLS, *AR_CELLS)]
-    seen = np.zeros((len(AREAS), len(matches.classes) + 1), dtype=np.int64)
-    for a in range(len(AREAS)):
-        of_class = [found.object_image_N[found.objects_AN[a] > 0] for found in matches.classes]
-        seen[a, :-1] = [len(images) for images in of_class]
-        seen[a, -1] = len(np.unique(np.concatenate([np.zeros(0, np.int32), *of_class])))
-    return seen[areas]
 
 
 def difference_of(name: str, images: int, first_R: Floats, second_R: Floats) -> MetricDifference:

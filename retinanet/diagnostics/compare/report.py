@@ -44,7 +44,7 @@ from retinanet.diagnostics.compare.tables import (
     sizes_table,
 )
 from retinanet.display.console import print_plain
-from retinanet.display.document.blocks import Block, Heading, Listing, Paragraph, Picture, Table
+from retinanet.display.document.blocks import Block, Heading, Listing, Panels, Paragraph, Picture, Table
 from retinanet.display.document.html import render_html
 from retinanet.errors import printable
 from retinanet.files import CsvValue, make_folder, write_csv, write_json, write_text
@@ -123,8 +123,7 @@ def report_identical(console: Console, inputs: Inputs, detections: int, folder: 
     make_folder(folder)
     named = {"A": str(inputs.first), "B": str(inputs.second), "ground_truth": str(inputs.ground_truth)}
     write_json(folder / "compare.json", {**named, "verdict": text}, indent=1)
-    compared = (f"A is {inputs.first}.", f"B is {inputs.second}.")
-    write_text(folder / "report.html", render_html(title_of(inputs), [Paragraph(text), Listing(compared)]))
+    write_text(folder / "report.html", render_html(title_of(inputs), [Paragraph(text), Listing(described(inputs))]))
     print_plain(console, f"A  {inputs.first}\nB  {inputs.second}\n\n{text}\n\nwritten to {folder}/")
 
 
@@ -140,6 +139,14 @@ def labels(inputs: Inputs) -> tuple[str, str]:
     if first == second:
         first, second = (path.absolute().parent.name or path.name for path in inputs[:2])
     return first, second
+
+
+def described(inputs: Inputs) -> tuple[str, str]:
+    """What A and B are, in a report that is passed on: names of files, with their folders where these are equal."""
+    first, second = (path.name for path in inputs[:2])
+    if first == second:
+        first, second = (f"{path.absolute().parent.name}/{path.name}" for path in inputs[:2])
+    return f"A is {first}.", f"B is {second}."
 
 
 def remarks(
@@ -177,10 +184,9 @@ def off_centre(comparison: DetectorComparison) -> list[str]:
 def summary_blocks(inputs: Inputs, comparison: DetectorComparison, notes: Sequence[str]) -> list[Block]:
     """The verdict, what it is about, and warnings."""
     compared = (
-        f"A is {inputs.first}.",
-        f"B is {inputs.second}.",
+        *described(inputs),
         f"Measured on {comparison.images:,} images with {sum(comparison.objects_K):,} objects of "
-        f"{len(comparison.classes)} classes ({inputs.ground_truth}). Metrics are in points from 0 to 100.",
+        f"{len(comparison.classes)} classes ({inputs.ground_truth.name}). Metrics are in points from 0 to 100.",
     )
     blocks: list[Block] = [
         Paragraph(describe_verdict(comparison)),
@@ -196,12 +202,12 @@ def number_blocks(folder: Path, comparison: DetectorComparison) -> list[Block]:
     differing = [*largest_differences(judged, len(judged)), *largest_differences(rare, len(rare))]
     blocks: list[Block] = [
         Heading("Differences"),
-        Picture(
-            path=draw_differences(folder / "differences.png", comparison),
+        Panels(
+            paths=draw_differences(folder, comparison),
             alt="Every metric's difference with its interval, and a histogram of the resampled differences of AP",
             caption=(
-                "Left: B minus A with its 95 % interval; where it crosses the line, the sign is uncertain. Right: the "
-                "difference of AP on each resample; grey is the interval, the solid line the data set itself."
+                "First: B minus A with its 95 % interval; where it crosses the line, the sign is uncertain. Second: "
+                "the difference of AP on each resample; grey is the interval, the solid line the data set itself."
             ),
         ),
         overall_table(comparison),
@@ -217,8 +223,8 @@ def number_blocks(folder: Path, comparison: DetectorComparison) -> list[Block]:
     ]
     if differing:
         blocks += [
-            Picture(
-                path=draw_classes(folder / "classes.png", differing),
+            Panels(
+                paths=draw_classes(folder, differing),
                 alt="The difference in AP of each class with its interval",
                 caption=(
                     "AP of B minus A by class with its own 95 % interval, which is not widened for the number of "
@@ -255,7 +261,7 @@ def image_blocks(
         picture = draw_side_by_side(folder / "images" / f"{number:02d}_{row.image_id}.jpg", file, row, pair)
         fewer, more = ("B", "A") if row.gain > 0 else ("A", "B")
         caption = f"{row.name}: {fewer} makes {abs(row.gain)} fewer errors than {more}."
-        blocks.append(Picture(path=picture, alt=f"Ground truth, A and B on {row.name}", caption=caption))
+        blocks.append(Picture(path=picture, alt=f"Ground truth, A and B on {row.name}", caption=caption, wide=True))
     return blocks
 
 

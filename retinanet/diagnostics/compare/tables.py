@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 from retinanet.diagnostics.compare.differences import (
     DIFFERENT,
-    FEWEST_IMAGES,
     MAIN_METRIC,
     NO_VERDICT,
     NOT_MEASURED,
@@ -17,7 +16,7 @@ from retinanet.diagnostics.compare.differences import (
 from retinanet.diagnostics.compare.images import ImageDifference
 from retinanet.display.document.blocks import Table, TableRow
 from retinanet.display.numbers import NOTHING, p_text, points, signed_points
-from retinanet.scoring.intervals import SIGNIFICANCE, fewest_resamples
+from retinanet.scoring.intervals import FEWEST_IMAGES, SIGNIFICANCE, fewest_resamples
 
 READING = (
     "The main comparison is AP over all classes. APs, APm and APl are one family for Holm's correction, the classes "

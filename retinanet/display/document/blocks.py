@@ -31,6 +31,10 @@ class TableRow(NamedTuple):
     cells: tuple[str, ...]
     kind: str = ""
     """"", "reference", "paper" (the paper's own numbers) or "incomplete" (a seed diverged, failed or is missing)."""
+    link: str = ""
+    """Anchor that the first cell leads to, where that is possible."""
+    anchor: str = ""
+    """Name by which links lead to this row."""
 
 
 class Table(NamedTuple):
@@ -52,6 +56,16 @@ class Picture(NamedTuple):
     caption: str
     wide: bool = False
     """May be wider than the text."""
+    anchor: str = ""
+    """Name by which links lead to this picture."""
+
+
+class Panels(NamedTuple):
+    """The panels of one plot, SVG files: side by side where there is room, else below one another."""
+
+    paths: tuple[Path, ...]
+    alt: str
+    caption: str
 
 
 class Gallery(NamedTuple):
@@ -67,4 +81,4 @@ class Code(NamedTuple):
     text: str
 
 
-Block = Heading | Paragraph | Listing | Table | Picture | Gallery | Code
+Block = Heading | Paragraph | Listing | Table | Picture | Panels | Gallery | Code

@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import assert_never
 from urllib.parse import quote
 
-from retinanet.display.document.blocks import Block, Code, Gallery, Heading, Listing, Paragraph, Picture, Table
+from retinanet.display.document.blocks import Block, Code, Gallery, Heading, Listing, Panels, Paragraph, Picture, Table
+from retinanet.display.document.private import without_machine_paths
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~&$])")
 
 
 def escape_markdown(text: str) -> str:
     """Text on one line with everything escaped that has a meaning in Markdown."""
-    return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+    return _SPECIAL.sub(r"\\\1", " ".join(without_machine_paths(text).split()))
 
 
 def render_markdown(title: str, blocks: Sequence[Block], folder: Path) -> str:
@@ -33,11 +34,14 @@ def _render(block: Block, folder: Path) -> str:
         case Picture(path, alt, caption):
             link = f"![{escape_markdown(alt)}]({quote(path.relative_to(folder).as_posix())})"
             return f"{link}\n\n*{escape_markdown(caption)}*"
+        case Panels(paths, alt, caption):
+            links = [f"![{escape_markdown(alt)}]({quote(path.relative_to(folder).as_posix())})" for path in paths]
+            return "\n".join(links) + f"\n\n*{escape_markdown(caption)}*"
         case Gallery(pictures):
             return "\n\n".join(_render(picture, folder) for picture in pictures)
         case Code(code_title, text):
             fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
-            return f"{escape_markdown(code_title)}\n\n{fence}yaml\n{text.rstrip()}\n{fence}"
+            return f"{escape_markdown(code_title)}\n\n{fence}yaml\n{without_machine_paths(text).rstrip()}\n{fence}"
         case Table():
             return _table(block)
         case _:

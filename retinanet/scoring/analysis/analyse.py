@@ -13,6 +13,7 @@ from retinanet.scoring.analysis.thresholds import Thresholds, find_thresholds
 from retinanet.scoring.analysis.worst_images import ImageErrors, best_images, measure_images, worst_images
 from retinanet.scoring.evaluation import Evaluation
 from retinanet.scoring.limits import DetectionLimit, measure_limit
+from retinanet.scoring.metric_intervals import MetricIntervals, measure_intervals
 
 SHOWN_IMAGES = 20
 """Images in each of the lists of the worst and the best."""
@@ -39,6 +40,8 @@ class Analysis(NamedTuple):
     worst: list[int]
     """Indices of images, at most SHOWN_IMAGES."""
     best: list[int]
+    intervals: MetricIntervals | None = None
+    """None: not measured."""
 
     def image_row(self, image: int) -> dict[str, Any]:
         """The image at this index, as in eval.json."""
@@ -54,8 +57,11 @@ class Analysis(NamedTuple):
         }
 
 
-def analyse(evaluation: Evaluation) -> Analysis:
-    """Every analysis; ground truth and detections may be empty. Raises DataError as `match_columns`."""
+def analyse(evaluation: Evaluation, *, intervals: bool = False) -> Analysis:
+    """Every analysis; ground truth and detections may be empty. Raises DataError as `match_columns`.
+
+    intervals: also measure those of the metrics, which takes longer than everything else.
+    """
     scored = score_detections(evaluation.truth, evaluation.found)
     thresholds = find_thresholds(scored)
     score = thresholds.score()
@@ -76,4 +82,5 @@ def analyse(evaluation: Evaluation) -> Analysis:
         images=images,
         worst=worst_images(images, SHOWN_IMAGES),
         best=best_images(images, SHOWN_IMAGES),
+        intervals=measure_intervals(evaluation) if intervals else None,
     )

@@ -39,6 +39,16 @@ class ConfusedPair(NamedTuple):
     """Fraction of all objects of the true class."""
 
 
+class ConfusedClasses(NamedTuple):
+    """The part of a confusion matrix with the classes that are confused most; S of them."""
+
+    classes: tuple[int, ...]
+    """(S,) indices of the classes, ascending."""
+    counts: NDArray[np.int64]
+    """(S + 2, S + 2): these classes, all other classes together, and background. Its sum is that of the whole matrix;
+    the diagonal of the other classes holds the right ones and those that they are confused with among themselves."""
+
+
 def confusion_matrix(scored: Scored, score: float) -> Confusion:
     """Pair detections that score at least `score` with objects and count the pairs by class."""
     found, objects = scored.found, scored.objects
@@ -78,3 +88,21 @@ def most_confused(confusion: Confusion, most: int) -> list[ConfusedPair]:
         for a, b in places
         if between[a, b] > 0
     ]
+
+
+def confused_classes(confusion: Confusion, most: int) -> ConfusedClasses:
+    """The classes of the most frequent pairs, at most `most`; a pair that does not fit is passed over."""
+    classes = len(confusion.counts) - 1
+    chosen: set[int] = set()
+    for pair in most_confused(confusion, classes * classes):
+        if len(chosen | {pair.true_class, pair.found_class}) <= most:
+            chosen |= {pair.true_class, pair.found_class}
+        if len(chosen) == most:
+            break
+    kept = sorted(chosen)
+    place_K = np.full(classes + 1, len(kept))
+    place_K[kept] = np.arange(len(kept))
+    place_K[classes] = len(kept) + 1
+    counts = np.zeros((len(kept) + 2, len(kept) + 2), dtype=np.int64)
+    np.add.at(counts, (place_K[:, None], place_K[None]), confusion.counts)
+    return ConfusedClasses(classes=tuple(kept), counts=counts)

@@ -6,9 +6,10 @@ error (Oksuz et al. 2018, arXiv 1807.01696, eq. 1): (sum over true positives of 
 objects not found) / (true positives + false positives + objects not found), which also measures how tight boxes are.
 Images with neither objects nor detections are not ranked.
 
-Legend: I images, D detections best first, N annotations.
+Legend: I images, K classes, D detections best first, N annotations, P pairs of a class and an image with errors.
 """
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +30,17 @@ class ImageErrors(NamedTuple):
     f1_I: NDArray[np.float64]
     """NaN for an image with neither objects nor detections; so is LRP."""
     lrp_I: NDArray[np.float64]
+
+
+class ClassImage(NamedTuple):
+    """The errors of one class in an image."""
+
+    image: int
+    """Index of the image."""
+    false: int
+    """False positives of the class."""
+    unfound: int
+    """Objects of the class that are not found."""
 
 
 def measure_images(scored: Scored, score: float) -> ImageErrors:
@@ -61,3 +73,33 @@ def best_images(images: ImageErrors, most: int) -> list[int]:
     right = np.flatnonzero(images.hits_I > 0)
     order = np.lexsort((right, images.lrp_I[right], -images.hits_I[right], -images.f1_I[right]))
     return [int(image) for image in right[order][:most]]
+
+
+def worst_images_of_classes(scored: Scored, score: float, most: int) -> list[list[ClassImage]]:
+    """(K,) at most `most` images of each class, those with most errors of the class at this score first.
+
+    Ties: the smaller index first. Images without an error of the class are not listed.
+    """
+    found, objects, images = scored.found, scored.objects, max(len(scored.objects.image_ids_I), 1)
+    shown_D = found.score_D >= score
+    false_D = shown_D & (found.outcome_D == FALSE_POSITIVE)
+    free_N = ~objects.crowd_N
+    free_N[found.object_D[shown_D & (found.outcome_D == TRUE_POSITIVE)]] = False
+    # A key stands for a class and an image: most pairs have no error.
+    of_false, of_free = (
+        class_X * images + image_X
+        for class_X, image_X in (
+            (found.class_D[false_D], found.image_D[false_D]),
+            (objects.class_N[free_N], objects.image_N[free_N]),
+        )
+    )
+    key_P, place = np.unique(np.concatenate([of_false, of_free]), return_inverse=True)
+    false_P = np.bincount(place[: len(of_false)], minlength=len(key_P))
+    free_P = np.bincount(place[len(of_false) :], minlength=len(key_P))
+    class_P, image_P = np.divmod(key_P, images)
+    order = np.lexsort((image_P, -(false_P + free_P), class_P))
+    ends = np.searchsorted(class_P[order], np.arange(len(objects.category_ids_K) + 1))
+    return [
+        [ClassImage(int(image_P[p]), int(false_P[p]), int(free_P[p])) for p in order[begin:end][:most]]
+        for begin, end in pairwise(ends.tolist())
+    ]

@@ -15,7 +15,7 @@ from retinanet.ablation.cells import CellStatus
 from retinanet.ablation.report.collect import CellResult, StudyResult
 from retinanet.ablation.report.data import ReportData, detections_path, gather
 from retinanet.ablation.report.report import study_findings, write_study_report
-from retinanet.ablation.report.tables import RESULT_HEADER, results_table, tuning_table
+from retinanet.ablation.report.tables import RESULT_HEADER, metrics_of_arms_table, results_table, tuning_table
 from retinanet.data.ground_truth import load_ground_truth
 from retinanet.display.document.blocks import Code, Listing, Paragraph, Table, TableRow
 from retinanet.display.document.html import render_html
@@ -27,7 +27,11 @@ from retinanet.scoring.evaluation import coco_evaluation
 ODD = "x | <b>$\\frac & _y"
 ARMS = {"focal": 0.9, "CE": 0.3, "twin": 0.9, ODD: 0.6}
 STATUSES = {("CE", 1): "diverged", ("twin", 2): "failed", (ODD, 0): "waiting"}
-PICTURES = ("points.png", "learning_curves.png", "precision_recall.png", "score_histograms.png", "same_images.jpg")
+PANELS = {
+    *("points", "differences", "validation_ap", "class_loss", "precision_recall_50", "precision_recall_75"),
+    *(f"scores_{number}" for number in range(1, len(ARMS) + 1)),
+}
+PICTURES = {*(f"{name}.svg" for name in PANELS), "same_images.jpg"}
 
 
 class Page(HTMLParser):
@@ -88,10 +92,11 @@ def test_html_stands_alone_and_escapes_everything(written: Path) -> None:
     page = Page()
     page.feed(text)
     images = [attributes for tag, attributes in page.tags if tag == "img"]
-    assert len(images) == len(PICTURES)
+    assert len(images) == 1
+    assert sum(tag == "svg" for tag, _ in page.tags) == len(PANELS)
     assert all(str(image["src"]).startswith("data:image/") and image["alt"] for image in images)
     assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object", "b", "a"}
-    assert not re.search(r"url\(|@import|https?://", text)
+    assert not re.search(r"url\((?!#p)|@import|https?://", text)
     assert "Losses <script>alert(1)</script> & more" in page.text
     assert ODD in page.text
 
@@ -129,17 +134,19 @@ def test_every_seeds_ap_is_pycocotools_own(study: StudyResult, written: Path) ->
 
 
 def test_table_shows_every_seed_and_the_papers_own_row(data: ReportData) -> None:
-    rows = results_table(data).rows
-    by_arm = {row.cells[0]: row for row in rows if row.kind != "paper"}
-    assert list(by_arm) == list(ARMS)
-    seeds = {name: row.cells[2].replace("\u00a0", " ").split(" · ") for name, row in by_arm.items()}
+    rows, metrics = results_table(data).rows, metrics_of_arms_table(data).rows
+    by_arm = {row.cells[0]: row for row in metrics if row.kind != "paper"}
+    assert list(by_arm) == [row.cells[0] for row in rows if row.kind != "paper"] == list(ARMS)
+    seeds = {name: row.cells[1].replace("\u00a0", " ").split(" · ") for name, row in by_arm.items()}
     assert seeds["CE"][1] == "diverged"
     assert seeds["twin"][2] == "failed"
     assert seeds[ODD][0] == "waiting"
     assert by_arm["CE"].kind == by_arm["twin"].kind == by_arm[ODD].kind == "incomplete"
     assert by_arm["focal"].kind == "reference"
     assert [row.kind for row in rows[:4]] == ["reference", "paper", "incomplete", "paper"]
-    assert rows[1].cells[:6] == ("the paper's own", "34.0", "", "52.5", "–", "–")
+    assert rows[1].cells[:3] == ("the paper's own", "34.0", "not comparable")
+    assert metrics[1].cells[:4] == ("the paper's own", "", "52.5", "–")
+    assert [row.cells[2] for row in rows if row.kind != "paper"][:2] == ["reference", "worse"]
     assert all(len(row.cells) == len(RESULT_HEADER) for row in rows)
 
 
@@ -163,6 +170,18 @@ def test_findings_say_worse_and_not_distinguishable(data: ReportData) -> None:
     assert re.search(r"Worse than focal in AP: CE \(−\d", text)
     # The twin has the reference's very detections, seed by seed.
     assert re.search(r"Not distinguishable from focal in AP on this test split: twin \(\+0\.0\)", text)
+
+
+def test_where_no_arm_has_learned_anything_that_is_the_finding(study: StudyResult) -> None:
+    cells = tuple(changed(cell, status=CellStatus.DIVERGED) for cell in study.cells)
+    (text,) = study_findings(gather(study._replace(cells=cells), resamples=10))
+    assert text.startswith("No arm has learned anything: the best training of all has AP50 0.0 on the test split")
+    one = tuple(
+        changed(cell, status=CellStatus.DIVERGED) if cell.record.arm == "twin" else cell for cell in study.cells
+    )
+    data = gather(study._replace(cells=one), resamples=10)
+    assert study_findings(data)[0] == "Has learned nothing (AP50 below 1.0 with every seed): twin."
+    assert {row.cells[0]: row.cells[2] for row in results_table(data).rows}["twin"] == "has learned nothing"
 
 
 def test_the_mean_lies_in_its_interval(data: ReportData) -> None:

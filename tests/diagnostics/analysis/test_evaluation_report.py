@@ -15,12 +15,18 @@ from retinanet.diagnostics.analysis.report_files import remove_report, replaced_
 from retinanet.diagnostics.analysis.thumbnails import draw_verdicts
 from retinanet.diagnostics.evaluate import evaluate_files
 from retinanet.display.drawing import OBJECT_COLOR, RIGHT_COLOR, WRONG_COLOR
+from retinanet.display.numbers import points
 from retinanet.errors import DataError
 from retinanet.scoring.evaluation import coco_evaluation
+from retinanet.scoring.metric_intervals import measure_intervals
 
-PLOTS = {
+TABLES = {
     "precision_recall", "class_ap", "size_and_crowding", "errors", "confusion", "calibration", "thresholds",
 }  # fmt: skip
+PANELS = {
+    *("precision_recall_50", "precision_recall_75", "class_ap", "size", "crowding", "overlap", "errors"),
+    *("error_totals", "confusion", "calibration", "score_counts", "thresholds", "class_thresholds"),
+}
 
 
 def on_disk(folder: Path, truth: Row, results: list[Row]) -> tuple[Path, Path]:
@@ -51,16 +57,22 @@ def test_everything_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert content["thresholds"]["overall"]["score"] > 0
     assert (content["step"], content["precision"]) == (None, None)
     plots = tmp_path / "out/plots"
-    assert {path.stem for path in plots.glob("*.png")} == {path.stem for path in plots.glob("*.csv")} == PLOTS
+    assert {path.stem for path in plots.glob("*.svg")} == PANELS
+    assert {path.stem for path in plots.glob("*.csv")} == TABLES
     shown = len(content["images"]["worst"]), len(content["images"]["best"])
     assert (len(list(plots.glob("worst_*.jpg"))), len(list(plots.glob("best_*.jpg")))) == shown
     page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
-    assert page.count("<img") == len(PLOTS) + sum(shown) == page.count('src="data:image/')
+    of_classes = len(list(plots.glob("class_*.jpg")))
+    assert page.count("<img") == of_classes + sum(shown) == page.count('src="data:image/')
+    assert page.count("<svg ") == page.count("</svg>") == len(PANELS)
     assert "<script" not in page
-    assert not re.search(r'(?:src|href)="(?!data:|#part-)', page)
-    targets = set(re.findall(r'href="#(part-\d+)"', page))
-    assert targets == set(re.findall(r'<h2 id="(part-\d+)">', page))
-    assert len(targets) == 10
+    assert not re.search(r'(?:src|href)="(?!data:|#)', page)
+    anchors = re.findall(r' id="([^"]+)"', page)
+    assert set(re.findall(r'href="#([^"]+)"', page)) <= set(anchors)
+    assert len([anchor for anchor in anchors if anchor.startswith("part-")]) == 11
+    classes = {row["name"]: f"class-{k}" for k, row in enumerate(content["per_class"], 1) if row["instances"]}
+    assert all(f'<a href="#{anchor}">{name}</a>' in page for name, anchor in classes.items())
+    assert str(tmp_path) not in page
     out = capsys.readouterr().out
     assert "AP50" in out
     assert "Best F1" in out
@@ -90,6 +102,22 @@ def test_csv_files_hold_what_was_drawn(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
+def test_intervals_are_printed_written_and_in_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    truth, results = random_scene(1)
+    evaluate_files(*on_disk(tmp_path / "in", truth, results), tmp_path / "out", intervals=True)
+    content = json.loads((tmp_path / "out/eval.json").read_text(encoding="utf-8"))["intervals"]
+    expected = measure_intervals(coco_evaluation(truth, results))
+    assert (content["level"], content["resamples"]) == (0.95, 1000)
+    assert content["metrics"]["AP"] == list(expected.metrics["AP"])
+    assert [row["AP"] for row in content["by_class"]] == [list(e) if e.known() else None for e in expected.classes]
+    low, high = (points(end) for end in expected.metrics["AP"])
+    page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    assert f"<td>{low} to {high}</td>" in page
+    assert f"95 % interval {low} to {high} on images like these 12" in page
+    assert "95 % interval 0." in " ".join(capsys.readouterr().out.split())
+
+
 def test_without_a_report_there_is_eval_json_alone(tmp_path: Path) -> None:
     evaluate_files(*on_disk(tmp_path / "in", *random_scene(3)), tmp_path / "out", report=False)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["eval.json"]
@@ -108,9 +136,9 @@ def test_an_older_report_goes_but_nothing_else(tmp_path: Path, capsys: pytest.Ca
     assert sorted(path.name for path in out.rglob("*")) == ["eval.json", "mine.png", "plots"]
     assert "older report there was removed" in capsys.readouterr().out.replace("\n", "")
     (out / "report.html").write_text("<title>Comparison</title>", encoding="utf-8")
-    (out / "plots/errors.png").write_text("", encoding="utf-8")
+    (out / "plots/errors.svg").write_text("", encoding="utf-8")
     evaluate_files(*files, out, report=False)
-    assert {path.name for path in out.rglob("*.*")} == {"eval.json", "mine.png", "report.html", "errors.png"}
+    assert {path.name for path in out.rglob("*.*")} == {"eval.json", "mine.png", "report.html", "errors.svg"}
 
 
 @pytest.mark.slow
@@ -120,7 +148,7 @@ def test_a_report_that_fails_leaves_the_older_one(tmp_path: Path) -> None:
 
     def fail() -> None:
         with replaced_report(tmp_path / "out") as part:
-            (part / "plots/errors.png").write_text("half", encoding="utf-8")
+            (part / "plots/errors.svg").write_text("half", encoding="utf-8")
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -146,7 +174,7 @@ def test_odd_inputs_get_a_whole_report(name: str, tmp_path: Path) -> None:
     evaluate_files(*on_disk(tmp_path / "in", truth, results), tmp_path / "out")
     page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
     assert "nan" not in re.sub(r'"data:[^"]*"', "", page).lower().split()
-    assert page.count("<h2 ") == 10
+    assert page.count("<h2 ") == (11 if len(truth["categories"]) > 1 else 10)
 
 
 @pytest.mark.slow

@@ -13,11 +13,11 @@ from real_pairs import needs_pairs, read_pair
 from resampled_by_hand import Rows, metrics_by_hand
 
 from retinanet.diagnostics.compare.differences import compare_detectors
-from retinanet.diagnostics.compare.samples import class_metrics, mean_over_classes
 from retinanet.scoring.bootstrap import draw_multiplicities
 from retinanet.scoring.evaluation import METRIC_NAMES, coco_evaluation
 from retinanet.scoring.intervals import percentile_interval
 from retinanet.scoring.matches import match_detections
+from retinanet.scoring.samples import class_metrics, mean_over_classes
 
 IMAGES = int(os.environ.get("COMPARE_IMAGES", "10"))
 QUANTILE_ERROR = 2.7

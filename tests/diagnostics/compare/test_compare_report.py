@@ -13,7 +13,6 @@ from scenes_to_score import scored_of
 
 from retinanet.diagnostics.compare.differences import (
     DIFFERENT,
-    FEWEST_IMAGES,
     NOT_MEASURED,
     SAME,
     TOO_FEW,
@@ -26,12 +25,12 @@ from retinanet.diagnostics.compare.differences import (
 from retinanet.diagnostics.compare.images import at_best_threshold, image_differences, most_different
 from retinanet.diagnostics.compare.plots import largest_differences
 from retinanet.diagnostics.compare.report import Inputs, compare_files, labels
-from retinanet.diagnostics.compare.samples import rank_in_image
 from retinanet.diagnostics.compare.tables import class_findings, describe_scope, describe_verdict, why_undecided
 from retinanet.errors import ConfigError, DataError
 from retinanet.prepare.shapes import generate_shapes
-from retinanet.scoring.intervals import holm
+from retinanet.scoring.intervals import FEWEST_IMAGES, holm
 from retinanet.scoring.matches import match_detections
+from retinanet.scoring.samples import rank_in_image
 
 Rows = list[dict[str, Any]]
 
@@ -268,7 +267,10 @@ def test_files_of_a_comparison(files: Path, tmp_path: Path, capsys: pytest.Captu
     assert page.count("the other metrics are shown without a verdict") == 1
     drawn = sorted((tmp_path / "out/images").glob("*.jpg"))
     assert 1 <= len(drawn) <= 8
-    assert page.count("<img ") == 2 + len(drawn)
+    assert page.count("<img ") == len(drawn)
+    assert page.count("<svg ") == 3
+    assert str(tmp_path) not in page
+    assert str(files) not in page
     assert "http" not in page.split("<style>")[0].replace("http-equiv", "")
     with (tmp_path / "out/resamples.csv").open(encoding="utf-8") as file:
         resamples = list(csv.DictReader(file))

@@ -25,15 +25,20 @@ from scenes_to_score import (
 
 from retinanet.errors import DataError
 from retinanet.scoring.analysis.calibration import measure_calibration, reliability
-from retinanet.scoring.analysis.confusion import confusion_matrix, most_confused
+from retinanet.scoring.analysis.confusion import Confusion, confused_classes, confusion_matrix, most_confused
 from retinanet.scoring.analysis.crowding import by_crowding, by_overlap
 from retinanet.scoring.analysis.curves import precision_curves
 from retinanet.scoring.analysis.overlaps import best_overlaps, pairs_within_images
 from retinanet.scoring.analysis.sizes import SIDES, by_size
-from retinanet.scoring.analysis.worst_images import best_images, measure_images, worst_images
+from retinanet.scoring.analysis.worst_images import (
+    best_images,
+    measure_images,
+    worst_images,
+    worst_images_of_classes,
+)
 from retinanet.scoring.eval_file import eval_content, read_eval_file, write_eval_file
 from retinanet.scoring.evaluation import coco_evaluation
-from retinanet.scoring.matches import IGNORED, TRUE_POSITIVE
+from retinanet.scoring.matches import FALSE_POSITIVE, IGNORED, TRUE_POSITIVE
 from retinanet.scoring.reference import index_coco
 
 
@@ -149,6 +154,19 @@ def test_confusion_keeps_count(seed: int) -> None:
     assert counts[-1, -1] == 0
 
 
+def test_the_most_confused_classes_keep_every_count() -> None:
+    counts = np.random.default_rng(0).integers(0, 9, (8, 8))
+    counts[1, 5], counts[5, 1], counts[2, 6] = 40, 30, 20
+    part = confused_classes(Confusion(0.5, counts), 4)
+    assert part.classes == (1, 2, 5, 6)
+    groups = [[1], [2], [5], [6], [0, 3, 4], [7]]
+    assert part.counts.tolist() == [[sum(counts[a, b] for a in r for b in c) for c in groups] for r in groups]
+    # The pair (2, 6) does not fit three classes, and a later one may.
+    assert set(confused_classes(Confusion(0.5, counts), 3).classes) > {1, 5}
+    nothing = confused_classes(Confusion(0.5, np.diag(np.arange(8))), 4)
+    assert (nothing.classes, nothing.counts.tolist()) == ((), [[21, 0], [0, 7]])
+
+
 def test_calibration_of_a_hand_made_case() -> None:
     found = reliability(np.array([1.0, 0.95, 0.55, 0.5]), np.array([True, False, True, False]), bins=10)
     assert found.count_B.tolist() == [0] * 5 + [2, 0, 0, 0, 2]
@@ -192,6 +210,35 @@ def test_images_from_worst_to_best() -> None:
     assert math.isnan(images.f1_I[3])
     assert worst_images(images, 9) == [1, 4, 2]  # two misses before one
     assert best_images(images, 9) == [0, 2]
+
+
+def test_worst_images_of_each_class_against_loops() -> None:
+    truth, results = random_scene(8)
+    scored, score = scored_of(truth, results), 0.4
+    objects, found = scored.objects, scored.found
+    hit_rows = {
+        int(o) for o, s, v in zip(found.object_D, found.score_D, found.outcome_D) if s >= score and v == TRUE_POSITIVE
+    }
+    expected = []
+    for k in range(4):
+        rows = []
+        for i in range(12):
+            false = sum(
+                (found.class_D[d], found.image_D[d], found.outcome_D[d]) == (k, i, FALSE_POSITIVE)
+                and found.score_D[d] >= score
+                for d in range(len(found.score_D))
+            )
+            free = sum(
+                (objects.class_N[n], objects.image_N[n]) == (k, i) and not objects.crowd_N[n] and n not in hit_rows
+                for n in range(len(objects.image_N))
+            )
+            rows += [(i, false, free)] if false + free else []
+        expected.append(sorted(rows, key=lambda row: (-row[1] - row[2], row[0]))[:3])
+    assert worst_images_of_classes(scored, score, 3) == expected
+    assert [len(rows) > 0 for rows in expected] == [True] * 4
+    assert (
+        worst_images_of_classes(scored_of(truth_of([(1, 1, BOX)]), results_of([(1, 1, BOX, 0.9)])), 0.5, 3) == [[]] * 3
+    )
 
 
 @pytest.mark.parametrize("name", ODD)

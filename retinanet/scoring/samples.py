@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from retinanet.scoring.bootstrap import weighted_metrics
 from retinanet.scoring.evaluation import METRIC_NAMES
-from retinanet.scoring.matches import AP_NAMES, IOUS, TRUE_POSITIVE, ClassMatches, Matches
+from retinanet.scoring.matches import AP_CELLS, AP_NAMES, AREAS, IOUS, TRUE_POSITIVE, ClassMatches, Matches
 
-AR_CELLS: tuple[tuple[int, int], ...] = ((0, 1), (0, 10), (0, 100), (1, 100), (2, 100), (3, 100))
-"""Area, and maximum detections of an image and class, of AR1, AR10, AR100, ARs, ARm, ARl."""
+_ALL = 1 << 30
+AR_CELLS: tuple[tuple[int, int], ...] = ((0, 1), (0, 10), (0, 100), (1, _ALL), (2, _ALL), (3, _ALL))
+"""Area, and maximum detections of an image and class, of AR1, AR10, AR100, ARs, ARm, ARl; `_ALL`: those matched."""
 
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float64]
@@ -53,6 +54,17 @@ def rank_in_image(image_D: Ints) -> NDArray[np.intp]:
     rank_D = np.empty(len(image_D), dtype=np.intp)
     rank_D[order] = np.arange(len(image_D)) - np.searchsorted(sorted_D, sorted_D, side="left")
     return rank_D
+
+
+def images_with_objects(matches: Matches) -> NDArray[np.int64]:
+    """(M, K + 1) number of images with objects that count for each metric: of each class, and last of any class."""
+    areas = [area for area, _ in (*AP_CELLS, *AR_CELLS)]
+    seen = np.zeros((len(AREAS), len(matches.classes) + 1), dtype=np.int64)
+    for a in range(len(AREAS)):
+        of_class = [found.object_image_N[found.objects_AN[a] > 0] for found in matches.classes]
+        seen[a, :-1] = [len(images) for images in of_class]
+        seen[a, -1] = len(np.unique(np.concatenate([np.zeros(0, np.int32), *of_class])))
+    return seen[areas]
 
 
 def mean_over_classes(metrics_RKM: Floats) -> Floats:
