@@ -40,6 +40,7 @@ from retinanet.losses.box import BoxRegressionLoss, ciou, diou, giou, l1, smooth
 from retinanet.losses.classification import ClassificationLoss, over_positives
 from retinanet.losses.criterion import Criterion
 from retinanet.losses.cross_entropy import balanced_cross_entropy, cross_entropy
+from retinanet.losses.divided import KernelFocal
 from retinanet.losses.focal import focal, focal_star
 from retinanet.losses.fused import (
     DenseLoss,
@@ -59,12 +60,7 @@ from retinanet.losses.softmax import softmax_cross_entropy, softmax_focal, softm
 from retinanet.model.backbone import InitialWeights, build_backbone
 from retinanet.model.fpn import Fpn
 from retinanet.model.heads import Head
-from retinanet.model.processor import (
-    SLOW_DEPTHWISE,
-    computes_bfloat16,
-    depthwise_slowdown,
-    trains_faster_in_nchw,
-)
+from retinanet.model.processor import gains_by_bfloat16, trains_faster_in_nchw
 from retinanet.model.retinanet import RetinaNet
 
 AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
@@ -183,14 +179,6 @@ def in_memory_order(network: AnyNetwork, *, channels_last: bool) -> AnyNetwork:
     return network.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
-def gains_by_bfloat16(backbone: str, device: torch.device) -> bool:
-    """Whether a network of this backbone is computed faster in bfloat16 than in float32 on `device`."""
-    if not computes_bfloat16(device):
-        return False
-    depthwise = backbone == "mobilenet_v2" and device.type == "cpu"
-    return not depthwise or depthwise_slowdown(device) < SLOW_DEPTHWISE
-
-
 def build_precision(config: Config, device: torch.device) -> torch.dtype:
     """The autocast type of config `precision` on `device`."""
     match config.precision:
@@ -261,20 +249,26 @@ def build_class_loss(options: AnyClassLossKeys, kernels: Literal["auto", "plain"
         return FusedLoss(plain, one_pass) if kernels == "auto" else plain
 
     def dense(
-        plain: DenseLoss, margin: NegativeMargin, positive_weight: float, negative_weight: float
+        plain: DenseLoss,
+        margin: NegativeMargin,
+        positive_weight: float,
+        negative_weight: float,
+        gamma: float | None = None,
     ) -> ClassificationLoss:
-        return ClassificationLoss(over_positives(fast(plain, sigmoid_pass(margin, positive_weight, negative_weight))))
+        own = gamma is not None and kernels == "auto"
+        kernel = KernelFocal(gamma or 0.0, positive_weight, negative_weight) if own else None
+        compiled = fast(plain, sigmoid_pass(margin, positive_weight, negative_weight))
+        return ClassificationLoss(over_positives(compiled, kernel))
 
     match options:
         case FocalKeys(alpha=alpha, gamma=gamma):
             plain = partial(focal, alpha=alpha, gamma=gamma)
-            return dense(plain, partial(focal_negative_margin, gamma=gamma), alpha, 1.0 - alpha)
+            return dense(plain, partial(focal_negative_margin, gamma=gamma), alpha, 1.0 - alpha, gamma)
         case CrossEntropyKeys():
-            return dense(cross_entropy, cross_entropy_negative_margin, 1.0, 1.0)
+            return dense(cross_entropy, cross_entropy_negative_margin, 1.0, 1.0, 0.0)
         case BalancedCrossEntropyKeys(alpha=alpha):
-            return dense(
-                partial(balanced_cross_entropy, alpha=alpha), cross_entropy_negative_margin, alpha, 1.0 - alpha
-            )
+            plain = partial(balanced_cross_entropy, alpha=alpha)
+            return dense(plain, cross_entropy_negative_margin, alpha, 1.0 - alpha, 0.0)
         case FocalStarKeys(gamma=gamma, beta=beta, alpha=alpha):
             plain = partial(focal_star, gamma=gamma, beta=beta, alpha=alpha)
             return dense(plain, partial(focal_star_negative_margin, gamma=gamma, beta=beta), alpha, 1.0 - alpha)

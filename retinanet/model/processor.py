@@ -51,3 +51,11 @@ def depthwise_slowdown(device: torch.device) -> float:
             taken.append(time.perf_counter() - begun)
     # The first trial of each type also prepares its kernels.
     return min(times[torch.bfloat16][1:]) / min(times[torch.float32][1:])
+
+
+def gains_by_bfloat16(backbone: str, device: torch.device) -> bool:
+    """Whether a network of this backbone is computed faster in bfloat16 than in float32 on `device`."""
+    if not computes_bfloat16(device):
+        return False
+    depthwise = backbone == "mobilenet_v2" and device.type == "cpu"
+    return not depthwise or depthwise_slowdown(device) < SLOW_DEPTHWISE
