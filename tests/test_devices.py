@@ -21,7 +21,8 @@ from retinanet.build import (
     build_pixel_rule,
 )
 from retinanet.config.schema import Config
-from retinanet.data.transforms import joined, normalise, to_device
+from retinanet.data.transforms import joined, normalise
+from retinanet.data.upload import to_device
 from retinanet.detection.anchors import pyramid_anchors
 from retinanet.detection.assign import assign_batch
 from retinanet.detection.postprocess import BatchDetections, best_of_groups, first_detections, nms_together

@@ -5,6 +5,9 @@ Imported only where Triton is used. With TRITON_INTERPRET=1 the kernel runs on t
 Legend: N anchors of a batch, K classes.
 """
 
+# Triton gives the arguments of a kernel types of its own.
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
+
 from typing import Any
 
 import torch
@@ -24,6 +27,26 @@ _IGNORE = tl.constexpr(IGNORE)
 
 
 @triton.jit
+def softplus_and_sigmoids(s):
+    """log(1 + e^s), sigmoid(s), sigmoid(-s) and log sigmoid(s), as `fused.softplus_and_sigmoid`, with one division."""
+    e = tl.exp(-tl.abs(s))
+    larger = 1.0 / (1.0 + e)
+    smaller = e * larger
+    # log(1 + e) / e for e in 0..1, to a relative 3e-8: a minimax polynomial.
+    series = 0.0052318359 * e - 0.0295016170
+    series = series * e + 0.0782196596
+    series = series * e - 0.1366266608
+    series = series * e + 0.1910570264
+    series = series * e - 0.2484289110
+    series = series * e + 0.3331908286
+    series = series * e - 0.4999949336
+    log_term = (series * e + 0.9999999404) * e
+    sigmoid = tl.where(s >= 0.0, larger, smaller)
+    other = tl.where(s >= 0.0, smaller, larger)
+    return tl.maximum(s, 0.0) + log_term, sigmoid, other, tl.minimum(s, 0.0) - log_term
+
+
+@triton.jit
 def focal_kernel(
     logits,
     labels,
@@ -39,7 +62,7 @@ def focal_kernel(
     trains: tl.constexpr,
     block: tl.constexpr,
     chunk: tl.constexpr,
-):  # type: ignore[no-untyped-def]
+):
     """Loss and gradient of `block` rows of logits (rows, classes); see `focal_pass`."""
     row = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
     label = tl.load(labels + row, mask=row < rows, other=_IGNORE).to(tl.int32)
@@ -59,26 +82,12 @@ def focal_kernel(
         x = tl.load(logits + place, mask=known, other=0.0).to(tl.float32)
         is_class = label[:, None] == column[None, :]
         s = tl.where(is_class, -x, x)
-        e = tl.exp(-tl.abs(s))
-        larger = 1.0 / (1.0 + e)
-        smaller = e * larger
-        sigmoid = tl.where(s >= 0.0, larger, smaller)
-        other = tl.where(s >= 0.0, smaller, larger)
-        # log(1 + e) / e for e in 0..1, to a relative 3e-8: a minimax polynomial.
-        series = 0.0052318359 * e - 0.0295016170
-        series = series * e + 0.0782196596
-        series = series * e - 0.1366266608
-        series = series * e + 0.1910570264
-        series = series * e - 0.2484289110
-        series = series * e + 0.3331908286
-        series = series * e - 0.4999949336
-        log_term = (series * e + 0.9999999404) * e
-        softplus = tl.maximum(s, 0.0) + log_term
+        softplus, sigmoid, other, log_sigmoid = softplus_and_sigmoids(s)
         weight = tl.where(is_class, positive[:, None], negative[:, None])
         if gamma == 2.0:
             weight = weight * (sigmoid * sigmoid)
         elif gamma != 0.0:
-            weight = weight * tl.exp(gamma * (tl.minimum(s, 0.0) - log_term))
+            weight = weight * tl.exp(gamma * log_sigmoid)
         value = weight * softplus
         total += value if start + chunk <= classes else tl.where(known, value, 0.0)
         if trains:
@@ -89,7 +98,7 @@ def focal_kernel(
 
 
 @triton.jit
-def scale_kernel(gradients, scales, rows, classes: tl.constexpr, block: tl.constexpr, chunk: tl.constexpr):  # type: ignore[no-untyped-def]
+def scale_kernel(gradients, scales, rows, classes: tl.constexpr, block: tl.constexpr, chunk: tl.constexpr):
     """Multiply each row of gradients (rows, classes) by its scale; blocks whose scales are all 1 are not touched."""
     row = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
     scale = tl.load(scales + row, mask=row < rows, other=1.0)
