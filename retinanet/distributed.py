@@ -3,10 +3,12 @@
 import json
 import os
 import re
+import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
+from threading import Thread
 from typing import NamedTuple
 
 import torch
@@ -79,18 +81,45 @@ def start(ranks: Ranks, device: torch.device, timeout: float = 1800.0) -> None:
     """
     if ranks.world_size == 1 or dist.is_initialized():
         return
+    place = os.environ.get("MASTER_ADDR", "?"), os.environ.get("MASTER_PORT", "?")
     try:
+        if ranks.rank > 0 and place[1].isdecimal():
+            _check_meeting_place(place[0], int(place[1]), timeout)
         on_gpu = device.type == "cuda"
         dist.init_process_group(
             "nccl" if on_gpu else "gloo", timeout=timedelta(seconds=timeout), device_id=device if on_gpu else None
         )
-    except dist.DistError as error:
-        place = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
+    except (dist.DistError, TimeoutError) as error:
         reason = "the port is in use" if "EADDRINUSE" in str(error) else str(error).partition("\n")[0]
         raise ResourceError(
-            f"rank {ranks.rank}: the {ranks.world_size} processes cannot meet at {place} ({reason}); give another "
-            "MASTER_PORT (torchrun --master-port), and start every rank with the same address."
+            f"rank {ranks.rank}: the {ranks.world_size} processes cannot meet at {':'.join(place)} ({reason}); give "
+            "another MASTER_PORT (torchrun --master-port), and start every rank with the same address."
         ) from error
+
+
+def _check_meeting_place(host: str, port: int, timeout: float) -> None:
+    """Raise TimeoutError where another program than rank 0 listens, for which torch waits without a limit."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=2).close()
+            break
+        except OSError:
+            if time.monotonic() > deadline:
+                return  # torch's own message says that nothing listens
+            time.sleep(0.2)
+
+    def ask() -> None:
+        with suppress(RuntimeError):  # an answer that is wrong is reported by torch too
+            dist.TCPStore(  # type: ignore[attr-defined]
+                host, port, is_master=False, timeout=timedelta(seconds=timeout), wait_for_workers=False
+            )
+
+    asked = Thread(target=ask, daemon=True)
+    asked.start()
+    asked.join(MEETING_SECONDS)
+    if asked.is_alive():
+        raise TimeoutError(f"what listens there has not answered as rank 0 does within {MEETING_SECONDS:g} s")
 
 
 def set_timeout(seconds: float) -> None:
@@ -130,6 +159,8 @@ def leaving() -> Iterator[None]:
 _LOST = re.compile(r"gloo|[Cc]onnection (closed|reset)|Broken pipe|Timed out waiting|NCCL")
 """Texts of the communication's errors that have no class of their own."""
 ANSWER_SECONDS = 5.0
+MEETING_SECONDS = 20.0
+"""Within which rank 0 answers a rank that has a connection to it."""
 
 
 def _describe_lost(ranks: Ranks, error: RuntimeError) -> str:

@@ -1,5 +1,6 @@
 """From config sections to values: every field arrives where it belongs."""
 
+import math
 import random
 from typing import Any
 
@@ -11,14 +12,16 @@ from retinanet.build import (
     build_assign_rule,
     build_augment,
     build_channels_last,
-    build_criterion,
     build_loss_and_model,
     build_precision,
     build_resize_rule,
+    build_view_rule,
     choose_channels_last,
     prepare_torch,
 )
+from retinanet.build_losses import build_criterion
 from retinanet.config.schema import Config
+from retinanet.data.views import WHOLE_IMAGES
 from retinanet.distributed import Ranks
 from retinanet.evaluation.detector import build_detector
 from retinanet.losses.box import giou
@@ -96,9 +99,13 @@ def test_residual_branches_start_as_the_config_says() -> None:
 def test_sizing_and_augment() -> None:
     data = {"shorter_side": (480, 600), "longer_side": 900, "scale_jitter": (0.5, 1.5), "color_jitter": 0.3}
     built = config(data={**data, "flip": 0.25, "vertical_flip": 0.125})
-    assert tuple(build_resize_rule(built)) == ((480, 600), 900, None, "antialias", "groups")
+    assert tuple(build_resize_rule(built)) == ((480, 600), 900, None, "antialias", "groups", math.inf)
     assert tuple(build_augment(built)) == ((0.5, 1.5), 0.3, 0.25, 0.125)
     assert build_resize_rule(config(data={"canvas": (320, 256)})).canvas == (320, 256)
+    tiles = config(data={"tile": 1024, "tile_overlap": 0.3}, eval={"tta_flip": True, "tta_scales": (1.0, 0.5)})
+    assert (build_resize_rule(tiles).canvas, build_resize_rule(tiles).max_factor) == ((1024, 1024), 1.0)
+    assert build_view_rule(tiles) == (1024, 0.3, True, (1.0, 0.5))
+    assert build_view_rule(built) == WHOLE_IMAGES._replace(overlap=0.2)
     exact = build_resize_rule(config(data={"resize": "float_bilinear", "canvases": "tight"}))
     assert (exact.resize, exact.canvases) == ("float_bilinear", "tight")
 

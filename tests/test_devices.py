@@ -15,11 +15,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from retinanet.build import (
     build_anchor_spec,
     build_assign_rule,
-    build_criterion,
     build_detect_rule,
     build_loss_and_model,
     build_pixel_rule,
 )
+from retinanet.build_losses import build_criterion
 from retinanet.config.schema import Config
 from retinanet.data.transforms import joined, normalise
 from retinanet.data.upload import to_device

@@ -1,5 +1,6 @@
 """Ranks from torchrun's variables, the choice of device, and two real gloo processes."""
 
+import socket
 from datetime import timedelta
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 
+from retinanet import distributed
 from retinanet.distributed import (
     Ranks,
     choose_device,
@@ -116,3 +118,15 @@ def test_two_processes_gather_uneven_rows_in_rank_order(tmp_path: Path) -> None:
         for found, wanted in zip(saved["results"], expected, strict=True):
             assert found.dtype == wanted.dtype
             assert torch.equal(found, wanted)
+
+
+def test_a_program_that_listens_but_is_not_rank_0_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch alone would wait for its answer for ever."""
+    monkeypatch.setattr(distributed, "MEETING_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+        monkeypatch.setenv("MASTER_PORT", str(listener.getsockname()[1]))
+        with pytest.raises(
+            ResourceError, match=r"rank 1: the 2 processes cannot meet at .* has not answered as rank 0"
+        ):
+            start(Ranks(rank=1, local_rank=1, world_size=2), torch.device("cpu"), timeout=1)

@@ -22,6 +22,8 @@ def run(main: Callable[[], None]) -> int:
     # process a training step took nine times as long. Some tens of microseconds keep the speed of an idle machine.
     # GNU OpenMP reads this when torch is imported, which happens later.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+    # Else torch precedes the message on ranks that cannot meet by its own addresses in memory, line by line.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     border = _Border()
     with border:
         main()

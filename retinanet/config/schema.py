@@ -99,6 +99,14 @@ class LogKeys(Section):
         description="Validation images drawn with ground truth and predictions at each evaluation; 0: no pictures, of "
         "the data and the first batch neither.",
     )
+    callbacks: tuple[str, ...] = Field(
+        (), description="Functions called with each row of metrics.jsonl, such as my_log:log for log in my_log.py."
+    )
+    callback_folder: str | None = Field(
+        None,
+        exclude=True,
+        description="Where their files are, besides the working folder; null: the folder of the config.",
+    )
 
 
 class DistributedKeys(Section):

@@ -151,8 +151,8 @@ def leading(sizes: Sequence[int], limits: Sequence[int], device: torch.device) -
     shifts = [start - place for (start, place), _ in zip(places, kept)]
     shifts_G, kept_G = torch.tensor([shifts, kept]).to(device, non_blocking=True)
     count = sum(kept)
-    shifts_N: Tensor = shifts_G.repeat_interleave(kept_G, output_size=count)
-    return torch.arange(count, device=device) + shifts_N
+    places_N: Tensor = torch.arange(count, device=device) + shifts_G.repeat_interleave(kept_G, output_size=count)
+    return places_N
 
 
 def best_detections(
@@ -250,8 +250,9 @@ def nms_together(found: BatchDetections, members: slice, images: int, rule: Dete
     exact = torch.float32 if scores_N.device.type == "mps" else torch.float64
     image_N = images_N - images_N[:1]
     own_N = image_N if rule.class_agnostic else classes_N * images + image_N
-    kept: Tensor = batched_nms(boxes_N4.to(exact), scores_N.to(exact), own_N, rule.nms_iou).sort().values
-    return kept.add_(members.start)
+    kept_N = batched_nms(boxes_N4.to(exact), scores_N.to(exact), own_N, rule.nms_iou)
+    found_N: Tensor = kept_N.sort().values + members.start
+    return found_N
 
 
 def without_empty(found: BatchDetections) -> BatchDetections:

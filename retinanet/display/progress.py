@@ -38,7 +38,12 @@ NOBODY_READS = (errno.EPIPE, errno.EIO)
 
 
 def is_live_terminal() -> bool:
-    """Whether lines on standard output can be redrawn: a terminal that moves its cursor (TERM=dumb does not)."""
+    """Whether lines on standard output can be redrawn: a terminal that moves its cursor (TERM=dumb does not).
+
+    A notebook keeps every state of such lines, those of a command that a cell starts too.
+    """
+    if "JPY_PARENT_PID" in os.environ or Console(file=sys.stdout).is_jupyter:
+        return False
     return sys.stdout.isatty() and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
 
 
@@ -129,6 +134,9 @@ def _bar(
 @contextmanager
 def steps() -> Iterator[Callable[[str], None]]:
     """Yields a function to call with what is done next, which a terminal shows while it lasts."""
+    if not is_live_terminal():
+        yield lambda text: None
+        return
     with Console().status("") as status:
         yield lambda text: status.update(text + " ...")
 

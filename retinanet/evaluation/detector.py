@@ -9,12 +9,12 @@ from torch import nn
 from retinanet.build import (
     build_anchor_spec,
     build_channels_last,
-    build_class_loss,
     build_detect_rule,
     build_pixel_rule,
     build_precision,
     in_memory_order,
 )
+from retinanet.build_losses import build_class_loss
 from retinanet.config.schema import Config
 from retinanet.data.transforms import PixelRule, ResizeRule, network_input
 from retinanet.data.upload import to_device
@@ -31,6 +31,10 @@ class AnyDetector(Protocol):
     @property
     def device(self) -> torch.device:
         """Where it computes."""
+
+    @property
+    def rule(self) -> DetectRule:
+        """What becomes a detection."""
 
     def prepare(self) -> None:
         """Must be called once before the first batch."""

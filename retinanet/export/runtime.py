@@ -3,6 +3,7 @@
 An ONNX file is only data. A .pt2 file is a program: loading one runs what its author put into it.
 """
 
+import logging
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from retinanet.evaluation.saved import SavedDetector, load_detector
 from retinanet.export.graph import LEAST_TRACED_SIDE, level_sizes
 from retinanet.export.info import INPUTS, KEY, ExportInfo, need, read_info
 from retinanet.export.seal import check_seal
+from retinanet.run.archive import damage_of_archive
 from retinanet.structures import Batch, Category, Detections
 
 SUFFIXES = (".onnx", ".pt2")
@@ -151,12 +153,12 @@ def open_session(path: Path, threads: int) -> tuple[Run, str | None]:
 
 def open_program(path: Path) -> tuple[Run, str | None]:
     """Open a .pt2 file of torch.export or AOTInductor; returns its metadata too. It runs on torch's threads."""
+    if damage := damage_of_archive(path):
+        raise CheckpointError(f"{path}: not a .pt2 file, or {damage}. Use another copy, or export it again.")
+    logging.getLogger("torch.export").setLevel(logging.ERROR)  # its traceback of what is reported below
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise zipfile.BadZipFile(f"its record {damaged!r} fails its checksum")
         if any("/data/aotinductor/" in f"/{name}" for name in names):
             package = torch._inductor.aoti_load_package(str(path))
             return package, package.get_metadata().get(KEY)

@@ -5,6 +5,7 @@ objects of the classes named here become placeholders without content, and any o
 """
 
 import re
+import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 
 from retinanet.errors import CheckpointError
+from retinanet.run.archive import damage_of_archive
 from retinanet.run.checkpoint import refused_global
 
 ZIP, PICKLE = b"PK", b"\x80"
@@ -68,7 +70,8 @@ def read_torch(path: Path) -> object:
     while not error and len(allowed) < MOST_CLASSES:
         try:
             named = [*_numpy_scalars(), *((placeholder, name) for name, placeholder in allowed.items())]
-            with torch.serialization.safe_globals(named):
+            with torch.serialization.safe_globals(named), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch's, on pickles that it may not read
                 return torch.load(path, map_location="cpu", weights_only=True)
         except Exception as raised:  # torch.load raises many kinds for a file that is not one of plain tensors
             refused = refused_global(raised)
@@ -92,15 +95,13 @@ def _damage(path: Path) -> str:
         if not zipfile.is_zipfile(path):
             return ""
         with zipfile.ZipFile(path) as archive:
-            if any(name.endswith("/constants.pkl") for name in archive.namelist()):
-                return (
-                    "is TorchScript, a program without separate weights; save the state dict of the network it was "
-                    "made from"
-                )
-            damaged = archive.testzip()
+            is_script = any(name.endswith("/constants.pkl") for name in archive.namelist())
     except Exception:  # zipfile raises many kinds for a damaged archive
         return _why_unreadable(path)
-    return "" if damaged is None else f"damaged (its record {damaged!r} fails its checksum); use another copy"
+    if is_script:
+        return "is TorchScript, a program without separate weights; save the state dict of the network it was made from"
+    damage = damage_of_archive(path)
+    return f"{damage}; use another copy" if damage else ""
 
 
 def _numpy_scalars() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:

@@ -1,7 +1,5 @@
 """The one reader of foreign weights: torch's own format, pickles of numpy arrays and safetensors, as state dicts."""
 
-import hashlib
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +10,7 @@ from torch import Tensor
 
 from retinanet.errors import CheckpointError, list_errors
 from retinanet.files import replacing
+from retinanet.interop.damage import check_memory, check_named_hash, check_values
 from retinanet.interop.numpy_pickle import read_numpy_pickle
 from retinanet.interop.torch_file import read_torch
 from retinanet.run.checkpoint import FORMAT
@@ -28,10 +27,6 @@ PREFIXES = ("module.", "_orig_mod.", "model.")
 
 COUNTERS = ("n_averaged", "steps", "num_updates")
 """Entries of a moving average that are not weights."""
-
-LARGEST_WEIGHT = 1e12
-
-_HASH = re.compile(r"-([0-9a-f]{8,64})$")
 
 
 class WeightsFile(NamedTuple):
@@ -59,14 +54,15 @@ def read_weights(path: Path) -> WeightsFile:
     check_named_hash(path)
     if path.suffix == ".safetensors":
         tensors, header = read_safetensors(path)
+        check_memory(tensors, path)
         plain = {name: _plain(value) for name, value in tensors.items()}
-        check_magnitudes(plain, path)
+        check_values(plain, path)
         return _without_prefix(WeightsFile(plain, header, is_ours=header.get("format") == FORMAT))
     content = read_numpy_pickle(path) if path.suffix == ".pkl" else read_torch(path)
     meta = content.get("meta") if isinstance(content, dict) else None
     chosen, averaged = _averaged(content)
     tensors = _state(chosen, path)
-    check_magnitudes(tensors, path)
+    check_values(tensors, path)
     if averaged:
         tensors = {name: value for name, value in tensors.items() if name not in COUNTERS}
     tensors, swapped = _without_swapped(tensors)
@@ -91,39 +87,6 @@ def check_weights_path(path: Path) -> None:
         raise CheckpointError(
             f"{path}: is an exported network, which cannot be trained; give the checkpoint that it was exported from, "
             "such as a run's checkpoints/best.pt."
-        )
-
-
-def check_magnitudes(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Raise CheckpointError for values that no network has, as a flipped bit in an exponent makes them.
-
-    Files without checksums (.safetensors and .pth of torch before 1.6) show no other damage. Values that are not finite
-    are reported with a network's other errors.
-    """
-    largest = {
-        name: float(value.nan_to_num(0.0, 0.0, 0.0).abs().max())
-        for name, value in tensors.items()
-        if value.is_floating_point() and value.numel()
-    }
-    errors = [f"{name} has values of up to {size:.3g}" for name, size in largest.items() if size > LARGEST_WEIGHT]
-    if errors:
-        raise CheckpointError(list_errors(f"{path}: damaged, use another copy", errors))
-
-
-def check_named_hash(path: Path) -> None:
-    """Raise CheckpointError for a file that is not the one that its name says.
-
-    torchvision, torch.hub and mmdetection end a name in a hyphen and the first digits of the file's SHA-256.
-    """
-    found = _HASH.search(path.stem)
-    if found is None or found[1].isdecimal():  # more likely a date
-        return
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if not digest.startswith(found[1]):
-        raise CheckpointError(
-            f"{path}: damaged: its SHA-256 begins with {digest[: len(found[1])]}, not with {found[1]} as its name "
-            "says. Delete it and download it again; if it was saved anew, give it another name."
         )
 
 
@@ -186,6 +149,7 @@ def _state(content: object, path: Path) -> dict[str, Tensor]:
     ]
     if errors:
         raise CheckpointError(list_errors(f"{path}: its state dict cannot be used", errors))
+    check_memory({str(name): value for name, value in content.items() if isinstance(value, Tensor)}, path)
     # Once for each array: a file of megabytes can give one array a hundred thousand names.
     arrays = {id(value): _from_numpy(value) for value in content.values() if isinstance(value, np.ndarray)}
     return {str(name): arrays[id(value)] if id(value) in arrays else _plain(value) for name, value in content.items()}
@@ -196,7 +160,7 @@ def _from_numpy(array: np.ndarray) -> Tensor:
 
 
 def _plain(value: Tensor) -> Tensor:
-    return value.float() if value.is_floating_point() else value
+    return value.detach().float() if value.is_floating_point() else value.detach()
 
 
 def write_state(path: Path, tensors: dict[str, Tensor]) -> None:

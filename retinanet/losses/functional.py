@@ -1,30 +1,33 @@
 """Focal losses as a library: softmax, sigmoid and from probabilities, for any classification or segmentation.
 
-All are computed in float32 whatever the autocast type (float64 stays float64) and can be differentiated twice.
-Invalid arguments raise LossInputError, a ValueError. Logits must be finite. The values in `target` are not validated
-under torch.compile, where that would break the graph.
+All are computed in float32 whatever the autocast type (float64 stays float64) and can be differentiated twice. They
+work under torch.compile(fullgraph=True), torch.func.vmap and grad, and on meta tensors. Invalid arguments raise
+LossInputError, a ValueError; values are validated where they can be read (see `losses.arguments`). Logits must be
+finite.
 
 Legend: N samples, C classes, (...) any further shape; t the target's class, p_t its probability.
 """
 
-import difflib
 import math
-import numbers
-from collections.abc import Sequence
-from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from retinanet.errors import UserError, list_errors
+from retinanet.losses.arguments import (
+    LossInputError,
+    Reduction,
+    Weights,
+    check_binary,
+    check_softmax,
+    full_precision,
+    within_unit,
+)
 
-Reduction = Literal["none", "mean", "sum", "mean_positives"]
-Weights = float | Sequence[float] | Tensor
+__all__ = ["LossInputError", "Reduction", "Weights", "binary_focal_loss", "sigmoid_focal_loss", "softmax_focal_loss"]
 
-
-class LossInputError(UserError):
-    """Invalid arguments of a loss (exit code 2)."""
+FLOOR_16 = 2.0**-15
+"""Where the tangent of the loss of float16 probabilities begins: its slope of 2^15 is finite in float16."""
 
 
 def softmax_focal_loss(
@@ -47,8 +50,9 @@ def softmax_focal_loss(
     [alpha, 1 - alpha].
     reduction: `none`: the target's shape, 0 where ignored. `sum`. `mean`: as in F.cross_entropy, the sum divided by
     the sum of alpha_t over elements that are not ignored (without alpha, by their number); only the ratios of alpha
-    matter. `mean_positives`: the sum divided by the number of elements that are neither ignored nor of class
-    `background`, at least 1.
+    matter. `mean_elements`: the sum divided by the number of elements that are not ignored, whatever their weights, as
+    `loss.mean()` in most FocalLoss modules. `mean_positives`: the sum divided by the number of elements that are
+    neither ignored nor of class `background`, at least 1.
     label_smoothing: epsilon in 0..1. The loss is the expected focal loss under the smoothed label, each class
     modulated by its own probability: sum over c of q_c alpha_c (1 - p_c)^gamma (-log p_c), with
     q = (1 - epsilon) onehot(t) + epsilon / C.
@@ -57,11 +61,11 @@ def softmax_focal_loss(
     everything is ignored, `mean` is 0 with zero gradient instead of NaN.
     Raises LossInputError, listing all errors: shapes, types, C < 2, values out of range.
     """
-    weights = _checked_softmax(logits, target, gamma, alpha, reduction, ignore_index, label_smoothing, background)
-    logits, target = _full_precision(logits), target.long()
+    weights = check_softmax(logits, target, gamma, alpha, reduction, ignore_index, label_smoothing, background)
+    logits, target = full_precision(logits), target.long()
     ignored = target == ignore_index
     if gamma == 0:
-        native = "sum" if reduction == "mean_positives" else reduction
+        native = reduction if reduction in ("none", "mean") else "sum"
         loss = F.cross_entropy(logits, target, weights, None, ignore_index, None, native, label_smoothing)
     else:
         known = target.masked_fill(ignored, 0)
@@ -69,6 +73,8 @@ def softmax_focal_loss(
         loss = loss if reduction == "none" else loss.sum()
     if reduction == "mean_positives":
         return loss / (~ignored & (target != background)).sum().clamp(min=1)
+    if reduction == "mean_elements":
+        return loss / (~ignored).sum().clamp(min=1)
     if reduction != "mean":
         return loss
     kept = (~ignored).to(logits.dtype)
@@ -78,48 +84,67 @@ def softmax_focal_loss(
 
 
 def sigmoid_focal_loss(
-    logits: Tensor, target: Tensor, *, alpha: float | Tensor | None, gamma: float, reduction: Reduction = "mean"
+    logits: Tensor,
+    target: Tensor,
+    *,
+    alpha: Weights | None,
+    gamma: float,
+    reduction: Reduction = "mean",
+    weight: Weights | None = None,
+    ignore_index: int | None = None,
 ) -> Tensor:
     """Focal loss of independent binary labels (paper section 3.2), p = sigmoid(logits).
 
-    logits: any shape, float. target: the same shape, bool, integer or float in 0..1.
-    alpha: weight of a label 1, 1 - alpha of a label 0; None weights neither.
+    logits: any shape, float. target: the same shape, bool, integer or float in 0..1, or ignore_index.
+    alpha: weight of a label 1, 1 - alpha of a label 0; None weights neither. One number in 0..1; or C of them, one for
+    each class along dimension 1 (sequence or tensor); or a tensor that broadcasts to the logits.
+    weight: multiplier of the loss of either label, in the forms of alpha, of any size >= 0; None is 1.
     A target y strictly between 0 and 1 is the probability of label 1, and the loss is its expectation:
     y alpha (1 - p)^gamma (-log p) + (1 - y) (1 - alpha) p^gamma (-log(1 - p)). Torchvision's differs there (and
-    only there): it modulates by p_t = p y + (1 - p)(1 - y). Gamma 0 without alpha is binary cross entropy.
-    reduction: `none`: the logits' shape. `mean`: over all elements (0 if there are none). `sum`. `mean_positives`:
-    the sum divided by the sum of the targets (for hard targets: the number of ones), at least 1.
+    only there): it modulates by p_t = p y + (1 - p)(1 - y). Gamma 0 without alpha is binary cross entropy. A target
+    that a rounding puts outside 0..1 is taken as 0 or 1.
+    reduction: `none`: the logits' shape, 0 where ignored. `mean` and `mean_elements`: as in
+    F.binary_cross_entropy_with_logits, the sum divided by the number of elements that are not ignored, whatever their
+    weights (0 if there are none). `sum`. `mean_positives`: the sum divided by the sum of the targets (for hard
+    targets: the number of ones), at least 1.
+    ignore_index: a target that leaves its element out of sum and mean, such as 255; None: there is none.
     Raises LossInputError, listing all errors: shapes, types, values out of range.
     """
-    raise_errors("sigmoid_focal_loss", _binary_errors("logits", logits, target, alpha, gamma, reduction))
-    logits = _full_precision(logits)
+    weights = check_binary("sigmoid_focal_loss", logits, target, alpha, gamma, reduction, weight, ignore_index)
+    logits = full_precision(logits)
     return _expected(
-        _focal_of_margin(-logits, gamma), _focal_of_margin(logits, gamma), target.to(logits.dtype), alpha, reduction
+        _focal_of_margin(-logits, gamma), _focal_of_margin(logits, gamma), target, weights, reduction, ignore_index
     )
 
 
 def binary_focal_loss(
-    probabilities: Tensor, target: Tensor, *, alpha: float | Tensor | None, gamma: float, reduction: Reduction = "mean"
+    probabilities: Tensor,
+    target: Tensor,
+    *,
+    alpha: Weights | None,
+    gamma: float,
+    reduction: Reduction = "mean",
+    weight: Weights | None = None,
+    ignore_index: int | None = None,
 ) -> Tensor:
     """sigmoid_focal_loss for code that has probabilities only; with logits, use sigmoid_focal_loss.
 
-    probabilities: any shape, float in 0..1, both ends included. target, alpha, reduction: as in sigmoid_focal_loss.
+    probabilities: any shape, float in 0..1, both ends included; one that a rounding puts outside, such as 1.0000001, is
+    taken as 0 or 1. All other arguments: as in sigmoid_focal_loss.
     -log p is exact down to p = 2^-24, the spacing of float32 just below 1 (2^-53 in float64), and continues from
     there to 0 along its tangent: at exactly 0 the value is finite (17.6 in float32), and the gradient is the finite
-    slope -2^24, not zero as with a clamp. The same holds for -log(1 - p) towards 1.
+    slope -2^24, not zero as with a clamp. The same holds for -log(1 - p) towards 1. For float16 probabilities, whose
+    gradient is float16 and ends at 65504, the tangent begins at 2^-15.
     Raises LossInputError, listing all errors: shapes, types, values out of range.
     """
-    errors = _binary_errors("probabilities", probabilities, target, alpha, gamma, reduction)
-    if not errors and _violated(_outside_unit(probabilities)):
-        errors.append("probabilities must lie in 0..1; for logits use sigmoid_focal_loss")
-    raise_errors("binary_focal_loss", errors)
-    p = _full_precision(probabilities)
-    floor = torch.finfo(p.dtype).eps / 2
+    weights = check_binary("binary_focal_loss", probabilities, target, alpha, gamma, reduction, weight, ignore_index)
+    p = within_unit(full_precision(probabilities))
+    floor = FLOOR_16 if probabilities.dtype == torch.float16 else torch.finfo(p.dtype).eps / 2
     top = 1.0 - math.log(floor)
     missed = torch.where(p <= floor, top - p / floor, -p.clamp(min=floor).log())
     alarm = torch.where(p >= 1 - floor, top - (1 - p) / floor, -torch.log1p(-p.clamp(max=1 - floor)))
     positive, negative = _power(1 - p, gamma) * missed, _power(p, gamma) * alarm
-    return _expected(positive, negative, target.to(p.dtype), alpha, reduction)
+    return _expected(positive, negative, target, weights, reduction, ignore_index)
 
 
 def focal_of_class(logits_C: Tensor, classes: Tensor, gamma: float) -> Tensor:
@@ -186,142 +211,31 @@ def _power(base: Tensor, gamma: float) -> Tensor:
 
 
 def _expected(
-    positive: Tensor, negative: Tensor, target: Tensor, alpha: float | Tensor | None, reduction: Reduction
+    positive: Tensor,
+    negative: Tensor,
+    target: Tensor,
+    weights: tuple[Tensor | float | None, Tensor | float | None],
+    reduction: Reduction,
+    ignore_index: int | None,
 ) -> Tensor:
-    """The losses of label 1 and of label 0, weighted by alpha and the probability of each label, reduced."""
+    """The losses of label 1 and of label 0, weighted by alpha and the probability of each label, reduced.
+
+    weights: alpha and weight, which broadcast to the losses.
+    """
+    alpha, weight = weights
+    y = target.to(positive.dtype)
+    ignored = None if ignore_index is None else y == ignore_index
+    y = within_unit(y if ignored is None else y.masked_fill(ignored, 0.0))
     if alpha is not None:
         positive, negative = alpha * positive, (1.0 - alpha) * negative
-    loss = target * positive + (1.0 - target) * negative
+    loss = y * positive + (1.0 - y) * negative
+    loss = loss if weight is None else weight * loss
+    loss = loss if ignored is None else loss.masked_fill(ignored, 0.0)
     if reduction == "none":
         return loss
     total = loss.sum()
-    if reduction == "mean":
-        return total / max(loss.numel(), 1)
-    return total if reduction == "sum" else total / target.sum().clamp(min=1.0)
-
-
-def _full_precision(values: Tensor) -> Tensor:
-    return values if values.dtype == torch.float64 else values.float()
-
-
-def _violated(condition: Tensor) -> bool:
-    """Whether any is true; False while compiling, where reading values would break the graph."""
-    return not torch.compiler.is_compiling() and bool(condition.any())
-
-
-def _outside_unit(values: Tensor) -> Tensor:
-    return ~((values >= 0) & (values <= 1))
-
-
-def raise_errors(name: str, errors: list[str]) -> None:
-    """Raise one LossInputError that lists `errors`, if there are any."""
-    if errors:
-        raise LossInputError(list_errors(name, errors))
-
-
-def common_errors(gamma: float, reduction: str) -> list[str]:
-    """Errors in the two arguments that all losses share."""
-    errors = []
-    if not isinstance(gamma, numbers.Real) or not 0 <= gamma < math.inf:
-        errors.append(f"gamma must be a finite number >= 0, not {gamma!r}; 0 is cross entropy, the paper uses 2")
-    if reduction not in get_args(Reduction):
-        close = difflib.get_close_matches(str(reduction).lower().replace(" ", "_"), get_args(Reduction), 1)
-        hint = f"; did you mean `{close[0]}`?" if close else ""
-        errors.append(f"reduction `{reduction}` is not one of {', '.join(get_args(Reduction))}{hint}")
-    return errors
-
-
-def _float_errors(name: str, values: Tensor) -> list[str]:
-    return [] if values.is_floating_point() else [f"{name} must be floating point, not {values.dtype}"]
-
-
-def _binary_errors(
-    name: str, values: Tensor, target: Tensor, alpha: float | Tensor | None, gamma: float, reduction: str
-) -> list[str]:
-    """Errors in the arguments of the two binary losses; `name`: of their first argument."""
-    errors = common_errors(gamma, reduction) + _float_errors(name, values)
-    if target.shape != values.shape:
-        hint = ": for class indices use softmax_focal_loss, or F.one_hot" if target.ndim == values.ndim - 1 else ""
-        errors.append(f"target has shape {tuple(target.shape)} and {name} {tuple(values.shape)}; both must agree{hint}")
-    if target.is_complex() or _violated(_outside_unit(target)):
-        errors.append("target must lie in 0..1: 1 if the label applies, 0 if not, in between for soft labels")
-    if isinstance(alpha, Tensor):
-        off = alpha.ndim != 0 or (alpha.device.type == "cpu" and _violated(_outside_unit(alpha)))
-    else:
-        off = alpha is not None and not (isinstance(alpha, numbers.Real) and 0 <= alpha <= 1)
-    if off:
-        errors.append(f"alpha must be one number in 0..1 (label 1 gets it, label 0 gets 1 - alpha) or None: {alpha!r}")
-    return errors
-
-
-def _checked_softmax(
-    logits: Tensor,
-    target: Tensor,
-    gamma: float,
-    alpha: Weights | None,
-    reduction: str,
-    ignore_index: int,
-    label_smoothing: float,
-    background: int,
-) -> Tensor | None:
-    """The C class weights (None without alpha) in the type of the loss; raises LossInputError for invalid arguments."""
-    errors = common_errors(gamma, reduction) + _float_errors("logits", logits)
-    if not isinstance(label_smoothing, numbers.Real) or not 0 <= label_smoothing <= 1:
-        errors.append(f"label_smoothing must lie in 0..1, not {label_smoothing!r}")
-    if logits.ndim < 2 or logits.shape[1] < 2:
-        errors.append(
-            f"logits have shape {tuple(logits.shape)}, not (N, C) or (N, C, d1, ...) with C >= 2; "
-            "for one output per label use sigmoid_focal_loss, for a single sample add an axis: logits[None]"
-        )
-        raise LossInputError(list_errors("softmax_focal_loss", errors))
-    classes = logits.shape[1]
-    if not isinstance(background, numbers.Integral) or not 0 <= background < classes:
-        errors.append(f"background must be a class, 0..{classes - 1}, not {background!r}")
-    errors += _index_errors(logits, target, ignore_index)
-    weights = None
-    if alpha is not None:
-        try:
-            weights = torch.as_tensor(alpha, dtype=_full_precision(logits[:0]).dtype, device=logits.device)
-        except (TypeError, ValueError, RuntimeError) as error:
-            errors.append(f"alpha must be None, a number or {classes} numbers, not {alpha!r}")
-            raise LossInputError(list_errors("softmax_focal_loss", errors)) from error
-        host = not isinstance(alpha, Tensor) or alpha.device.type == "cpu"
-        errors += _weight_errors(weights, classes, host)
-        if weights.ndim == 0:
-            weights = torch.stack([1.0 - weights, weights])
-    raise_errors("softmax_focal_loss", errors)
-    return weights
-
-
-def _index_errors(logits: Tensor, target: Tensor, ignore_index: int) -> list[str]:
-    """Errors in class indices (N, d1, ...) for logits (N, C, d1, ...)."""
-    if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
-        return [
-            f"target must hold class indices of an integer type, not {target.dtype}: use argmax(dim=1) for class "
-            "probabilities, .long() for bool; for multi-label targets use sigmoid_focal_loss"
-        ]
-    expected = (logits.shape[0], *logits.shape[2:])
-    if target.shape != expected:
-        return [f"target has shape {tuple(target.shape)}; logits {tuple(logits.shape)} require {expected}"]
-    target = target.long()
-    outside = ((target < 0) | (target >= logits.shape[1])) & (target != ignore_index)
-    if _violated(outside):
-        found = ", ".join(str(value) for value in target[outside].unique()[:5].tolist())
-        return [
-            f"target holds {found}: not a class (0..{logits.shape[1] - 1}, from logits {tuple(logits.shape)}) "
-            f"and not ignore_index ({ignore_index}); correct the labels, or pass the ignore_index that they use"
-        ]
-    return []
-
-
-def _weight_errors(weights: Tensor, classes: int, host: bool) -> list[str]:
-    """Errors in alpha; its values are validated only if they are on the CPU (`host`), to avoid a device sync."""
-    if weights.ndim == 0 and classes != 2:
-        return [f"alpha is one number, which needs 2 classes; logits have {classes}: give {classes} weights or None"]
-    if weights.ndim == 0 and host and _violated(_outside_unit(weights)):
-        return [f"alpha must lie in 0..1, not {weights.item():g}: class 1 gets alpha, class 0 gets 1 - alpha"]
-    if weights.ndim and weights.shape != (classes,):
-        return [f"alpha has shape {tuple(weights.shape)}; logits have {classes} classes: give {classes} weights"]
-    if host and _violated(~((weights >= 0) & (weights < math.inf))):
-        return [f"alpha must be finite and >= 0, not {weights.tolist()}"]
-    return []
+    if reduction == "sum":
+        return total
+    if reduction == "mean_positives":
+        return total / y.sum().clamp(min=1.0)
+    return total / (max(loss.numel(), 1) if ignored is None else (~ignored).sum().clamp(min=1))

@@ -19,10 +19,10 @@ from retinanet.prepare.conversion import ConvertedSplit, LabeledSet, coco_docume
 from retinanet.prepare.recognise import CocoFiles, Part, read_any
 from retinanet.prepare.split import hold_out
 
-VERSION = 3
+VERSION = 4
 """Raised when the same files would be read differently, so that caches of before are not used."""
-LARGEST_ZIP = 200 << 30
-"""Bytes that an archive may unpack to."""
+LARGEST_ZIP, LEAST_UNPACKED, MOST_PACKED = 200 << 30, 1 << 30, 100
+"""Bytes that an archive may unpack to, that any may, and times its own size that larger ones may."""
 
 
 _NO_NAMES = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL)
@@ -246,8 +246,12 @@ def _is_unpacked(home: Path) -> bool:
 def _targets(archive: zipfile.ZipFile, path: Path, folder: Path) -> dict[zipfile.ZipInfo, Path]:
     """Where each file of an archive belongs. Raises DataError if one would be outside of the folder, or is a link."""
     members = [info for info in archive.infolist() if not info.is_dir() and _is_wanted(info)]
-    if sum(info.file_size for info in members) > LARGEST_ZIP:
-        raise DataError(f"{path}: unpacks to more than {LARGEST_ZIP >> 30} GiB; unpack it yourself and give the folder")
+    total, size = sum(info.file_size for info in members), path.stat().st_size
+    if total > LARGEST_ZIP or total > max(LEAST_UNPACKED, MOST_PACKED * size):
+        raise DataError(
+            f"{path}: {size / 1e6:,.1f} MB would unpack to {total / 1e9:,.1f} GB; if you trust the file, unpack it "
+            "yourself and give the folder"
+        )
     # Some programs of Windows write backslashes.
     targets = {info: folder / info.filename.replace("\\", "/") for info in members}
     for info, target in targets.items():

@@ -5,8 +5,6 @@ which `load_checkpoint` verifies and torch.load does not.
 """
 
 import re
-import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +16,7 @@ from retinanet.config.load import config_from_dict, config_to_dict
 from retinanet.config.schema import Config
 from retinanet.errors import CheckpointError
 from retinanet.files import replacing
+from retinanet.run.archive import damage_of_archive
 from retinanet.structures import Category
 
 FORMAT = "retinanet-1"
@@ -135,17 +134,8 @@ def read_archive(path: Path) -> object:
         raise CheckpointError(f"{path}: this is a folder; give a file such as {path}/checkpoints/best.pt.")
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint.")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            # torch stores plain files; if a flipped bit says otherwise, torch would read other data than zipfile.
-            odd = [record.filename for record in archive.infolist() if record.compress_type or record.external_attr]
-            damaged = odd[0] if odd else archive.testzip()
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, ValueError, OSError, EOFError) as error:
-        raise CheckpointError(f"{path}: not a checkpoint, or cut short or damaged ({error!s:.200}).") from error
-    if damaged is not None:
-        raise CheckpointError(
-            f"{path}: damaged: its record {damaged!r} does not match its checksum. Use another checkpoint."
-        )
+    if damage := damage_of_archive(path):
+        raise CheckpointError(f"{path}: not a checkpoint, or {damage}. Use another one.")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # an intact zip file with other content: torch.load raises many types

@@ -18,6 +18,7 @@ from retinanet.build import (
     build_pixel_rule,
     build_precision,
     build_resize_rule,
+    build_view_rule,
 )
 from retinanet.config.fields import known
 from retinanet.config.schema import Config
@@ -26,6 +27,7 @@ from retinanet.data.feature_cache import FeatureCache
 from retinanet.data.loader import Shard, SkippedImages, train_batches
 from retinanet.data.root import check_data_root
 from retinanet.data.set_notes import no_box_cause
+from retinanet.data.views import tiled
 from retinanet.distributed import Ranks
 from retinanet.errors import ConfigError, DataError
 from retinanet.evaluation.features import FeatureRule, backbone_of, open_features
@@ -34,7 +36,10 @@ from retinanet.structures import Batch
 
 
 def load_data(config: Config, ranks: Ranks) -> tuple[CocoDataset, CocoDataset]:
-    """Both splits, validated; DataError if they do not fit together. Only the main rank opens the images."""
+    """Both splits, validated, the training images cut into tiles as `data.tile` says.
+
+    Raises DataError if they do not fit together. Only the main rank opens the images.
+    """
     data = resolve_data(config.data)
     root = Path(data.root)
     check_data_root(root)
@@ -57,7 +62,8 @@ def load_data(config: Config, ranks: Ranks) -> tuple[CocoDataset, CocoDataset]:
     val_set = noted(val_set, shared_images_note(train_set, val_set))
     if not data.empty_images:
         train_set = with_objects(train_set)
-    return first_images(train_set, data.limit), first_images(val_set, data.limit)
+    cut = tiled(first_images(train_set, data.limit), build_view_rule(config), empty=data.empty_images)
+    return cut, first_images(val_set, data.limit)
 
 
 def load_steps(

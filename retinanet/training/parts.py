@@ -2,14 +2,8 @@
 
 import torch
 
-from retinanet.build import (
-    build_anchor_spec,
-    build_assign_rule,
-    build_channels_last,
-    build_criterion,
-    build_pixel_rule,
-    build_precision,
-)
+from retinanet.build import build_anchor_spec, build_assign_rule, build_channels_last, build_pixel_rule, build_precision
+from retinanet.build_losses import build_criterion
 from retinanet.config.schema import Config
 from retinanet.distributed import Ranks
 from retinanet.training.step import StepParts

@@ -170,6 +170,7 @@ def restore(
 ) -> None:
     """Continue from `saved`, possibly for another length. ConfigError or CheckpointError if it is another training."""
     was, now = config_to_dict(saved.config), config_to_dict(config)
+    check_same_source(was, now, source)
     differences = config_differences(was, now, (*FREE_TO_CHANGE, *LENGTH, *RATES))
     if differences:
         title = f"{source} was trained with another config; --resume cannot continue it"
@@ -190,6 +191,16 @@ def restore(
     state.running_positives_R = restored_running(state.running_positives_R, saved.running_positives_R, source)
     state.progress = saved.progress
     state.saved_step = saved.progress.step
+
+
+def check_same_source(was: dict[str, Any], now: dict[str, Any], source: Path) -> None:
+    """Raise ConfigError if the file of a loss of the user has changed since the run in `source`."""
+    before, after = was["loss"]["classification"], now["loss"]["classification"]
+    if before["kind"] == after["kind"] and before.get("source_sha256") != after.get("source_sha256"):
+        raise ConfigError(
+            f"loss.classification: the file of {after['kind']} has changed since {source} was trained with it; restore "
+            f"the file, or start a new run from the weights: model.weights={source} and another output."
+        )
 
 
 def restored_running(own_R: Tensor | None, saved_R: Tensor | None, source: Path) -> Tensor | None:

@@ -9,19 +9,17 @@ from torch import Tensor
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from retinanet.data.coco import ImageRecord
+from retinanet.data.crop import LEAST_VISIBLE, crop_boxes, mirror
 from retinanet.data.transforms import (
     CANVAS_MULTIPLE,
-    LEAST_VISIBLE,
     NO_AUGMENT,
     Augment,
     PixelRule,
     Resize,
     ResizeRule,
     collate,
-    crop_boxes,
     draw_changes,
     make_sample,
-    mirror,
     normalise,
     tight_canvas,
 )

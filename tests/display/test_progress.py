@@ -91,3 +91,11 @@ def test_live_lines_on_a_terminal_stay_below_permanent_ones(monkeypatch: pytest.
     shown = terminal.getvalue()
     assert shown.rindex("[permanent]") < shown.rindex("step 1 of 2")
     assert "plain" not in shown
+
+
+def test_a_notebook_and_the_commands_of_its_cells_get_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    assert progress.is_live_terminal()
+    monkeypatch.setenv("JPY_PARENT_PID", "1")
+    assert not progress.is_live_terminal()

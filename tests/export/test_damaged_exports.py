@@ -1,15 +1,18 @@
-"""ONNX files with a flipped bit, and ones that ask for files outside of their folder, are refused."""
+"""Damaged ONNX and .pt2 files, and ONNX files that ask for files outside of their folder, are refused."""
 
+import logging
 import random
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from retinanet.errors import CheckpointError
-from retinanet.export.runtime import open_session
+from retinanet.export.runtime import open_program, open_session
 from retinanet.export.seal import add_empty_seal, check_seal, seal
 
 
@@ -63,3 +66,72 @@ def test_weights_outside_of_the_files_folder_are_refused(location: str, tmp_path
     (folder / "a.onnx").write_bytes(small_model(weight).SerializeToString())
     with pytest.raises(CheckpointError, match=r"a\.onnx: not an ONNX file that onnxruntime can run"):
         open_session(folder / "a.onnx", 1)
+
+
+def test_damaged_onnx_files_of_others_are_refused_or_named(tmp_path: Path) -> None:
+    """Without a seal, and so small that many flipped bits are in the graph."""
+    path, rng, refused = tmp_path / "a.onnx", random.Random(0), 0
+    onnx.save(small_model(numpy_helper.from_array(np.ones(4, dtype=np.float32), "w")), path)
+    data = path.read_bytes()
+    for number in range(200):
+        at = rng.randrange(len(data))
+        path.write_bytes(
+            data[:at] if number % 4 == 0 else data[:at] + bytes([data[at] ^ 1 << number % 8]) + data[at + 1 :]
+        )
+        try:
+            open_session(path, 1)
+        except CheckpointError as error:
+            assert str(path) in str(error)  # noqa: PT017
+            refused += 1
+    assert refused > 100
+
+
+def test_more_external_weights_than_the_file_holds_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "w.bin").write_bytes(bytes(16))
+    weight = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[1 << 40], data_location=TensorProto.EXTERNAL)
+    for key, value in (("location", "w.bin"), ("offset", "0"), ("length", str(1 << 42))):
+        entry = weight.external_data.add()
+        entry.key, entry.value = key, value
+    (tmp_path / "a.onnx").write_bytes(small_model(weight).SerializeToString())
+    with pytest.raises(CheckpointError, match=r"a\.onnx: not an ONNX file that onnxruntime can run"):
+        open_session(tmp_path / "a.onnx", 1)
+
+
+class Scaled(torch.nn.Module):
+    """A program small enough to export in a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.rand(64))
+
+    def forward(self, images: torch.Tensor, sizes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return images * self.scale, sizes
+
+
+@pytest.mark.slow
+def test_a_damaged_pt2_file_is_refused_or_unharmed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path, rng, refused = tmp_path / "a.pt2", random.Random(0), 0
+    given = (torch.rand(2, 64), torch.ones(2))
+    torch.export.save(torch.export.export(Scaled(), given), path, extra_files={"retinanet": "text"})
+    expected = [output.clone() for output in open_program(path)[0](*given)]
+    data = path.read_bytes()
+    for number in range(60):
+        at = rng.randrange(len(data))
+        flipped = data[:at] + bytes([data[at] ^ 1 << number % 8]) + data[at + 1 :]
+        path.write_bytes((data[:at], data[:at] + bytes(512) + data[at + 512 :], flipped)[number % 3])
+        try:
+            run, text = open_program(path)
+            assert text == "text"
+            assert all(torch.equal(one, two) for one, two in zip(run(*given), expected, strict=True))
+        except CheckpointError as error:
+            assert str(path) in str(error)  # noqa: PT017
+            refused += 1
+    assert refused > 40
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING], "no traceback of torch"
+
+
+def test_a_compressed_pt2_file_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.pt2", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/data/weights/weight_0", bytes(1 << 22))
+    with pytest.raises(CheckpointError, match=r"a\.pt2: not a \.pt2 file, or damaged, .* is compressed"):
+        open_program(tmp_path / "a.pt2")

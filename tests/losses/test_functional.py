@@ -439,11 +439,17 @@ def test_ignore_index_of_unsigned_targets_does_not_wrap() -> None:
 BINARY_FAULTS = {
     "gamma must be": {"gamma": -0.5},
     "did you mean `sum`": {"reduction": "Sum"},
-    "alpha must be one number in 0..1": {"alpha": 2.0},
-    "label 0 gets 1 - alpha": {"alpha": [0.25, 0.75]},
+    "alpha must be in 0..1": {"alpha": 2.0},
+    "label 0 gets 1 - alpha": {"alpha": [0.25, 0.75, 1.5]},
+    "alpha has shape (2,): give one number, 3 numbers": {"alpha": [0.25, 0.75]},
+    "alpha must be None, a number": {"alpha": "0.25"},
+    "weight must be finite": {"weight": -1.0},
+    "ignore_index must be a whole number": {"ignore_index": 0.5},
     "target has shape (2,)": {"target": Y},
     "use softmax_focal_loss": {"target": Y},
-    "target must lie in 0..1": {"target": torch.full((2, 3), 2)},
+    "target must lie in 0..1, not 2: ": {"target": torch.full((2, 3), 2)},
+    "not 0 to 255": {"target": torch.tensor([[0, 1, 255]] * 2)},
+    "not -1 to 0": {"target": torch.tensor([[0, -1, 255]] * 2), "ignore_index": 255},
     "not torch.int64": {"values": torch.zeros(2, 3).long()},
 }
 

@@ -1,6 +1,7 @@
 """The loss modules: the function's value, a buffer that moves, a state_dict that loads."""
 
 import io
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -51,7 +52,7 @@ def test_alpha_applies_in_every_precision() -> None:
     """Also where the buffer's type is the logits' own, which some code takes for `already applied`."""
     for dtype in (torch.float32, torch.float64, torch.bfloat16):
         loss, logits = FocalLoss(alpha=WEIGHTS, reduction="none").to(dtype), LOGITS.to(dtype)
-        assert loss.alpha.dtype == dtype
+        assert loss.alpha.dtype == torch.float32
         plain = FocalLoss(reduction="none")(logits, TARGET)
         torch.testing.assert_close(loss(logits, TARGET), plain * torch.tensor(WEIGHTS, dtype=plain.dtype)[TARGET])
 
@@ -99,3 +100,28 @@ def test_wrong_options_are_refused_when_the_module_is_made() -> None:
         FocalLoss(gamma=-1)
     with pytest.raises(LossInputError, match="did you mean `mean`"):
         SigmoidFocalLoss(reduction="men")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("cast", [nn.Module.half, nn.Module.bfloat16, nn.Module.double])
+def test_weights_stay_float32_when_a_model_is_cast(cast: Callable[[nn.Module], nn.Module]) -> None:
+    """0.1 in bfloat16 is 0.10009765625, which would be another loss."""
+    model = nn.Sequential(nn.Linear(2, 2), FocalLoss(alpha=[0.1, 0.2]), SigmoidFocalLoss(alpha=0.1, weight=[0.3, 0.7]))
+    cast(model)
+    assert model[0].weight.dtype != torch.float32
+    assert [(name, values.dtype) for name, values in model.named_buffers()] == [
+        ("1.alpha", torch.float32),
+        ("2.alpha", torch.float32),
+        ("2.weight", torch.float32),
+    ]
+    assert torch.equal(model[2].alpha, torch.tensor(0.1))
+    assert len(model[2].to("meta", torch.float16).state_dict()) == 2
+
+
+def test_class_weights_and_ignored_labels_of_the_sigmoid_module() -> None:
+    options = {"alpha": WEIGHTS[:1] * 3, "weight": [1.0, 2.0, 4.0], "ignore_index": 255, "reduction": "sum"}
+    target = (LOGITS > 1).long()
+    target[0, :, 0] = 255
+    loss = SigmoidFocalLoss(**options)
+    assert torch.equal(loss(LOGITS, target), sigmoid_focal_loss(LOGITS, target, gamma=2, **options))
+    assert "weight=[1.0, 2.0, 4.0], ignore_index=255" in repr(loss)
+    assert set(loss.state_dict()) == {"alpha", "weight"}

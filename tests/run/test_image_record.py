@@ -53,7 +53,24 @@ def test_an_evaluation_on_training_images_is_noted(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     train, val = dataset(tmp_path, "a.png", "b.png", "d.png"), dataset(tmp_path, "c.png")
     write_images(folder.images, train, val)
-    assert trained_note(folder.images, val, "photos") == ""
-    assert trained_note(tmp_path / "none.json", val, "photos") == ""
-    note = trained_note(folder.images, dataset(tmp_path, "b.png", "c.png"), "photos")
+    assert trained_note(folder.images, val, tmp_path, "photos") == ""
+    assert trained_note(tmp_path / "none.json", val, tmp_path, "photos") == ""
+    note = trained_note(folder.images, dataset(tmp_path, "b.png", "c.png"), tmp_path, "photos")
     assert "photos has changed since the training: 1 of these 2 images were training images (such as b.png)" in note
+
+
+def test_images_of_two_folders_may_have_the_same_names(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    train, val = dataset(tmp_path / "train", "1.png", "2.png"), dataset(tmp_path / "val", "1.png")
+    write_images(folder.images, train, val)
+    assert json.loads(folder.images.read_text()) == {"train": ["train/1.png", "train/2.png"], "val": ["val/1.png"]}
+    check_same_images(folder.images, train, val, "photos")
+    assert trained_note(folder.images, val, tmp_path / "train", "photos") == ""
+
+
+def test_a_record_of_names_alone_is_still_understood(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    train, val = dataset(tmp_path / "train", "1.png"), dataset(tmp_path / "val", "1.png")
+    folder.path.mkdir()
+    folder.images.write_text('{"train": ["1.png"], "val": ["1.png"]}')
+    check_same_images(folder.images, train, val, "photos")

@@ -1,8 +1,9 @@
 """The numbers behind each table and picture of a report, as CSV files."""
 
+import hashlib
 from pathlib import Path
 
-from retinanet.ablation.report.data import ReportData, class_loss_curve, evaluation_curve
+from retinanet.ablation.report.data import ReportData, class_loss_curve, detections_path, evaluation_curve
 from retinanet.ablation.report.plots import PR_IOUS, SCORE_BINS, score_counts
 from retinanet.ablation.report.same_images import Grid
 from retinanet.ablation.report.statistics import spread_over_seeds
@@ -59,7 +60,18 @@ _RESULT_HEADER = (
     *("with_seeds_low", "with_seeds_high", "with_seeds_p_holm", "verdict", "seeds_agree"),
 )
 
-_CELL_HEADER = ("arm", "seed", "learning_rate", "status", "tuning", "seconds", *AP_NAMES, "AP_val", "message")
+_CELL_HEADER = (
+    "arm",
+    "seed",
+    "learning_rate",
+    "status",
+    "tuning",
+    "seconds",
+    *AP_NAMES,
+    "AP_val",
+    "message",
+    "detections_sha256",
+)
 
 
 def _result_rows(data: ReportData) -> list[list[CsvValue]]:
@@ -95,10 +107,17 @@ def _cell_rows(data: ReportData) -> list[list[CsvValue]]:
         metrics = nothing if cell.tuning else measured.get((record.arm, record.seed), nothing)
         tuning = "yes" if cell.tuning else "no"
         val = record.val_metrics.get("AP", float("nan"))
-        rows.append(
-            [record.arm, record.seed, record.lr, record.status, tuning, record.seconds, *metrics, val, record.message]
-        )
+        row = [record.arm, record.seed, record.lr, record.status, tuning, record.seconds, *metrics, val, record.message]
+        rows.append([*row, _digest(cell.folder / "detections.json" if cell.tuning else detections_path(cell))])
     return rows
+
+
+def _digest(file: Path) -> str:
+    """SHA-256 of a file, equal where the cell is trained again on the same kind of machine; empty without the file."""
+    if not file.is_file():
+        return ""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _grid_rows(grid: Grid) -> list[list[CsvValue]]:

@@ -1,6 +1,7 @@
 """The report of a small study: its numbers, its warnings, and a report.html that needs no other file."""
 
 import csv
+import hashlib
 import json
 import re
 from html.parser import HTMLParser
@@ -121,6 +122,7 @@ def test_every_seeds_ap_is_pycocotools_own(study: StudyResult, written: Path) ->
         if status == "done":
             results = json.loads(detections_path(cell).read_text(encoding="utf-8"))
             expected = coco_evaluation(truth, results).metrics
+            assert row["detections_sha256"] == hashlib.sha256(detections_path(cell).read_bytes()).hexdigest()
             assert all(float(row[name]) == pytest.approx(expected[name]) for name in ("AP", "AP50", "APs"))
         else:
             assert row["AP"] == ("0.0" if status == "diverged" else "")
