@@ -49,7 +49,9 @@ lint: $(READY)
 # Tests of what chance does not decide come first; the whole run takes under an hour on two cores.
 torture: $(READY)
 	$(PYTEST) -q tests/run tests/training/test_resume.py tests/training/test_lost_ranks.py tests/test_hostile_text.py \
-	  tests/interop/test_damaged_weights.py tests/interop/test_pickle_attacks.py tests/export/test_damaged_exports.py
+	  tests/interop/test_damaged_weights.py tests/interop/test_pickle_attacks.py tests/export/test_damaged_exports.py \
+	  tests/test_distributed.py tests/test_compile.py tests/diagnostics/test_replay.py
+	HYPOTHESIS_PROFILE=nightly HYPOTHESIS_EXAMPLES=500 $(PYTEST) -q -k properties
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.torture
 
 docs: $(READY)

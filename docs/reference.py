@@ -33,7 +33,7 @@ def _section(section: type[BaseModel], path: str, kind: str = "") -> Iterator[st
     yield "| key | meaning |\n| --- | --- |"
     for name, field in plain.items():
         key = f"`{path}{'.' if path else ''}{name}`"
-        yield f"| {key} | {field.description}<br>{_values(field)}; default {_default(field)} |"
+        yield f"| {key} | {field.description}<br>{_values(field)}; {_default(field)} |"
     yield ""
     for name, field in section.model_fields.items():
         below = f"{path}{'.' if path else ''}{name}"
@@ -78,8 +78,10 @@ def _type(annotation: object) -> str:
 
 
 def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
     value = field.get_default(call_default_factory=True)
-    return f"`{json.dumps(value, default=str)}`"
+    return f"default `{json.dumps(value, default=str)}`"
 
 
 def _help(name: str) -> str:

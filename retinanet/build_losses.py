@@ -172,8 +172,12 @@ def build_own_loss(keys: OwnLossKeys) -> OwnLoss:
     return OwnLoss(keys.kind, load, keys.options())
 
 
-def check_own_loss(keys: AnyClassLossKeys, classes: int) -> None:
-    """Run the user's class loss, if it is one, on random anchors. Raises ConfigError that lists all that is wrong."""
-    if isinstance(keys, OwnLossKeys):
-        own = build_own_loss(keys)
-        check_function(f"loss.classification: {own.kind} in {keys.file}", own.function, classes, own.options)
+def check_own_loss(keys: AnyClassLossKeys, classes: int) -> tuple[str, ...]:
+    """Run the user's class loss, if it is one, on random anchors; returns notes on what is unusual in it.
+
+    Raises ConfigError that lists all that is wrong.
+    """
+    if not isinstance(keys, OwnLossKeys):
+        return ()
+    own, name = build_own_loss(keys), f"loss.classification: {keys.kind} in {keys.file}"
+    return tuple(f"{name}: {note}" for note in check_function(name, own.function, classes, own.options).notes)

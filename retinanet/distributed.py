@@ -32,12 +32,24 @@ class Ranks(NamedTuple):
 
 
 def read_ranks() -> Ranks:
-    """Ranks from torchrun's environment variables; a single process without them."""
-    return Ranks(
-        rank=int(os.environ.get("RANK", "0")),
-        local_rank=int(os.environ.get("LOCAL_RANK", "0")),
-        world_size=int(os.environ.get("WORLD_SIZE", "1")),
+    """Ranks from torchrun's environment variables; a single process without them. Raises ConfigError for odd ones."""
+    ranks = Ranks(
+        rank=_variable("RANK", 0), local_rank=_variable("LOCAL_RANK", 0), world_size=_variable("WORLD_SIZE", 1)
     )
+    if not 0 <= ranks.rank < ranks.world_size or ranks.local_rank < 0:
+        raise ConfigError(
+            f"RANK={ranks.rank}, LOCAL_RANK={ranks.local_rank}, WORLD_SIZE={ranks.world_size} in the environment: "
+            "ranks count from 0 to one less than the world's size; start with torchrun, or unset all three"
+        )
+    return ranks
+
+
+def _variable(name: str, default: int) -> int:
+    text = os.environ.get(name, str(default))
+    try:
+        return int(text)
+    except ValueError as error:
+        raise ConfigError(f"{name}={text!r} in the environment is not a whole number; unset it") from error
 
 
 def was_restarted() -> bool:
@@ -81,9 +93,14 @@ def start(ranks: Ranks, device: torch.device, timeout: float = 1800.0) -> None:
     """
     if ranks.world_size == 1 or dist.is_initialized():
         return
-    place = os.environ.get("MASTER_ADDR", "?"), os.environ.get("MASTER_PORT", "?")
+    place = os.environ.get("MASTER_ADDR", ""), os.environ.get("MASTER_PORT", "")
+    if not place[0] or not place[1].isdecimal():
+        raise ConfigError(
+            f"WORLD_SIZE={ranks.world_size} in the environment needs MASTER_ADDR and MASTER_PORT, which are "
+            f"{place[0]!r} and {place[1]!r}; start with torchrun, or unset WORLD_SIZE"
+        )
     try:
-        if ranks.rank > 0 and place[1].isdecimal():
+        if ranks.rank > 0:
             _check_meeting_place(place[0], int(place[1]), timeout)
         on_gpu = device.type == "cuda"
         dist.init_process_group(

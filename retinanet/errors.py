@@ -35,8 +35,8 @@ _REMEDIES = {
 }
 
 
-# RuntimeErrors of torch that have no class of their own.
-_MEMORY_WORDS = ("can't allocate memory", "not enough memory", "backend out of memory")
+# RuntimeErrors of torch that have no class of their own, and the linker's where torch does not fit.
+_MEMORY_WORDS = ("can't allocate memory", "not enough memory", "backend out of memory", "failed to map segment")
 
 
 _LESS_MEMORY = (
@@ -164,7 +164,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(torch_oom, type) and isinstance(error, torch_oom):
         return True
     text = str(error)
-    return isinstance(error, RuntimeError) and any(word in text for word in _MEMORY_WORDS)
+    return isinstance(error, RuntimeError | ImportError) and any(word in text for word in _MEMORY_WORDS)
 
 
 def _os_message(error: OSError) -> str:

@@ -33,6 +33,9 @@ _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _LEAST_UNZIPPED, _MOST_RATIO = 64 << 20, 100
 """Bytes that any gzip may hold, and how many times its own size larger ones may: annotations shrink to a tenth."""
 
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+"""One half of a character outside of the basic plane; two make one."""
+
 _STRING_OR_CONSTANT = re.compile(r'"(?:[^"\\]|\\.)*"|(-?Infinity|NaN)')
 
 
@@ -58,7 +61,15 @@ def read_json(
         raise DataError(f"{path}: the file is empty; it must be a JSON document")
     try:
         with without_garbage_collection():
-            return json.loads(text, parse_constant=_refuse_constant, object_hook=hook or _dropping(leave_out))
+            content = json.loads(text, parse_constant=_refuse_constant, object_hook=hook or _dropping(leave_out))
+            if _SURROGATE.search(text):
+                json.dumps(content, ensure_ascii=False).encode()
+            return content
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise DataError(
+            f"{path}: has {half!r}, half of a character, which is no text; write the character itself"
+        ) from error
     except json.JSONDecodeError as error:
         cut = " (the file ends too early: is it truncated?)" if error.pos >= len(text.rstrip()) else ""
         raise DataError(

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
-hypothesis = pytest.importorskip("hypothesis", reason="hypothesis is not installed (pip install -r requirements.txt)")
-from hypothesis import HealthCheck, Phase, settings  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
+__all__ = ["given", "refused_at_most", "scalars", "st", "trees", "with_one_change"]
 
-from retinanet.errors import UserError  # noqa: E402
+pytest.importorskip("hypothesis", reason="hypothesis is not installed (pip install -r requirements.txt)")
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from retinanet.errors import UserError
 
 _COMMON: dict[str, Any] = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
 settings.register_profile("ci", max_examples=25, derandomize=True, phases=[Phase.explicit, Phase.generate], **_COMMON)

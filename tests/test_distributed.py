@@ -130,3 +130,23 @@ def test_a_program_that_listens_but_is_not_rank_0_is_named(monkeypatch: pytest.M
             ResourceError, match=r"rank 1: the 2 processes cannot meet at .* has not answered as rank 0"
         ):
             start(Ranks(rank=1, local_rank=1, world_size=2), torch.device("cpu"), timeout=1)
+
+
+@pytest.mark.parametrize(
+    ("variables", "what"),
+    [
+        ({"RANK": "abc"}, "RANK='abc' .* is not a whole number"),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK=2, LOCAL_RANK=0, WORLD_SIZE=2 .* count from 0"),
+        ({"WORLD_SIZE": "0"}, "WORLD_SIZE=0"),
+        ({"WORLD_SIZE": "2"}, "needs MASTER_ADDR and MASTER_PORT"),
+        ({"WORLD_SIZE": "2", "MASTER_ADDR": "x", "MASTER_PORT": "y"}, "'x' and 'y'"),
+    ],
+)
+@pytest.mark.usefixtures("one_process")
+def test_odd_variables_are_named(variables: dict[str, str], what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=what):
+        start(read_ranks(), torch.device("cpu"))

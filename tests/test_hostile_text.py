@@ -2,13 +2,17 @@
 
 import gzip
 import json
-from io import StringIO
+import os
+import sys
+from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from retinanet.config.load import config_from_dict
+from retinanet.commands.border import run
+from retinanet.config.load import config_from_dict, with_overrides
+from retinanet.config.schema import Config
 from retinanet.display.console import class_table, parts_table
 from retinanet.display.document.blocks import Paragraph
 from retinanet.display.document.html import render_html
@@ -16,6 +20,7 @@ from retinanet.display.facts import Fact, Facts
 from retinanet.display.progress import LiveLines
 from retinanet.errors import ConfigError, DataError, judge, printable
 from retinanet.files import read_json, write_csv
+from retinanet.prepare.source import open_source
 
 HOSTILE = (
     *("\x1b]0;title\x07", "\x1b[2J", "\x1b]52;c;ZWNobw==\x07", "\x9b31m", "a\rb", "\x1b[8mhidden", "\x08\x08", "\x7f"),
@@ -80,3 +85,34 @@ def test_a_zero_byte_in_a_config_is_named() -> None:
         config_from_dict({"output": "runs/a\0b"}, "c.yaml")
     with pytest.raises(ConfigError, match=r"data\.root.*zero byte"):
         config_from_dict({"data": {"root": "a\0b"}}, "c.yaml")
+
+
+def test_half_a_character_is_refused(tmp_path: Path) -> None:
+    """JSON can write it; no file, terminal or page can."""
+    path = tmp_path / "a.json"
+    path.write_text('{"name": "\\ud800x"}', encoding="utf-8")
+    with pytest.raises(DataError, match=r"a\.json: has '\\ud800', half of a character"):
+        read_json(path)
+    path.write_text('{"name": "\\ud83d\\ude00", "path": "C:\\\\ud800"}', encoding="utf-8")
+    assert read_json(path) == {"name": "😀", "path": "C:\\ud800"}
+
+
+def test_folders_that_are_not_utf_8_are_refused(tmp_path: Path) -> None:
+    """TensorBoard, matplotlib and JSON cannot name them."""
+    name = os.fsdecode(b"\xff")
+    for key in ("output", "data.root"):
+        with pytest.raises(ConfigError, match=rf"{key}: is not UTF-8 text"):
+            with_overrides(Config(), [f"{key}={name}"])
+    (tmp_path / name).mkdir()
+    with pytest.raises(DataError, match=r"this name is not UTF-8 text"):
+        open_source(tmp_path / name, 0.1)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_a_name_that_the_output_cannot_encode_ends_no_command(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = TextIOWrapper(BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", out)
+    assert run(lambda: print("犬 \udcff")) == 0
+    assert out.buffer.getvalue().decode(encoding).strip() == (
+        "犬 \\udcff" if encoding == "utf-8" else "\\u72ac \\udcff"
+    )

@@ -6,6 +6,7 @@ is gone, 130 and 143 for signals. Imports nothing heavy,
 so that `--help` is quick.
 """
 
+import io
 import os
 import sys
 import traceback
@@ -24,11 +25,27 @@ def run(main: Callable[[], None]) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     # Else torch precedes the message on ranks that cannot meet by its own addresses in memory, line by line.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    _prepare_streams()
     border = _Border()
     with border:
         main()
         sys.stdout.flush()
     return border.exit_code
+
+
+def _prepare_streams() -> None:
+    """Standard streams that are closed (`>&-`) discard; names that an encoding lacks appear as escapes."""
+    number = 0
+    while number <= 2:  # else the next file that is opened becomes what libraries take for stderr
+        number = os.open(os.devnull, os.O_RDWR)
+    os.close(number)
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - a device, for good
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 class _Border:

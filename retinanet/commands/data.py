@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from retinanet.commands.arguments import called, fraction, natural_int, new_parser, positive_int
 from retinanet.config.numbers import HOLD_OUT
-from retinanet.errors import ConfigError, DataError, one_line, printable
+from retinanet.errors import ConfigError, DataError, one_line
 
 if TYPE_CHECKING:
     from retinanet.prepare.conversion import ConvertedSplit
@@ -56,6 +56,7 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
 
 
 def _check(options: argparse.Namespace, prog: str | None) -> None:
+    from retinanet.display.facts import print_lines
     from retinanet.prepare.check import check_data_sets, check_parts
     from retinanet.prepare.recognise import is_coco
     from retinanet.prepare.source import open_source
@@ -65,13 +66,13 @@ def _check(options: argparse.Namespace, prog: str | None) -> None:
         try:
             divided = open_source(options.path, HOLD_OUT).divided if options.images is None else None
         except DataError as error:
-            print(printable(f"note: a training with data={options.path} is not possible: {error}"))
+            print_lines(f"note: a training with data={options.path} is not possible: {error}")
             return
         if divided:
-            print(divided)
+            print_lines(divided)
     else:
         source = open_source(options.path, HOLD_OUT)
-        print(printable("\n".join([f"{source.form} in {options.path}", *source.describe(), ""])))
+        print_lines("\n".join([f"{source.form} in {options.path}", *source.describe(), ""]))
         parts = [part for part in (source.train, source.val, source.test) if part is not None]
         check_parts([(part.annotations, part.images) for part in parts], every_pixel=options.pixels)
     for place, config in (("train with:", "own"), ("on a CPU:  ", "own_cpu")):
@@ -117,9 +118,10 @@ def _convert(options: argparse.Namespace) -> None:
 
 def _print_written(written: "Sequence[ConvertedSplit]", options: argparse.Namespace) -> None:
     """Summaries of annotation files, and the command that trains on them."""
+    from retinanet.display.facts import print_lines
     from retinanet.prepare.conversion import train_command
 
-    print(printable("\n".join([*(split.summary for split in written if split.summary), ""])))
+    print_lines("\n".join([*(split.summary for split in written if split.summary), ""]))
     if len(written) > 1:
         print(train_command(written, options.output))
     else:

@@ -1,7 +1,8 @@
 """Config keys of `loss.classification`, one section for each kind, and of `loss.box`.
 
-The losses themselves are in `retinanet/losses/`; `build_losses.py` goes from these keys to functions. A new kind is its keys
-and its line in `AnyClassLossKeys` here, its function in `losses/`, its case in `build_losses.build_class_loss`, and a test.
+The losses themselves are in `retinanet/losses/`; `build_losses.py` goes from these keys to functions. A new kind is
+its keys and its line in `AnyClassLossKeys` here, its function in `losses/`, its case in
+`build_losses.build_class_loss`, and a test.
 """
 
 from typing import Annotated, Any, Literal
@@ -160,10 +161,9 @@ class SoftmaxFocalKeys(ClassLossKeys):
 
 
 class OwnLossKeys(ClassLossKeys, extra="allow"):
-    """Keys of `loss.classification` with a function of the user as kind; further ones are its arguments.
+    """Keys of `loss.classification` with a function of the user as kind; further keys are its arguments."""
 
-    `config.own_loss` checks them against the function. In checkpoints `file` is missing, so that they run no code.
-    """
+    # `config.own_loss` checks those against the function. Checkpoints have no `file`, so that they run no code.
 
     kind: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")] = Field(
         description="A function in a file of one's own, such as my_losses:poly."

@@ -28,7 +28,9 @@ class Section(BaseModel):
 
     @field_validator("*")
     @classmethod
-    def _without_zero_bytes(cls, value: object) -> object:
+    def _without_odd_bytes(cls, value: object) -> object:
         if isinstance(value, str) and "\0" in value:
             raise ValueError("holds a zero byte, which no path or name can have")
+        if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise ValueError("is not UTF-8 text, which JSON, TensorBoard and plots need; rename what it names")
         return value

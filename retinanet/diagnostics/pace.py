@@ -71,7 +71,7 @@ def measure_pace(config: Config, folder: Path) -> Pace:
 
 
 def build_short_config(config: Config) -> Config:
-    """The config with STEPS steps on as many images, one evaluation at the end, and every step in the log."""
+    """The config with STEPS steps on as many images, one evaluation at the end, every step in the log, no callbacks."""
     schedule, data = config.schedule, config.data
     batch = known(schedule.batch_size)
     # Enough training images for every batch to differ, as in the real run.
@@ -84,7 +84,7 @@ def build_short_config(config: Config) -> Config:
             "schedule": schedule.model_copy(update=short),
             "data": data.model_copy(update={"limit": int(limit)}),
             "eval": config.eval.model_copy(update={"every": 0.0}),
-            "log": config.log.model_copy(update={"every": 1, "pictures": 0}),
+            "log": config.log.model_copy(update={"every": 1, "pictures": 0, "callbacks": ()}),
         }
     )
 

@@ -1,6 +1,8 @@
 """Labelled facts as aligned lines, wrapped between words: the first and the last lines of a run."""
 
+import sys
 from collections.abc import Sequence
+from shutil import get_terminal_size
 from typing import NamedTuple
 
 from rich.cells import cell_len
@@ -60,6 +62,14 @@ def wrap(text: str, width: int) -> list[str]:
                 current += " " + word
         lines.append(current)
     return lines
+
+
+def print_lines(text: str) -> None:
+    """Print text literally, on a terminal broken between words."""
+    text = printable(text)
+    if sys.stdout.isatty():
+        text = "\n".join(wrap(text, min(get_terminal_size().columns, WIDEST)))
+    print(text, flush=True)
 
 
 def wrap_command(line: str, width: int) -> list[str]:

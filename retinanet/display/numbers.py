@@ -6,6 +6,12 @@ NOTHING = "–"
 """Stands for a number that is not known."""
 
 
+def amount(count: int, noun: str) -> str:
+    """A count with its noun, given in the singular: `1 image`, `1,200 boxes`."""
+    ending = "" if count == 1 else "es" if noun.endswith(("s", "x")) else "s"
+    return f"{count:,} {noun}{ending}"
+
+
 def points(value: float, decimals: int = 1) -> str:
     """A metric in 0..1 as points; a dash for NaN and for COCO's -1."""
     return NOTHING if math.isnan(value) or value < 0 else f"{100 * value:.{decimals}f}"

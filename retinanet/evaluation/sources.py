@@ -1,13 +1,10 @@
 """`data.source` of a config, resolved to the files that it is made of."""
 
 import os
-import sys
 from pathlib import Path
-from shutil import get_terminal_size
 
 from retinanet.config.data_keys import DataKeys
-from retinanet.display.facts import WIDEST, wrap
-from retinanet.errors import printable
+from retinanet.display.facts import print_lines
 from retinanet.prepare.source import Source, open_source
 
 
@@ -41,7 +38,4 @@ def print_source(data: DataKeys) -> None:
     """Open `data.source`, if there is one, and print what it is; on the main rank only."""
     source = find_source(data) if os.environ.get("RANK", "0") == "0" else None
     if source is not None:
-        lines = describe_source(data, source)
-        if sys.stdout.isatty():
-            lines = [part for line in lines for part in wrap(line, min(get_terminal_size().columns, WIDEST))]
-        print(printable("\n".join(lines)), flush=True)
+        print_lines("\n".join(describe_source(data, source)))

@@ -62,7 +62,7 @@ def check_function(name: str, function: OwnFunction, classes: int, options: Mapp
             value=loss_N.mean().item(),
             gradient_error=exact,
             bfloat16_error=((in_half_N - in_full_N).abs() / in_full_N.abs().clamp(min=1e-3)).max().item(),
-            notes=_notes(main, gradient_NK, exact),
+            notes=(*_notes(main, gradient_NK, exact), *_vanishing(function, cases[1], options)),
         )
 
 
@@ -152,6 +152,20 @@ def _gradient_error(function: OwnFunction, case: _Case, options: Mapping[str, An
     except (RuntimeError, ValueError, TypeError):
         return math.nan
     return ((torch.stack(slopes, dim=1) - gradient_NK).abs().max() / gradient_NK.abs().max()).item()
+
+
+def _vanishing(function: OwnFunction, case: _Case, options: Mapping[str, Any]) -> tuple[str, ...]:
+    """A note where confident errors have no gradient, as with a clamped logarithm."""
+    _, gradient_NK = _tried(function, case, options)
+    wrong_NK = torch.where(case.targets_NK == 1, -case.logits_NK, case.logits_NK)
+    lost_NK = (wrong_NK > 0) & (gradient_NK == 0)
+    if not lost_NK.any():
+        return ()
+    logit = wrong_NK[lost_NK].min().item()
+    return (
+        f"its gradient is zero where it is wrong by a logit of {logit:.0f} or more, so such errors stay; "
+        "F.logsigmoid(x) and F.softplus(x) have a gradient there",
+    )
 
 
 def _notes(case: _Case, gradient_NK: Tensor, gradient_error: float) -> tuple[str, ...]:

@@ -10,7 +10,8 @@ from retinanet.data.content_with_files import FileOptions
 from retinanet.data.file_names import FolderIndex, is_other_split, split_of_name
 from retinanet.data.foreign_layout import layout_of_coco
 from retinanet.data.notes import KindNotes
-from retinanet.errors import DataError, printable
+from retinanet.display.facts import print_lines
+from retinanet.errors import DataError
 from retinanet.prepare.listing import exists, files_of, find_folder
 
 MAX_CLASSES = 20
@@ -43,7 +44,7 @@ def check_parts(
         try:
             content = read_annotations(file)
             if root is not None and not _is_annotations(content):
-                print(printable(f"{file}: skipped, since it has neither images nor annotations nor categories"))
+                print_lines(f"{file}: skipped, since it has neither images nor annotations nor categories")
                 continue
             folder = images or find_image_folder(file, content)
             options = FileOptions(check="decode" if every_pixel else "header", root=root)
@@ -51,12 +52,12 @@ def check_parts(
         except DataError as error:
             errors.append(str(error))
             continue
-        print(printable(f"{summary(dataset)}\n  images in {folder}"), flush=True)
+        print_lines(f"{summary(dataset)}\n  images in {folder}")
         datasets[titles[file]] = dataset
     if not datasets and not errors:
         raise DataError(_no_annotations(files[0][0].parent))
     if datasets:
-        print(printable("\n".join(["", *objects_by_class(datasets), *joint_notes(datasets)])))
+        print_lines("\n".join(["", *objects_by_class(datasets), *joint_notes(datasets)]))
     if errors:
         raise DataError("\n".join(errors))
     print(f"no errors found in {len(datasets)} annotation file{'s' if len(datasets) > 1 else ''}")

@@ -9,9 +9,10 @@ from typing import Literal, NamedTuple
 
 from retinanet.data.file_names import path_parts
 from retinanet.data.notes import KindNotes
+from retinanet.display.numbers import amount
 from retinanet.errors import ConfigError, DataError, list_errors
 from retinanet.files import read_text, write_json
-from retinanet.prepare.listing import describing_yaml, files_below, files_of, find_folder, find_inside
+from retinanet.prepare.listing import describing_yaml, files_below, files_of, find_folder, find_inside, root_tag
 
 LabelFormat = Literal["voc", "yolo"]
 _DECIMAL_COMMA = re.compile(r"[+-]?(0|\d+(?!,\d{3}$)),\d+")
@@ -95,7 +96,8 @@ def formats_in(folder: Path) -> list[LabelFormat]:
     """The formats whose labels are directly in a folder."""
     annotations = find_folder(folder, "Annotations", "annotation")
     below = files_below(annotations) if annotations is not None else []
-    has_xml = bool(files_of(folder, ".xml")) or any(file.suffix.lower() == ".xml" for file in below)
+    files = [*files_of(folder, ".xml"), *(file for file in below if file.suffix.lower() == ".xml")]
+    has_xml = any(root_tag(file) != "annotations" for file in files)  # which CVAT's own format has
     # Some tools write classes.txt next to XML files; only with further .txt files are there YOLO labels, too.
     texts = {path.name.lower() for path in files_of(folder, ".txt")}
     has_yolo = (
@@ -185,8 +187,8 @@ def write_splits(
         crowds = sum(box.crowd for box in boxes)
         flat = sum(box.bbox[2] <= 0 or box.bbox[3] <= 0 for box in boxes)
         summary = (
-            f"{name}: {len(images)} images ({empty} without objects), {len(boxes)} boxes ({crowds} difficult, "
-            f"{flat} of zero area), {len(classes)} classes -> {file}"
+            f"{name}: {amount(len(images), 'image')} ({empty} without objects), {amount(len(boxes), 'box')} "
+            f"({crowds} difficult, {flat} of zero area), {amount(len(classes), 'class')} -> {file}"
         )
         written.append(ConvertedSplit(name=name, annotations=file, images=folder, summary=summary))
     return written

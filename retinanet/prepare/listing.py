@@ -35,11 +35,14 @@ def files_of(folder: Path, *suffixes: str) -> list[Path]:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """All files of a folder and its subfolders, sorted. Links to folders are not followed."""
-    found = []
-    for place, below, names in os.walk(folder):
-        below[:] = [name for name in below if not is_hidden(name)]
-        found += [Path(place, name) for name in names if not is_hidden(name)]
+    """All files of a folder and its subfolders, sorted; also of folders that are linked, each once."""
+    found: list[Path] = []
+    seen: set[str] = set()
+    for place, below, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        below[:] = [name for name in below if not is_hidden(name)] if real not in seen else []
+        found += [Path(place, name) for name in names if not is_hidden(name)] if real not in seen else []
+        seen.add(real)
     return sorted(found)
 
 

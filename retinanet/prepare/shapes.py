@@ -11,6 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from retinanet.data.images import MAX_PIXELS
 from retinanet.errors import ConfigError, DataError, ResourceError, list_errors
 from retinanet.prepare.shapes_draw import CLASS_NAMES
 from retinanet.prepare.shapes_scene import DEFAULT_MIX, MOST_OF_IMAGE, SceneMix, draw_scene, scene_annotations
@@ -72,6 +73,8 @@ def _check_arguments(counts: tuple[int, int, int], size: tuple[int, int], seed: 
     ]
     if seed < 0:
         errors.append(f"seed is {seed}; it must not be negative")
+    if size[0] * size[1] > MAX_PIXELS:
+        errors.append(f"size is {size[0]} x {size[1]}; an image may have at most {MAX_PIXELS:,} pixels")
     errors += _mix_errors(mix, size)
     if errors:
         raise ConfigError(list_errors("shapes cannot be generated", errors))

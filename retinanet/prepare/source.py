@@ -59,6 +59,10 @@ def open_source(path: Path, held_out: float, seed: int = 0) -> Source:
         raise DataError(
             f"{path}: no such file or folder; data=PATH is a folder, a .zip, a .json, a data.yaml or a .csv"
         )
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{path}: this name is not UTF-8 text, which JSON and plots need; rename it") from error
     home = cache_folder("data") / f"{_safe(path.stem)}-{_digest(path, held_out, seed)}"
     try:
         home.mkdir(parents=True, exist_ok=True)

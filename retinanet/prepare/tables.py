@@ -69,7 +69,8 @@ def read_tables(files: Sequence[Path], folder: Path) -> LabeledSet:
 
 
 def _read_table(file: Path, notes: KindNotes, errors: list[str]) -> _Split:
-    lines = read_lines(file)
+    lines = _rows_of(file)
+    skipped = len(read_lines(file)) - len(lines)
     shapes: _Split = {}
     separator = _separator(lines)
     if separator is None:
@@ -92,7 +93,7 @@ def _read_table(file: Path, notes: KindNotes, errors: list[str]) -> _Split:
                 try:
                     _add_row(row, columns, shapes, notes)
                 except DataError as error:
-                    errors.append(f"{file}:{rows.line_num}: {error}")
+                    errors.append(f"{file}:{rows.line_num + skipped}: {error}")
     except csv.Error as error:
         raise DataError(f"{file}: cannot be read as a table ({error})") from error
     return shapes
@@ -125,7 +126,8 @@ def _with_described_classes(splits: dict[str, _Split], folder: Path, notes: Kind
         return splits
     names = dict(line.split(",", 1) for line in read_lines(tables[0]) if "," in line)
     first = min(codes)
-    notes.add(f"classes are codes: {tables[0].name} names them", f"{first} is {names.get(first, first)}", len(codes))
+    kind = f"classes have a code for a name: {tables[0].name} has the name"
+    notes.add(kind, f"{first} is {names.get(first, first)}", len(codes))
     return {
         split: {
             image: [(names.get(label, label).strip(' "'), corners) for label, corners in boxes]
@@ -137,8 +139,14 @@ def _with_described_classes(splits: dict[str, _Split], folder: Path, notes: Kind
 
 def is_table(file: Path) -> bool:
     """Whether a file is a table of boxes, by its first line."""
-    lines = read_lines(file)
+    lines = _rows_of(file)
     return _separator(lines) is not None or _is_via(lines)
+
+
+def _rows_of(file: Path) -> list[str]:
+    """The lines of a table without the first one of Excel's that names the separator."""
+    lines = read_lines(file)
+    return lines[1:] if lines and lines[0].lower().startswith("sep=") else lines
 
 
 def _is_via(lines: Sequence[str]) -> bool:

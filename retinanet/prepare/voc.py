@@ -25,7 +25,7 @@ from retinanet.prepare.conversion import (
     with_notes,
     write_splits,
 )
-from retinanet.prepare.listing import files_below, files_of, find_folder, has_images
+from retinanet.prepare.listing import children, files_below, files_of, find_folder, has_images, is_image
 from retinanet.prepare.voc_file import CornerRule, all_corners, read_voc_file
 from retinanet.prepare.voc_images import ImageFolder
 
@@ -75,7 +75,7 @@ def read_voc(
     found = find_folder(folder, "Annotations", "annotation")
     home = found if found is not None and _label_files(found) else folder
     labels = _label_files(home)
-    pictures = ImageFolder(images or _image_folder(folder))
+    pictures = ImageFolder(images or _image_folder(folder, home))
     errors: list[str] = []
     notes = KindNotes()
     names = _split_names(folder, home, labels, splits, errors)
@@ -109,8 +109,13 @@ def read_voc(
     )
 
 
-def _image_folder(folder: Path) -> Path:
-    """JPEGImages/ or images/ of a folder if it has any, otherwise the folder itself."""
+def _image_folder(folder: Path, home: Path) -> Path:
+    """JPEGImages/ or images/ of a folder with any image, otherwise the folder, as where labels and images share it.
+
+    home: the folder of the labels.
+    """
+    if home == folder and any(map(is_image, children(folder))):
+        return folder
     places = (find_folder(folder, name) for name in ("JPEGImages", "images", "image", "imgs", "img"))
     return next((place for place in places if place is not None and has_images(place)), folder)
 

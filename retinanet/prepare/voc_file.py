@@ -1,5 +1,6 @@
 """One Pascal VOC annotation file: its image, its size and its boxes, by the rule that holds for the whole data set."""
 
+import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,7 +35,8 @@ def all_corners(path: Path) -> list[float]:
     try:
         root = parse(path, forbid_dtd=True).getroot()
         assert root is not None
-        return [float(tag.text or 1) for box in root.iter("bndbox") for tag in box]
+        boxes = [*root.iter("bndbox"), *root.iter("polygon")]
+        return [float(text) for box in boxes for tag in box.iter() if (text := (tag.text or "").strip())]
     except (OSError, ValueError, LookupError, AssertionError, ElementTree.ParseError, defusedxml.DefusedXmlException):
         return []
 
@@ -131,14 +133,7 @@ def _read_object(element: ElementTree.Element, size: tuple[int, int], rule: Corn
     name = (element.findtext("name") or "").strip()
     if not name:
         raise DataError("no <name>")
-    corners = []
-    for tag in ("xmin", "ymin", "xmax", "ymax"):
-        text = (element.findtext(f"bndbox/{tag}") or "").strip()
-        try:
-            corners.append(read_number(text, notes))
-        except DataError as error:
-            raise DataError(f"{name}: <bndbox> without a number in <{tag}>: {error}") from error
-    xmin, ymin, xmax, ymax = corners
+    xmin, ymin, xmax, ymax = corners = _corners_of(element, name, notes)
     if xmax < xmin or ymax < ymin:
         raise DataError(
             f"{name}: reversed box, xmin {xmin:g} ymin {ymin:g} xmax {xmax:g} ymax {ymax:g}; exchange the corners"
@@ -163,3 +158,24 @@ def _read_object(element: ElementTree.Element, size: tuple[int, int], rule: Corn
     if difficult not in ("0", "1"):
         raise DataError(f"{name}: <difficult> is {difficult!r}, expected 0 or 1")
     return LabeledBox(name, (xmin, ymin, xmax - xmin, ymax - ymin), difficult == "1")
+
+
+def _corners_of(element: ElementTree.Element, name: str, notes: KindNotes) -> tuple[float, float, float, float]:
+    """The numbers of <bndbox>, or where there is none the corners of the box around <polygon>. Raises DataError."""
+    if element.find("bndbox") is None and element.find("polygon") is not None:
+        sides: list[list[float]] = []
+        for letter in "xy":
+            texts = [tag.text or "" for tag in element.findall("polygon//*") if re.fullmatch(rf"{letter}\d*", tag.tag)]
+            sides.append([read_number(text, notes) for text in texts])
+        if len(sides[0]) != len(sides[1]) or len(sides[0]) < 3:
+            raise DataError(f"{name}: neither <bndbox> nor a <polygon> of three points or more")
+        notes.add("objects have no <bndbox>: the box around their <polygon> is used", name)
+        return min(sides[0]), min(sides[1]), max(sides[0]), max(sides[1])
+    corners = []
+    for tag in ("xmin", "ymin", "xmax", "ymax"):
+        text = (element.findtext(f"bndbox/{tag}") or "").strip()
+        try:
+            corners.append(read_number(text, notes))
+        except DataError as error:
+            raise DataError(f"{name}: <bndbox> without a number in <{tag}>: {error}") from error
+    return corners[0], corners[1], corners[2], corners[3]

@@ -49,7 +49,10 @@ class ImageFolder:
             raise DataError(
                 f"no image {label}.* in {self.folder} (<filename> is {written!r}); add the image, or remove the label"
             )
-        notes.add("label files are called otherwise than their images", f"{label}.xml is of {candidates[0]}")
+        notes.add(
+            "label files are called otherwise, or in another folder, than their images",
+            f"{label}.xml is of {candidates[0]}",
+        )
         return candidates[0]
 
     @staticmethod

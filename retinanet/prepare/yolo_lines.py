@@ -104,6 +104,12 @@ def _in_pixels(
     x1, y1, x2, y2 = x1 * width, y1 * height, x2 * width, y2 * height
     least, most = min(x1, y1), max(x2 - width, y2 - height)
     if least < -ROUNDING_PIXELS or most > ROUNDING_PIXELS:
+        largest = max(map(abs, corners))
+        if largest > 2:
+            raise DataError(
+                f"a corner is {largest:g}, which no fraction of the image is; are these pixels, or per cent? Divide "
+                f"x and width by {width}, y and height by {height} (pixels), or all by 100"
+            )
         what = f"box from ({x1:.1f}, {y1:.1f}) to ({x2:.1f}, {y2:.1f})"
         if not (0 <= x1 + x2 <= 2 * width and 0 <= y1 + y2 <= 2 * height):
             raise DataError(

@@ -8,6 +8,7 @@ from rich.padding import Padding
 
 from retinanet.display.console import class_table, format_evaluation, format_seconds
 from retinanet.display.facts import LABELS, WIDEST, Fact, Facts
+from retinanet.display.numbers import amount
 from retinanet.run.command_lines import CommandLines
 from retinanet.run.folder import RunFolder
 from retinanet.run.metric_rows import mean_over_steps, read_rows
@@ -51,9 +52,9 @@ def describe_end(folder: RunFolder, ending: Ending, commands: CommandLines, caus
 
 def time_taken(ending: Ending) -> Fact:
     """Steps and time of this process."""
-    steps = f"steps {ending.first_step + 1:,} to {ending.step:,}" if ending.first_step else f"{ending.step:,} steps"
+    steps = f"steps {ending.first_step + 1:,} to {ending.step:,}" if ending.first_step else amount(ending.step, "step")
     if ending.step <= ending.first_step:
-        return Fact("finished", f"after {ending.step:,} steps; there was nothing left to do")
+        return Fact("finished", f"after {amount(ending.step, 'step')}; there was nothing left to do")
     taken = f"{steps} in {format_seconds(ending.seconds)}"
     return Fact("finished", f"{taken}, {format_seconds(ending.evaluating)} of it for evaluation")
 

@@ -96,7 +96,7 @@ def train_in(
 ) -> None:
     """`train` in a folder that this run has claimed, with the detector of a resolved config's `model.weights`."""
     train_set, val_set = load_data(config, ranks)
-    check_own_loss(config.loss.classification, len(train_set.categories))
+    loss_notes = check_own_loss(config.loss.classification, len(train_set.categories))
     callbacks = load_callbacks(config.log.callbacks, config.log.callback_folder) if ranks.is_main else []
     start = fit_detector(detector, config, train_set.categories) if detector is not None else None
     distributed.start(ranks, device, timeout=3 * config.distributed.timeout)
@@ -134,7 +134,8 @@ def train_in(
     request = StopRequest()
     rows = partial(pass_row, [*callbacks, on_row], request)
     with open_log(run, state, resume, rows) as log, listen(log.acknowledge, request) as stop, compiling:
-        for line in (fallback, describe_auto(asked, config, images), describe_long_warmup(config.schedule, run.plan)):
+        described = describe_auto(asked, config, images), describe_long_warmup(config.schedule, run.plan)
+        for line in (fallback, *described, *(f"note: {note}" for note in loss_notes)):
             if line:
                 log.say(line)
         say_start(log, state, start)

@@ -15,6 +15,7 @@ from retinanet.config.schedule_keys import ScheduleKeys
 from retinanet.config.schema import Config
 from retinanet.data.coco import CocoDataset
 from retinanet.display.facts import Fact
+from retinanet.display.numbers import amount
 from retinanet.distributed import Ranks
 from retinanet.training.balance import describe_balance
 from retinanet.training.optim import Plan, describe_rescaling
@@ -86,10 +87,10 @@ def describe_data(dataset: CocoDataset) -> str:
     classes = len(dataset.categories)
     unused = classes - len(counts)
     parts = [
-        f"{len(dataset.images):,} images" + (f" ({empty:,} without objects)" if empty else ""),
-        f"{counts.total():,} objects of {classes} class{'es' if classes != 1 else ''}"
+        amount(len(dataset.images), "image") + (f" ({empty:,} without objects)" if empty else ""),
+        f"{amount(counts.total(), 'object')} of {amount(classes, 'class')}"
         + (f" ({unused} without objects)" if unused else ""),
-        *([f"{crowd:,} crowd regions"] if crowd else []),
+        *([amount(crowd, "crowd region")] if crowd else []),
     ]
     most = ", ".join(f"{dataset.categories[k].name} {n:,}" for k, n in counts.most_common(MOST_CLASSES))
     rest = classes - MOST_CLASSES
@@ -140,7 +141,7 @@ def describe_length(opening: Opening) -> str:
     count = opening.evaluations
     evaluated = "1 evaluation, at the end" if count == 1 else f"{count} evaluations"
     early = f", fewer if {schedule.early_stop} in a row bring nothing" if schedule.early_stop else ""
-    return f"{total:,} steps ({epochs:.3g} epochs) from step {opening.step}, {evaluated}{early}"
+    return f"{amount(total, 'step')} ({epochs:.3g} epochs) from step {opening.step}, {evaluated}{early}"
 
 
 def describe_optimizer(schedule: ScheduleKeys, plan: Plan) -> str:
@@ -155,7 +156,7 @@ def describe_optimizer(schedule: ScheduleKeys, plan: Plan) -> str:
     }[plan.shape]
     parts = [
         f"{name}, lr {plan.lr:g}" + (f" (backbone x {schedule.backbone_lr:g})" if schedule.backbone_lr != 1 else ""),
-        f"warmup {plan.warmup:,} steps",
+        f"warmup {amount(plan.warmup, 'step')}",
         shape,
         f"weight decay {schedule.weight_decay:g}",
         *([f"gradients clipped to {schedule.clip_norm:g}"] if schedule.clip_norm else []),

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from places import PROJECT
 
 CODE = """
@@ -18,7 +17,8 @@ import torch
 
 import retinanet
 detector = retinanet.load("best.pt")
-picture = Image.open("photos/000001.jpg")
+with Image.open("photos/000001.jpg") as file:
+    picture = file.copy()
 array = np.asarray(picture)
 tensor = torch.from_numpy(array.copy()).permute(2, 0, 1)
 of_all = [detector(image) for image in ("photos/000001.jpg", Path("photos/000001.jpg"), picture, array, tensor)]
@@ -56,7 +56,6 @@ def check(names: dict[str, object]) -> None:
     for found in of_all[1:]:
         assert np.array_equal(found.boxes, of_all[0].boxes)
         assert np.array_equal(found.scores, of_all[0].scores)
-    assert Image.open("photos/000001.jpg").size == of_all[0].size[::-1]
     assert Path("runs/mine/checkpoints/best.pt").is_file()
     assert names["result"].verdict  # type: ignore[attr-defined]
 

@@ -95,11 +95,27 @@ def test_a_full_disk_is_6(capsys: pytest.CaptureFixture[str]) -> None:
     assert "no space left" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("closed", ["1", "2", "0 1 2"])
+def test_closed_streams_end_no_command_and_get_into_no_file(closed: str, tmp_path: Path) -> None:
+    program = (
+        "import os, sys\nfrom retinanet.commands.border import run\n"
+        f"def main():\n    print('a'); print('b', file=sys.stderr)\n    file = open({str(tmp_path / 'file')!r}, 'w')\n"
+        "    assert file.fileno() > 2\n    os.write(2, b'of a library')\n"
+        "sys.exit(run(main))\n"
+    )
+    closing = " ".join(f"{number}>&-" for number in closed.split())
+    command = ["/bin/sh", "-c", f'exec "$0" -c "$1" {closing}', sys.executable, program]
+    done = subprocess.run(command, env={"PYTHONPATH": str(PROJECT)}, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "file").read_bytes() == b""
+
+
 def test_out_of_memory_advises(capsys: pytest.CaptureFixture[str]) -> None:
     torch = pytest.importorskip("torch")
     cpu = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
     accelerator = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
-    for error in (MemoryError(), cpu, accelerator, OSError(errno.ENOMEM, "Cannot allocate memory")):
+    linker = ImportError("libtorch_cpu.so: failed to map segment from shared object")
+    for error in (MemoryError(), cpu, accelerator, linker, OSError(errno.ENOMEM, "Cannot allocate memory")):
         result, message = code(error, capsys)
         assert result == 6, error
         assert message.startswith("error: out of memory")

@@ -5,14 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis_profiles import (  # first: it skips where hypothesis is not installed
-    refused_at_most,
-    scalars,
-    trees,
-    with_one_change,
-)
+from hypothesis_profiles import given, refused_at_most, scalars, st, trees, with_one_change
 
 from retinanet.config.dump import dump_config
 from retinanet.config.load import check_overrides, config_from_dict, config_to_dict, load_config

@@ -127,7 +127,7 @@ def test_summary_names_what_matters(place: Place) -> None:
     data = good()
     data["annotations"][3]["bbox"] = [1, 2, 0, 4]
     text = summary(place.load(data))
-    assert "3 images (1 without objects), 2 objects, 1 crowd regions" in text
+    assert "3 images (1 without objects), 2 objects, 1 crowd region" in text
     assert "dog 1" in text
     assert "1 zero area, 0 outside" in text
 

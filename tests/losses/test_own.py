@@ -95,6 +95,13 @@ def test_check_loss_notes_what_is_unusual() -> None:
     found = retinanet.check_loss(detached)
     assert found.gradient_error > 0.1
     assert "a part of it is detached" in found.notes[0]
+
+    def clamped(logits: Tensor, targets: Tensor) -> Tensor:
+        p = logits.sigmoid()
+        return -targets * (p + 1e-6).log() - (1 - targets) * (1 - p + 1e-6).log()
+
+    (note,) = retinanet.check_loss(clamped).notes
+    assert note.startswith("its gradient is zero where it is wrong by a logit of ")
     assert "is its sign right?" in retinanet.check_loss(lambda x, y: -bce(x, y)).notes[0]
 
 

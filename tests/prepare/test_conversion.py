@@ -73,7 +73,7 @@ def test_the_command_line_converts_and_prints_how_to_train(
     arguments = (command, build(tmp_path / "set", files), "--output", tmp_path / "out")
     code, out, err = tool("prepare_data.py", *arguments)
     assert (code, err) == (0, "")
-    assert out.startswith("all: 1 images (0 without objects), 1 boxes")
+    assert out.startswith("all: 1 image (0 without objects), 1 box ")
     assert "There is no val split. Add --hold-out 0.2" in out
     assert out.splitlines()[-1] == f"retinanet train own data={tmp_path / 'set'}"
     code, out, err = tool("prepare_data.py", *arguments)

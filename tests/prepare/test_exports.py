@@ -16,8 +16,9 @@ from PIL import Image
 
 from retinanet.errors import DataError
 from retinanet.prepare.check import check_parts
-from retinanet.prepare.conversion import LabeledSet
+from retinanet.prepare.conversion import LabeledSet, formats_in
 from retinanet.prepare.recognise import CocoFiles, read_any
+from retinanet.prepare.voc import read_voc
 
 BOX = (8.0, 6.0, 30.0, 24.0)
 APPLE_DOUBLE = b"\0\5\x16\7" + bytes(60)
@@ -185,6 +186,30 @@ def voc_from_a_mac(root: Path) -> None:
         write(root / name, APPLE_DOUBLE)
 
 
+def voc_of_polygons(root: Path) -> None:
+    image(root / "Images" / "a.jpg")
+    head, _ = XML.format(name="a.jpg").split("<bndbox>")
+    corners = ((9, 7), (38, 9), (20, 30))
+    points = "".join(f"<pt><x>{x}</x><y>{y}</y></pt>" for x, y in corners)
+    write(
+        root / "Annotations" / "a.xml",
+        f"{head}<polygon><username>me</username>{points}</polygon></object></annotation>",
+    )
+
+
+def linked_folder(root: Path) -> None:
+    image(root / "elsewhere" / "a.jpg")
+    write(root / "set" / "labels" / "a.txt", YOLO)
+    write(root / "set" / "classes.txt", "dog")
+    (root / "set" / "images").symlink_to(root / "elsewhere", target_is_directory=True)
+    (root / "set" / "labels" / "loop").symlink_to(root / "set", target_is_directory=True)
+
+
+def excel(root: Path) -> None:
+    image(root / "a.jpg")
+    write(root / "a.csv", "sep=;\r\nimage;label;left;top;right;bottom\r\na.jpg;dog;8;6;38;30\r\n")
+
+
 def yolo_from_a_mac(root: Path) -> None:
     image(root / "images" / "a.jpg")
     write(root / "labels" / "a.txt", YOLO)
@@ -215,7 +240,7 @@ READ = {
         (voc_beside_images, {"all": 1}), (voc_by_split, {"train": 1, "val": 1}), (voc_far_below, {"all": 1}),
         (voc_of_equal_names, {"all": 2}), (voc_in_fractions, {"all": 1}), (voc_without_endings, {"all": 1}),
         (voc_from_a_mac, {"all": 1}), (yolo_from_a_mac, {"all": 1}), (yolo_in_capitals, {"train": 1}),
-        (labelme_apart, {"all": 1}),
+        (labelme_apart, {"all": 1}), (voc_of_polygons, {"all": 1}), (linked_folder, {"all": 1}), (excel, {"all": 1}),
     )
 }  # fmt: skip
 
@@ -263,6 +288,15 @@ def test_files_of_one_name_each_have_a_column(tmp_path: Path, capsys: pytest.Cap
     assert "objects      train      valid       test\n" in out
     assert out.count("the class 'pets' has no objects and is the supercategory of others") == 3
     assert "no errors found in 3 annotation files" in out
+
+
+def test_cvats_file_is_no_pascal_voc_to_convert(tmp_path: Path) -> None:
+    cvat(tmp_path)
+    assert formats_in(tmp_path) == []
+    image(tmp_path / "voc" / "a.jpg")
+    image(tmp_path / "voc" / "images" / "b.jpg")
+    xml(tmp_path / "voc" / "a.xml")
+    assert [one.file_name for one in read_voc(tmp_path / "voc").splits["all"].images] == ["a.jpg"]
 
 
 def only_labels(root: Path) -> None:

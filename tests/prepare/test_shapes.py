@@ -264,6 +264,8 @@ def test_all_bad_arguments_are_named_together(tmp_path: Path) -> None:
     message = str(caught.value)
     for part in ("train_images is 0", "val_images is -1", "size height is 20", "seed is -1", "4 errors"):
         assert part in message
+    with pytest.raises(ConfigError, match=r"size is 100000 x 100000; an image may have at most 89,478,485 pixels"):
+        generate_shapes(tmp_path / "set", train_images=1, val_images=1, size=(100_000, 100_000), seed=1)
     assert list(tmp_path.iterdir()) == []
 
 

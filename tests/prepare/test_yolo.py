@@ -91,7 +91,7 @@ def test_clipping_cuts_what_leaves_the_image(tmp_path: Path) -> None:
 
 
 def test_a_box_outside_the_image_is_no_box_to_cut(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"is outside the image .* must be fractions"):
+    with pytest.raises(DataError, match=r"a corner is 110, which no fraction .* are these pixels"):
         convert_yolo(small(tmp_path / "pixels", "0 100 50 20 20"), tmp_path / "out", clip=True)
     with pytest.raises(DataError, match="'50%' is not a number but a percentage"):
         convert_yolo(small(tmp_path / "percent", "0 50% 50% 20% 20%"), tmp_path / "out")

@@ -7,6 +7,7 @@ import pytest
 
 import retinanet
 from retinanet.config.load import config_from_dict, config_to_dict, load_config, with_overrides
+from retinanet.diagnostics.pace import build_short_config
 from retinanet.training.callbacks import Callback, find_callbacks, load_callbacks
 
 SOURCE = """
@@ -66,6 +67,13 @@ def test_functions_that_do_not_exist_are_named_before_anything_runs(logger_file:
         assert text in str(caught.value)
     with pytest.raises(retinanet.ConfigError, match="no file my_log"):
         retinanet.train(tiny_yaml, overrides={"log.callbacks": ["my_log:keep"]})
+
+
+def test_what_only_measures_calls_nobody(logger_file: Path, tmp_path: Path, tiny_yaml: Path) -> None:
+    """A step of --dry-run is no row of an experiment."""
+    config = load_config(tiny_yaml, ['log.callbacks=["my_log:keep"]', f"log.callback_folder={tmp_path}"])
+    assert config.log.callbacks == ("my_log:keep",)
+    assert build_short_config(config).log.callbacks == ()
 
 
 def test_a_checkpoints_config_names_no_folder(logger_file: Path, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_the_first_lines_name_everything_that_decides_a_run(tiny: Tiny, tmp_path
         *("12 images", "6 images", "annotations/train.json", "annotations/val.json", "of 3 classes"),
         *("64 x 64 (height x width)", "horizontal flip 0.5", "zoom 0.8 to 1.2"),
         *("8 images a step: 1 process x 2 micro-batches of 4", "3 steps (2 epochs) from step 0, 3 evaluations"),
-        *("SGD, lr 0.02", "warmup 1 steps", "x 0.1 at steps 2", "EMA 0.9"),
+        *("SGD, lr 0.02", "warmup 1 step", "x 0.1 at steps 2", "EMA 0.9"),
         *("batch size 8 instead of 4: lr 0.01 -> 0.02", "cpu: ", "thread", "float32"),
         *(str(tmp_path / "run"), "pictures/data.png"),
     ):

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from retinanet.build_losses import build_class_loss
 from retinanet.config import strict_yaml as yaml_strict
@@ -12,8 +13,11 @@ from retinanet.config.class_losses import (
     FocalKeys,
     SoftmaxCrossEntropyKeys,
     SoftmaxFocalKeys,
+    is_own_kind,
 )
-from retinanet.config.load import config_from_dict
+from retinanet.config.load import config_from_dict, with_values
+from retinanet.config.origins import Origin
+from retinanet.config.schema import Config
 from retinanet.errors import ConfigError
 from retinanet.losses.classification import ClassificationLoss
 
@@ -40,14 +44,23 @@ def build_losses(texts: list[str]) -> list[AnyClassLossKeys]:
             errors += [f"--loss {text!r}: {message}; write it as kind=focal,gamma=2" for _, message in parsed.errors]
             continue
         try:
-            found.append(
-                config_from_dict({"loss": {"classification": parsed.data}}, f"--loss {text!r}").loss.classification
-            )
+            found.append(_keys_of(parsed.data, f"--loss {text!r}"))
         except ConfigError as error:
             errors.append(str(error))
     if errors:
         raise ConfigError("\n".join(errors))
     return found
+
+
+def _keys_of(section: Any, source: str) -> AnyClassLossKeys:
+    match section:
+        case {"kind": str() as kind} if is_own_kind(kind):
+            # Written on the user's command line, so that its file may be run.
+            values = {f"loss.classification.{key}": value for key, value in section.items()}
+            origins = dict.fromkeys(values, Origin(source))
+            return with_values(Config(), values, origins=origins).loss.classification
+        case _:
+            return config_from_dict({"loss": {"classification": section}}, source).loss.classification
 
 
 def default_losses(trained_with: AnyClassLossKeys) -> list[AnyClassLossKeys]:
@@ -66,13 +79,16 @@ def name_losses(losses: Sequence[AnyClassLossKeys]) -> dict[str, AnyClassLossKey
 
     Losses that differ in their weight only become one, since no share depends on the weight.
     """
-    keys = [loss.model_dump(exclude={"kind", "weight"}) for loss in losses]
+    keys = [loss.model_dump(exclude={"kind", "weight", "source_sha256"}) for loss in losses]
     named = {}
     for loss, own in zip(losses, keys):
-        fields = type(loss).model_fields
+        usual = {key: field.default for key, field in type(loss).model_fields.items()}
         of_kind = [other for other_loss, other in zip(losses, keys) if other_loss.kind == loss.kind]
         shown = [
-            key for key in own if own[key] != fields[key].default or any(other[key] != own[key] for other in of_kind)
+            # A function of the user has keys without a default here.
+            key
+            for key in own
+            if key not in usual or own[key] != usual[key] or any(other[key] != own[key] for other in of_kind)
         ]
         named[" ".join([loss.kind, *(f"{key} {_written(own[key])}" for key in shown)])] = loss
     return named

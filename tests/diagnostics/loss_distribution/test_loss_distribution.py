@@ -131,6 +131,15 @@ def test_losses_are_read_from_words_or_yaml() -> None:
     assert build_losses(["softmax_focal,alpha=[1, 2, 0.5]"]) == [SoftmaxFocalKeys(alpha=(1.0, 2.0, 0.5))]
 
 
+def test_a_loss_of_the_users_own_is_named_with_its_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.py").write_text("def f(logits, targets, *, a: float = 1.0, b: int = 2): ...", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    found = build_losses(['kind: "mine:f", a: 3', '{kind: "mine:f"}'])
+    assert list(name_losses(found)) == ["mine:f a 3 b 2", "mine:f a 1 b 2"]
+    with pytest.raises(ConfigError, match=r"--loss .*: loss\.classification\.c: unknown key"):
+        build_losses(['kind: "mine:f", c: 3'])
+
+
 def test_all_losses_that_cannot_be_read_are_reported_together() -> None:
     with pytest.raises(ConfigError) as caught:
         build_losses(["focal,gama=2", "hinge", "focal,alpha=2", "focal", "kind=focal,gamma=[1"])
