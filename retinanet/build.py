@@ -23,12 +23,7 @@ from retinanet.losses.classification import ClassificationLoss
 from retinanet.model.backbone import InitialWeights, build_backbone
 from retinanet.model.fpn import Fpn
 from retinanet.model.heads import Head
-from retinanet.model.processor import (
-    SLOW_DEPTHWISE,
-    computes_bfloat16,
-    depthwise_slowdown,
-    trains_faster_in_nchw,
-)
+from retinanet.model.processor import gains_by_bfloat16, trains_faster_in_nchw
 from retinanet.model.retinanet import RetinaNet
 
 AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
@@ -139,14 +134,6 @@ def build_channels_last(keys: ModelKeys, device: torch.device, *, training: bool
 def in_memory_order(network: AnyNetwork, *, channels_last: bool) -> AnyNetwork:
     """The network itself, with its weights in NHWC or NCHW memory order."""
     return network.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
-
-
-def gains_by_bfloat16(backbone: str, device: torch.device) -> bool:
-    """Whether a network of this backbone is computed faster in bfloat16 than in float32 on `device`."""
-    if not computes_bfloat16(device):
-        return False
-    depthwise = backbone == "mobilenet_v2" and device.type == "cpu"
-    return not depthwise or depthwise_slowdown(device) < SLOW_DEPTHWISE
 
 
 def build_precision(config: Config, device: torch.device) -> torch.dtype:

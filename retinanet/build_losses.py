@@ -31,6 +31,7 @@ from retinanet.losses.check_own import check_function
 from retinanet.losses.classification import ClassificationLoss, over_positives
 from retinanet.losses.criterion import Criterion
 from retinanet.losses.cross_entropy import balanced_cross_entropy, cross_entropy
+from retinanet.losses.divided import KernelFocal
 from retinanet.losses.focal import focal, focal_star
 from retinanet.losses.fused import (
     DenseLoss,
@@ -99,27 +100,41 @@ def build_sample_rule(keys: SampledKeys) -> SampleRule:
     return SampleRule(batch=keys.batch, positive_fraction=keys.positive_fraction, normaliser=keys.normaliser)
 
 
+def dense_loss(
+    fast: bool,
+    plain: DenseLoss,
+    margin: NegativeMargin,
+    positive_weight: float,
+    negative_weight: float,
+    gamma: float | None = None,
+) -> ClassificationLoss:
+    """A sigmoid loss over all anchors and outputs, if `fast` compiled for large batches.
+
+    gamma: that of a focal loss, which then has a kernel for GPUs by NVIDIA; None for other losses.
+    """
+    if not fast:
+        return ClassificationLoss(over_positives(plain))
+    kernel = KernelFocal(gamma, positive_weight, negative_weight) if gamma is not None else None
+    one_pass = sigmoid_pass(margin, positive_weight, negative_weight)
+    return ClassificationLoss(over_positives(FusedLoss(plain, one_pass), kernel))
+
+
 def build_class_loss(options: AnyClassLossKeys, kernels: Literal["auto", "plain"] = "auto") -> ClassificationLoss:
     """The loss of config `loss.classification`; `auto` kernels compile dense losses of large batches."""
 
     def fast(plain: DenseLoss, one_pass: OnePass) -> DenseLoss:
         return FusedLoss(plain, one_pass) if kernels == "auto" else plain
 
-    def dense(
-        plain: DenseLoss, margin: NegativeMargin, positive_weight: float, negative_weight: float
-    ) -> ClassificationLoss:
-        return ClassificationLoss(over_positives(fast(plain, sigmoid_pass(margin, positive_weight, negative_weight))))
-
+    dense = partial(dense_loss, kernels == "auto")
     match options:
         case FocalKeys(alpha=alpha, gamma=gamma):
             plain = partial(focal, alpha=alpha, gamma=gamma)
-            return dense(plain, partial(focal_negative_margin, gamma=gamma), alpha, 1.0 - alpha)
+            return dense(plain, partial(focal_negative_margin, gamma=gamma), alpha, 1.0 - alpha, gamma)
         case CrossEntropyKeys():
-            return dense(cross_entropy, cross_entropy_negative_margin, 1.0, 1.0)
+            return dense(cross_entropy, cross_entropy_negative_margin, 1.0, 1.0, 0.0)
         case BalancedCrossEntropyKeys(alpha=alpha):
-            return dense(
-                partial(balanced_cross_entropy, alpha=alpha), cross_entropy_negative_margin, alpha, 1.0 - alpha
-            )
+            plain = partial(balanced_cross_entropy, alpha=alpha)
+            return dense(plain, cross_entropy_negative_margin, alpha, 1.0 - alpha, 0.0)
         case FocalStarKeys(gamma=gamma, beta=beta, alpha=alpha):
             plain = partial(focal_star, gamma=gamma, beta=beta, alpha=alpha)
             return dense(plain, partial(focal_star_negative_margin, gamma=gamma, beta=beta), alpha, 1.0 - alpha)

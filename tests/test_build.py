@@ -26,6 +26,7 @@ from retinanet.distributed import Ranks
 from retinanet.evaluation.detector import build_detector
 from retinanet.losses.box import giou
 from retinanet.losses.focal import focal
+from retinanet.model import processor
 from retinanet.model.processor import computes_bfloat16
 from retinanet.structures import ClassTargets
 from retinanet.training.parts import build_step_parts
@@ -204,8 +205,8 @@ def test_automatic_precision_is_bfloat16_exactly_where_the_device_computes_in_it
 def test_automatic_precision_of_depthwise_convolutions_is_measured(
     slowdown: float, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build, "computes_bfloat16", lambda device: True)
-    monkeypatch.setattr(build, "depthwise_slowdown", lambda device: slowdown)
+    monkeypatch.setattr(processor, "computes_bfloat16", lambda device: True)
+    monkeypatch.setattr(processor, "depthwise_slowdown", lambda device: slowdown)
     keys = {**SMALL, "backbone": {"name": "mobilenet_v2", "weights": "none"}}
     assert build_precision(config(precision="auto", model=keys), CPU) == expected
     assert build_precision(config(precision="auto"), CPU) == torch.bfloat16

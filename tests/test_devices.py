@@ -21,7 +21,8 @@ from retinanet.build import (
 )
 from retinanet.build_losses import build_criterion
 from retinanet.config.schema import Config
-from retinanet.data.transforms import joined, normalise, to_device
+from retinanet.data.transforms import joined, normalise
+from retinanet.data.upload import to_device
 from retinanet.detection.anchors import pyramid_anchors
 from retinanet.detection.assign import assign_batch
 from retinanet.detection.postprocess import BatchDetections, best_of_groups, first_detections, nms_together
@@ -85,7 +86,12 @@ def test_mixed_devices_are_noticed() -> None:
     [*((kind, "batch_positives") for kind in KINDS), ("focal", "image_positives"), ("focal", "running_positives")],
 )
 def test_losses_of_a_batch_are_computed_on_the_gpu(kind: str, normalised_by: str, tiny: Tiny) -> None:
-    kinds = (f"loss.classification.kind={kind}", f"loss.normaliser={normalised_by}", "loss.box.kind=ciou")
+    kinds = (
+        f"loss.classification.kind={kind}",
+        f"loss.normaliser={normalised_by}",
+        "loss.box.kind=ciou",
+        "loss.kernels=plain",
+    )
     config = tiny(*kinds, "assign.low_quality=true", "model.backbone.norm=frozen_bn")
     loaded, fakes = first_batch(config), Fakes()
     seeds_B = image_seeds(0, 0, loaded.image_ids_B.tolist())

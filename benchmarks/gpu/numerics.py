@@ -26,6 +26,7 @@ from retinanet.build import prepare_torch
 from retinanet.config.load import config_from_dict
 from retinanet.config.schema import Config
 from retinanet.evaluation.detector import build_detector
+from retinanet.losses.divided import KernelFocal
 from retinanet.losses.focal import focal
 from retinanet.losses.fused import FusedLoss, focal_negative_margin, sigmoid_pass
 from retinanet.run.interrupts import StopRequest
@@ -106,6 +107,8 @@ def main(name: str) -> int:
         for classes in (80,) if small else (80, 91):
             what = f"compiled focal loss, {precision} x {classes}"
             checks.run(what, partial(check_compiled_loss, setting, precision, classes))
+            if not small:
+                checks.run(f"own {what}", partial(check_kernel, setting, precision, classes))
     print(f"{len(checks.bad)} BAD: {checks.bad}" if checks.bad else "ALL RIGHT")
     return int(bool(checks.bad))
 
@@ -233,6 +236,23 @@ def check_compiled_loss(setting: Setting, precision: Precision, classes: int) ->
     good = loss.kernel is not None and not loss.refused and max(value_off, slope_off) < LOSS_TOLERANCE[precision]
     text = f"compiled focal loss, {precision} x {classes}: value {value_off:.1e}, gradient {slope_off:.1e}"
     setting.checks.check(good, text)
+
+
+def check_kernel(setting: Setting, precision: Precision, classes: int) -> None:
+    """The project's own kernel of the focal loss and its gradient compared with the plain one in float64."""
+    logits_BAK = (torch.randn(2, 15_000, classes) * 3).to(setting.device, DTYPES[precision]).requires_grad_()
+    labels_BA = torch.randint(-2, classes, logits_BAK.shape[:2], device=setting.device)
+    normaliser_B, kernel = torch.tensor([3.0, 7.0], device=setting.device), KernelFocal(2.0, 0.25, 0.75)
+    found = kernel(logits_BAK, labels_BA, normaliser_B)
+    if found is None:
+        setting.checks.check(False, f"own kernel of the focal loss, {precision} x {classes}: it did not run")
+        return
+    exact_BAK = logits_BAK.detach().double().requires_grad_()
+    right = focal(exact_BAK, labels_BA, alpha=0.25, gamma=2.0) / normaliser_B.double()[:, None]
+    (slope,), (right_slope,) = (torch.autograd.grad(v.sum(), x) for v, x in ((found, logits_BAK), (right, exact_BAK)))
+    value_off, slope_off = relative_error(found, right), relative_error(slope, right_slope)
+    text = f"own kernel of the focal loss, {precision} x {classes}: value {value_off:.1e}, gradient {slope_off:.1e}"
+    setting.checks.check(max(value_off, slope_off) < LOSS_TOLERANCE[precision], text)
 
 
 def relative_error(found: Tensor, right: Tensor) -> float:

@@ -28,7 +28,8 @@ from retinanet.config.schema import Config
 from retinanet.data.coco import CocoDataset
 from retinanet.data.loader import Shard, eval_batches, train_batches
 from retinanet.data.prefetch import AHEAD
-from retinanet.data.transforms import NO_AUGMENT, normalise, to_device
+from retinanet.data.transforms import NO_AUGMENT, normalise
+from retinanet.data.upload import to_device
 from retinanet.structures import Batch
 from retinanet.training.batches import load_steps
 

@@ -16,7 +16,8 @@ from retinanet.build import (
 )
 from retinanet.build_losses import build_class_loss
 from retinanet.config.schema import Config
-from retinanet.data.transforms import PixelRule, ResizeRule, network_input, to_device
+from retinanet.data.transforms import PixelRule, ResizeRule, network_input
+from retinanet.data.upload import to_device
 from retinanet.detection.anchors import AnchorSpec, pyramid_anchors
 from retinanet.detection.postprocess import DetectRule, detect
 from retinanet.evaluation.features import FeatureRule, backbone_of

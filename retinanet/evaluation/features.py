@@ -20,8 +20,8 @@ from retinanet.data.transforms import (
     ResizeRule,
     normalise,
     possible_mirrorings,
-    to_device,
 )
+from retinanet.data.upload import to_device
 from retinanet.display.progress import image_progress
 from retinanet.errors import ResourceError
 from retinanet.files import cache_folder

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from retinanet.detection.scores import SIGMOID
+from retinanet.losses.divided import DividedLoss
 from retinanet.losses.fused import DenseLoss
 from retinanet.structures import ClassTargets, Scoring
 
@@ -32,10 +33,16 @@ class ClassificationLoss(NamedTuple):
     """How the outputs become scores."""
 
 
-def over_positives(loss: DenseLoss) -> Callable[[Tensor, ClassTargets], Tensor]:
-    """A loss of (outputs, labels) over all anchors, divided by the normaliser (paper section 4.1)."""
+def over_positives(loss: DenseLoss, kernel: DividedLoss | None = None) -> Callable[[Tensor, ClassTargets], Tensor]:
+    """A loss of (outputs, labels) over all anchors, divided by the normaliser (paper section 4.1).
+
+    kernel: computes the same where it can, up to rounding.
+    """
 
     def value(logits_BAO: Tensor, targets: ClassTargets) -> Tensor:
+        divided = kernel(logits_BAO, targets.labels_BA, targets.normaliser_B) if kernel is not None else None
+        if divided is not None:
+            return divided
         return loss(logits_BAO, targets.labels_BA) / targets.normaliser_B[:, None]
 
     return value

@@ -24,8 +24,8 @@ def computes_bfloat16(device: torch.device) -> bool:
 def trains_faster_in_nchw(device: torch.device) -> bool:
     """Whether convolutions' backward passes on `device` are slower in NHWC memory order than in NCHW.
 
-    So they are in oneDNN on x86 without AVX512: a ResNet's training step takes 1.1 to 1.3 times as long. Forward passes
-    are faster in NHWC there too.
+    So they are in oneDNN on x86 without AVX512: on two such cores a ResNet's training step took 1.05 to 1.35 times as
+    long. Forward passes are faster in NHWC there too.
     """
     if device.type != "cpu" or platform.machine().lower() not in ("x86_64", "amd64"):
         return False
@@ -51,3 +51,11 @@ def depthwise_slowdown(device: torch.device) -> float:
             taken.append(time.perf_counter() - begun)
     # The first trial of each type also prepares its kernels.
     return min(times[torch.bfloat16][1:]) / min(times[torch.float32][1:])
+
+
+def gains_by_bfloat16(backbone: str, device: torch.device) -> bool:
+    """Whether a network of this backbone is computed faster in bfloat16 than in float32 on `device`."""
+    if not computes_bfloat16(device):
+        return False
+    depthwise = backbone == "mobilenet_v2" and device.type == "cpu"
+    return not depthwise or depthwise_slowdown(device) < SLOW_DEPTHWISE

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from retinanet import distributed
-from retinanet.data.transforms import PixelRule, network_input, to_device
+from retinanet.data.transforms import PixelRule, network_input
+from retinanet.data.upload import to_device
 from retinanet.detection.anchors import AnchorSpec, Pyramid, pyramid_anchors
 from retinanet.detection.assign import AnyAssignRule, BatchAssignment, assign_batch
 from retinanet.distributed import Ranks

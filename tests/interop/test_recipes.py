@@ -19,7 +19,8 @@ from retinanet.config.schema import Config
 from retinanet.data.coco import CocoDataset, load_coco
 from retinanet.data.images import decode_image
 from retinanet.data.loader import eval_batches
-from retinanet.data.transforms import normalise, to_device
+from retinanet.data.transforms import normalise
+from retinanet.data.upload import to_device
 from retinanet.detection.anchors import pyramid_anchors
 from retinanet.detection.assign import assign_batch
 from retinanet.evaluation.detector import build_detector

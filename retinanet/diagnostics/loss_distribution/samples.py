@@ -20,7 +20,8 @@ from torch import Tensor
 
 from retinanet.data.coco import CocoDataset
 from retinanet.data.loader import eval_batches
-from retinanet.data.transforms import ResizeRule, normalise, to_device
+from retinanet.data.transforms import ResizeRule, normalise
+from retinanet.data.upload import to_device
 from retinanet.detection.anchors import Pyramid, pyramid_anchors
 from retinanet.detection.assign import AnyAssignRule, BatchAssignment, assign_batch
 from retinanet.diagnostics.loss_distribution.curves import Breakdown
