@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import sys
 from pathlib import Path
 
 from retinanet.config.numbers import COCO_DETECTIONS
@@ -21,6 +22,18 @@ def new_parser(prog: str | None, description: str, epilog: str) -> argparse.Argu
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+
+def called(name: str, prog: str | None) -> str:
+    """How the command `name` is typed where this one was started, as `retinanet NAME` or in another way.
+
+    prog: None for a script of tools/, as which the others are called then, too.
+    """
+    script = Path(sys.argv[0])
+    if prog is None:
+        sibling = script.with_name(f"{name}.py")
+        return f"python {sibling}" if sibling.exists() else f"python -m retinanet {name}"
+    return f"{'python -m retinanet' if script.name == '__main__.py' else 'retinanet'} {name}"
 
 
 def add_overrides(

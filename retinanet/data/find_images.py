@@ -12,7 +12,19 @@ from retinanet.errors import DataError, list_errors
 
 _HAS_AVIF = tuple(int(part) for part in PIL.__version__.split(".")[:2]) >= (11, 3)
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "TGA", *(("AVIF",) if _HAS_AVIF else ()))
+FORMATS = (
+    "JPEG",
+    "PNG",
+    "WEBP",
+    "BMP",
+    "TIFF",
+    "GIF",
+    "PPM",
+    "JPEG2000",
+    "TGA",
+    "MPO",
+    *(("AVIF",) if _HAS_AVIF else ()),
+)
 """Formats that Pillow may try; others are refused (EPS, for one, runs an interpreter)."""
 
 
@@ -36,7 +48,7 @@ def find_images(inputs: list[str]) -> list[Path]:
     for name in inputs:
         path = Path(name)
         if path.is_dir():
-            matches = sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes and _is_shown_file(p))
+            matches = sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes and _is_shown(p))
         elif path.is_file():
             matches = [path]
         else:
@@ -52,7 +64,8 @@ def find_images(inputs: list[str]) -> list[Path]:
     return list(found)
 
 
-def _is_shown_file(path: Path) -> bool:
+def _is_shown(path: Path) -> bool:
+    """Whether a path is a file that a folder's window shows: macOS leaves a ._photo.jpg next to each photograph."""
     return path.is_file() and not path.name.startswith(".")
 
 

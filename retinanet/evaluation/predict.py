@@ -18,7 +18,7 @@ from retinanet.data.prefetch import prefetched
 from retinanet.data.transforms import ResizeRule, joined
 from retinanet.data.views import WHOLE_IMAGES, InputView, ViewRule, image_views
 from retinanet.display.progress import image_progress
-from retinanet.errors import DataError, list_errors, printable
+from retinanet.errors import DataError, list_errors, one_line, printable
 from retinanet.evaluation.detector import AnyDetector
 from retinanet.evaluation.evaluate import result_rows, to_results
 from retinanet.evaluation.merging import merged
@@ -115,14 +115,14 @@ def predict(
 
 def print_found(path: Path, counts: Counter[str]) -> None:
     """Print what was found in an image, the most frequent class first."""
-    print(printable(f"{path}: {', '.join(f'{n} {name}' for name, n in counts.most_common()) or 'nothing'}"))
+    print(one_line(f"{path}: {', '.join(f'{n} {name}' for name, n in counts.most_common()) or 'nothing'}"))
 
 
 def print_written(drawn: int, written: list[str], output: Path) -> None:
     """Print what is in the output folder: the number of pictures, and other files by name."""
     pictures = [f"{drawn} picture{'' if drawn == 1 else 's'}"] if drawn else []
     *most, last = [*pictures, *written]
-    print(f"{', '.join(most)}{' and ' if most else ''}{last} written to {output}/")
+    print(one_line(f"{', '.join(most)}{' and ' if most else ''}{last} written to {output}/"))
 
 
 def print_hints(rows: list[dict[str, Any]], pictures: set[Path], output: Path) -> None:
@@ -135,7 +135,7 @@ def print_hints(rows: list[dict[str, Any]], pictures: set[Path], output: Path) -
         )
     others = sum(file not in pictures for file in output.glob("*.jpg"))
     if others:
-        print(f"note: {output}/ also holds {others:,} picture{'s' if others > 1 else ''} of other images")
+        print(one_line(f"note: {output}/ also holds {others:,} picture{'s' if others > 1 else ''} of other images"))
 
 
 def print_notes(deep: list[str], passed_over: str) -> None:
@@ -143,7 +143,7 @@ def print_notes(deep: list[str], passed_over: str) -> None:
     if deep:
         print(printable(f"note: {deep[0]}") + (f"; {len(deep) - 1:,} more images are like it" if len(deep) > 1 else ""))
     if passed_over:
-        print(f"note: {passed_over}")
+        print(printable(f"note: {passed_over}"))
 
 
 def _reader(saved: LoadedDetector) -> Callable[[tuple[int, Path]], LoadedImage]:

@@ -13,6 +13,7 @@ from torch import nn
 
 from retinanet.build import (
     build_augment,
+    build_channels_last,
     build_depth_range,
     build_pixel_rule,
     build_precision,
@@ -107,7 +108,7 @@ def open_train_features(
         resize_rule=build_resize_rule(config),
         pixels=build_pixel_rule(config),
         precision=build_precision(config, device),
-        channels_last=config.model.channels_last,
+        channels_last=build_channels_last(config.model, device, training=True),
         device=device,
         batch_size=known(schedule.batch_size) // (ranks.world_size * schedule.accumulation),
     )
