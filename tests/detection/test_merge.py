@@ -78,6 +78,21 @@ def test_boxes_that_differ_between_windows_leave_no_duplicates_and_no_gaps() -> 
         assert_finds(found, objects, least=0.6)
 
 
+def test_an_object_that_each_window_places_in_the_other_ones_core_is_kept_once() -> None:
+    """The middle of both windows is 100: the first sees the centre at 101, the second at 99."""
+
+    def found(left: float, score: float) -> Detections:
+        return Detections(torch.tensor([[left, 10.0, left + 20, 30]]), torch.tensor([score]), torch.tensor([0]))
+
+    windows = (0, 0, 130, 50), (70, 0, 200, 50)
+    lost = merge_views([View(found(91, 0.4), windows[0]), View(found(89, 0.6), windows[1])], RULE)
+    assert lost.scores_D.tolist() == pytest.approx([0.6])
+    owned = merge_views([View(found(89, 0.4), windows[0]), View(found(91, 0.6), windows[1])], RULE)
+    assert owned.scores_D.tolist() == pytest.approx([0.6])
+    half = merge_views([View(found(70, 0.9), windows[0]), View(found(91, 0.6), windows[1])], RULE)
+    assert half.scores_D.tolist() == pytest.approx([0.9, 0.6]), "another object"
+
+
 @pytest.mark.parametrize(("sides", "overlap"), [((250, 380), 0.2), ((200, 600), 0.3)])
 def test_parts_of_an_object_larger_than_the_overlap_become_one_box(sides: tuple[float, float], overlap: float) -> None:
     """Each part is seen by another window, also the smallest; the largest objects are cut by all windows."""
