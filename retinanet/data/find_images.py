@@ -94,8 +94,8 @@ def files_passed_over(inputs: list[str]) -> str:
     ]
     below = [path for path in paths if not path.name.startswith(".") and path.is_dir()]
     lines = [
-        *([f"{_counted(hidden, 'hidden file')}, such as {hidden[0].name}"] if hidden else []),
-        *([f"{_counted(below, 'subfolder')}; '{below[0]}/*' reads the first"] if below else []),
+        *([f"{_counted(hidden, 'hidden file')} passed over, such as {hidden[0].name}"] if hidden else []),
+        *([f"{_counted(below, 'subfolder')} passed over; '{below[0]}/*' reads the first"] if below else []),
         *([unread] if (unread := passed_over(p for p in paths if p not in {*hidden, *below})) else []),
     ]
     return "\n".join(lines)

@@ -7,7 +7,8 @@ that ends at `a` cuts off an object that its neighbour, beginning at `b` < `a`, 
 so the centre of the visible part is past the middle of `b` and `a`. Only objects that no window sees whole leave
 parts; those of neighbours are joined.
 
-Legend: V views, N detections of all views, P of them that a window cuts, 4 = (x1, y1, x2, y2). Frame: the image.
+Legend: V views, N detections of all views, P of them that a window cuts, D detections of a window, M of one look at it,
+4 = (x1, y1, x2, y2). Frame: the image.
 """
 
 import math
@@ -60,26 +61,63 @@ class _Pool(NamedTuple):
 def merge_views(views: list[View], rule: DetectRule) -> Detections:
     """The detections of an image, best first, from those of its views; at most `rule.detections` for each window.
 
-    Detections are moved to the CPU. They are suppressed class by class as `rule` says; of several scales and mirror
-    images the best-scored box stays.
+    Several looks at a window (scales, mirror images) are averaged first. Detections are moved to the CPU.
     """
+    looks: dict[Corners, list[Detections]] = {}
+    for view in views:
+        looks.setdefault(view.window, []).append(Detections(*(tensor.cpu() for tensor in view.found)))
+    averaged = [View(average_looks(found, rule), window) for window, found in looks.items()]
+    return averaged[0].found if len(averaged) == 1 else merge_windows(averaged, rule)
+
+
+def average_looks(looks: list[Detections], rule: DetectRule) -> Detections:
+    """The detections of one window, best first, from several looks at it, each best first; one look's stay as they are.
+
+    NMS over all looks together leaves a box for each object. It becomes the mean of each look's best match (same class,
+    IoU above `rule.nms_iou`), weighted by score, as in box voting (Gidaris and Komodakis, arXiv 1505.01749); its score
+    becomes the mean over all looks, 0 where one has no match.
+    """
+    if len(looks) == 1:
+        return looks[0]
+    kept = _after_nms(Detections(*(torch.cat(tensors) for tensors in zip(*looks, strict=True))), rule)
+    weights_D, sums_D4 = torch.zeros_like(kept.scores_D), torch.zeros_like(kept.boxes_D4)
+    for look in looks:
+        same_DM = kept.classes_D[:, None] == look.classes_D[None]
+        iou_DM = torch.where(same_DM, boxes.iou(kept.boxes_D4, look.boxes_D4), 0.0)
+        if len(look.scores_D):
+            best_D, match_D = iou_DM.max(dim=1)
+            weight_D = look.scores_D[match_D] * (best_D > rule.nms_iou)
+            weights_D += weight_D
+            sums_D4 += weight_D[:, None] * look.boxes_D4[match_D]
+    # A box without area has no IoU, not even with itself.
+    means_D4 = torch.where(weights_D[:, None] > 0, sums_D4 / weights_D[:, None], kept.boxes_D4)
+    scores_D = torch.where(weights_D > 0, weights_D, kept.scores_D) / len(looks)
+    order_D = scores_D.sort(descending=True, stable=True).indices
+    return Detections(means_D4[order_D], scores_D[order_D], kept.classes_D[order_D])
+
+
+def merge_windows(views: list[View], rule: DetectRule) -> Detections:
+    """The detections of an image, best first, from those of different windows; `rule.detections` for each at most."""
     pool = _pooled(views)
     centres_N2 = (pool.found.boxes_D4[:, :2] + pool.found.boxes_D4[:, 2:]) / 2
     owned_N = _inside(centres_N2, pool.core_N4)
     near_N = _inside(centres_N2, pool.core_N4 + pool.slack_N4) & ~owned_N
     whole = _with_parts_joined(_chosen(pool, owned_N))
     extra = _not_covered(_chosen(pool, near_N).found, whole)
-    boxes_N4, scores_N, classes_N = (torch.cat(pair) for pair in zip(whole, extra, strict=True))
-    together = BatchDetections(
-        boxes_N4=boxes_N4,
-        scores_N=scores_N,
-        classes_N=classes_N,
-        images_N=torch.zeros_like(classes_N),
-        counts=[len(scores_N)],
+    together = Detections(*(torch.cat(pair) for pair in zip(whole, extra, strict=True)))
+    return _after_nms(together, rule._replace(detections=rule.detections * len(views)))
+
+
+def _after_nms(found: Detections, rule: DetectRule) -> Detections:
+    """What NMS leaves of one image's detections, best first."""
+    batch = BatchDetections(
+        boxes_N4=found.boxes_D4,
+        scores_N=found.scores_D,
+        classes_N=found.classes_D,
+        images_N=torch.zeros_like(found.classes_D),
+        counts=[len(found.scores_D)],
     )
-    windows = len({view.window for view in views})
-    kept = suppress_overlaps(together, rule._replace(detections=rule.detections * windows))
-    return Detections(*kept[:3])
+    return Detections(*suppress_overlaps(batch, rule)[:3])
 
 
 def mirrored_back(found: Detections, width: int) -> Detections:
@@ -98,7 +136,7 @@ def _pooled(views: list[View]) -> _Pool:
     rows_V = [[columns[axis][(v.window[axis], v.window[axis + 2])] for axis in (0, 1)] for v in views]
     core_V4 = torch.tensor([[x.low, y.low, x.high, y.high] for x, y in rows_V])
     slack_V4 = torch.tensor([[-x.shared_low, -y.shared_low, x.shared_high, y.shared_high] for x, y in rows_V]) * NEAR
-    found = [Detections(*(tensor.cpu() for tensor in view.found)) for view in views]
+    found = [view.found for view in views]
     counts_V = torch.tensor([len(one.scores_D) for one in found])
     return _Pool(
         found=Detections(*(torch.cat(tensors) for tensors in zip(*found, strict=True))),

@@ -78,6 +78,21 @@ def test_boxes_that_differ_between_windows_leave_no_duplicates_and_no_gaps() -> 
         assert_finds(found, objects, least=0.6)
 
 
+def test_an_object_that_each_window_places_in_the_other_ones_core_is_kept_once() -> None:
+    """The middle of both windows is 100: the first sees the centre at 101, the second at 99."""
+
+    def found(left: float, score: float) -> Detections:
+        return Detections(torch.tensor([[left, 10.0, left + 20, 30]]), torch.tensor([score]), torch.tensor([0]))
+
+    windows = (0, 0, 130, 50), (70, 0, 200, 50)
+    lost = merge_views([View(found(91, 0.4), windows[0]), View(found(89, 0.6), windows[1])], RULE)
+    assert lost.scores_D.tolist() == pytest.approx([0.6])
+    owned = merge_views([View(found(89, 0.4), windows[0]), View(found(91, 0.6), windows[1])], RULE)
+    assert owned.scores_D.tolist() == pytest.approx([0.6])
+    half = merge_views([View(found(70, 0.9), windows[0]), View(found(91, 0.6), windows[1])], RULE)
+    assert half.scores_D.tolist() == pytest.approx([0.9, 0.6]), "another object"
+
+
 @pytest.mark.parametrize(("sides", "overlap"), [((250, 380), 0.2), ((200, 600), 0.3)])
 def test_parts_of_an_object_larger_than_the_overlap_become_one_box(sides: tuple[float, float], overlap: float) -> None:
     """Each part is seen by another window, also the smallest; the largest objects are cut by all windows."""
@@ -96,41 +111,71 @@ def test_objects_on_one_another_stay_two() -> None:
     assert found.boxes_D4[found.boxes_D4[:, 0].argsort()].tolist() == objects.tolist()
 
 
-def slow_nms(views: list[Detections], threshold: float) -> list[tuple[float, int, list[float]]]:
-    """(score, class, box) of what NMS leaves of all views together, one comparison after the other."""
-    rows = [
-        (float(score), int(kind), box.tolist())
-        for found in views
-        for box, score, kind in zip(found.boxes_D4, found.scores_D, found.classes_D, strict=True)
+Row = tuple[float, int, list[float]]
+"""Score, class and corners."""
+
+
+def rows_of_looks(looks: list[Detections]) -> list[list[Row]]:
+    return [
+        [
+            (float(score), int(kind), box.tolist())
+            for box, score, kind in zip(found.boxes_D4, found.scores_D, found.classes_D, strict=True)
+        ]
+        for found in looks
     ]
-    kept: list[tuple[float, int, list[float]]] = []
-    for row in sorted(rows, key=lambda row: -row[0]):
-        for _, _, (x1, y1, x2, y2) in (other for other in kept if other[1] == row[1]):
-            a1, b1, a2, b2 = row[2]
-            shared = max(0.0, min(x2, a2) - max(x1, a1)) * max(0.0, min(y2, b2) - max(y1, b1))
-            if shared / ((x2 - x1) * (y2 - y1) + (a2 - a1) * (b2 - b1) - shared) > threshold:
-                break
-        else:
+
+
+def slow_iou(a: list[float], b: list[float]) -> float:
+    shared = max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
+
+
+def slow_average(looks: list[list[Row]], threshold: float) -> list[Row]:
+    """NMS over all looks together, then the mean of what each look has there, one comparison after the other."""
+    kept: list[Row] = []
+    for row in sorted((row for look in looks for row in look), key=lambda row: -row[0]):
+        if all(other[1] != row[1] or slow_iou(row[2], other[2]) <= threshold for other in kept):
             kept.append(row)
-    return kept
+    averaged = []
+    for _, kind, box in kept:
+        total, corners = 0.0, [0.0] * 4
+        for look in looks:
+            near = [(slow_iou(box, other[2]), other) for other in look if other[1] == kind]
+            overlap, (score, _, match) = max(near, key=lambda pair: pair[0], default=(0.0, (0.0, kind, box)))
+            if overlap > threshold:
+                total += score
+                corners = [c + score * m for c, m in zip(corners, match, strict=True)]
+        averaged.append((total / len(looks), kind, [c / total for c in corners]))
+    return sorted(averaged, key=lambda row: -row[0])
 
 
-def test_scales_and_mirror_images_are_merged_as_a_slow_nms_does() -> None:
+def test_looks_are_averaged_as_a_slow_reference_does() -> None:
     generator = torch.Generator().manual_seed(3)
-    views = []
+    corners = torch.rand((80, 2), generator=generator) * 60
+    objects = torch.cat([corners, corners + 5 + torch.rand((80, 2), generator=generator) * 25], dim=1)
+    looks = []
     for _ in range(4):
-        corners = torch.rand((80, 2), generator=generator) * 60
-        boxes = torch.cat([corners, corners + 5 + torch.rand((80, 2), generator=generator) * 25], dim=1)
         scores = torch.rand(80, generator=generator).sort(descending=True).values
-        views.append(Detections(boxes, scores, torch.randint(0, 3, (80,), generator=generator)))
-    found = merge_views([View(view, (0, 0, 100, 100)) for view in views], RULE)
-    wanted = slow_nms(views, RULE.nms_iou)
+        order = torch.randperm(80, generator=generator)
+        moved_boxes = objects[order] + torch.rand((80, 4), generator=generator)
+        looks.append(Detections(moved_boxes, scores, order % 3))
+    views = [View(look, (0, 0, 100, 100)) for look in looks]
+    found = merge_views(views, RULE)
+    wanted = slow_average(rows_of_looks(looks), RULE.nms_iou)
     assert 20 < len(wanted) < 300
-    assert found.scores_D.tolist() == [row[0] for row in wanted]
     assert found.classes_D.tolist() == [row[1] for row in wanted]
-    assert found.boxes_D4.tolist() == [row[2] for row in wanted]
-    few = merge_views([View(view, (0, 0, 100, 100)) for view in views], RULE._replace(detections=7))
-    assert few.scores_D.tolist() == found.scores_D[:7].tolist(), "the limit is that of an image"
+    assert found.scores_D.tolist() == pytest.approx([row[0] for row in wanted], abs=1e-6)
+    assert np.abs(found.boxes_D4.numpy() - np.array([row[2] for row in wanted])).max() < 1e-3
+    assert len(merge_views(views, RULE._replace(detections=7)).scores_D) == 7, "the limit is that of an image"
+    assert merge_views(views[:1], RULE) == looks[0], "one look stays as it is"
+
+
+def test_a_box_without_area_is_kept_in_place() -> None:
+    flat = Detections(torch.tensor([[5.0, 5, 5, 9]]), torch.tensor([0.8]), torch.tensor([0]))
+    nothing = Detections(torch.zeros((0, 4)), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
+    found = merge_views([View(flat, (0, 0, 9, 9)), View(nothing, (0, 0, 9, 9))], RULE)
+    assert found.boxes_D4.tolist() == [[5, 5, 5, 9]]
+    assert found.scores_D.tolist() == pytest.approx([0.4])
 
 
 def test_windows_merge_class_agnostically_where_the_rule_says_so() -> None:

@@ -224,9 +224,10 @@ def test_hidden_files_and_subfolders_are_passed_over_and_counted(tmp_path: Path)
     (tmp_path / "film.MP4").write_bytes(b"x")
     assert find_images([str(tmp_path)]) == [a]
     text = files_passed_over([str(tmp_path)])
-    assert text.startswith(
-        f"2 hidden files, such as ._a.jpg\n1 subfolder; '{tmp_path / 'more'}/*' reads the first\n1 file"
-    )
+    lines = text.splitlines()
+    assert lines[0] == "2 hidden files passed over, such as ._a.jpg"
+    assert lines[1] == f"1 subfolder passed over; '{tmp_path / 'more'}/*' reads the first"
+    assert lines[2].startswith("1 file in formats that are not read (1 MP4)")
     assert find_images([str(tmp_path / ".c.jpg")]) == [tmp_path / ".c.jpg"], "read where it is named"
     a.unlink()
     with pytest.raises(DataError, match="no image in this folder, but 2 hidden files"):

@@ -53,19 +53,24 @@ def iou_of(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def slow_tta(saved: SavedDetector, image: Tensor) -> list[tuple[float, int, np.ndarray]]:
-    """Each view alone, all boxes in one list, one comparison after the other."""
-    boxes = []
+    """Each look alone; NMS over all, then the mean of each look's best match, one comparison after the other."""
+    width, least, looks = image.shape[-1], saved.config.eval.nms_iou, []
     for scale in saved.config.eval.tta_scales:
-        boxes += plain_detections(saved, image, scale)
-        width = image.shape[-1]
+        looks.append(plain_detections(saved, image, scale))
         mirrored = plain_detections(saved, image.flip(-1), scale)
-        boxes += [(score, kind, np.array([width - b[2], b[1], width - b[0], b[3]])) for score, kind, b in mirrored]
+        looks.append([(score, kind, np.array([width - b[2], b[1], width - b[0], b[3]])) for score, kind, b in mirrored])
     kept: list[tuple[float, int, np.ndarray]] = []
-    for box in sorted(boxes, key=lambda box: -box[0]):
+    for box in sorted((box for look in looks for box in look), key=lambda box: -box[0]):
         others = (other for other in kept if other[1] == box[1])
-        if all(iou_of(box[2], other[2]) <= saved.config.eval.nms_iou for other in others):
+        if all(iou_of(box[2], other[2]) <= least for other in others):
             kept.append(box)
-    return kept[: saved.config.eval.detections]
+    averaged = []
+    for _, kind, box in kept[: saved.config.eval.detections]:
+        near = [[b for b in look if b[1] == kind and iou_of(b[2], box) > least] for look in looks]
+        matches = [max(look, key=lambda b: iou_of(b[2], box)) for look in near if look]
+        total = sum(score for score, _, _ in matches)
+        averaged.append((total / len(looks), kind, sum(score * b for score, _, b in matches) / total))
+    return sorted(averaged, key=lambda box: -box[0])
 
 
 def test_test_time_augmentation_equals_a_slow_reference(trained: Path) -> None:
