@@ -70,7 +70,8 @@ def test_mixed_devices_are_noticed() -> None:
 )
 def test_losses_of_a_batch_are_computed_on_the_gpu(kind: str, normalised_by: str, tiny: Tiny) -> None:
     kinds = (f"loss.classification.kind={kind}", f"loss.normaliser={normalised_by}", "loss.box.kind=ciou")
-    config = tiny(*kinds, "assign.low_quality=true", "model.backbone.norm=frozen_bn")
+    kinds = (*kinds, "assign.low_quality=true")
+    config = tiny(*kinds, "model.backbone.name=resnet18", "model.backbone.norm=frozen_bn")
     loaded, fakes = first_batch(config), Fakes()
     seeds_B = image_seeds(0, 0, loaded.image_ids_B.tolist())
     _, model = build_loss_and_model(config, 3)

@@ -33,6 +33,7 @@ def test_a_training_returns_its_result_and_restores_torch(tiny_yaml: Path, tmp_p
     assert torch.equal(random, torch.get_rng_state())
 
 
+@pytest.mark.slow
 def test_a_thread_trains_is_stopped_and_goes_on(tiny_yaml: Path, tmp_path: Path) -> None:
     """Outside the main thread, where signal handlers cannot be set; the resumed run ends as an unbroken one."""
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
@@ -98,6 +99,7 @@ def test_overrides_mean_what_they_mean_on_the_command_line(tiny_yaml: Path) -> N
         override_words({"data.root": object()})
 
 
+@pytest.mark.slow
 def test_a_run_is_evaluated_and_compared(
     tiny_yaml: Path, trained: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
