@@ -16,17 +16,21 @@ from retinanet.model.backbone import Backbone, group_norm
 from retinanet.model.retinanet import RetinaNet
 from retinanet.run.checkpoint import load_checkpoint, save_checkpoint
 from retinanet.structures import Batch, Category, Detections
+from retinanet.training.engine import run_training
+
+Tiny = Callable[..., Config]
 
 
-def sharpen(source: Path, target: Path) -> Path:
-    """A checkpoint with large last weights of the heads: random boxes with scores that do not tie."""
-    saved = load_checkpoint(source)
+def sharp_checkpoint(tiny: Tiny, folder: Path) -> Path:
+    """A ResNet with large last weights of the heads after two steps: random boxes with scores that do not tie."""
+    run_training(tiny("schedule.iterations=2", "schedule.ema=0.9", "model.backbone.name=resnet18"), folder / "run")
+    saved = load_checkpoint(folder / "run" / "checkpoints" / "best.pt")
     generator = torch.Generator().manual_seed(1)
     weights = dict(saved.weights())
     for name, spread in (("class_head.predict.weight", 0.15), ("box_head.predict.weight", 0.02)):
         weights[name] = torch.randn(weights[name].shape, generator=generator) * spread
-    save_checkpoint(target, saved._replace(model=weights, average={}, optimizer={}, scaler={}))
-    return target
+    save_checkpoint(folder / "sharp.pt", saved._replace(model=weights, average={}, optimizer={}, scaler={}))
+    return folder / "sharp.pt"
 
 
 def with_short_network(detector: Detector) -> Detector:
@@ -45,10 +49,12 @@ def with_short_network(detector: Detector) -> Detector:
         ]
     network.backbone = Backbone(stages, network.backbone.channels, frozen_stages=0)
     network.class_head.tower = network.box_head.tower = nn.Sequential()
+    # Its features are larger, and scores near 1 would tie.
+    network.class_head.predict.weight.data *= 0.4
     return detector._replace(model=network.eval())
 
 
-def detector_with_p2(tiny: Callable[..., Config]) -> SavedDetector:
+def detector_with_p2(tiny: Tiny) -> SavedDetector:
     """A short network with P2, whose random weights detect something."""
     config = tiny(
         *("model.fpn.finest=p2", "model.anchors.sizes=[4, 8, 16, 32, 64, 128]", "model.channels_last=false"),
