@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 import torch._dynamo
-import torch._inductor.config
 from torch import nn
 from torch._dynamo.exc import BackendCompilerFailed
 from torch._inductor.exc import InductorError
@@ -64,10 +63,9 @@ def test_a_compiled_run_is_the_plain_one_up_to_rounding_and_resumes_to_the_bit(
 ) -> None:
     """Four steps, uninterrupted, and killed after three of which two are saved.
 
-    Once with the real compiler, which does not optimise, on a small network and one canvas; once with a ResNet on two
-    canvases, whose graphs are traced but not compiled, which would take minutes.
+    Once with the real compiler on a small network and one canvas; once with a ResNet on two canvases, whose graphs are
+    traced but not compiled, which would take minutes.
     """
-    monkeypatch.setattr(torch._inductor.config.aot_inductor, "debug_compile", True)
     words = (*words, "schedule.iterations=4", "model.fpn.channels=32", "log.pictures=0")
     if backend == "inductor":
         monkeypatch.setattr(build, "build_backbone", small_backbone)
