@@ -101,19 +101,19 @@ def test_overrides_mean_what_they_mean_on_the_command_line(tiny_yaml: Path) -> N
 
 @pytest.mark.slow
 def test_a_run_is_evaluated_and_compared(
-    tiny_yaml: Path, trained: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_yaml: Path, trained_resnet: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     truth = shapes / "annotations" / "val.json"
-    wanted = json.loads((trained / "eval.json").read_text(encoding="utf-8"))
-    detector = retinanet.load(trained)
-    for number, source in enumerate((trained, detector, str(trained / "checkpoints" / "best.pt"))):
+    wanted = json.loads((trained_resnet / "eval.json").read_text(encoding="utf-8"))
+    detector = retinanet.load(trained_resnet)
+    for number, source in enumerate((trained_resnet, detector, str(trained_resnet / "checkpoints" / "best.pt"))):
         found = retinanet.evaluate(source, output=tmp_path / f"eval{number}", report=False)
         assert found.metrics == wanted["metrics"]
         assert found.ap == wanted["metrics"]["AP"]
     again = retinanet.evaluate(found.detections, ground_truth=truth, output=tmp_path / "files", report=False)
     assert again.ap == pytest.approx(found.ap, abs=1e-6)
     assert again.per_class[0].keys() == found.per_class[0].keys()
-    few = retinanet.evaluate(trained, overrides={"eval.detections": 1}, output=tmp_path / "few", report=False)
+    few = retinanet.evaluate(trained_resnet, overrides={"eval.detections": 1}, output=tmp_path / "few", report=False)
     assert few.metrics["AR100"] < found.metrics["AR100"]
     result = retinanet.compare(found, few.detections, truth, output=tmp_path / "compare", resamples=40)
     assert result.difference == pytest.approx(few.ap - found.ap, abs=1e-6)

@@ -16,21 +16,19 @@ from retinanet.model.backbone import Backbone
 from retinanet.model.retinanet import RetinaNet
 from retinanet.run.checkpoint import load_checkpoint, save_checkpoint
 from retinanet.structures import Batch, Category, Detections
-from retinanet.training.engine import run_training
 
 Tiny = Callable[..., Config]
 
 
-def sharp_checkpoint(tiny: Tiny, folder: Path) -> Path:
-    """A ResNet with large last weights of the heads after two steps: random boxes with scores that do not tie."""
-    run_training(tiny("schedule.iterations=2", "schedule.ema=0.9", "model.backbone.name=resnet18"), folder / "run")
-    saved = load_checkpoint(folder / "run" / "checkpoints" / "best.pt")
+def sharpen(source: Path, target: Path) -> Path:
+    """A checkpoint with large last weights of the heads: random boxes with scores that do not tie."""
+    saved = load_checkpoint(source)
     generator = torch.Generator().manual_seed(1)
     weights = dict(saved.weights())
     for name, spread in (("class_head.predict.weight", 0.15), ("box_head.predict.weight", 0.02)):
         weights[name] = torch.randn(weights[name].shape, generator=generator) * spread
-    save_checkpoint(folder / "sharp.pt", saved._replace(model=weights, average={}, optimizer={}, scaler={}))
-    return folder / "sharp.pt"
+    save_checkpoint(target, saved._replace(model=weights, average={}, optimizer={}, scaler={}))
+    return target
 
 
 def with_short_network(detector: Detector) -> Detector:

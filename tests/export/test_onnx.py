@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from export_fixtures import Tiny, assert_same, random_batch, sharp_checkpoint, with_short_network
+from export_fixtures import assert_same, random_batch, sharpen, with_short_network
 
 import retinanet
 from retinanet.__main__ import command_main
@@ -48,8 +48,8 @@ NMS_WORDS = [*WORDS, "eval.detections=12", "model.channels_last=false"]
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return sharp_checkpoint(tiny, tmp_path_factory.mktemp("sharp"))
+def checkpoint(trained_resnet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return sharpen(trained_resnet / "checkpoints" / "best.pt", tmp_path_factory.mktemp("sharp") / "sharp.pt")
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch._inductor.config
-from export_fixtures import Tiny, assert_same, detector_with_p2, random_batch, sharp_checkpoint, with_short_network
+from export_fixtures import Tiny, assert_same, detector_with_p2, random_batch, sharpen, with_short_network
 
 import retinanet
 from retinanet.detection.postprocess import to_original_frame
@@ -21,8 +21,9 @@ SHAPES = [(1, (160, 160)), (3, (192, 288)), (2, (288, 224))]
 
 
 @pytest.fixture(scope="module")
-def saved(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> SavedDetector:
-    checkpoint = sharp_checkpoint(tiny, tmp_path_factory.mktemp("sharp"))
+def saved(trained_resnet: Path, tmp_path_factory: pytest.TempPathFactory) -> SavedDetector:
+    best = trained_resnet / "checkpoints" / "best.pt"
+    checkpoint = sharpen(best, tmp_path_factory.mktemp("sharp") / "sharp.pt")
     return load_detector(checkpoint, ["eval.score_threshold=0.02", "eval.topk=40", "model.channels_last=false"])
 
 
