@@ -12,7 +12,7 @@ from torch.utils.benchmark import Timer
 
 from benchmarks.contest import Precision
 from benchmarks.report import Machine, Peaks, Spread, spread_of
-from retinanet.build import computes_bfloat16
+from retinanet.model.processor import computes_bfloat16
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "pycocotools", "hotcoco")
 

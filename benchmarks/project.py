@@ -7,10 +7,10 @@ import torch
 import torch.utils.deterministic
 
 from benchmarks.contest import Precision
-from retinanet.build import computes_bfloat16
 from retinanet.config.load import config_from_dict
 from retinanet.config.schema import Config
 from retinanet.distributed import Ranks
+from retinanet.model.processor import computes_bfloat16
 from retinanet.run.interrupts import StopRequest
 from retinanet.structures import Batch
 from retinanet.training.parts import build_step_parts

@@ -1,6 +1,6 @@
 """`make torture`: what chance decides about reliability, tried many times. Prints a table row for each kind.
 
-    python -m benchmarks.torture [kill signals disk own foreign fuzz soak] [--tries N] [--steps N]
+    python -m benchmarks.torture [kill signals disk study own foreign fuzz soak] [--tries N] [--steps N]
 
 Full disks are small tmpfs file systems where this runs as root, else limits of a file's size.
 """
@@ -52,6 +52,17 @@ threads: 1
 """
 
 
+STUDY = """
+base: torture.yaml
+overrides: {schedule.iterations: 6, log.pictures: 0}
+arms: [{name: FL}, {name: CE, overrides: {loss.classification.kind: cross_entropy}}]
+reference: FL
+seeds: [0]
+budget: {iterations: 6}
+test: {annotations: annotations/train.json, images: train}
+"""
+
+
 class Place(NamedTuple):
     """Where the tries happen."""
 
@@ -94,19 +105,23 @@ def main() -> None:
             )
 
 
-def start(place: Place, run_folder: Path, *words: str, most: int = 0) -> int:
-    """Fork a training; returns its process id. most: bytes that a file may have; 0: any number."""
+def start(place: Place, run_folder: Path, *words: str, most: int = 0, command: str = "train") -> int:
+    """Fork a training or a study; returns its process id. most: bytes that a file may have; 0: any number."""
     pid = os.fork()
     if pid:
         return pid
     os.setsid()
+    for kind in (signal.SIGHUP, signal.SIGTERM):  # nohup has them ignored, and a run would respect that
+        signal.signal(kind, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(place.folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     if most:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
-    line = ["train", str(place.config), f"output={run_folder}", *words]
+    card = place.config if command == "train" else place.folder / "study.yaml"
+    line = [command, str(card), f"output={run_folder}", *words]
     sys.argv = ["retinanet", *line]
-    os._exit(run(lambda: run_command("train", line[1:])))
+    os._exit(run(lambda: run_command(command, line[1:])))
 
 
 def wait(pid: int) -> int:
@@ -193,7 +208,7 @@ def try_signals(place: Place) -> Row:
 def try_disk(place: Place) -> Row:
     """A disk that is full at a random moment: one message, exit code 6, nothing left, resumable to the same bits."""
     expected, rng, good = unbroken(place), random.Random(3), 0
-    whole = sum(file.stat().st_size for file in (place.folder / "unbroken").rglob("*") if file.is_file())
+    whole = bytes_of(place.folder / "unbroken")
     as_root = os.geteuid() == 0
     for _ in range(place.tries):
         disk = place.folder / "disk"
@@ -216,6 +231,47 @@ def try_disk(place: Place) -> Row:
             subprocess.run(["umount", str(disk)], check=True)
         shutil.rmtree(disk)
     return Row("disk full at a random moment", good, place.tries, "tmpfs" if as_root else "RLIMIT_FSIZE")
+
+
+def bytes_of(folder: Path) -> int:
+    """Size of all files of a folder."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def numbers(study: Path) -> list[bytes]:
+    """What the cells of a study have measured."""
+    return [(cell / "test" / name).read_bytes() for cell in cells(study) for name in ("eval.json", "detections.json")]
+
+
+def cells(study: Path) -> list[Path]:
+    """The folders of its cells."""
+    return sorted(path for path in (study / "cells").iterdir() if path.is_dir())
+
+
+def try_study(place: Place) -> Row:
+    """A disk that is full at a random moment of a study: messages, no partial file, then the same numbers."""
+    tries, rng, good, whole_study = max(place.tries // 6, 1), random.Random(7), 0, place.folder / "study"
+    if os.geteuid() != 0:
+        return Row("disk full in a study", 0, 0, "needs root")
+    (place.folder / "study.yaml").write_text(STUDY, encoding="utf-8")
+    assert wait(start(place, whole_study, command="ablate")) == 0, errors(place)
+    expected, whole = numbers(whole_study), bytes_of(whole_study)
+    for _ in range(tries):
+        disk, size = place.folder / "disk", rng.randint(300_000, int(0.9 * whole))
+        disk.mkdir(exist_ok=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)], check=True)
+        code = wait(start(place, disk / "s", command="ablate"))
+        text = errors(place)
+        clean = not list(disk.rglob("*partial*")) and "Traceback" not in text and "error: " in text
+        subprocess.run(["mount", "-o", f"remount,size={4 * whole}", str(disk)], check=True)
+        again = wait(start(place, disk / "s", "--resume", command="ablate"))
+        same = again == 0 and numbers(disk / "s") == expected
+        good += code in (6, 7) and clean and same
+        if not (code in (6, 7) and clean and same):
+            print("study:", size, code, clean, again, same, text[-600:], errors(place)[-600:], file=sys.stderr)
+        subprocess.run(["umount", str(disk)], check=True)
+        shutil.rmtree(disk)
+    return Row("disk full in a study, then --resume: the same numbers", good, tries, "tmpfs; exit code 6 or 7")
 
 
 def damaged(data: bytes, rng: random.Random) -> bytes:
@@ -335,6 +391,7 @@ KINDS: dict[str, Callable[[Place], Row]] = {
     "kill": try_kill,
     "signals": try_signals,
     "disk": try_disk,
+    "study": try_study,
     "own": try_own,
     "foreign": try_foreign,
     "fuzz": try_fuzz,

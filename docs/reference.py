@@ -52,7 +52,7 @@ def _sections(annotation: object) -> list[type[BaseModel]]:
 
 
 def _kind(section: type[BaseModel]) -> str:
-    return " or ".join(map(str, typing.get_args(section.model_fields["kind"].annotation)))
+    return " or ".join(map(str, typing.get_args(section.model_fields["kind"].annotation))) or "module:function"
 
 
 def _values(field: FieldInfo) -> str:

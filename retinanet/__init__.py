@@ -9,10 +9,12 @@ TYPE_CHECKING = False
 """
 
 __all__ = [
+    "CheckedLoss",
     "CheckpointError",
     "ComparisonResult",
     "ConfigError",
     "DataError",
+    "DetectionData",
     "EvaluationResult",
     "FoundObjects",
     "Interrupted",
@@ -21,6 +23,7 @@ __all__ = [
     "ResourceError",
     "TrainedRun",
     "UserError",
+    "check_loss",
     "compare",
     "evaluate",
     "load",
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
     from retinanet.api.found import FoundObjects
     from retinanet.api.load import ObjectDetector, load
     from retinanet.api.measure import ComparisonResult, EvaluationResult, compare, evaluate
+    from retinanet.api.own_loss import CheckedLoss, check_loss
+    from retinanet.api.python_data import DetectionData
     from retinanet.api.train import TrainedRun, train
     from retinanet.errors import (
         CheckpointError,
@@ -50,6 +55,10 @@ else:
                 from retinanet.api import load as module
             case "FoundObjects":
                 from retinanet.api import found as module
+            case "check_loss" | "CheckedLoss":
+                from retinanet.api import own_loss as module
+            case "DetectionData":
+                from retinanet.api import python_data as module
             case "train" | "TrainedRun":
                 from retinanet.api import train as module
             case "evaluate" | "EvaluationResult" | "compare" | "ComparisonResult":

@@ -31,12 +31,11 @@ def main() -> None:
     if words and words[0] == "--version":
         from importlib.metadata import version
 
-        print(f"retinanet {version('retinanet')}")
-    elif not words or words[0] in ("-h", "--help"):
-        print(usage())
-    else:
-        print(f"{usage()}\n\nerror: there is no command {words[0]!r}{suggestion(words[0])}", file=sys.stderr)
-        raise SystemExit(2)
+        raise SystemExit(run(partial(print, f"retinanet {version('retinanet')}")))
+    if not words or words[0] in ("-h", "--help"):
+        raise SystemExit(run(partial(print, usage())))
+    print(f"{usage()}\n\nerror: there is no command {words[0]!r}{suggestion(words[0])}", file=sys.stderr)
+    raise SystemExit(2)
 
 
 def run_command(name: str, words: Sequence[str]) -> None:

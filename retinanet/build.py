@@ -1,64 +1,37 @@
 """All wiring from config sections to the values and objects that the packages below work with."""
 
+import math
 import os
-from functools import partial
-from typing import Literal, assert_never
+from typing import TypeVar, assert_never
 
 import torch
 import torch.utils.deterministic
+from torch import nn
 
-from retinanet.config.class_losses import (
-    NEGATIVES_PER_POSITIVE,
-    AnyClassLossKeys,
-    BalancedCrossEntropyKeys,
-    BoxLossKeys,
-    CrossEntropyKeys,
-    FocalKeys,
-    FocalStarKeys,
-    GhmKeys,
-    HardMiningKeys,
-    Ohem13Keys,
-    OhemKeys,
-    QualityFocalKeys,
-    SampledKeys,
-    SoftmaxCrossEntropyKeys,
-    SoftmaxFocalKeys,
-    VarifocalKeys,
-)
+from retinanet.build_losses import build_class_loss
 from retinanet.config.data_keys import DataKeys
 from retinanet.config.model_keys import ModelKeys
 from retinanet.config.schema import Config
 from retinanet.data.pixel_depth import DepthRange
 from retinanet.data.transforms import Augment, PixelRule, ResizeRule
+from retinanet.data.views import ViewRule
 from retinanet.detection.anchors import AnchorSpec
 from retinanet.detection.assign import AnyAssignRule, AssignRule
 from retinanet.detection.atss import AtssRule
 from retinanet.detection.postprocess import DetectRule
-from retinanet.detection.scores import SOFTMAX
-from retinanet.losses.box import BoxRegressionLoss, ciou, diou, giou, l1, smooth_l1
-from retinanet.losses.classification import ClassificationLoss, over_positives
-from retinanet.losses.criterion import Criterion
-from retinanet.losses.cross_entropy import balanced_cross_entropy, cross_entropy
-from retinanet.losses.focal import focal, focal_star
-from retinanet.losses.fused import (
-    DenseLoss,
-    FusedLoss,
-    NegativeMargin,
-    OnePass,
-    cross_entropy_negative_margin,
-    focal_negative_margin,
-    focal_star_negative_margin,
-    sigmoid_pass,
-)
-from retinanet.losses.ghm import ghm, harmonised, harmonised_in_one_pass
-from retinanet.losses.hard_mining import OhemRule, ohem
-from retinanet.losses.quality import quality_focal, varifocal
-from retinanet.losses.sampled import SampleRule, sampled
-from retinanet.losses.softmax import softmax_cross_entropy, softmax_focal, softmax_prior_bias
+from retinanet.losses.classification import ClassificationLoss
 from retinanet.model.backbone import InitialWeights, build_backbone
 from retinanet.model.fpn import Fpn
 from retinanet.model.heads import Head
+from retinanet.model.processor import (
+    SLOW_DEPTHWISE,
+    computes_bfloat16,
+    depthwise_slowdown,
+    trains_faster_in_nchw,
+)
 from retinanet.model.retinanet import RetinaNet
+
+AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 
 
 def prepare_torch(config: Config) -> None:
@@ -83,20 +56,6 @@ def build_loss_and_model(
     return loss, build_model(config.model, classes, biases, weights)
 
 
-def build_criterion(config: Config) -> Criterion:
-    """Both losses with their weights. ValueError for class weights that have not been resolved to numbers."""
-    loss = config.loss
-    if isinstance(loss.class_weights, str):
-        raise ValueError(f"loss.class_weights is {loss.class_weights}, which depends on the data: resolve it first")
-    return Criterion(
-        class_loss=build_class_loss(loss.classification, loss.kernels),
-        class_weight=loss.classification.weight,
-        box_loss=build_box_loss(loss.box),
-        box_weight=loss.box.weight,
-        class_weights_K=loss.class_weights,
-    )
-
-
 def build_assign_rule(config: Config) -> AnyAssignRule:
     """The rule of config `assign`."""
     rule = config.assign
@@ -118,15 +77,23 @@ def build_assign_rule(config: Config) -> AnyAssignRule:
 
 
 def build_resize_rule(config: Config) -> ResizeRule:
-    """How images are resized and padded, from config `data`."""
+    """How images, or with `data.tile` tiles, are resized and padded, from config `data`."""
     data = config.data
+    canvas = (data.canvas[0], data.canvas[1]) if data.canvas else None
     return ResizeRule(
         shorter_side=data.shorter_side,
         longer_side=data.longer_side,
-        canvas=(data.canvas[0], data.canvas[1]) if data.canvas else None,
+        canvas=canvas if data.tile is None else (data.tile, data.tile),
         resize=data.resize,
         canvases=data.canvases,
+        max_factor=math.inf if data.tile is None else 1.0,
     )
+
+
+def build_view_rule(config: Config) -> ViewRule:
+    """Tiles and test-time augmentation, from config `data` and `eval`."""
+    data, test = config.data, config.eval
+    return ViewRule(tile=data.tile, overlap=data.tile_overlap, flip=test.tta_flip, scales=test.tta_scales)
 
 
 def build_depth_range(data: DataKeys) -> DepthRange | None:
@@ -151,19 +118,42 @@ def build_pixel_rule(config: Config) -> PixelRule:
     return PixelRule(order=pixels.order, mean=pixels.mean, std=pixels.std)
 
 
-def computes_bfloat16(device: torch.device) -> bool:
-    """Whether `device` has native bfloat16 arithmetic, so that it is not slower than float32."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    features = torch.cpu.get_capabilities()
-    return device.type == "cpu" and bool(features.get("avx512_bf16") or features.get("amx_bf16"))
+def choose_channels_last(keys: ModelKeys, device: torch.device) -> ModelKeys:
+    """The keys with the memory order for `device` in place of `auto`."""
+    if keys.channels_last != "auto":
+        return keys
+    return keys.model_copy(update={"channels_last": "inference" if trains_faster_in_nchw(device) else True})
+
+
+def build_channels_last(keys: ModelKeys, device: torch.device, *, training: bool) -> bool:
+    """Whether a network on `device` is in NHWC memory order, by config `model.channels_last`."""
+    match choose_channels_last(keys, device).channels_last:
+        case bool(always):
+            return always
+        case "inference":
+            return not training
+        case other:
+            raise ValueError(f"model.channels_last is still {other}")
+
+
+def in_memory_order(network: AnyNetwork, *, channels_last: bool) -> AnyNetwork:
+    """The network itself, with its weights in NHWC or NCHW memory order."""
+    return network.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+
+
+def gains_by_bfloat16(backbone: str, device: torch.device) -> bool:
+    """Whether a network of this backbone is computed faster in bfloat16 than in float32 on `device`."""
+    if not computes_bfloat16(device):
+        return False
+    depthwise = backbone == "mobilenet_v2" and device.type == "cpu"
+    return not depthwise or depthwise_slowdown(device) < SLOW_DEPTHWISE
 
 
 def build_precision(config: Config, device: torch.device) -> torch.dtype:
     """The autocast type of config `precision` on `device`."""
     match config.precision:
         case "auto":
-            return torch.bfloat16 if computes_bfloat16(device) else torch.float32
+            return torch.bfloat16 if gains_by_bfloat16(config.model.backbone.name, device) else torch.float32
         case "float32" | "tf32":
             return torch.float32
         case "bfloat16":
@@ -185,89 +175,6 @@ def build_detect_rule(config: Config) -> DetectRule:
         class_agnostic=rule.class_agnostic,
         empty_boxes=rule.empty_boxes,
     )
-
-
-def build_box_loss(config: BoxLossKeys) -> BoxRegressionLoss:
-    """The loss of config `loss.box`."""
-    match config.kind:
-        case "l1":
-            return l1
-        case "smooth_l1":
-            return partial(smooth_l1, beta=config.beta)
-        case "giou":
-            return giou
-        case "diou":
-            return diou
-        case "ciou":
-            return ciou
-        case _:
-            assert_never(config.kind)
-
-
-def build_ohem_rule(keys: HardMiningKeys) -> OhemRule:
-    """The rule of `ohem` or, with at most three negatives per positive, of `ohem_1_3`."""
-    return OhemRule(
-        batch=keys.batch,
-        nms_iou=keys.nms_iou,
-        ranking=keys.ranking,
-        nms_scope=keys.nms_scope,
-        normaliser=keys.normaliser,
-        ignored=keys.ignored,
-        negatives_per_positive=NEGATIVES_PER_POSITIVE if isinstance(keys, Ohem13Keys) else None,
-    )
-
-
-def build_sample_rule(keys: SampledKeys) -> SampleRule:
-    """The rule of `sampled`."""
-    return SampleRule(batch=keys.batch, positive_fraction=keys.positive_fraction, normaliser=keys.normaliser)
-
-
-def build_class_loss(options: AnyClassLossKeys, kernels: Literal["auto", "plain"] = "auto") -> ClassificationLoss:
-    """The loss of config `loss.classification`; `auto` kernels compile dense losses of large batches."""
-
-    def fast(plain: DenseLoss, one_pass: OnePass) -> DenseLoss:
-        return FusedLoss(plain, one_pass) if kernels == "auto" else plain
-
-    def dense(
-        plain: DenseLoss, margin: NegativeMargin, positive_weight: float, negative_weight: float
-    ) -> ClassificationLoss:
-        return ClassificationLoss(over_positives(fast(plain, sigmoid_pass(margin, positive_weight, negative_weight))))
-
-    match options:
-        case FocalKeys(alpha=alpha, gamma=gamma):
-            plain = partial(focal, alpha=alpha, gamma=gamma)
-            return dense(plain, partial(focal_negative_margin, gamma=gamma), alpha, 1.0 - alpha)
-        case CrossEntropyKeys():
-            return dense(cross_entropy, cross_entropy_negative_margin, 1.0, 1.0)
-        case BalancedCrossEntropyKeys(alpha=alpha):
-            return dense(
-                partial(balanced_cross_entropy, alpha=alpha), cross_entropy_negative_margin, alpha, 1.0 - alpha
-            )
-        case FocalStarKeys(gamma=gamma, beta=beta, alpha=alpha):
-            plain = partial(focal_star, gamma=gamma, beta=beta, alpha=alpha)
-            return dense(plain, partial(focal_star_negative_margin, gamma=gamma, beta=beta), alpha, 1.0 - alpha)
-        case OhemKeys() | Ohem13Keys():
-            one_pass = sigmoid_pass(cross_entropy_negative_margin, 1.0, 1.0)
-            return ClassificationLoss(
-                partial(ohem, rule=build_ohem_rule(options), hardness=fast(cross_entropy, one_pass))
-            )
-        case SampledKeys():
-            return ClassificationLoss(partial(sampled, rule=build_sample_rule(options)))
-        case GhmKeys(bins=bins):
-            plain = partial(harmonised, bins=bins)
-            return ClassificationLoss(partial(ghm, loss=fast(plain, partial(harmonised_in_one_pass, bins=bins))))
-        case QualityFocalKeys(beta=beta):
-            return ClassificationLoss(partial(quality_focal, beta=beta))
-        case VarifocalKeys(alpha=alpha, gamma=gamma):
-            return ClassificationLoss(partial(varifocal, alpha=alpha, gamma=gamma))
-        case SoftmaxCrossEntropyKeys(alpha=alpha):
-            value = over_positives(partial(softmax_cross_entropy, alpha=alpha))
-            return ClassificationLoss(value, prior_bias=softmax_prior_bias, scoring=SOFTMAX)
-        case SoftmaxFocalKeys(alpha=alpha, gamma=gamma):
-            value = over_positives(partial(softmax_focal, alpha=alpha, gamma=gamma))
-            return ClassificationLoss(value, prior_bias=softmax_prior_bias, scoring=SOFTMAX)
-        case _:
-            assert_never(options)
 
 
 def build_model(
@@ -300,8 +207,7 @@ def build_model(
     if config.fpn.finest == "p2":
         # Drawn last for the same reason.
         fpn.add_p2(backbone.channels[0])
-    model = RetinaNet(backbone, fpn, class_head, box_head, frozen=config.frozen)
-    return model.to(memory_format=torch.channels_last) if config.channels_last else model
+    return RetinaNet(backbone, fpn, class_head, box_head, frozen=config.frozen)
 
 
 def build_anchor_spec(config: ModelKeys) -> AnchorSpec:

@@ -85,7 +85,10 @@ def start(ranks: Ranks, device: torch.device, timeout: float = 1800.0) -> None:
     try:
         if ranks.rank > 0 and place[1].isdecimal():
             _check_meeting_place(place[0], int(place[1]), timeout)
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(seconds=timeout))
+        on_gpu = device.type == "cuda"
+        dist.init_process_group(
+            "nccl" if on_gpu else "gloo", timeout=timedelta(seconds=timeout), device_id=device if on_gpu else None
+        )
     except (dist.DistError, TimeoutError) as error:
         reason = "the port is in use" if "EADDRINUSE" in str(error) else str(error).partition("\n")[0]
         raise ResourceError(

@@ -129,6 +129,11 @@ def printable(text: str) -> str:
     return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
+def one_line(text: str) -> str:
+    """`printable` text of a single line, for names: their line breaks and tabs are escapes, too."""
+    return printable(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
 def judge(error: BaseException) -> Verdict:
     """Exit code and message for an exception. Nothing is printed for an empty message."""
     if isinstance(error, UserError):
@@ -144,6 +149,9 @@ def judge(error: BaseException) -> Verdict:
         first = next(iter(str(error).splitlines()), "")
         what = f"out of memory: {first}" if first else "out of memory"
         return Verdict(ResourceError.exit_code, f"error: {what}\n{_LESS_MEMORY}")
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        # No disk or permission is to blame, but a name in the command line or a file.
+        return Verdict(ConfigError.exit_code, printable(f"error: {_os_message(error)}"))
     if isinstance(error, OSError) and (error.errno in _REMEDIES or isinstance(error, PermissionError)):
         return Verdict(ResourceError.exit_code, printable(f"error: {_os_message(error)}"))
     return Verdict(1, "internal error (a bug in retinanet): please report it with the traceback above", is_bug=True)

@@ -20,6 +20,7 @@ FLOORS = (
     ("evaluation",),
     ("prepare", "run"),
     ("build",),
+    ("build_losses",),
     ("data", "losses"),
     ("config", "detection", "model", "scoring"),
     ("display",),
@@ -40,6 +41,7 @@ FORBIDDEN = {
 KNOWS_CONFIG = {
     *(
         "build",
+        "build_losses",
         "run",
         "training",
         "evaluation",

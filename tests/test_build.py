@@ -1,26 +1,35 @@
 """From config sections to values: every field arrives where it belongs."""
 
+import math
 import random
 from typing import Any
 
 import pytest
 import torch
 
+from retinanet import build
 from retinanet.build import (
     build_assign_rule,
     build_augment,
-    build_criterion,
+    build_channels_last,
     build_loss_and_model,
     build_precision,
     build_resize_rule,
-    computes_bfloat16,
+    build_view_rule,
+    choose_channels_last,
     prepare_torch,
 )
+from retinanet.build_losses import build_criterion
 from retinanet.config.schema import Config
+from retinanet.data.views import WHOLE_IMAGES
+from retinanet.distributed import Ranks
 from retinanet.evaluation.detector import build_detector
 from retinanet.losses.box import giou
 from retinanet.losses.focal import focal
+from retinanet.model.processor import computes_bfloat16
 from retinanet.structures import ClassTargets
+from retinanet.training.parts import build_step_parts
+from retinanet.training.state import build_state
 
 CPU = torch.device("cpu")
 SMALL: dict[str, Any] = {
@@ -89,9 +98,13 @@ def test_residual_branches_start_as_the_config_says() -> None:
 def test_sizing_and_augment() -> None:
     data = {"shorter_side": (480, 600), "longer_side": 900, "scale_jitter": (0.5, 1.5), "color_jitter": 0.3}
     built = config(data={**data, "flip": 0.25, "vertical_flip": 0.125})
-    assert tuple(build_resize_rule(built)) == ((480, 600), 900, None, "antialias", "groups")
+    assert tuple(build_resize_rule(built)) == ((480, 600), 900, None, "antialias", "groups", math.inf)
     assert tuple(build_augment(built)) == ((0.5, 1.5), 0.3, 0.25, 0.125)
     assert build_resize_rule(config(data={"canvas": (320, 256)})).canvas == (320, 256)
+    tiles = config(data={"tile": 1024, "tile_overlap": 0.3}, eval={"tta_flip": True, "tta_scales": (1.0, 0.5)})
+    assert (build_resize_rule(tiles).canvas, build_resize_rule(tiles).max_factor) == ((1024, 1024), 1.0)
+    assert build_view_rule(tiles) == (1024, 0.3, True, (1.0, 0.5))
+    assert build_view_rule(built) == WHOLE_IMAGES._replace(overlap=0.2)
     exact = build_resize_rule(config(data={"resize": "float_bilinear", "canvases": "tight"}))
     assert (exact.resize, exact.canvases) == ("float_bilinear", "tight")
 
@@ -115,11 +128,34 @@ def test_precision(name: str) -> None:
     assert build_precision(config(precision=name), CPU) == getattr(torch, name)
 
 
-def test_bfloat16_of_the_cpu_follows_its_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
-    for features, expected in (({}, False), ({"avx2": True}, False), ({"avx512_bf16": True}, True)):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda features=features: features)
-        assert computes_bfloat16(CPU) is expected
-    assert computes_bfloat16(torch.device("mps")) is False
+@pytest.mark.parametrize(
+    ("key", "nchw_trains_faster", "training", "inference"),
+    [
+        ("auto", False, True, True),
+        ("auto", True, False, True),
+        (True, True, True, True),
+        (False, False, False, False),
+        ("inference", False, False, True),
+    ],
+)
+def test_memory_order(
+    key: object, nchw_trains_faster: bool, training: bool, inference: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "trains_faster_in_nchw", lambda device: nchw_trains_faster)
+    keys = config(model={**SMALL, "channels_last": key}).model
+    for order in (keys, choose_channels_last(keys, CPU)):
+        assert build_channels_last(order, CPU, training=True) is training
+        assert build_channels_last(order, CPU, training=False) is inference
+    assert choose_channels_last(keys, CPU).channels_last != "auto"
+
+
+def test_training_and_detector_have_their_memory_orders() -> None:
+    built = config(model={**SMALL, "channels_last": "inference"})
+    state, parts = build_state(built, 2, CPU, Ranks(0, 0, 1)), build_step_parts(built, CPU, Ranks(0, 0, 1))
+    detector = build_detector(built, state.model, CPU)
+    weights = [network.fpn.output[0].weight for network in (state.model, detector.model)]
+    in_nhwc = [weight.is_contiguous(memory_format=torch.channels_last) for weight in weights]
+    assert in_nhwc == [parts.channels_last, detector.channels_last] == [False, True]
 
 
 def test_the_same_seed_builds_the_same_network_whatever_was_drawn_before() -> None:
@@ -162,3 +198,15 @@ def test_automatic_precision_is_bfloat16_exactly_where_the_device_computes_in_it
     expected = torch.bfloat16 if computes_bfloat16(CPU) else torch.float32
     assert build_precision(config(precision="auto"), CPU) == expected
     assert build_precision(config(precision="auto"), torch.device("mps")) == torch.float32
+
+
+@pytest.mark.parametrize(("slowdown", "expected"), [(0.6, torch.bfloat16), (17.0, torch.float32)])
+def test_automatic_precision_of_depthwise_convolutions_is_measured(
+    slowdown: float, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "computes_bfloat16", lambda device: True)
+    monkeypatch.setattr(build, "depthwise_slowdown", lambda device: slowdown)
+    keys = {**SMALL, "backbone": {"name": "mobilenet_v2", "weights": "none"}}
+    assert build_precision(config(precision="auto", model=keys), CPU) == expected
+    assert build_precision(config(precision="auto"), CPU) == torch.bfloat16
+    assert build_precision(config(precision="bfloat16", model=keys), CPU) == torch.bfloat16

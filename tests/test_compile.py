@@ -1,6 +1,8 @@
 """A compiled network: the same training as the plain one up to rounding, one graph per canvas, and its messages."""
 
+import ctypes
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,15 @@ from torch._inductor.exc import InductorError
 from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from retinanet import build
-from retinanet.compile import can_compile, check_compiler, compiler_errors, prepare_compiler
+from retinanet.compile import (
+    DIGESTS,
+    can_compile,
+    check_compiler,
+    compiler_errors,
+    prepare_compiler,
+    record_code,
+    remove_damaged,
+)
 from retinanet.config.load import config_to_dict
 from retinanet.config.schema import Config
 from retinanet.errors import ConfigError, ResourceError
@@ -212,3 +222,43 @@ def test_without_a_writable_cache_torch_chooses(trouble: str, tmp_path: Path, mo
         monkeypatch.setattr(Path, "home", nowhere)
     prepare_compiler()
     assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
+
+
+def test_damaged_and_half_written_code_is_deleted_and_the_rest_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import _ctypes
+
+    monkeypatch.setenv("RETINANET_CACHE", str(tmp_path))
+    folder = tmp_path / "compiled" / "avx2-1"
+    (folder / "ab").mkdir(parents=True)
+    loaded, half, script = folder / "ab/loaded.so", folder / "ab/half.so", folder / "ab/c.py"
+    shutil.copyfile(_ctypes.__file__, loaded)
+    handle = ctypes.CDLL(str(loaded))
+    half.write_bytes(loaded.read_bytes()[:5000])
+    script.write_text("x = 1\n", encoding="utf-8")
+    assert remove_damaged(folder) == 0
+    record_code(folder)
+    assert remove_damaged(folder) == 0, "nothing has changed"
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder))
+    with pytest.raises(
+        ResourceError, match=r"half\.so: file too short\n1 files that may be damaged .*: try --resume\."
+    ):
+        failing(OSError(f"{half}: file too short"))  # as torch raises it where the graph is cached
+    with pytest.raises(OSError, match="another file"):
+        failing(OSError("another file"))
+    assert sorted(path.name for path in folder.rglob("*.*")) == ["c.py", "loaded.so", DIGESTS]
+
+    del handle
+    for path in (loaded, script):
+        data = bytearray(path.read_bytes())
+        data[-1] ^= 1
+        path.unlink()  # else the library in memory changes, too
+        path.write_bytes(data)
+    assert remove_damaged(folder) == 2
+    assert not loaded.exists()
+    assert remove_damaged(folder) == 0
+    (folder / DIGESTS).write_text("{", encoding="utf-8")
+    assert remove_damaged(folder) == 0, "a damaged record is as none"
+    record_code(folder)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import closing
+from typing import Any
 
 import pytest
 import torch
@@ -9,17 +10,18 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from retinanet.build import (
     build_anchor_spec,
     build_assign_rule,
-    build_criterion,
     build_detect_rule,
     build_loss_and_model,
     build_pixel_rule,
 )
+from retinanet.build_losses import build_criterion
 from retinanet.config.schema import Config
-from retinanet.data.transforms import normalise, to_device
+from retinanet.data.transforms import joined, normalise, to_device
 from retinanet.detection.anchors import pyramid_anchors
 from retinanet.detection.assign import assign_batch
 from retinanet.detection.postprocess import BatchDetections, best_of_groups, first_detections, nms_together
@@ -53,6 +55,20 @@ class Fakes:
         return Batch(*map(self.of, batch[:4]), targets)
 
 
+class Uploads(TorchDispatchMode):
+    """Counts copies from the host to a device; within it, other modes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func.overloadpacket.__name__ == "_to_copy":
+            self.count += args[0].device.type == "cpu" and result.device.type == "cuda"
+        return result
+
+
 def first_batch(config: Config) -> Batch:
     with closing(load_steps(config, load_data(config, ALONE)[0], (0, 1), ALONE, pin=False)) as loading:
         return next(loading)[0]
@@ -78,9 +94,11 @@ def test_losses_of_a_batch_are_computed_on_the_gpu(kind: str, normalised_by: str
     weights = {name: fakes.of(tensor) for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
     host = fakes.batch(loaded)
     with fakes.mode:
+        on_gpu = {name: tensor.to(GPU) for name, tensor in weights.items()}
+    with fakes.mode, Uploads() as uploads:
         batch = to_device(host, GPU)
-        pixels = normalise(batch.images, batch.sizes_B2, build_pixel_rule(config), config.model.channels_last)
-        outputs = functional_call(model, {name: tensor.to(GPU) for name, tensor in weights.items()}, (pixels,))
+        pixels = normalise(batch.images, batch.sizes_B2, build_pixel_rule(config), channels_last=True)
+        outputs = functional_call(model, on_gpu, (pixels,))
         canvas = (pixels.shape[2], pixels.shape[3])
         pyramid = pyramid_anchors.__wrapped__(canvas, build_anchor_spec(config.model), GPU)
         assignment = assign_batch(pyramid, batch.targets, build_assign_rule(config))
@@ -90,6 +108,26 @@ def test_losses_of_a_batch_are_computed_on_the_gpu(kind: str, normalised_by: str
         divisor = Divisor(normaliser(config.loss.normaliser, assignment.positives(), counted), counted.images)
         losses = criterion(outputs, assignment, pyramid.boxes_A4, build_criterion(config), divisor, seeds_B)
     assert {tensor.device for tensor in (*losses, losses.total(), losses.sums(), losses.finite())} == {GPU}
+    assert uploads.count <= 12
+
+
+@pytest.mark.parametrize("normalised_by", ["batch_positives", "image_positives"])
+def test_a_batch_of_any_size_goes_to_the_gpu_in_two_copies(normalised_by: str, tiny: Tiny) -> None:
+    config = tiny(f"loss.normaliser={normalised_by}", "loss.class_weights=[1,2,3]")
+    loaded, fakes = first_batch(config), Fakes()
+    host = fakes.batch(joined([loaded] * (16 // len(loaded.targets))))
+    with fakes.mode, Uploads() as uploads:
+        batch = to_device(host, GPU)
+        assert uploads.count == 2
+        normalise(batch.images, batch.sizes_B2, build_pixel_rule(config), channels_last=True)
+        pyramid = pyramid_anchors.__wrapped__((64, 64), build_anchor_spec(config.model), GPU)
+        assignment = assign_batch(pyramid, batch.targets, build_assign_rule(config))
+    assert len(batch.targets) == 16
+    assert {tensor.device for tensor in (*batch[:4], *(t for targets in batch.targets for t in targets))} == {GPU}
+    for sent, given in zip(batch.targets, host.targets, strict=True):
+        assert [(t.shape, t.dtype) for t in sent] == [(t.shape, t.dtype) for t in given]
+    assert assignment.labels_BA.device == GPU
+    assert uploads.count <= 8
 
 
 @pytest.mark.filterwarnings("ignore:`create_unbacked_symint`:FutureWarning")  # by torchvision's fake NMS

@@ -1,5 +1,6 @@
 """What make runs, shown by `make -n`."""
 
+import re
 import shlex
 import shutil
 import subprocess
@@ -20,11 +21,27 @@ def installs(*words: str) -> list[str]:
 def test_torch_comes_from_the_named_index_and_all_else_from_pips_own() -> None:
     usual = installs()
     assert usual == [
-        "--quiet --disable-pip-version-check -r requirements.txt",
+        "--quiet --disable-pip-version-check --require-hashes -r requirements-torch.lock -r requirements.lock",
         "--quiet --disable-pip-version-check --no-deps --editable .",
     ]
     pinned = [line for line in (PROJECT / "requirements.txt").read_text().split() if line.startswith("torch")]
     assert len(pinned) == 2
-    first, *rest = installs("TORCH_INDEX=https://index.example/cpu")
+    first, second, *rest = installs("TORCH_INDEX=https://index.example/cpu")
     assert shlex.split(first)[2:] == ["--no-deps", "--index-url", "https://index.example/cpu", *pinned]
-    assert rest == usual
+    assert second.split()[2:] == ["--require-hashes", "-r", "requirements.lock"]
+    assert rest == usual[1:]
+
+
+def test_the_locks_hold_every_pinned_package_with_hashes_and_torch_alone() -> None:
+    locks = {name: (PROJECT / name).read_text() for name in ("requirements.lock", "requirements-torch.lock")}
+    entries = {
+        name: re.findall(r"^([a-z0-9-]+)==(\S+)(.*(?:\n    --hash=sha256:[0-9a-f]{64}.*)+)", text, re.MULTILINE)
+        for name, text in locks.items()
+    }
+    both = {(package, version) for found in entries.values() for package, version, _ in found}
+    assert all(len(found) == len(re.findall(r"^[a-z]", locks[name], re.MULTILINE)) for name, found in entries.items())
+    pins = re.findall(r"^([\w.-]+)==(\S+)", (PROJECT / "requirements.txt").read_text(), re.MULTILINE)
+    assert {(package.lower(), version) for package, version in pins} <= both, "run make lock"
+    needs_cuda = ("torch", "triton", "nvidia-", "cuda-")
+    assert not [package for package, *_ in entries["requirements.lock"] if package.startswith(needs_cuda)]
+    assert all(package.startswith(needs_cuda) for package, *_ in entries["requirements-torch.lock"])

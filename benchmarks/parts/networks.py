@@ -165,7 +165,7 @@ def build_infer(options: Options) -> Contest:
             _, model = build_loss_and_model(config, options.classes)
             model, batch = model.to(device).eval(), batch_of(options)
             sizes_B2, rule = batch.sizes_B2.to(device), build_pixel_rule(config)
-            pixels = normalise(batch.images.to(device), sizes_B2, rule, config.model.channels_last)
+            pixels = normalise(batch.images.to(device), sizes_B2, rule, channels_last=True)
             scale_logits(model.class_head.predict, lambda: model(pixels).logits_BAK, wanted * options.batch)
             detector = build_detector(config, model, device)
             return ready(as_in_a_run(lambda: sum(len(found.scores_D) for found in detector(batch))))

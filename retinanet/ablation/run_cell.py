@@ -4,6 +4,7 @@ import json
 import platform
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -34,7 +35,7 @@ from retinanet.config.schema import Config
 from retinanet.data.ground_truth import load_ground_truth
 from retinanet.data.results import read_results
 from retinanet.diagnostics.evaluate import evaluate_checkpoint
-from retinanet.errors import ConfigError, Interrupted, NumericalError, judge
+from retinanet.errors import ConfigError, Interrupted, NumericalError, ResourceError, judge
 from retinanet.files import make_folder
 from retinanet.run.metric_rows import FILE_NAME, mean_over_steps, read_rows
 from retinanet.scoring.eval_file import read_eval_file
@@ -123,9 +124,11 @@ class _Recorder:
             return
         verdict = judge(error)
         message = f"{type(error).__name__}: {error}" if verdict.is_bug else verdict.message.removeprefix("error: ")
-        write_record(
-            self.study.folder, build_record(self.study, self.cell, self.lr, Outcome(CellStatus.FAILED, message))
-        )
+        # On a full disk the record fails too, and the first error says more.
+        with suppress(ResourceError):
+            write_record(
+                self.study.folder, build_record(self.study, self.cell, self.lr, Outcome(CellStatus.FAILED, message))
+            )
 
 
 def train_and_measure(study: Study, cell: Cell, lr: float) -> Outcome:

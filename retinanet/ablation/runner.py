@@ -4,6 +4,7 @@ Where they run is a `Placement`: this machine, or the nodes of a cluster. Each c
 cell, so a cell that another runner or a SLURM job is running is left alone.
 """
 
+import shutil
 import signal
 import time
 from contextlib import suppress
@@ -31,7 +32,7 @@ from retinanet.ablation.runner_console import CellProgress, RunnerConsole, read_
 from retinanet.ablation.study import Study
 from retinanet.ablation.study_folder import log_path
 from retinanet.config.fields import known
-from retinanet.errors import UserError, list_errors
+from retinanet.errors import ResourceError, UserError, list_errors
 from retinanet.run.interrupts import StopRequest, listen
 from retinanet.run.metric_rows import FILE_NAME
 from retinanet.training.optim import build_plan
@@ -218,15 +219,23 @@ class Runner:
     def note_failure(self, cell: Cell, ended: Ended) -> None:
         """Record a failed cell whose process could not do so itself, for instance because it was killed."""
         code = ended.code or 0
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
         self.failed[cell.name] = reason = ended.reason or (
-            f"its process ended with {f'signal {-code}' if code < 0 else f'exit code {code}'}"
-            f"{' (out of memory?)' if code == KILLED_CODE else ''}; see {log_path(self.study.folder, cell.name)}"
+            f"its process ended with {how}{self.likely_cause(code)}; see {log_path(self.study.folder, cell.name)}"
         )
-        with suppress(ClaimTaken), claimed(self.study.folder, cell.name):
+        # Without space for a record it stays in this session's list, and others can still finish.
+        with suppress(ClaimTaken, OSError, ResourceError), claimed(self.study.folder, cell.name):
             record = read_record(self.study.folder, cell.name)
             lr = lr_of(self.study, cell, self.records())
             if record is None and lr is not None:
                 write_record(self.study.folder, build_record(self.study, cell, lr, Outcome(CellStatus.FAILED, reason)))
+
+    def likely_cause(self, code: int) -> str:
+        """In brackets, what an exit code often means; on a full disk the cell's log may not say it."""
+        if code == KILLED_CODE:
+            return " (out of memory?)"
+        free = shutil.disk_usage(self.study.folder).free
+        return f" (disk full? {free / 1e6:,.1f} MB are free)" if code == ResourceError.exit_code else ""
 
     def progress_of(self, cell: Cell) -> CellProgress:
         """Progress of a cell, from its metrics.jsonl."""

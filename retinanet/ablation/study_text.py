@@ -4,7 +4,9 @@ from typing import Any
 
 from retinanet.ablation.arms import flow
 from retinanet.ablation.study import Study
+from retinanet.config.class_losses import OwnLossKeys
 from retinanet.config.dump import dump_config
+from retinanet.config.schema import Config
 
 
 def study_text(study: Study) -> str:
@@ -30,11 +32,21 @@ def study_text(study: Study) -> str:
     for arm in study.arms:
         lines += [
             f"  - name: {flow(arm.name)}",
-            f"    overrides: {flow(dict(arm.overrides))}",
+            f"    overrides: {flow(_located(arm.overrides, arm.config))}",
             f"    paper: {flow(arm.paper)}",
             f"    note: {flow(arm.note)}",
         ]
     return "\n".join([*lines, "overrides:", *(f"  {line}" for line in base)]) + "\n"
+
+
+def _located(overrides: tuple[tuple[str, Any], ...], config: Config) -> dict[str, Any]:
+    """Overrides with the file of a class loss of the user that they set, and its hash, so that cells train with it."""
+    match config.loss.classification:
+        case OwnLossKeys(file=file, source_sha256=sha256) if "loss.classification.kind" in dict(overrides):
+            place = {"loss.classification.file": file, "loss.classification.source_sha256": sha256}
+            return dict(overrides) | place
+        case _:
+            return dict(overrides)
 
 
 def _later_keys(study: Study) -> list[str]:
@@ -46,7 +58,7 @@ def _later_keys(study: Study) -> list[str]:
         own = None if level.shapes is None else level.shapes.model_dump(exclude_none=True)
         lines += [
             f"  - name: {flow(level.name)}",
-            f"    overrides: {flow(dict(level.overrides))}",
+            f"    overrides: {flow(_located(level.overrides, level.base))}",
             *([] if own is None else [f"    shapes: {flow(own)}"]),
             f"    note: {flow(level.note)}",
         ]

@@ -16,16 +16,14 @@ from torch import Tensor
 
 from retinanet.api.found import FoundObjects
 from retinanet.api.words import Overrides, override_words
-from retinanet.build import build_depth_range, build_resize_rule
+from retinanet.build import build_depth_range, build_resize_rule, build_view_rule
 from retinanet.config.load import with_overrides
 from retinanet.data.find_images import files_passed_over, find_images
 from retinanet.data.images import image_header
-from retinanet.data.loose_images import ImageLike, image_batch, read_image
-from retinanet.data.pixel_depth import DepthRange
+from retinanet.data.loose_images import ImageLike
 from retinanet.data.prefetch import prefetched
-from retinanet.data.transforms import ResizeRule
 from retinanet.errors import CheckpointError, DataError, list_errors
-from retinanet.evaluation.predict import LoadedImage, detected
+from retinanet.evaluation.predict import LoadedImage, detected, load_pixels
 from retinanet.evaluation.saved import LoadedDetector, prepare_detector
 from retinanet.export.runtime import is_exported, load_exported
 from retinanet.interop.detector_file import PUBLISHED, fetch_detector
@@ -144,7 +142,12 @@ class ObjectDetector:
         if not isinstance(images, np.ndarray | Tensor):
             check_readable(images)
         depth_range = build_depth_range(config.data)
-        read = partial(load_pixels, resize_rule=build_resize_rule(config), depth_range=depth_range)
+        read = partial(
+            load_pixels,
+            resize_rule=build_resize_rule(config),
+            depth_range=depth_range,
+            rule=build_view_rule(config),
+        )
         threads = config.data.workers if len(images) > 1 else 0
         with closing(prefetched(read, enumerate(images, start=1), threads, ahead=1)) as loaded:
             return [
@@ -161,17 +164,6 @@ class ObjectDetector:
                     zip(images, detected(loaded, self._saved.detector, categories, config.eval.batch_size)), start=1
                 )
             ]
-
-
-def load_pixels(
-    numbered: tuple[int, ImageLike], resize_rule: ResizeRule, depth_range: DepthRange | None
-) -> LoadedImage:
-    """An image ready for detection; of its pixels only the size is kept. Raises DataError as `read_image`."""
-    number, source = numbered
-    name = str(source) if isinstance(source, str | Path) else f"image {number}"
-    image = read_image(source, name, depth_range)
-    batch = image_batch(image, number, resize_rule)
-    return LoadedImage(path=Path(name), image=image.new_empty((0, *image.shape[1:])), batch=batch)
 
 
 def size_of(one: LoadedImage) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from retinanet.api.load import ObjectDetector, find_checkpoint, open_any
+from retinanet.api.python_data import DetectionData, write_data
 from retinanet.api.train import TrainedRun, torch_settings_restored
 from retinanet.api.words import Overrides, override_words
 from retinanet.diagnostics.compare.report import Inputs, compare_files
@@ -50,7 +51,7 @@ class ComparisonResult(NamedTuple):
 def evaluate(
     detector: str | Path | TrainedRun | ObjectDetector,
     *,
-    data: str | Path | None = None,
+    data: str | Path | DetectionData | None = None,
     overrides: Overrides = (),
     ground_truth: str | Path | None = None,
     images: str | Path | None = None,
@@ -61,7 +62,8 @@ def evaluate(
 
     detector: what `retinanet.load` takes, or the result of `train` or `load`; with `ground_truth`, a file of COCO
         results.
-    data: another data set, as `data=PATH` on the command line; overrides: config keys to change.
+    data: another data set, as `data=PATH` on the command line, or a `DetectionData`, all of whose images are evaluated
+        on; overrides: config keys to change.
     ground_truth: a file of COCO annotations; images: the folder of its images, for the report's pictures.
     output: folder for eval.json and report.html; None is a folder in the run's, or in runs/. report: whether to write
         report.html.
@@ -79,7 +81,10 @@ def evaluate(
     if images is not None:
         raise ConfigError("evaluate: images belongs to ground_truth; for a detector use overrides, data.val_images")
     source = _source_of(detector)
-    words = override_words(overrides, data)
+    if data is None or isinstance(data, str | Path):
+        words = override_words(overrides, data)
+    else:
+        words = [*override_words(overrides), *override_words(write_data(data, data, 0.0).keys())]
     with torch_settings_restored():
         saved = open_any(source, words)
         place = find_checkpoint(source)

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import torch
 import torch.utils.deterministic
 
+from retinanet.api.python_data import DetectionData, write_data
 from retinanet.api.words import Overrides, override_words
-from retinanet.config.load import config_name, load_config
+from retinanet.config.load import config_name, load_config, with_values
 from retinanet.config.shipped import find_config
 from retinanet.errors import StoppedByCaller
 from retinanet.evaluation.sources import print_source
@@ -51,7 +52,7 @@ class TrainedRun(NamedTuple):
 def train(
     config: str | Path,
     *,
-    data: str | Path | None = None,
+    data: str | Path | DetectionData | tuple[DetectionData, DetectionData] | None = None,
     output: str | Path | None = None,
     overrides: Overrides = (),
     resume: bool = False,
@@ -61,7 +62,9 @@ def train(
     """Train the detector that a config describes; as `retinanet train`, to its end or until it is stopped.
 
     config: a YAML file, or the name of one that ships with the project, such as "own" or "quickstart".
-    data: a data set of one's own, as `data=PATH` on the command line.
+    data: a data set of one's own, as `data=PATH` on the command line; or an object with `categories`, `__len__` and
+        `record(i)` (see `DetectionData`), a part `data.hold_out` of which is evaluated on; or two, (train, val). Such
+        an object is read once, before the first step.
     output: folder of the run; None is config `output`, or runs/NAME.
     overrides: config keys to change: `{"schedule.epochs": 20}`, or words, `["schedule.epochs=20"]`. Tuples may be
         lists.
@@ -80,8 +83,13 @@ def train(
     ResourceError, all of them UserError.
     """
     path = find_config(str(config))
-    resolved = load_config(path, override_words(overrides, data))
-    print_source(resolved.data)
+    if data is None or isinstance(data, str | Path):
+        resolved = load_config(path, override_words(overrides, data))
+        print_source(resolved.data)
+    else:
+        resolved = load_config(path, override_words(overrides))
+        train_data, val_data = data if isinstance(data, tuple) else (data, None)
+        resolved = with_values(resolved, write_data(train_data, val_data, resolved.data.hold_out).keys())
     folder = Path(output or resolved.output or Path("runs") / config_name(path)).expanduser()
     stopped = False
     try:

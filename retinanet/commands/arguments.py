@@ -2,9 +2,13 @@
 
 import argparse
 import re
+import sys
 from pathlib import Path
 
 from retinanet.config.numbers import COCO_DETECTIONS
+
+TTA = ("eval.tta_flip=true", "eval.tta_scales=[0.8,1,1.25]")
+"""What `--tta` stands for."""
 
 _OVERRIDE = re.compile(r"\s*[A-Za-z_]\w*(\.\w+)*\s*=")
 
@@ -20,11 +24,53 @@ def new_parser(prog: str | None, description: str, epilog: str) -> argparse.Argu
     )
 
 
+def called(name: str, prog: str | None) -> str:
+    """How the command `name` is typed where this one was started, as `retinanet NAME` or in another way.
+
+    prog: None for a script of tools/, as which the others are called then, too.
+    """
+    script = Path(sys.argv[0])
+    if prog is None:
+        sibling = script.with_name(f"{name}.py")
+        return f"python {sibling}" if sibling.exists() else f"python -m retinanet {name}"
+    return f"{'python -m retinanet' if script.name == '__main__.py' else 'retinanet'} {name}"
+
+
 def add_overrides(
     parser: argparse.ArgumentParser, meaning: str = "config keys to change, such as data.root=PATH"
 ) -> None:
     """Let the command line end in `key.path=value` words, as `overrides`."""
     parser.add_argument("overrides", nargs="*", metavar="key=value", help=meaning)
+
+
+def add_views(parser: argparse.ArgumentParser) -> None:
+    """Let the command line say how images are seen: `view_words` makes config keys of it."""
+    parser.add_argument(
+        "--tile",
+        type=positive_int,
+        metavar="PIXELS",
+        help="detect on overlapping tiles of this side at the image's own scale (data.tile)",
+    )
+    parser.add_argument(
+        "--overlap",
+        type=fraction,
+        metavar="PART",
+        help="least part of a tile's side that it shares with the next one (data.tile_overlap, 0.2)",
+    )
+    parser.add_argument(
+        "--tta",
+        action="store_true",
+        help=f"test-time augmentation: also on the mirror image and at other scales ({' '.join(TTA)})",
+    )
+
+
+def view_words(arguments: argparse.Namespace) -> list[str]:
+    """The key=value words of the flags that `add_views` adds."""
+    return [
+        *([f"data.tile={arguments.tile}"] if arguments.tile is not None else []),
+        *([f"data.tile_overlap={arguments.overlap}"] if arguments.overlap is not None else []),
+        *(TTA if arguments.tta else ()),
+    ]
 
 
 def split_overrides(items: list[str]) -> tuple[list[str], list[str]]:

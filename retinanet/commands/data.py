@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retinanet.commands.arguments import fraction, natural_int, new_parser, positive_int
+from retinanet.commands.arguments import called, fraction, natural_int, new_parser, positive_int
 from retinanet.config.numbers import HOLD_OUT
-from retinanet.errors import ConfigError, DataError, printable
+from retinanet.errors import ConfigError, DataError, one_line, printable
 
 if TYPE_CHECKING:
     from retinanet.prepare.conversion import ConvertedSplit
@@ -19,7 +19,7 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
     options = _parser(prog).parse_args(words)
     match options.command:
         case "check":
-            _check(options)
+            _check(options, prog)
         case "split":
             from retinanet.prepare.source import split_source
 
@@ -55,7 +55,7 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
             _convert(options)
 
 
-def _check(options: argparse.Namespace) -> None:
+def _check(options: argparse.Namespace, prog: str | None) -> None:
     from retinanet.prepare.check import check_data_sets, check_parts
     from retinanet.prepare.recognise import is_coco
     from retinanet.prepare.source import open_source
@@ -65,7 +65,7 @@ def _check(options: argparse.Namespace) -> None:
         try:
             divided = open_source(options.path, HOLD_OUT).divided if options.images is None else None
         except DataError as error:
-            print(f"note: a training with data={options.path} is not possible: {error}")
+            print(printable(f"note: a training with data={options.path} is not possible: {error}"))
             return
         if divided:
             print(divided)
@@ -75,7 +75,7 @@ def _check(options: argparse.Namespace) -> None:
         parts = [part for part in (source.train, source.val, source.test) if part is not None]
         check_parts([(part.annotations, part.images) for part in parts], every_pixel=options.pixels)
     for place, config in (("train with:", "own"), ("on a CPU:  ", "own_cpu")):
-        print(place, shlex.join(["retinanet", "train", config, f"data={options.path}"]))
+        print(place, called("train", prog), one_line(shlex.join([config, f"data={options.path}"])))
 
 
 def _convert(options: argparse.Namespace) -> None:

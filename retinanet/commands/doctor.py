@@ -1,9 +1,10 @@
 """`retinanet doctor`: why is the AP of a run low?"""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from retinanet.commands.arguments import add_overrides, natural_int, new_parser
+from retinanet.commands.arguments import add_overrides, called, natural_int, new_parser
 
 
 def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -30,4 +31,4 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
     check_overrides(arguments.overrides)
     from retinanet.diagnostics.doctor.report import report_run
 
-    report_run(arguments.run, arguments.overrides, images=arguments.images)
+    report_run(arguments.run, arguments.overrides, images=arguments.images, called=partial(called, prog=prog))

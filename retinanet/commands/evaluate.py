@@ -4,11 +4,43 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from retinanet.commands.arguments import add_overrides, max_detections, new_parser
+from retinanet.commands.arguments import add_overrides, add_views, max_detections, new_parser, view_words
 
 
 def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Parse the arguments, evaluate a detector or files."""
+    parser = _parser(prog)
+    arguments = parser.parse_intermixed_args(words)
+    conflict = find_conflict(arguments)
+    if conflict:
+        parser.error(conflict)
+    report = not arguments.no_report
+    if arguments.checkpoint is not None:
+        from retinanet.config.load import check_overrides
+
+        overrides = [*view_words(arguments), *arguments.overrides]
+        check_overrides(overrides)
+        from retinanet.diagnostics.evaluate import evaluate_loaded
+        from retinanet.export.runtime import load_any
+
+        detector = load_any(arguments.checkpoint, overrides)
+        evaluate_loaded(detector, arguments.checkpoint, arguments.output, report=report, crops=arguments.crops)
+    else:
+        from retinanet.diagnostics.evaluate import evaluate_files
+        from retinanet.scoring.columns import DETECTIONS
+
+        files = (arguments.ground_truth, arguments.detections, arguments.output)
+        evaluate_files(
+            *files,
+            engine=arguments.engine or "auto",
+            max_detections=arguments.max_detections or DETECTIONS,
+            images=arguments.images,
+            report=report,
+            crops=arguments.crops,
+        )
+
+
+def _parser(prog: str | None) -> argparse.ArgumentParser:
     parser = new_parser(
         prog,
         "The twelve COCO numbers of a checkpoint on its val split, or of a results file against ground truth.\n"
@@ -36,33 +68,12 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="folder for the results (default: in the run folder, or runs/)"
     )
+    add_views(parser)
+    parser.add_argument(
+        "--crops", action="store_true", help="also write false positives and missed objects as pictures, by class"
+    )
     parser.add_argument("--no-report", action="store_true", help="write eval.json only, no report.html and plots/")
-    arguments = parser.parse_intermixed_args(words)
-    conflict = find_conflict(arguments)
-    if conflict:
-        parser.error(conflict)
-    report = not arguments.no_report
-    if arguments.checkpoint is not None:
-        from retinanet.config.load import check_overrides
-
-        check_overrides(arguments.overrides)
-        from retinanet.diagnostics.evaluate import evaluate_loaded
-        from retinanet.export.runtime import load_any
-
-        detector = load_any(arguments.checkpoint, arguments.overrides)
-        evaluate_loaded(detector, arguments.checkpoint, arguments.output, report=report)
-    else:
-        from retinanet.diagnostics.evaluate import evaluate_files
-        from retinanet.scoring.columns import DETECTIONS
-
-        files = (arguments.ground_truth, arguments.detections, arguments.output)
-        evaluate_files(
-            *files,
-            engine=arguments.engine or "auto",
-            max_detections=arguments.max_detections or DETECTIONS,
-            images=arguments.images,
-            report=report,
-        )
+    return parser
 
 
 def find_conflict(arguments: argparse.Namespace) -> str | None:
@@ -79,6 +90,10 @@ def find_conflict(arguments: argparse.Namespace) -> str | None:
             "with a checkpoint, use data.val_images=FOLDER, eval.engine=NAME and eval.max_detections=N instead of "
             "--images, --engine, --max-detections"
         )
-    if arguments.images and arguments.no_report:
+    if first is None and view_words(arguments):
+        return "--tile, --overlap and --tta are for a checkpoint; files of detections are scored as they are"
+    if arguments.crops and first is None and not arguments.images:
+        return "--crops needs the images: give their folder with --images"
+    if arguments.images and arguments.no_report and not arguments.crops:
         return "--images is for the report, which --no-report leaves out; give only one of them"
     return None

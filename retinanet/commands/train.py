@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retinanet.commands.arguments import add_overrides, new_parser
+from retinanet.commands.arguments import add_overrides, called, new_parser
 
 if TYPE_CHECKING:
     from retinanet.run.command_lines import CommandLines
@@ -70,25 +70,14 @@ def command_lines(prog: str | None, words: Sequence[str]) -> "CommandLines":
     """
     from retinanet.run.command_lines import CommandLines
 
-    if prog is None:
-        script = Path(sys.argv[0])
-        siblings = {name: script.with_name(f"{name}.py") for name in ("predict", "eval", "export", "doctor")}
-        called = {
-            name: f"python {path}" if path.exists() else f"python -m retinanet {name}"
-            for name, path in siblings.items()
-        }
-        start = f"python {script}"
-    else:
-        program = "python -m retinanet" if Path(sys.argv[0]).name == "__main__.py" else "retinanet"
-        called = {name: f"{program} {name}" for name in ("predict", "eval", "export", "doctor")}
-        start = f"{program} train"
+    start = f"python {sys.argv[0]}" if prog is None else called("train", prog)
     again = [word for word in words if word not in ("--resume", "--overwrite")]
     return CommandLines(
         resume=f"{under_torchrun(start)} {shlex.join([*again, '--resume'])}",
-        predict=called["predict"],
-        evaluate=called["eval"],
-        export=called["export"],
-        doctor=called["doctor"],
+        predict=called("predict", prog),
+        evaluate=called("eval", prog),
+        export=called("export", prog),
+        doctor=called("doctor", prog),
     )
 
 

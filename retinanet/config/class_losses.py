@@ -1,7 +1,7 @@
 """Config keys of `loss.classification`, one section for each kind, and of `loss.box`.
 
-The losses themselves are in `retinanet/losses/`; `build.py` goes from these keys to functions. A new kind is its keys
-and its line in `AnyClassLossKeys` here, its function in `losses/`, its case in `build.build_class_loss`, and a test.
+The losses themselves are in `retinanet/losses/`; `build_losses.py` goes from these keys to functions. A new kind is its keys
+and its line in `AnyClassLossKeys` here, its function in `losses/`, its case in `build_losses.build_class_loss`, and a test.
 """
 
 from typing import Annotated, Any, Literal
@@ -159,6 +159,27 @@ class SoftmaxFocalKeys(ClassLossKeys):
     gamma: NonNegative = Field(2.0, description="Focusing parameter: 0 is weighted cross entropy.")
 
 
+class OwnLossKeys(ClassLossKeys, extra="allow"):
+    """Keys of `loss.classification` with a function of the user as kind; further ones are its arguments.
+
+    `config.own_loss` checks them against the function. In checkpoints `file` is missing, so that they run no code.
+    """
+
+    kind: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")] = Field(
+        description="A function in a file of one's own, such as my_losses:poly."
+    )
+    file: str | None = Field(
+        None, exclude=True, description="That file; null: found in the working folder or next to the config."
+    )
+    source_sha256: str | None = Field(
+        None, description="Hash of that file, written by the program: a run is not continued with another one."
+    )
+
+    def options(self) -> dict[str, Any]:
+        """The arguments of the function."""
+        return dict(self.model_extra or {})
+
+
 class BoxLossKeys(Section):
     """Keys of `loss.box`."""
 
@@ -176,6 +197,16 @@ def kind_of(options: Any) -> str | None:
     return options.kind if isinstance(options, ClassLossKeys) else None
 
 
+def is_own_kind(kind: object) -> bool:
+    """Whether a kind names a function of the user."""
+    return isinstance(kind, str) and ":" in kind
+
+
+def _tag_of(options: Any) -> str | None:
+    kind = kind_of(options)
+    return "own" if is_own_kind(kind) else kind
+
+
 AnyClassLossKeys = Annotated[
     Annotated[FocalKeys, Tag("focal")]
     | Annotated[CrossEntropyKeys, Tag("cross_entropy")]
@@ -188,7 +219,8 @@ AnyClassLossKeys = Annotated[
     | Annotated[QualityFocalKeys, Tag("quality_focal")]
     | Annotated[VarifocalKeys, Tag("varifocal")]
     | Annotated[SoftmaxCrossEntropyKeys, Tag("softmax_cross_entropy")]
-    | Annotated[SoftmaxFocalKeys, Tag("softmax_focal")],
-    Discriminator(kind_of),
+    | Annotated[SoftmaxFocalKeys, Tag("softmax_focal")]
+    | Annotated[OwnLossKeys, Tag("own")],
+    Discriminator(_tag_of),
 ]
 """Config `loss.classification`: the keys of one kind."""

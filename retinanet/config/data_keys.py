@@ -49,6 +49,15 @@ class DataKeys(Section):
         None,
         description="[height, width]: fit every image into this one canvas instead of shorter_side and longer_side.",
     )
+    tile: Annotated[int, Field(ge=64)] | None = Field(
+        None,
+        description="Cut images into overlapping square tiles of this many pixels, at the image's own scale, to train, "
+        "evaluate and predict on; instead of shorter_side, longer_side and canvas. null takes whole images.",
+    )
+    tile_overlap: Annotated[float, Field(ge=0, le=0.75)] = Field(
+        0.2,
+        description="Least part of a tile's side that it shares with the next one: more than the largest objects have.",
+    )
     resize: Literal["antialias", "float_bilinear"] = Field(
         "antialias",
         description="`antialias` keeps bytes; `float_bilinear` is torchvision's detectors' own: sizes rounded down, no "

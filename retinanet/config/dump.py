@@ -23,7 +23,8 @@ def dump_config(config: Config, described: bool = False) -> str:
 
 def _lines(section: BaseModel, described: bool, indent: str, only_set: bool = False) -> list[str]:
     lines = []
-    for name, field in type(section).model_fields.items():
+    described_by = {name: field.description for name, field in type(section).model_fields.items()}
+    for name in (*described_by, *(section.model_extra or {})):
         value = getattr(section, name)
         if only_set and name not in section.model_fields_set:
             continue
@@ -32,7 +33,8 @@ def _lines(section: BaseModel, described: bool, indent: str, only_set: bool = Fa
             below = _lines(value, described, indent + "  ", part)
             lines += [f"{indent}{name}:", *below] if below else []
         else:
-            comment = f"  # {field.description}" if described and field.description else ""
+            meaning = described_by.get(name)
+            comment = f"  # {meaning}" if described and meaning else ""
             lines.append(f"{indent}{name}: {_written(value)}{comment}")
     return lines
 

@@ -28,7 +28,7 @@ class EvalKeys(Section):
     class_agnostic: bool = Field(
         False, description="Suppress overlaps between classes too, so that a place has one class (AP may fall)."
     )
-    detections: Count = Field(100, description="Detections kept an image.")
+    detections: Count = Field(100, description="Detections kept an image, or with data.tile each tile of an image.")
     empty_boxes: Literal["keep", "drop_before_nms", "drop_last"] = Field(
         "keep",
         description="Boxes clipped to nothing: keep (torchvision), drop early (mmdetection) or last (detectron2).",
@@ -36,6 +36,13 @@ class EvalKeys(Section):
     max_detections: Annotated[int, Field(ge=COCO_DETECTIONS)] = Field(
         COCO_DETECTIONS,
         description="Detections of a class and image that count in AP; COCO's own numbers are those of 100.",
+    )
+    tta_flip: bool = Field(
+        False, description="Test-time augmentation: detect on the mirror image too (twice the time)."
+    )
+    tta_scales: Annotated[tuple[Annotated[float, Field(ge=0.1, le=10)], ...], Field(min_length=1)] = Field(
+        (1.0,),
+        description="Test-time augmentation: detect on images of these multiples of their usual size in the network.",
     )
     shown_score: Fraction = Field(0.3, description="Detections below are left out of pictures; files hold them all.")
 
@@ -46,4 +53,6 @@ class EvalKeys(Section):
                 f"max_detections is {self.max_detections}, but the detector keeps only {self.detections} an image: set "
                 "detections to as many or more"
             )
+        if len(set(self.tta_scales)) < len(self.tta_scales):
+            raise ValueError("tta_scales has a scale twice")
         return self

@@ -96,9 +96,11 @@ def schema_tree(schema: type[BaseModel], data: dict[str, Any]) -> dict[str, Any]
 def _chosen(node: dict[str, Any], data: Any) -> dict[str, Any]:
     """A schema node for this data: every section of kinds is narrowed to one."""
     if "oneOf" in node:
-        kinds = {option["properties"]["kind"]["const"]: option for option in node["oneOf"]}
-        named = data.get("kind") if isinstance(data, dict) else None
-        option = kinds.get(str(named), node["oneOf"][0])
+        # The kind without a name of its own is that of a user's function.
+        kinds = {option["properties"]["kind"].get("const"): option for option in node["oneOf"]}
+        own = kinds.pop(None, None)
+        named = str(data.get("kind")) if isinstance(data, dict) else ""
+        option = own if own and ":" in named else kinds.get(named, node["oneOf"][0])
         kind = {"enum": list(kinds), "description": option["properties"]["kind"]["description"]}
         return {**option, "properties": {**option["properties"], "kind": kind}, "kinds": kinds}
     sections = [option for option in node.get("anyOf", []) if "properties" in option]
@@ -129,7 +131,9 @@ def describe_type(node: dict[str, Any]) -> str:
         count = "of at least one value" if least else "of values"
         if most is not None:
             count = f"of {most} values" if least == most else f"of {least} to {most} values"
-        return f"a list {count}, each {describe_type(node['items'])}" if node["items"] else f"a list {count}"
+        if "prefixItems" in node:
+            return f"a list {count}: {', '.join(map(describe_type, node['prefixItems']))}"
+        return f"a list {count}, each {describe_type(node['items'])}" if node.get("items") else f"a list {count}"
     if node.get("minLength"):
         return "text that is not empty"
     names = {
@@ -211,9 +215,10 @@ def _worded(raw: dict[str, Any], tree: dict[str, Any]) -> SchemaError:
 
 def _hint(node: dict[str, Any], given: Any) -> str:
     """How to write what was probably meant; empty if that is unknown."""
-    options = node.get("anyOf", [node])
-    kinds = {option.get("type") for option in options if "const" not in option}
-    words = [option["const"] for option in options if "const" in option]
+    options = node.get("anyOf", [{**node, "enum": []}])
+    words_of = [[option["const"]] if "const" in option else option.get("enum", []) for option in options]
+    words = [word for some in words_of for word in some]
+    kinds = {option.get("type") for option, some in zip(options, words_of) if not some}
     choices = [str(choice) for choice in node.get("enum", [])]
     if isinstance(given, str) and difflib.get_close_matches(given.lower(), words, n=1):
         return f": write {difflib.get_close_matches(given.lower(), words, n=1)[0]}"

@@ -12,16 +12,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from retinanet.config import strict_yaml
-from retinanet.config.class_losses import kind_of
+from retinanet.config.class_losses import OwnLossKeys, kind_of
 from retinanet.config.origins import (
     LocatedError,
     Origin,
     file_origins,
     located,
     located_errors,
+    nearest_origin,
     raise_located,
     text_errors,
 )
+from retinanet.config.own_loss import resolve_own_loss
 from retinanet.config.schema import Config
 from retinanet.config.shipped import describe_missing, file_type
 from retinanet.errors import ConfigError
@@ -92,6 +94,10 @@ def with_values(
     """
     # Keys of `model` that are not set stay so, because a detector of `model.weights` brings them.
     data = {**config_to_dict(config), "model": _with_lists(config.model.model_dump(exclude_unset=True))}
+    data["log"]["callback_folder"] = config.log.callback_folder
+    match config.loss.classification:
+        case OwnLossKeys(file=file):
+            data["loss"]["classification"]["file"] = file
     below = _Layer(data, {"": Origin("the config")})
     overlay, wrong = _read_overrides(overrides, _value_layer(values, origins or {}))
     return _checked([below, overlay], wrong, "cannot use the overrides")
@@ -113,9 +119,15 @@ def check_overrides(overrides: Sequence[str]) -> None:
 
 
 def config_from_dict(data: dict[str, Any], source: str) -> Config:
-    """Config of plain data, such as a checkpoint holds; `source` names it in errors. Raises ConfigError."""
+    """Config of plain data, such as a checkpoint holds; `source` names it in errors. Raises ConfigError.
+
+    A class loss of the user is kept by name: its file is neither looked for nor run.
+    """
     if not isinstance(data, dict):
         raise ConfigError(f"{source}: the config must be a mapping of keys, but is a {type(data).__name__}")
+    match data:
+        case {"loss": {"classification": {"file": _, **rest}, **others}}:
+            data = {**data, "loss": {**others, "classification": rest}}
     return _checked([_Layer(data, {"": Origin(source)})], _Unread([], False), f"cannot use the config of {source}")
 
 
@@ -131,7 +143,9 @@ def _checked(layers: list[_Layer], unread: _Unread, title: str) -> Config:
     for layer in layers[1:]:
         merged, clash = _stacked(merged, layer)
         errors += clash
-    data = dict(_with_tuples(_with_length(merged.data)))
+    data = _with_callback_folder(dict(_with_tuples(_with_length(merged.data))), merged.origins)
+    data, wrong = resolve_own_loss(data, merged.origins)
+    errors += wrong
     errors += located_errors(data, Config, merged.origins, partial=unread.partial)
     raise_located(errors, title)
     return Config.model_validate(data)
@@ -299,6 +313,14 @@ def _with_length(data: dict[str, Any]) -> dict[str, Any]:
     default = Config().schedule
     length = {"iterations": default.iterations, "milestones": default.milestones}
     return {**data, "schedule": length | schedule}
+
+
+def _with_callback_folder(data: dict[str, Any], origins: dict[str, Origin]) -> dict[str, Any]:
+    """Callbacks that a config file names are also looked for next to it."""
+    log, file = data.get("log"), Path(nearest_origin("log.callbacks", origins).source)
+    if not (isinstance(log, dict) and log.get("callbacks") and log.get("callback_folder") is None and file.is_file()):
+        return data
+    return {**data, "log": {**log, "callback_folder": str(file.parent.absolute())}}
 
 
 def _with_tuples(value: Any) -> Any:

@@ -153,7 +153,11 @@ class ModelKeys(Section):
     head: HeadKeys = Field(default_factory=HeadKeys)
     anchors: AnchorKeys = Field(default_factory=AnchorKeys)
     pixels: PixelKeys = Field(default_factory=PixelKeys)
-    channels_last: bool = Field(True, description="Keep activations and weights in NHWC memory order (faster).")
+    channels_last: bool | Literal["inference", "auto"] = Field(
+        "auto",
+        description="Keep activations and weights in NHWC memory order: always, never, or at inference only; equal up "
+        "to rounding. `auto`: always, but on an x86 CPU without AVX512 at inference only; a run keeps its choice.",
+    )
 
     @model_validator(mode="after")
     def _a_size_for_each_level(self) -> "ModelKeys":

@@ -99,6 +99,14 @@ class LogKeys(Section):
         description="Validation images drawn with ground truth and predictions at each evaluation; 0: no pictures, of "
         "the data and the first batch neither.",
     )
+    callbacks: tuple[str, ...] = Field(
+        (), description="Functions called with each row of metrics.jsonl, such as my_log:log for log in my_log.py."
+    )
+    callback_folder: str | None = Field(
+        None,
+        exclude=True,
+        description="Where their files are, besides the working folder; null: the folder of the config.",
+    )
 
 
 class DistributedKeys(Section):
@@ -124,7 +132,8 @@ class Config(Section):
     distributed: DistributedKeys = Field(default_factory=DistributedKeys)
     precision: Literal["auto", "float32", "tf32", "bfloat16", "float16"] = Field(
         "float32",
-        description="Autocast type of the network, not of losses; `auto`: bfloat16 where the device computes in it; "
+        description="Autocast type of the network, not of losses; `auto`: bfloat16 where the device computes in it, "
+        "on a CPU also depthwise convolutions (measured); "
         "`tf32`: float32 with the faster, less exact products of NVIDIA GPUs.",
     )
     deterministic: bool = Field(True, description="Resumed runs have the same bits; false: faster kernels on CUDA.")

@@ -87,7 +87,9 @@ def schema_node(path: KeyPath, tree: dict[str, Any]) -> dict[str, Any]:
     node = tree
     for part in path:
         if isinstance(part, int):
-            items = [option["items"] for option in node.get("anyOf", [node]) if "items" in option]
+            options = node.get("anyOf", [node])
+            items = [option["items"] for option in options if "items" in option]
+            items += [each for option in options for each in option.get("prefixItems", [])[part : part + 1]]
             node = items[0] if items else {}
         else:
             values = node.get("additionalProperties")

@@ -26,8 +26,17 @@ from retinanet.structures import Category
 _ROUNDING = 0.011  # pixels that x + width may exceed the image by when both were rounded to two decimals
 
 
+class Tile(NamedTuple):
+    """Where a tile lies in its image."""
+
+    top: int
+    left: int
+    image_size: tuple[int, int]
+    """(height, width) of the whole image."""
+
+
 class ImageRecord(NamedTuple):
-    """One image and its ground truth."""
+    """One image, or one tile of an image, and its ground truth."""
 
     id: int
     path: Path
@@ -39,6 +48,8 @@ class ImageRecord(NamedTuple):
     """(G,) class index: position in `CocoDataset.categories`."""
     crowd_C4: NDArray[np.float32]
     """(C, 4) xyxy of the regions marked iscrowd; they are in no other field."""
+    tile: Tile | None = None
+    """Where this is only a part of the file's image: all fields but id and path are then of the tile."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +125,7 @@ def parse_coco(
         images=images,
         dropped={"zero_area": int(arrays.zero_area_N.sum()), "outside": int(arrays.outside_N.sum())},
         clipped=int(arrays.clipped_N.sum()),
-        notes=(*content.notes, *notes, *_category_notes(categories), *arrays.notes(data["annotations"], rows)),
+        notes=(*content.notes, *notes, *_category_notes(data), *arrays.notes(data["annotations"], rows)),
         ground_truth=data,
         depth_range=options.depth_range,
     )
@@ -264,10 +275,19 @@ class _ImageArrays:
         return notes
 
 
-def _category_notes(categories: tuple[Category, ...]) -> list[str]:
-    counts = Counter(category.name for category in categories)
-    return [
+def _category_notes(data: dict[str, Any]) -> list[str]:
+    """Notes on classes of one name, and on one that only is the group of the others, as Roboflow writes it."""
+    rows = data["categories"]
+    counts = Counter(row["name"] for row in rows)
+    used = {row["category_id"] for row in data["annotations"]}
+    pairs = [(row["name"], row.get("supercategory")) for row in rows]
+    groups = {group for name, group in pairs if isinstance(group, str) and group != name}
+    notes = [
         f"{count} categories are named {name!r}; they stay separate classes, distinguished by their ids"
         for name, count in counts.items()
         if count > 1
+    ]
+    empty = [row["name"] for row in rows if row["name"] in groups and row["id"] not in used]
+    return notes + [
+        f"the class {name!r} has no objects and is the supercategory of others: it is harmless" for name in empty
     ]

@@ -12,7 +12,19 @@ from retinanet.errors import DataError, list_errors
 
 _HAS_AVIF = tuple(int(part) for part in PIL.__version__.split(".")[:2]) >= (11, 3)
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "TGA", *(("AVIF",) if _HAS_AVIF else ()))
+FORMATS = (
+    "JPEG",
+    "PNG",
+    "WEBP",
+    "BMP",
+    "TIFF",
+    "GIF",
+    "PPM",
+    "JPEG2000",
+    "TGA",
+    "MPO",
+    *(("AVIF",) if _HAS_AVIF else ()),
+)
 """Formats that Pillow may try; others are refused (EPS, for one, runs an interpreter)."""
 
 
@@ -23,7 +35,9 @@ def image_suffixes() -> frozenset[str]:
 
 
 def find_images(inputs: list[str]) -> list[Path]:
-    """The images that files, folders (without their subfolders) and glob patterns name, each once, in order.
+    """The images that files, folders and glob patterns name, each once, in order.
+
+    Of a folder, subfolders and hidden files (whose names begin with a dot) are left out.
 
     Raises DataError listing every input that names none; and where all files are of kinds that are not read, such as
     films, listing those.
@@ -34,7 +48,7 @@ def find_images(inputs: list[str]) -> list[Path]:
     for name in inputs:
         path = Path(name)
         if path.is_dir():
-            matches = sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes and p.is_file())
+            matches = sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes and _is_shown(p))
         elif path.is_file():
             matches = [path]
         else:
@@ -50,10 +64,15 @@ def find_images(inputs: list[str]) -> list[Path]:
     return list(found)
 
 
+def _is_shown(path: Path) -> bool:
+    """Whether a path is a file that a folder's window shows: macOS leaves a ._photo.jpg next to each photograph."""
+    return path.is_file() and not path.name.startswith(".")
+
+
 def _why_none(path: Path) -> str:
     if not path.is_dir():
         return "no such file, folder or pattern"
-    others = passed_over(sorted(path.iterdir()))
+    others = files_passed_over([str(path)])
     return "no image in this folder" + (f", but {others}" if others else "")
 
 
@@ -66,8 +85,21 @@ def _remedy(path: Path) -> str:
 
 
 def files_passed_over(inputs: list[str]) -> str:
-    """A sentence on the files in the folders among `inputs` that `find_images` leaves out; empty without any."""
+    """What `find_images` leaves out of the folders among `inputs`, by kind; empty where that is nothing of interest."""
     suffixes = image_suffixes()
     folders = [Path(name) for name in inputs if Path(name).is_dir()]
-    files = [path for folder in folders for path in sorted(folder.iterdir()) if path.suffix.lower() not in suffixes]
-    return passed_over(files)
+    paths = [path for folder in folders for path in sorted(folder.iterdir())]
+    hidden = [
+        path for path in paths if path.name.startswith(".") and path.suffix.lower() in suffixes and path.is_file()
+    ]
+    below = [path for path in paths if not path.name.startswith(".") and path.is_dir()]
+    lines = [
+        *([f"{_counted(hidden, 'hidden file')}, such as {hidden[0].name}"] if hidden else []),
+        *([f"{_counted(below, 'subfolder')}; '{below[0]}/*' reads the first"] if below else []),
+        *([unread] if (unread := passed_over(p for p in paths if p not in {*hidden, *below})) else []),
+    ]
+    return "\n".join(lines)
+
+
+def _counted(paths: list[Path], what: str) -> str:
+    return f"{len(paths):,} {what}{'' if len(paths) == 1 else 's'}"

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from retinanet.data.coco import CocoDataset, ImageRecord
 from retinanet.data.feature_cache import FeatureCache
-from retinanet.data.images import decode_image
 from retinanet.data.prefetch import prefetched
 from retinanet.data.repeats import repeat_factors, rounded_at_random
 from retinanet.data.transforms import (
@@ -30,6 +29,7 @@ from retinanet.data.transforms import (
     resized,
     tight_canvas,
 )
+from retinanet.data.whole_images import RecentImages, crop_tile, decode_whole
 from retinanet.errors import DataError, list_errors
 from retinanet.structures import Batch, Sample
 
@@ -188,7 +188,7 @@ class Images:
         """skipped: passes over images that cannot be read; None raises DataError for them."""
         self.features, self.skipped = features, skipped
         self.coco, self.resize_rule, self.augment, self.seed = coco, resize_rule, augment, seed
-        self.cache = cache or ImageCache(0)
+        self.cache, self.recent = cache or ImageCache(0), RecentImages()
         one_side = resize_rule.canvas is not None or len(resize_rule.shorter_side) == 1
         self.always_one_size = one_side and augment.scale_jitter == (1.0, 1.0)
 
@@ -198,6 +198,8 @@ class Images:
         fitted = self.resize_rule.fitted(record.height, record.width, key.shorter_side)
         if self.features is not None:
             image = torch.empty((0, *fitted), dtype=torch.uint8)
+        elif record.tile is not None:
+            image = self.decoded(record)
         elif self.always_one_size:
             image = self.cache.get(
                 (key.image, fitted), lambda: resized(self.decoded(record), fitted, self.resize_rule.resize)
@@ -226,15 +228,13 @@ class Images:
         raise DataError(list_errors("no image of this shape can be read", list(bad.errors.values())))
 
     def decoded(self, record: ImageRecord) -> Tensor:
-        """(3, h, w) uint8, as stored."""
-        image = decode_image(record.path, self.coco.depth_range, warn=False)
-        if image.shape[-2:] != (record.height, record.width):
-            raise DataError(
-                f"{record.path}: is {image.shape[-2]}x{image.shape[-1]} (height x width) but "
-                f"{self.coco.annotation_file} says {record.height}x{record.width}; correct the entry "
-                f"of image id {record.id}."
-            )
-        return image
+        """(3, h, w) uint8, as stored; whole images of tiles are kept."""
+        if record.tile is None:
+            return decode_whole(record, self.coco)
+        whole = self.cache.get(
+            record.path, lambda: self.recent.get(record.path, lambda: decode_whole(record, self.coco))
+        )
+        return crop_tile(whole, record)
 
     def batch(self, keys: list[Key]) -> Batch:
         """A micro-batch on its bucket's or its samples' own canvas. Raises DataError naming every unreadable file."""
@@ -319,13 +319,14 @@ def eval_batches(
     workers: int,
     pin: bool,
     features: FeatureCache | None = None,
+    augment: Augment = NO_AUGMENT,
 ) -> Generator[Batch, None, None]:
-    """Yield this rank's share of all images, once each, unaugmented, grouped by bucket, at the last shorter side.
+    """Yield this rank's share of all images, once each, grouped by bucket, at the last shorter side.
 
-    features: those of `coco`, to read instead of pixels.
+    features: those of `coco`, to read instead of pixels. augment: may mirror images, always or never.
     """
     keys = eval_keys(coco, resize_rule, batch_size)
-    images = Images(coco, resize_rule, NO_AUGMENT, 0, features=features)
+    images = Images(coco, resize_rule, augment, 0, features=features)
     return _batches(images, keys[rank::world_size], workers, pin)
 
 

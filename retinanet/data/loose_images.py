@@ -11,7 +11,7 @@ from torch import Tensor
 from retinanet.data.coco import ImageRecord
 from retinanet.data.images import PILLOW_ERRORS, decode_image, rgb_bytes
 from retinanet.data.pixel_depth import DepthRange
-from retinanet.data.transforms import NO_AUGMENT, ResizeRule, collate, draw_changes, make_sample
+from retinanet.data.transforms import NO_AUGMENT, Augment, ResizeRule, collate, draw_changes, make_sample
 from retinanet.errors import DataError
 from retinanet.structures import Batch
 
@@ -27,8 +27,8 @@ def one_image(
     return image, image_batch(image, image_id, resize_rule)
 
 
-def image_batch(image: Tensor, image_id: int, resize_rule: ResizeRule) -> Batch:
-    """A batch of one image, (3, h, w) uint8, resized for the network."""
+def image_batch(image: Tensor, image_id: int, resize_rule: ResizeRule, augment: Augment = NO_AUGMENT) -> Batch:
+    """A batch of one image, (3, h, w) uint8, resized for the network. augment: may mirror it, always or never."""
     height, width = int(image.shape[-2]), int(image.shape[-1])
     no_boxes = np.zeros((0, 4), dtype=np.float32)
     record = ImageRecord(
@@ -44,7 +44,7 @@ def image_batch(image: Tensor, image_id: int, resize_rule: ResizeRule) -> Batch:
     fitted = resize_rule.fitted(height, width, shorter)
     canvas = resize_rule.image_canvas(fitted, resize_rule.aspect_bucket(height, width), shorter)
     draws = draw_changes(np.random.default_rng(0))
-    sample = make_sample(image, record, fitted, canvas, NO_AUGMENT, draws, resize_rule.resize)
+    sample = make_sample(image, record, fitted, canvas, augment, draws, resize_rule.resize)
     return collate([sample], canvas)
 
 

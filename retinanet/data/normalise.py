@@ -175,8 +175,8 @@ def _boxes(rows: list[Row], notes: KindNotes) -> list[Row]:
                 made = around, "annotations have no 'bbox': the box around 'segmentation' is used"
         if made is not None:
             values[i] = made[0]
-            shown = repr(box) if box else "none"
-            notes.add(made[1], f"{shown} of annotations[{i}] is {[round(one, 3) for one in made[0]]}")
+            read = [round(one, 3) for one in made[0]]
+            notes.add(made[1], f"{box!r} of annotations[{i}] is {read}" if box else f"{read} for annotations[{i}]")
     if any(value is not _AS_IS for value in values):
         rows = _replaced(rows, "bbox", values)
     if any("segmentation" in row for row in rows):

@@ -111,6 +111,12 @@ def _extent_notes(arrays: AnnotationArrays, limits_N2: NDArray[np.float64]) -> l
             "larger images; use the images that were annotated, or scale the boxes"
         ]
     reach = far_N2.max(axis=0)
+    largest = (boxes_N4[:, :2] + boxes_N4[:, 2:]).max()
+    if (reach < 0.6).all() and 50 < largest <= 100.5:
+        return [
+            f"no box reaches beyond {largest:.4g} pixels, in images of up to {limits_N2.max():g}: they look like "
+            "percentages of the image's size, as Label Studio has them; multiply by width / 100 and height / 100"
+        ]
     if (reach < 0.6).all():
         return [
             f"all boxes lie in the left {reach[0]:.0%} and upper {reach[1]:.0%} of their images: they look like boxes "

@@ -5,28 +5,25 @@ choice comes from the generator that is passed in.
 Frames: boxes are (x1, y1, x2, y2) in pixels of the image that they are passed or returned with.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal, NamedTuple, assert_never
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision.transforms.v2 import functional as F
 
 from retinanet.data.coco import ImageRecord
+from retinanet.data.crop import crop_boxes, mirror
 from retinanet.structures import Batch, Sample, Targets
-
-LEAST_VISIBLE = 0.3
-"""A cropped object that keeps less of its area than this becomes a region that training ignores."""
 
 CANVAS_MULTIPLE = 32
 ASPECT_BOUNDS = (1.02, 1.34, 1.51)
 """Longer over shorter side up to which images share a canvas: square, 4:3, 3:2; others use the full longer side."""
 
-Boxes = NDArray[np.float32]
 Resize = Literal["antialias", "float_bilinear"]
 Canvases = Literal["groups", "tight"]
 
@@ -39,6 +36,19 @@ class ResizeRule(NamedTuple):
     canvas: tuple[int, int] | None
     resize: Resize
     canvases: Canvases
+    max_factor: float = math.inf
+    """Images are not enlarged by more than this: 1 for tiles, which keep the image's own scale."""
+
+    def scaled(self, scale: float) -> "ResizeRule":
+        """The rule for images `scale` times as large."""
+        if scale == 1:
+            return self
+        return self._replace(
+            shorter_side=tuple(round(side * scale) for side in self.shorter_side),
+            longer_side=round(self.longer_side * scale),
+            canvas=None if self.canvas is None else (round(self.canvas[0] * scale), round(self.canvas[1] * scale)),
+            max_factor=self.max_factor * scale,
+        )
 
     def fitted(self, height: int, width: int, shorter: int) -> tuple[int, int]:
         """(height, width) after resizing: into the canvas, or to `shorter` with the longer side bounded.
@@ -50,6 +60,7 @@ class ResizeRule(NamedTuple):
             factor = min(self.canvas[0] / height, self.canvas[1] / width)
         else:
             factor = min(shorter / min(height, width), self.longer_side / max(height, width))
+        factor = min(factor, self.max_factor)
         whole = int if self.resize == "float_bilinear" else round
         return max(1, whole(height * factor)), max(1, whole(width * factor))
 
@@ -233,34 +244,6 @@ def recoloured(image: Tensor, strengths: list[float]) -> Tensor:
     return changed * 255 if image.is_floating_point() else changed
 
 
-def mirror(boxes_N4: Boxes, extent: int, axis: int) -> Boxes:
-    """Boxes (N, 4) mirrored in a frame of `extent` pixels; axis 0 is x, 1 is y."""
-    mirrored = boxes_N4.copy()
-    mirrored[:, axis], mirrored[:, axis + 2] = extent - boxes_N4[:, axis + 2], extent - boxes_N4[:, axis]
-    return mirrored
-
-
-def crop_boxes(
-    boxes_G4: Boxes, classes_G: NDArray[np.int64], crowd_C4: Boxes, window: tuple[int, int, int, int]
-) -> tuple[Boxes, NDArray[np.int64], Boxes]:
-    """Boxes, classes and crowd regions within a (top, left, height, width) window, in the window's frame.
-
-    Objects that keep less than LEAST_VISIBLE of their area become crowd regions.
-    """
-    top, left, height, width = window
-
-    def cut(boxes_N4: Boxes) -> tuple[Boxes, NDArray[np.float32]]:
-        moved = boxes_N4 - np.array([left, top, left, top], dtype=np.float32)
-        inside = np.clip(moved, 0, np.array([width, height, width, height], dtype=np.float32))
-        return inside, (inside[:, 2:] - inside[:, :2]).prod(axis=1)
-
-    boxes, seen = cut(boxes_G4)
-    share = seen / np.maximum((boxes_G4[:, 2:] - boxes_G4[:, :2]).prod(axis=1), 1e-6)
-    crowd, crowd_seen = cut(crowd_C4)
-    kept, fragment = share >= LEAST_VISIBLE, (share < LEAST_VISIBLE) & (seen > 0)
-    return boxes[kept], classes_G[kept], np.concatenate([crowd[crowd_seen > 0], boxes[fragment]])
-
-
 def tight_canvas(samples: list[Sample]) -> tuple[int, int]:
     """(height, width) of the samples' longest sides, rounded up to CANVAS_MULTIPLE, as torchvision batches images."""
     return _up(max(s.image.shape[-2] for s in samples)), _up(max(s.image.shape[-1] for s in samples))
@@ -296,15 +279,33 @@ def joined(batches: list[Batch]) -> Batch:
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch with all its tensors on `device`."""
+    """The batch with all its tensors on `device`; all but pixels and features go there in one copy."""
+    if device.type == "cpu":
+        return batch
+    whole = [batch.sizes_B2, batch.original_sizes_B2, batch.image_ids_B, *(t.classes_G for t in batch.targets)]
+    real = [*(t.boxes_G4 for t in batch.targets), *(t.crowd_C4 for t in batch.targets)]
+    sent = packed_copies([*whole, *real], device)
+    sizes_B2, original_sizes_B2, image_ids_B, *others = sent
+    images = len(batch.targets)
+    classes, boxes, crowds = others[:images], others[images : 2 * images], others[2 * images :]
     return Batch(
         images=batch.images.to(device, non_blocking=True),
-        sizes_B2=batch.sizes_B2.to(device, non_blocking=True),
-        original_sizes_B2=batch.original_sizes_B2.to(device, non_blocking=True),
-        image_ids_B=batch.image_ids_B.to(device, non_blocking=True),
-        targets=[Targets(*(tensor.to(device, non_blocking=True) for tensor in t)) for t in batch.targets],
+        sizes_B2=sizes_B2,
+        original_sizes_B2=original_sizes_B2,
+        image_ids_B=image_ids_B,
+        targets=[Targets(*of_image) for of_image in zip(boxes, classes, crowds, strict=True)],
         features=[level.to(device, non_blocking=True) for level in batch.features],
     )
+
+
+def packed_copies(tensors: list[Tensor], device: torch.device) -> list[Tensor]:
+    """Copies of the tensors on `device`, which are views of one; tensors of wider dtypes must come first."""
+    sizes = [tensor.nbytes for tensor in tensors]
+    packed = torch.cat([tensor.contiguous().view(-1).view(torch.uint8) for tensor in tensors])
+    if torch.cuda.is_available() and device.type == "cuda":
+        packed = packed.pin_memory()  # else the copy would wait
+    parts = packed.to(device, non_blocking=True).split(sizes)
+    return [part.view(tensor.dtype).view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 
 def channel_values(values: tuple[float, ...], device: torch.device) -> Tensor:
@@ -330,8 +331,9 @@ def normalise(images: Tensor, sizes_B2: Tensor, rule: PixelRule, channels_last: 
         inside = (rows_BH[:, :, None] & columns_BW[:, None, :])[:, None]
         normal = (images.float() - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)
         return torch.where(inside, normal, 0.0).contiguous()
-    # Whole rows of interleaved channels: torch has no fast loop over an innermost dimension of three.
-    pixels = images.permute(0, 2, 3, 1).flatten(2).to(torch.float32, copy=True)
-    pixels.sub_(mean.repeat(width)).div_(std.repeat(width))
-    pixels.mul_(rows_BH[:, :, None].float()).mul_(columns_BW.float().repeat_interleave(3, dim=1)[:, None, :])
+    # Whole rows of interleaved channels: torch has no fast loop over an innermost dimension of three. Division by
+    # infinity gives the zeros of multiplication by 0, and saves a pass.
+    pixels = images.permute(0, 2, 3, 1).flatten(2).to(torch.float32, copy=True).sub_(mean.repeat(width))
+    pixels.div_(torch.where(columns_BW[:, :, None], std, torch.inf).flatten(1)[:, None, :])
+    pixels.mul_(rows_BH[:, :, None].float())
     return torch.unflatten(pixels, 2, (width, 3)).permute(0, 3, 1, 2)

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from retinanet.errors import one_line
+
 _FILMS = ("mp4", "m4v", "mov", "avi", "mkv", "webm", "wmv", "mpg", "mpeg", "mts", "m2ts", "3gp", "flv")
 _RAW = ("cr2", "cr3", "nef", "arw", "dng", "orf", "rw2", "raf", "pef", "srw", "raw")
 _CONVERT = "magick mogrify -format jpg"
@@ -68,7 +70,7 @@ def passed_over(files: Iterable[Path]) -> str:
     total = counts.total()
     kinds = ", ".join(f"{count} {suffix.upper()}" for suffix, count in counts.most_common())
     lines = [f"{total} file{'' if total == 1 else 's'} in formats that are not read ({kinds}):"]
-    lines += [f"  {path}: {unread_remedy(path)}" for path in first.values()]
+    lines += [f"  {one_line(str(path))}: {one_line(unread_remedy(path))}" for path in first.values()]
     return "\n".join(lines)
 
 

@@ -88,7 +88,7 @@ def level_anchors(cells: tuple[int, int], spacing: tuple[int, int], cell_C4: Ten
     return (centres + cell_C4[None]).reshape(-1, 4)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def pyramid_anchors(canvas: tuple[int, int], spec: AnchorSpec, device: torch.device) -> Pyramid:
     """`canvas_anchors` on `device`, cached: callers must not modify the result."""
     pyramid = canvas_anchors(canvas, spec)

@@ -184,7 +184,7 @@ def suppress_overlaps(found: BatchDetections, rule: DetectRule) -> BatchDetectio
     Whether a candidate survives depends on better ones alone, so if enough of the best few survive, the others need no
     NMS.
     """
-    ordered = select(found, best_first(found.scores_N, found.images_N), found.counts)
+    ordered = pick(found, best_first(found.scores_N, found.images_N), found.counts)
     few = NMS_FIRST * rule.detections
     kept = after_nms(first_detections(ordered, [few] * len(found.counts)), rule)
     needs_all = [count < rule.detections and all_ > few for count, all_ in zip(kept.counts, found.counts, strict=True)]
@@ -195,24 +195,24 @@ def suppress_overlaps(found: BatchDetections, rule: DetectRule) -> BatchDetectio
     return first_detections(kept, [rule.detections] * len(kept.counts))
 
 
-def select(found: BatchDetections, keep: Tensor, counts: list[int]) -> BatchDetections:
+def pick(found: BatchDetections, keep: Tensor, counts: list[int]) -> BatchDetections:
     """The detections at the indices `keep`, of which each image has `counts`."""
     boxes_N4, scores_N, classes_N, images_N = (column[keep] for column in found[:4])
     return BatchDetections(boxes_N4=boxes_N4, scores_N=scores_N, classes_N=classes_N, images_N=images_N, counts=counts)
 
 
-def select_counted(found: BatchDetections, keep: Tensor) -> BatchDetections:
+def pick_counted(found: BatchDetections, keep: Tensor) -> BatchDetections:
     """The detections at the indices `keep`, which ascend. The host waits for the number of each image."""
     last_B = torch.arange(len(found.counts), device=keep.device)
     ends = torch.searchsorted(found.images_N[keep], last_B, right=True).tolist()
-    return select(found, keep, [end - start for start, end in pairwise([0, *ends])])
+    return pick(found, keep, [end - start for start, end in pairwise([0, *ends])])
 
 
 def first_detections(found: BatchDetections, limits: list[int]) -> BatchDetections:
     """The first detections of each image, as many as its limit."""
     counts = [min(pair) for pair in zip(found.counts, limits, strict=True)]
     keep = leading(found.counts, limits, found.scores_N.device)
-    return found if counts == found.counts else select(found, keep, counts)
+    return found if counts == found.counts else pick(found, keep, counts)
 
 
 def merge(some: BatchDetections, others: BatchDetections) -> BatchDetections:
@@ -223,7 +223,7 @@ def merge(some: BatchDetections, others: BatchDetections) -> BatchDetections:
     both = BatchDetections(
         boxes_N4=columns[0], scores_N=columns[1], classes_N=columns[2], images_N=images_N, counts=counts
     )
-    return select(both, images_N.sort(stable=True).indices, counts)
+    return pick(both, images_N.sort(stable=True).indices, counts)
 
 
 def after_nms(found: BatchDetections, rule: DetectRule) -> BatchDetections:
@@ -232,7 +232,7 @@ def after_nms(found: BatchDetections, rule: DetectRule) -> BatchDetections:
     groups = group_neighbours(range(len(found.counts)), lambda images: sum(found.counts[i] for i in images), limit)
     ends = [0, *accumulate(found.counts)]
     keep = [nms_together(found, slice(ends[images[0]], ends[images[-1] + 1]), len(images), rule) for images in groups]
-    return select_counted(found, torch.cat(keep))
+    return pick_counted(found, torch.cat(keep))
 
 
 def nms_limit(device: torch.device) -> int:
@@ -258,7 +258,7 @@ def nms_together(found: BatchDetections, members: slice, images: int, rule: Dete
 def without_empty(found: BatchDetections) -> BatchDetections:
     """The detections without those whose width or height is 0; their order is kept."""
     sides_N2 = found.boxes_N4[:, 2:] - found.boxes_N4[:, :2]
-    return select_counted(found, (sides_N2 > 0).all(dim=1).nonzero().squeeze(1))
+    return pick_counted(found, (sides_N2 > 0).all(dim=1).nonzero().squeeze(1))
 
 
 def original_scale(sizes_B2: Tensor, original_sizes_B2: Tensor) -> Tensor:

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from retinanet import distributed
-from retinanet.build import build_resize_rule
+from retinanet.build import build_resize_rule, build_view_rule
 from retinanet.data.ground_truth import load_ground_truth
 from retinanet.data.results import read_results
+from retinanet.data.views import count_views
+from retinanet.diagnostics.analysis.error_crops import check_no_crops
 from retinanet.diagnostics.analysis.evaluate import write_evaluation_report
 from retinanet.diagnostics.analysis.report_files import TITLE, ReportHeader
 from retinanet.diagnostics.anchors.report import anchor_section
@@ -30,11 +32,14 @@ def evaluate_checkpoint(path: Path, overrides: list[str], output: Path | None, *
     evaluate_loaded(load_detector(path, overrides), path, output, report=report)
 
 
-def evaluate_loaded(saved: LoadedDetector, path: Path, output: Path | None, *, report: bool) -> Path:
+def evaluate_loaded(
+    saved: LoadedDetector, path: Path, output: Path | None, *, report: bool, crops: bool = False
+) -> Path:
     """COCO metrics and analyses of the detector from `path` on the val split of its config's data.
 
     Prints a table and writes eval.json, detections.json and, unless `report` is False, report.html and plots/ into
-    `output` (default: a folder in the run's), which is returned. Raises DataError for data that are missing, invalid or
+    `output` (default: a folder in the run's), which is returned. crops: also write false positives and missed objects
+    as pictures. Raises DataError for data that are missing, invalid or
     have other classes, ConfigError for an engine that is not installed, ResourceError where it cannot write.
     """
     ranks = distributed.read_ranks()
@@ -44,15 +49,18 @@ def evaluate_loaded(saved: LoadedDetector, path: Path, output: Path | None, *, r
     left_out = check_covers(saved.categories, dataset, path)
     home = path.parent.parent if path.parent.name == "checkpoints" else path.parent
     folder = output or home / f"eval-{path.stem}-{dataset.annotation_file.stem}"
+    if crops:
+        check_no_crops(folder)
     if ranks.is_main:
         make_folder(folder)
     distributed.start(ranks, saved.detector.device)
-    images = -(-len(dataset.images) // ranks.world_size)
+    views = build_view_rule(saved.config)
+    images = -(-count_views(dataset.images, views) // ranks.world_size)
     with image_progress("evaluating", images, then="scoring", shown=ranks.is_main) as on_batch:
         batches = (saved.config.eval.batch_size, data.workers)
         resize_rule = build_resize_rule(saved.config)
         evaluation, results = evaluate_dataset(
-            saved.detector, dataset, resize_rule, batches, ranks, on_batch, saved.config.eval, saved.categories
+            saved.detector, dataset, resize_rule, batches, ranks, on_batch, saved.config.eval, saved.categories, views
         )
     distributed.stop()
     if not ranks.is_main:
@@ -75,6 +83,7 @@ def evaluate_loaded(saved: LoadedDetector, path: Path, output: Path | None, *, r
         step=saved.step,
         precision=precision,
         report=report,
+        crops=crops,
         extra=partial(anchor_section, saved.config, dataset),
     )
     return folder
@@ -89,13 +98,14 @@ def evaluate_files(
     max_detections: int = DETECTIONS,
     images: Path | None = None,
     report: bool = True,
+    crops: bool = False,
 ) -> Path:
     """COCO metrics and analyses of a results file on an annotation file, both JSON, gzipped or not.
 
     Prints a table and writes eval.json and, unless `report` is False, report.html and plots/ into `output` (default: a
     folder in runs/), which is returned. images: the folder of the image files, for pictures of the best and the worst
-    images. Raises DataError for files that cannot be used, and, once everything is written, for images that cannot be
-    drawn.
+    images and, with `crops`, of false positives and missed objects. Raises DataError for files that cannot be used,
+    and, once everything is written, for images that cannot be drawn.
     """
     check_engine(engine)
     if images is not None and not images.is_dir():
@@ -103,6 +113,8 @@ def evaluate_files(
             f"--images: no folder {images}; give the folder that the file names of {ground_truth} are relative to."
         )
     folder = output or Path("runs") / f"eval-{detections.name.split('.')[0]}"
+    if crops:
+        check_no_crops(folder)
     with steps() as on_step:
         on_step(f"reading {ground_truth.name}")
         truth = load_ground_truth(ground_truth)
@@ -115,7 +127,7 @@ def evaluate_files(
         evaluation = coco_evaluation(truth, results, engine, max_detections)
     lines = (f"Detections: {detections}.", f"Ground truth: {ground_truth}.")
     header = ReportHeader(f"{TITLE}{detections.name.split('.')[0]}", lines, images)
-    write_evaluation_report(folder, header, evaluation, step=None, precision=None, report=report)
+    write_evaluation_report(folder, header, evaluation, step=None, precision=None, report=report, crops=crops)
     return folder
 
 

@@ -6,7 +6,15 @@ import torch
 import torch.utils.deterministic
 from torch import nn
 
-from retinanet.build import build_anchor_spec, build_class_loss, build_detect_rule, build_pixel_rule, build_precision
+from retinanet.build import (
+    build_anchor_spec,
+    build_channels_last,
+    build_detect_rule,
+    build_pixel_rule,
+    build_precision,
+    in_memory_order,
+)
+from retinanet.build_losses import build_class_loss
 from retinanet.config.schema import Config
 from retinanet.data.transforms import PixelRule, ResizeRule, network_input, to_device
 from retinanet.detection.anchors import AnchorSpec, pyramid_anchors
@@ -22,6 +30,10 @@ class AnyDetector(Protocol):
     @property
     def device(self) -> torch.device:
         """Where it computes."""
+
+    @property
+    def rule(self) -> DetectRule:
+        """What becomes a detection."""
 
     def prepare(self) -> None:
         """Must be called once before the first batch."""
@@ -84,14 +96,15 @@ class Detector(NamedTuple):
 def build_detector(config: Config, model: nn.Module, device: torch.device) -> Detector:
     """A copy of `model`, prepared for inference, with the rules of `config`."""
     precision = build_precision(config, device)
+    channels_last = build_channels_last(config.model, device, training=False)
     return Detector(
-        model=inference_copy(model, precision),
+        model=in_memory_order(inference_copy(model, precision), channels_last=channels_last),
         anchors=build_anchor_spec(config.model),
         scoring=build_class_loss(config.loss.classification).scoring,
         rule=build_detect_rule(config),
         device=device,
         precision=precision,
-        channels_last=config.model.channels_last,
+        channels_last=channels_last,
         pixels=build_pixel_rule(config),
         caches_features=config.data.feature_cache,
     )

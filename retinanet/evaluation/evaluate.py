@@ -5,6 +5,7 @@ Legend: D detections of an image, rows N of a data set's detections.
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from retinanet.config.eval_keys import EvalKeys
 from retinanet.data.coco import CocoDataset
 from retinanet.data.loader import eval_batches
 from retinanet.data.transforms import NO_AUGMENT, ResizeRule
+from retinanet.data.views import USUAL_LOOK, WHOLE_IMAGES, Look, ViewRule, tiled
 from retinanet.distributed import Ranks, gather_rows
 from retinanet.evaluation.detector import AnyDetector, Detector
 from retinanet.evaluation.features import open_features
+from retinanet.evaluation.merging import merged_rows
 from retinanet.files import write_json
 from retinanet.scoring.analysis.analyse import analyse
 from retinanet.scoring.eval_file import write_eval_file
@@ -62,35 +65,59 @@ def evaluate_dataset(
     on_batch: Callable[[int], None],
     scoring: EvalKeys,
     categories: tuple[Category, ...],
+    views: ViewRule = WHOLE_IMAGES,
 ) -> tuple[Evaluation, list[dict[str, Any]]]:
     """COCO numbers and results of a data set; every rank evaluates its part of it and returns the same.
 
-    batches: images per forward pass and loader threads, of each rank. scoring: config `eval`, for its engine and
-    max_detections. categories: the classes that the detector knows; its detections of those that the data set does not
-    have are left out.
+    batches: images per forward pass and loader threads, of each rank. on_batch: called with the number of views after
+    each batch (`views.count_views`). scoring: config `eval`, for its engine and max_detections. categories: the classes
+    that the detector knows; its detections of those that the data set does not have are left out. views: how the images
+    are seen.
+    """
+    cut = tiled(dataset, views)
+    # A batch names its images by id, and the tiles of an image have one id.
+    numbered = replace(cut, images=tuple(record._replace(id=place) for place, record in enumerate(cut.images)))
+    looks = views.looks()
+    rows = [look_at(detector, numbered, resize_rule, batches, ranks, on_batch, look) for look in looks]
+    results = to_results(merged_rows(rows, looks, cut.images, detector.rule), categories)
+    results = results_on(dataset, results)
+    return coco_evaluation(dataset.ground_truth, results, scoring.engine, scoring.max_detections), results
+
+
+def look_at(
+    detector: AnyDetector,
+    dataset: CocoDataset,
+    resize_rule: ResizeRule,
+    batches: tuple[int, int],
+    ranks: Ranks,
+    on_batch: Callable[[int], None],
+    look: Look,
+) -> Tensor:
+    """Detections of a data set, seen in one way, as of `detect_all`, of all ranks; boxes are in the frame of the look.
+
+    For the arguments see `evaluate_dataset`.
     """
     batch_size, workers = batches
     pin = detector.device.type == "cuda"
+    scaled = resize_rule.scaled(look.scale)
     features = None
-    if isinstance(detector, Detector) and detector.caches_features:
+    if isinstance(detector, Detector) and detector.caches_features and look == USUAL_LOOK:
         detector.prepare()
-        rule = detector.feature_rule(resize_rule, batch_size)
-        features = open_features(dataset, rule, NO_AUGMENT, shown=False)
+        features = open_features(dataset, detector.feature_rule(scaled, batch_size), NO_AUGMENT, shown=False)
     loader = eval_batches(
         dataset,
-        resize_rule,
+        scaled,
         batch_size=batch_size,
         rank=ranks.rank,
         world_size=ranks.world_size,
         workers=workers,
         pin=pin,
         features=features,
+        augment=look.augment,
     )
     with contextlib.closing(loader):
         rows_N7 = detect_all(detector, loader, on_batch)
-    rows_N7 = gather_rows(rows_N7.to(detector.device) if pin else rows_N7).cpu()
-    results = results_on(dataset, to_results(rows_N7, categories))
-    return coco_evaluation(dataset.ground_truth, results, scoring.engine, scoring.max_detections), results
+    return gather_rows(rows_N7.to(detector.device) if pin else rows_N7).cpu()
 
 
 def write_evaluation(

@@ -104,7 +104,7 @@ def feature_digest(dataset: CocoDataset, rule: FeatureRule, form: FeatureForm) -
     whole.update(repr((VERSION, settings, machine, str(rule.backbone))).encode())
     for record in dataset.images:
         status = Path(record.path).stat()
-        whole.update(repr((str(record.path.absolute()), status.st_size, status.st_mtime_ns)).encode())
+        whole.update(repr((str(record.path.absolute()), status.st_size, status.st_mtime_ns, record.tile)).encode())
     for name, tensor in rule.backbone.state_dict().items():
         whole.update(name.encode())
         whole.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())

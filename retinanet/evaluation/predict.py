@@ -1,31 +1,38 @@
-"""A saved detector on any images: pictures with boxes, and COCO-style results."""
+"""A saved detector on any images: pictures with boxes, and its detections in several formats."""
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
-from retinanet.build import build_depth_range, build_resize_rule
-from retinanet.config.schema import Config
-from retinanet.data.images import DEEP_SUFFIXES, depth_note
-from retinanet.data.loose_images import one_image
+from retinanet.build import build_depth_range, build_resize_rule, build_view_rule
+from retinanet.data.images import DEEP_SUFFIXES, decode_image, depth_note
+from retinanet.data.loose_images import ImageLike, read_image
 from retinanet.data.pixel_depth import DepthRange
 from retinanet.data.prefetch import prefetched
 from retinanet.data.transforms import ResizeRule, joined
-from retinanet.display.drawing import save_picture
+from retinanet.data.views import WHOLE_IMAGES, InputView, ViewRule, image_views
 from retinanet.display.progress import image_progress
-from retinanet.errors import ConfigError, DataError, list_errors, printable
+from retinanet.errors import DataError, list_errors, one_line, printable
 from retinanet.evaluation.detector import AnyDetector
 from retinanet.evaluation.evaluate import result_rows, to_results
+from retinanet.evaluation.merging import merged
+from retinanet.evaluation.outputs import (
+    OutputFolder,
+    PredictOptions,
+    check_inputs_are_kept,
+    result_names,
+    write_all_results,
+    write_image_results,
+)
 from retinanet.evaluation.saved import LoadedDetector
-from retinanet.files import make_folder, write_json
-from retinanet.run.pictures import draw_results
 from retinanet.scoring.eval_file import read_eval_file
-from retinanet.structures import Batch, Category
+from retinanet.structures import Category, Detections
 
 
 class LoadedImage(NamedTuple):
@@ -34,8 +41,8 @@ class LoadedImage(NamedTuple):
     path: Path
     image: Tensor | None = None
     """(3, h, w) uint8 as stored; None if it cannot be read, or once it has been drawn."""
-    batch: Batch | None = None
-    """A batch of this image alone, resized for the network; None if it cannot be read, or after detection."""
+    views: Iterable[InputView] = ()
+    """What the network is to see of it; none if it cannot be read, or after detection."""
     error: str = ""
     """Why it cannot be read."""
     note: str = ""
@@ -49,27 +56,26 @@ def predict(
     paths: list[Path],
     *,
     source: Path,
-    output: Path,
+    options: PredictOptions,
     thresholds: Path | None = None,
     passed_over: str = "",
 ) -> None:
-    """Detect on every image; write output/<name>.jpg with boxes and output/detections.json.
+    """Detect on every image; write pictures with boxes and the detections as `options` say.
 
-    load: opens the detector of the file `source`; called after the names of the pictures have been checked. thresholds:
+    load: opens the detector of the file `source`; called after the names of the results have been checked. thresholds:
     an eval.json; detections that score below the best threshold of their class in it are neither drawn nor counted;
     without it, or for a class that is missing from it, those below eval.shown_score. detections.json holds all of them
-    as COCO results with file_name, category_name and shown in addition to the ids; image_id counts from 1 in input
-    order. passed_over: a note on other files. Images are read, and drawn, on data.workers threads each, up to
-    eval.batch_size ones of a canvas at a time. Unreadable ones are in one DataError at the end.
+    as COCO results with file_name, category_name and shown too; image_id counts from 1 in input order. passed_over: a
+    note on other files. Images are read, and drawn, on data.workers threads each, up to eval.batch_size views of a
+    canvas at a time. Unreadable ones are in one DataError at the end; if none can be read, nothing is written.
     """
-    pictures = picture_files(paths, output)
+    output, stems = OutputFolder(options), result_names(paths)
+    check_inputs_are_kept(stems, options.output)
     saved = load()
     saved.detector.prepare()
     config, categories = saved.config, saved.categories
     names = {category.id: category.name for category in categories}
-    least = dict.fromkeys((category.id for category in categories), config.eval.shown_score)
-    least |= best_thresholds(thresholds, categories, source) if thresholds is not None else {}
-    make_folder(output)
+    least = dict.fromkeys(names, config.eval.shown_score) | best_thresholds(thresholds, categories, source)
 
     def is_shown(result: dict[str, Any]) -> bool:
         return bool(result["score"] >= least[result["category_id"]])
@@ -77,15 +83,15 @@ def predict(
     def draw(one: LoadedImage) -> LoadedImage:
         if one.image is not None:
             shown = [result for result in one.results if is_shown(result)]
-            pixels = one.image.permute(1, 2, 0).numpy()
-            save_picture(pictures[one.path], draw_results(pixels, shown, categories, 0.0))
+            pixels_HW3 = one.image.permute(1, 2, 0).numpy()
+            write_image_results(output.path(), stems[one.path], pixels_HW3, shown, categories, options)
         return one._replace(image=None)
 
     rows: list[dict[str, Any]] = []
     errors, deep = list[str](), list[str]()
     with ExitStack() as stack:
         report = stack.enter_context(image_progress("predicting", len(paths)))
-        threads, read = config.data.workers, _reader(config)
+        threads, read = config.data.workers, _reader(saved)
         loaded = stack.enter_context(closing(prefetched(read, enumerate(paths, start=1), threads, ahead=1)))
         found = detected(loaded, saved.detector, categories, config.eval.batch_size)
         for one in stack.enter_context(closing(prefetched(draw, found, threads, ahead=1))):
@@ -95,25 +101,28 @@ def predict(
             else:
                 print_found(one.path, Counter(names[r["category_id"]] for r in one.results if is_shown(r)))
             for r in one.results:
-                name = names[r["category_id"]]
-                rows.append({**r, "file_name": str(one.path), "category_name": name, "shown": is_shown(r)})
+                more = {"file_name": str(one.path), "category_name": names[r["category_id"]], "shown": is_shown(r)}
+                rows.append(r | more)
             report(1)
-    write_json(output / "detections.json", rows)
     print_notes(deep, passed_over)
-    print_written(len(paths) - len(errors), output)
-    print_hints(rows, set(pictures.values()), output)
+    if len(errors) < len(paths):
+        written = write_all_results(output.path(), rows, categories, options.formats)
+        print_written((len(paths) - len(errors)) * options.pictures, written, output.path())
+        print_hints(rows, {output.path() / f"{stem}.jpg" for stem in stems.values()}, output.path())
     if errors:
         raise DataError(list_errors("images left out", errors))
 
 
 def print_found(path: Path, counts: Counter[str]) -> None:
     """Print what was found in an image, the most frequent class first."""
-    print(printable(f"{path}: {', '.join(f'{n} {name}' for name, n in counts.most_common()) or 'nothing'}"))
+    print(one_line(f"{path}: {', '.join(f'{n} {name}' for name, n in counts.most_common()) or 'nothing'}"))
 
 
-def print_written(drawn: int, output: Path) -> None:
-    """Print how many pictures are in the output folder."""
-    print(f"{drawn} picture{'' if drawn == 1 else 's'} and detections.json written to {output}/")
+def print_written(drawn: int, written: list[str], output: Path) -> None:
+    """Print what is in the output folder: the number of pictures, and other files by name."""
+    pictures = [f"{drawn} picture{'' if drawn == 1 else 's'}"] if drawn else []
+    *most, last = [*pictures, *written]
+    print(one_line(f"{', '.join(most)}{' and ' if most else ''}{last} written to {output}/"))
 
 
 def print_hints(rows: list[dict[str, Any]], pictures: set[Path], output: Path) -> None:
@@ -126,7 +135,7 @@ def print_hints(rows: list[dict[str, Any]], pictures: set[Path], output: Path) -
         )
     others = sum(file not in pictures for file in output.glob("*.jpg"))
     if others:
-        print(f"note: {output}/ also holds {others:,} picture{'s' if others > 1 else ''} of other images")
+        print(one_line(f"note: {output}/ also holds {others:,} picture{'s' if others > 1 else ''} of other images"))
 
 
 def print_notes(deep: list[str], passed_over: str) -> None:
@@ -134,57 +143,99 @@ def print_notes(deep: list[str], passed_over: str) -> None:
     if deep:
         print(printable(f"note: {deep[0]}") + (f"; {len(deep) - 1:,} more images are like it" if len(deep) > 1 else ""))
     if passed_over:
-        print(f"note: {passed_over}")
+        print(printable(f"note: {passed_over}"))
 
 
-def _reader(config: Config) -> Callable[[tuple[int, Path]], LoadedImage]:
-    return partial(load_image, resize_rule=build_resize_rule(config), depth_range=build_depth_range(config.data))
+def _reader(saved: LoadedDetector) -> Callable[[tuple[int, Path]], LoadedImage]:
+    config = saved.config
+    depth_range = build_depth_range(config.data)
+    return partial(
+        load_image, resize_rule=build_resize_rule(config), depth_range=depth_range, rule=build_view_rule(config)
+    )
 
 
 def load_image(
-    numbered: tuple[int, Path], resize_rule: ResizeRule, depth_range: DepthRange | None = None
+    numbered: tuple[int, Path],
+    resize_rule: ResizeRule,
+    depth_range: DepthRange | None = None,
+    rule: ViewRule = WHOLE_IMAGES,
 ) -> LoadedImage:
     """Read an image, or the reason why it cannot be read. numbered: its image_id and its file."""
     image_id, path = numbered
     try:
-        image, batch = one_image(path, image_id, resize_rule, depth_range)
+        image = decode_image(path, depth_range, warn=False)
         note = depth_note([path]) if depth_range is None and path.suffix.lower() in DEEP_SUFFIXES else ""
     except DataError as error:
         return LoadedImage(path=path, error=str(error))
-    return LoadedImage(path=path, image=image, batch=batch, note=note)
+    return LoadedImage(path=path, image=image, views=views_to_see(image, image_id, resize_rule, rule), note=note)
+
+
+def load_pixels(
+    numbered: tuple[int, ImageLike], resize_rule: ResizeRule, depth_range: DepthRange | None, rule: ViewRule
+) -> LoadedImage:
+    """An image of any kind, ready to be seen; of `image` only the size is kept. Raises DataError as `read_image`."""
+    number, source = numbered
+    name = str(source) if isinstance(source, str | Path) else f"image {number}"
+    image = read_image(source, name, depth_range)
+    views = views_to_see(image, number, resize_rule, rule)
+    return LoadedImage(path=Path(name), image=image.new_empty((0, *image.shape[1:])), views=views)
+
+
+def views_to_see(image: Tensor, image_id: int, resize_rule: ResizeRule, rule: ViewRule) -> Iterable[InputView]:
+    """The views of an image: of one there is its batch; several are made when they are needed, to save memory."""
+    views = image_views(image, image_id, resize_rule, rule)
+    return tuple(views) if rule.tile is None and len(rule.looks()) == 1 else views
+
+
+class _Seen(NamedTuple):
+    """An image and what has been found in its views so far."""
+
+    one: LoadedImage
+    found: list[tuple[InputView, Detections]]
 
 
 def detected(
     images: Iterable[LoadedImage], detector: AnyDetector, categories: tuple[Category, ...], most: int
 ) -> Iterator[LoadedImage]:
-    """The images, in order, with their results; up to `most` consecutive ones of one canvas share a forward pass."""
-    waiting: list[LoadedImage] = []
+    """The images, in order, with their results; up to `most` consecutive views of one canvas share a forward pass."""
+    queue = deque[_Seen]()
+    waiting: list[tuple[_Seen, InputView]] = []
 
-    def finished() -> Iterator[LoadedImage]:
-        batches = [one.batch for one in waiting if one.batch is not None]
-        detections = iter(detector(joined(batches)) if batches else [])
-        for one in waiting:
-            if one.batch is None:
-                yield one
-            else:
-                rows_D7 = result_rows(one.batch.image_ids_B, [next(detections)])
-                yield one._replace(results=to_results(rows_D7, categories), batch=None)
+    def look() -> None:
+        found = detector(joined([view.batch for _, view in waiting])) if waiting else []
+        for (seen, view), detections in zip(waiting, found, strict=True):
+            seen.found.append((view._replace(batch=view.batch._replace(images=torch.empty(0))), detections))
         waiting.clear()
 
+    def finished(*, last: bool = False) -> Iterator[LoadedImage]:
+        while queue and (last or not waiting or queue[0] is not waiting[0][0]):
+            seen = queue.popleft()
+            results = []
+            if seen.found:
+                rows_D7 = result_rows(seen.found[0][0].batch.image_ids_B, [merged(seen.found, detector.rule)])
+                results = to_results(rows_D7, categories)
+            yield seen.one._replace(results=results, views=())
+
     for one in images:
-        canvases = {other.batch.images.shape for other in (*waiting, one) if other.batch is not None}
-        if len(canvases) > 1 or len(waiting) == most:
-            yield from finished()
-        waiting.append(one)
-    yield from finished()
+        seen = _Seen(one, [])
+        for view in one.views:
+            if waiting and (len(waiting) == most or waiting[0][1].batch.images.shape != view.batch.images.shape):
+                look()
+                yield from finished()
+            waiting.append((seen, view))
+        queue.append(seen)
+    look()
+    yield from finished(last=True)
 
 
-def best_thresholds(path: Path, categories: tuple[Category, ...], source: Path) -> dict[int, float]:
+def best_thresholds(path: Path | None, categories: tuple[Category, ...], source: Path) -> dict[int, float]:
     """Category id -> the score with the best F1 in an eval.json, of the classes for which one was measured.
 
-    path: of a training or of `retinanet eval`. Raises DataError where the file has no thresholds, or has classes that
-    the detector `source` does not know.
+    path: of a training or of `retinanet eval`; None gives none. Raises DataError where the file has no thresholds, or
+    has classes that the detector `source` does not know.
     """
+    if path is None:
+        return {}
     content = read_eval_file(path)
     try:
         found = {(row["id"], row["name"]): row["score"] for row in content["thresholds"]["by_class"]}
@@ -202,25 +253,3 @@ def best_thresholds(path: Path, categories: tuple[Category, ...], source: Path) 
             "retinanet eval and give that eval.json."
         )
     return scores
-
-
-def picture_files(paths: list[Path], output: Path) -> dict[Path, Path]:
-    """The path of each image's picture: stem.jpg in `output`, or stem_2.jpg and so on if that name is taken.
-
-    ConfigError if a picture would replace one of the input images.
-    """
-    taken: set[str] = set()
-    repeats: Counter[str] = Counter()
-    pictures: dict[Path, Path] = {}
-    for path in paths:
-        name = path.stem
-        while name.lower() in taken:  # to a file system that ignores case, A.jpg and a.jpg are the same file
-            repeats[path.stem] += 1
-            name = f"{path.stem}_{repeats[path.stem] + 1}"
-        taken.add(name.lower())
-        pictures[path] = output / f"{name}.jpg"
-    images = {path.resolve() for path in paths}
-    replaced = [str(picture) for picture in pictures.values() if picture.resolve() in images]
-    if replaced:
-        raise ConfigError(list_errors("--output: choose another folder; pictures would replace input images", replaced))
-    return pictures

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.models import WeightsEnum
 from torchvision.models.detection import RetinaNet_ResNet50_FPN_V2_Weights, RetinaNet_ResNet50_FPN_Weights
 
-from retinanet.config.class_losses import kind_of
+from retinanet.config.class_losses import is_own_kind, kind_of
 from retinanet.config.flat import flat
 from retinanet.config.model_keys import ModelKeys
 from retinanet.config.schema import Config
@@ -132,7 +132,8 @@ def _detector(source: str, saved: Checkpoint, description: str, notes: list[str]
 
 def softmax_head(config: Config) -> bool:
     """Whether the class loss asks for a head with a last output for the background."""
-    return str(kind_of(config.loss.classification)).startswith("softmax")
+    kind = str(kind_of(config.loss.classification))
+    return kind.startswith("softmax") and not is_own_kind(kind)
 
 
 def _is_unnamed(category: Category, saved: Checkpoint) -> bool:

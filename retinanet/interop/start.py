@@ -71,15 +71,20 @@ def resolve_model(config: Config) -> tuple[Config, TrainedDetector | None]:
         title = f"model: these keys contradict the detector of model.weights={detector.source}"
         remedy = "Leave them out of the config, or give the detector's values:"
         raise ConfigError("\n".join([list_errors(title, errors), remedy, f"  {' '.join(words)}"]))
-    own = detector.model.model_copy(update={"weights": keys.weights, "frozen": keys.frozen})
+    # A memory order suits a machine, not the detector that was trained on it.
+    changed = {"weights": keys.weights, "frozen": keys.frozen, "channels_last": keys.channels_last}
+    own = detector.model.model_copy(update=changed)
     return config.model_copy(update={"model": complete_model(keys, own)}), detector
 
 
 def continue_model(config: Config, saved: Config) -> Config:
     """The config of a run to continue with the section `model` that the run resolved, as far as it is not set.
 
-    For runs that started from a detector, whose file may be gone since then.
+    That is its memory order and, for runs that started from a detector, whose file may be gone since then, all keys.
     """
+    if config.model.channels_last == "auto":
+        chosen = config.model.model_copy(update={"channels_last": saved.model.channels_last})
+        config = config.model_copy(update={"model": chosen})
     if saved.model.weights is None:
         return config
     try:

@@ -7,7 +7,7 @@ autocast, its conversion to float32.
 import copy
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -41,12 +41,28 @@ class FoldedConv(nn.Conv2d):
 
     norm: tuple[FrozenNorm]
     """In a tuple, so that it is not registered as a submodule here and state dicts keep their names."""
+    kept: tuple[list[Tensor], list[int], tuple[Tensor, Tensor]] | None = None
+    """Buffers of the norm, their versions, and the scale and shift that were computed from them."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> convolution and norm."""
-        scale, shift = self.norm[0].scale_and_shift()
+        scale, shift = self.scale_and_shift()
         weight = self.weight * scale[:, None, None, None]
         return F.conv2d(x, weight, shift, self.stride, self.padding, self.dilation, self.groups)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Versions of a copy's buffers start anew.
+        return {**self.__dict__, "kept": None}
+
+    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        """Those of the norm, computed anew only after its buffers have changed."""
+        if torch.compiler.is_compiling():
+            return self.norm[0].scale_and_shift()
+        buffers = list(self.norm[0].buffers())
+        versions = [buffer._version for buffer in buffers]
+        if self.kept is None or versions != self.kept[1] or any(a is not b for a, b in zip(buffers, self.kept[0])):
+            self.kept = buffers, versions, self.norm[0].scale_and_shift()
+        return self.kept[2]
 
 
 def fold_frozen_norms(network: nn.Module) -> None:

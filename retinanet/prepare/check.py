@@ -11,6 +11,7 @@ from retinanet.data.file_names import FolderIndex, is_other_split, split_of_name
 from retinanet.data.foreign_layout import layout_of_coco
 from retinanet.data.notes import KindNotes
 from retinanet.errors import DataError, printable
+from retinanet.prepare.listing import exists, files_of, find_folder
 
 MAX_CLASSES = 20
 """Classes whose counts are printed; the others are counted together."""
@@ -37,6 +38,7 @@ def check_parts(
     """
     datasets: dict[str, CocoDataset] = {}
     errors: list[str] = []
+    titles = _titles([file for file, _ in files])
     for file, images in files:
         try:
             content = read_annotations(file)
@@ -50,7 +52,7 @@ def check_parts(
             errors.append(str(error))
             continue
         print(printable(f"{summary(dataset)}\n  images in {folder}"), flush=True)
-        datasets[file.name.split(".")[0]] = dataset
+        datasets[titles[file]] = dataset
     if not datasets and not errors:
         raise DataError(_no_annotations(files[0][0].parent))
     if datasets:
@@ -60,6 +62,14 @@ def check_parts(
     print(f"no errors found in {len(datasets)} annotation file{'s' if len(datasets) > 1 else ''}")
 
 
+def _titles(files: Sequence[Path]) -> dict[Path, str]:
+    """Short names of files: what is before the first dot, or where several have the same, their folders' names."""
+    names = {file: file.name.split(".")[0] for file in files}
+    if len(set(names.values())) < len(names):
+        names = {file: file.parent.name for file in files}
+    return names if len(set(names.values())) == len(names) else {file: str(file) for file in files}
+
+
 def annotation_files(path: Path) -> list[Path]:
     """The file itself, or the JSON files of a folder or its annotations/; of COCO's own, the instances_*.
 
@@ -67,8 +77,8 @@ def annotation_files(path: Path) -> list[Path]:
     """
     if not path.is_dir():
         return [path]
-    for folder in (path / "annotations", path):
-        files = sorted(file for file in folder.glob("*.json*") if file.name.endswith((".json", ".json.gz")))
+    for folder in (find_folder(path, "annotations") or path, path):
+        files = files_of(folder, ".json", ".json.gz")
         if files:
             return [file for file in files if file.name.startswith("instances_")] or files
     raise DataError(_no_annotations(path))
@@ -96,7 +106,7 @@ def find_image_folder(annotations: Path, content: object) -> Path:
     home = annotations.parent.parent if annotations.parent.name == "annotations" else annotations.parent
     split = annotations.name.split(".")[0].removeprefix("instances_")
     near = ("images", split, f"images/{split}", f"{split}/images", "JPEGImages", ".", "annotations")
-    found = Counter({home / name: sum((home / name / file).is_file() for file in names) for name in near})
+    found = Counter({home / name: sum(exists(home / name / file) for file in names) for name in near})
     folder, count = found.most_common(1)[0]
     if not count:
         # Names written for another place: the first of the folders that has files which they mean.

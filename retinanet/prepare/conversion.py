@@ -11,6 +11,7 @@ from retinanet.data.file_names import path_parts
 from retinanet.data.notes import KindNotes
 from retinanet.errors import ConfigError, DataError, list_errors
 from retinanet.files import read_text, write_json
+from retinanet.prepare.listing import describing_yaml, files_below, files_of, find_folder, find_inside
 
 LabelFormat = Literal["voc", "yolo"]
 _DECIMAL_COMMA = re.compile(r"[+-]?(0|\d+(?!,\d{3}$)),\d+")
@@ -80,7 +81,7 @@ def find_format(folder: Path) -> LabelFormat:
     nested = [str(child) for child in sorted(folder.iterdir()) if child.is_dir() and formats_in(child)]
     if nested:
         remedy = f"but there are labels in {', '.join(nested)}; give that folder instead"
-    elif any(folder.glob("*.json")) or any((folder / "annotations").glob("*.json")):
+    elif files_of(folder, ".json") or files_of(folder / "annotations", ".json"):
         remedy = f"but JSON files; if those are in COCO format, no conversion is needed: retinanet data check {folder}"
     else:
         remedy = "check the path"
@@ -92,12 +93,15 @@ def find_format(folder: Path) -> LabelFormat:
 
 def formats_in(folder: Path) -> list[LabelFormat]:
     """The formats whose labels are directly in a folder."""
-    has_xml = any((folder / "Annotations").glob("*.xml")) or any(folder.glob("*.xml"))
+    annotations = find_folder(folder, "Annotations", "annotation")
+    below = files_below(annotations) if annotations is not None else []
+    has_xml = bool(files_of(folder, ".xml")) or any(file.suffix.lower() == ".xml" for file in below)
     # Some tools write classes.txt next to XML files; only with further .txt files are there YOLO labels, too.
-    texts = {path.name for path in folder.glob("*.txt")}
+    texts = {path.name.lower() for path in files_of(folder, ".txt")}
     has_yolo = (
-        any((folder / name).is_file() for name in ("data.yaml", "data.yml", "obj.names"))
-        or (folder / "labels").is_dir()
+        describing_yaml(folder) is not None
+        or bool(files_of(folder, "obj.names"))
+        or find_folder(folder, "labels") is not None
         or ("classes.txt" in texts and (len(texts) > 1 or not has_xml))
     )
     formats: tuple[tuple[LabelFormat, bool], ...] = (("voc", has_xml), ("yolo", has_yolo))
@@ -113,8 +117,8 @@ def find_here(written: str, homes: Sequence[Path]) -> Path | None:
     parts = path_parts(written)
     for start in range(len(parts)):
         for home in homes:
-            place = home.joinpath(*parts[start:])
-            if place.exists() and place.resolve().is_relative_to(home.resolve()):
+            place = find_inside(home, tuple(parts[start:]))
+            if place is not None and place.resolve().is_relative_to(home.resolve()):
                 return place
     return None
 

@@ -4,146 +4,39 @@ VIA        https://www.robots.ox.ac.uk/~vgg/software/via (annotations exported a
 labelme    one JSON file an image, with `shapes` and `imagePath`
 """
 
-import glob
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from retinanet.data.file_names import FolderIndex
-from retinanet.data.find_images import image_suffixes
-from retinanet.data.images import image_header
 from retinanet.data.notes import KindNotes
 from retinanet.errors import DataError
 from retinanet.files import read_json
-from retinanet.prepare.conversion import (
-    LabeledBox,
-    LabeledImage,
-    LabeledSet,
-    LabeledSplit,
-    refuse_errors,
-)
-
-Corners = tuple[float, float, float, float]
-ROUNDING_PIXELS = 1.0
-"""A box may leave its image by so much without a note."""
-
-
-def find_image(index: FolderIndex, folder: Path, written: str, notes: KindNotes) -> str:
-    """The image of the folder that a path, perhaps of another machine, means. Raises DataError for none, or several."""
-    if written in index.images:
-        return written
-    found = index.find(written)
-    if found is None:
-        raise DataError(f"no image {written} in {folder}")
-    if len(found.paths) > 1:
-        raise DataError(f"{written}: {len(found.paths)} images fit, such as {found.paths[0]} and {found.paths[1]}")
-    if found.paths[0] not in index.images:
-        raise DataError(f"{written}: {found.paths[0]} is not an image")
-    notes.add(f"image names {found.kind}: the files that they mean are used", f"{written} is {found.paths[0]}")
-    return found.paths[0]
-
-
-def labeled_set(
-    form: str, folder: Path, shapes: Mapping[str, list[tuple[str, Corners]]], errors: list[str], notes: KindNotes
-) -> LabeledSet:
-    """One split "all" of the images that `shapes` names, with the boxes (class, corners in pixels) of each.
-
-    Images that are not named are left out and counted. Raises DataError with `errors` and those that are found.
-    """
-    index = FolderIndex(str(folder))
-    images: dict[str, LabeledImage] = {}
-    numbers = [number for boxes in shapes.values() for _, corners in boxes for number in corners]
-    in_fractions = any(numbers) and all(0 <= number <= 1 for number in numbers)
-    if in_fractions:
-        notes.say("no corner is above 1: all are read as fractions of the image's size")
-    for written, boxes in shapes.items():
-        try:
-            name = find_image(index, folder, written, notes)
-            height, width = image_header(folder / name)
-            sides = (width, height) if in_fractions else (1, 1)
-            labeled = [
-                LabeledBox(label, box_within(corners, sides, (height, width), notes), False) for label, corners in boxes
-            ]
-        except DataError as error:
-            errors.append(str(error) if written in str(error) else f"{written}: {error}")
-            continue
-        earlier = images[name].boxes if name in images else []
-        images[name] = LabeledImage(name, (height, width), earlier + labeled)
-    refuse_errors(folder, form, errors)
-    for name in sorted(index.images - images.keys()):
-        notes.add("images are named by no label, and left out", name)
-    return LabeledSet(
-        form=form,
-        splits={"all": LabeledSplit(folder, list(images.values()))},
-        classes=sorted({box.name for image in images.values() for box in image.boxes}),
-        notes=notes.texts(),
-    )
-
-
-def box_within(
-    corners: Corners, unit: tuple[int, int], size: tuple[int, int], notes: KindNotes
-) -> tuple[float, float, float, float]:
-    """(x, y, w, h) in pixels of corners, cut at the image's border. Raises DataError for a box outside the image.
-
-    unit: pixels that 1 is in x and in y. size: (height, width) of the image.
-    """
-    height, width = size
-    x1, y1, x2, y2 = (number * unit[place % 2] for place, number in enumerate(corners))
-    if not all(map(math.isfinite, corners)):
-        raise DataError(f"box {corners} is not finite")
-    if max(x1, x2) <= 0 or max(y1, y2) <= 0 or min(x1, x2) >= width or min(y1, y2) >= height:
-        raise DataError(f"box ({x1:g}, {y1:g}, {x2:g}, {y2:g}) is outside the image of {width} x {height}")
-    if x2 < x1 or y2 < y1:
-        raise DataError(f"box ({x1:g}, {y1:g}, {x2:g}, {y2:g}) is reversed")
-    if min(x1, y1, width - x2, height - y2) < -ROUNDING_PIXELS:
-        notes.add("boxes are cut at the border of the image", f"({x1:g}, {y1:g}, {x2:g}, {y2:g})")
-    x1, x2, y1, y2 = max(x1, 0.0), min(x2, width), max(y1, 0.0), min(y2, height)
-    return round(x1, 3), round(y1, 3), round(x2 - x1, 3), round(y2 - y1, 3)
-
-
-def around(xs: object, ys: object) -> Corners:
-    """Corners of the box around points."""
-    if not isinstance(xs, list) or not isinstance(ys, list):
-        raise DataError("its points are not lists of x and of y")
-    xs, ys = list(map(float, xs)), list(map(float, ys))
-    if not xs or len(xs) != len(ys):
-        raise DataError(f"{len(xs)} x and {len(ys)} y of a shape's points")
-    return min(xs), min(ys), max(xs), max(ys)
-
-
-def json_kind(content: object) -> str:
-    """`coco`, `via`, `labelme`, or what else the content of a JSON file is, for a message."""
-    if isinstance(content, list):
-        is_results = content and isinstance(content[0], dict) and {"image_id", "score"} <= content[0].keys()
-        return "detections (COCO results), not annotations" if is_results else "a list"
-    if not isinstance(content, dict):
-        return "not an object"
-    if {"images", "annotations"} <= content.keys():
-        return "coco"
-    if {"shapes", "imagePath"} <= content.keys():
-        return "labelme"
-    entries = content.get("_via_img_metadata", content)
-    rows = list(entries.values())[:3] if isinstance(entries, dict) else []
-    if rows and all(isinstance(row, dict) and {"filename", "regions"} <= row.keys() for row in rows):
-        return "via"
-    return f"a JSON object with {', '.join(map(str, list(content)[:4])) or 'nothing in it'}"
+from retinanet.prepare.conversion import LabeledSet
+from retinanet.prepare.json_kinds import json_kind
+from retinanet.prepare.labeled_shapes import Corners, around, labeled_set, unreadable_cause
+from retinanet.prepare.listing import children, exists, has_images, is_image
 
 
 def read_via(file: Path, folder: Path) -> LabeledSet:
     """Regions of a VIA export or project; their class is the only attribute that all regions have."""
     content: Any = read_json(file)
     entries = content.get("_via_img_metadata", content) if isinstance(content, dict) else {}
+    return via_regions(file, folder, list(entries.values()))
+
+
+def via_regions(file: Path, folder: Path, entries: Sequence[object]) -> LabeledSet:
+    """`read_via` of the entries of a file, one for each image, or for each region of an image."""
     errors: list[str] = []
     notes = KindNotes()
     regions: list[tuple[str, dict[str, Any]]] = []
     shapes: dict[str, list[tuple[str, Corners]]] = {}
-    for row in (entry for entry in entries.values() if isinstance(entry, dict) and "regions" in entry):
+    for row in (entry for entry in entries if isinstance(entry, dict) and "regions" in entry):
         name = row.get("filename")
         if not isinstance(name, str) or not name:
             errors.append(f"{file}: an image has the filename {name!r}; a name is needed")
             continue
-        shapes[name] = []
+        shapes.setdefault(name, [])
         try:
             regions += [(name, region) for region in _regions(row["regions"])]
         except DataError as error:
@@ -154,7 +47,7 @@ def read_via(file: Path, folder: Path) -> LabeledSet:
             label = _via_class(region["region_attributes"].get(attribute))
             corners = _via_corners(region["shape_attributes"])
         except (DataError, KeyError, TypeError, ValueError) as error:
-            errors.append(f"{file}: {name}: a region cannot be read: {_cause(error)}")
+            errors.append(f"{file}: {name}: a region cannot be read: {unreadable_cause(error)}")
             continue
         if not label:
             notes.add(f"regions lack the attribute {attribute!r}, and are left out", name)
@@ -162,7 +55,7 @@ def read_via(file: Path, folder: Path) -> LabeledSet:
             notes.add("points have no box, and are left out", name)
         else:
             shapes[name].append((label, corners))
-    return labeled_set("VIA", folder, shapes, errors, notes)
+    return labeled_set("VIA", folder, {"all": shapes}, errors, notes)
 
 
 def _regions(regions: object) -> list[dict[str, Any]]:
@@ -191,13 +84,6 @@ def _label(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise DataError(f"its class is {value!r}; a name is needed")
     return str(value).strip()
-
-
-def _cause(error: Exception) -> str:
-    """Why a shape cannot be read, in words about the file and not about Python."""
-    if isinstance(error, DataError):
-        return str(error)
-    return f"it has no {error}" if isinstance(error, KeyError) else f"a value is not a number ({error})"
 
 
 def _class_attribute(file: Path, regions: list[dict[str, Any]]) -> str:
@@ -244,11 +130,17 @@ def read_labelme(folder: Path, files: Iterable[Path]) -> LabeledSet:
     errors: list[str] = []
     notes = KindNotes()
     shapes: dict[str, list[tuple[str, Corners]]] = {}
+    is_without_images = not has_images(folder)
     for file in files:
         content: Any = read_json(file)
         if json_kind(content) != "labelme":
             notes.add("JSON files are of another kind, and are left out", file.name)
             continue
+        if is_without_images and content.get("imageData"):
+            raise DataError(
+                f"{folder}: the images are only within the JSON files of labelme (imageData); write each out, with "
+                f"labelme: labelme_export_json {file} -o FOLDER"
+            )
         boxes = shapes.setdefault(_labelme_image(file, str(content["imagePath"] or ""), folder), [])
         found = content["shapes"]
         if not isinstance(found, list) or not all(isinstance(shape, dict) for shape in found):
@@ -265,21 +157,18 @@ def read_labelme(folder: Path, files: Iterable[Path]) -> LabeledSet:
                     raise DataError("its label is empty; give it a class")
                 boxes.append((label, corners))
             except (DataError, KeyError, TypeError, ValueError) as error:
-                errors.append(f"{file}: shape {number} cannot be read: {_cause(error)}")
-    return labeled_set("labelme", folder, shapes, errors, notes)
+                errors.append(f"{file}: shape {number} cannot be read: {unreadable_cause(error)}")
+    return labeled_set("labelme", folder, {"all": shapes}, errors, notes)
 
 
 def _labelme_image(file: Path, written: str, folder: Path) -> str:
     """The image of a JSON file, relative to the folder; as written where there is none near it."""
-    same = (near for near in sorted(file.parent.glob(f"{glob.escape(file.stem)}.*")) if _is_image(near))
-    near = file.parent / written if written and _is_image(file.parent / written) else next(same, None)
+    near: Path | None = file.parent / written.replace("\\", "/")
+    if not written or near is None or not exists(near) or not is_image(near):
+        near = next((one for one in children(file.parent) if one.stem == file.stem and is_image(one)), None)
     if near is None or not near.resolve().is_relative_to(folder.resolve()):
         return written
     return near.resolve().relative_to(folder.resolve()).as_posix()
-
-
-def _is_image(file: Path) -> bool:
-    return file.suffix.lower() in image_suffixes() and file.is_file()
 
 
 def _labelme_corners(shape: Mapping[str, Any]) -> Corners | None:

@@ -1,26 +1,29 @@
 """Which format a folder or file is in, and its content: the one place that knows all formats."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from retinanet.data.file_names import SPLITS, split_of_name
-from retinanet.data.find_images import image_suffixes
 from retinanet.errors import DataError
 from retinanet.files import read_json
 from retinanet.prepare.check import find_image_folder
-from retinanet.prepare.conversion import LabeledSet, find_format, formats_in, read_lines
-from retinanet.prepare.other_labels import json_kind, read_labelme, read_via
-from retinanet.prepare.tables import describe_heading, is_table, read_table
+from retinanet.prepare.conversion import LabeledSet, find_format, formats_in
+from retinanet.prepare.cvat import read_cvat
+from retinanet.prepare.json_kinds import READ, is_supervisely_project, json_kind
+from retinanet.prepare.json_lists import read_createml, read_datumaro, read_supervisely
+from retinanet.prepare.label_studio import read_label_studio
+from retinanet.prepare.listing import children, describing_yaml, files_of, find_folder, has_images, root_tag
+from retinanet.prepare.other_labels import read_labelme, read_via
+from retinanet.prepare.tables import is_table, read_tables
+from retinanet.prepare.unknown import ARCHIVES, describe_unknown, foreign_file
 from retinanet.prepare.voc import read_voc
 from retinanet.prepare.yolo import read_yolo
-from retinanet.prepare.yolo_layout import YAML_NAMES
 
 _NO_OBJECTS = ("captions_", "person_keypoints_", "image_info_", "stuff_", "panoptic_")
 """Beginnings of COCO's own files without objects to detect."""
-
-
-_ARCHIVES = (".zip", ".rar", ".7z", ".tar", ".gz", ".tgz", ".bz2", ".xz")
+_JSON = (".json", ".json.gz")
+_DEPTH = 3
+"""Levels of folders below a path in which a data set is searched."""
 
 
 class Part(NamedTuple):
@@ -41,80 +44,106 @@ def read_any(path: Path) -> LabeledSet | CocoFiles:
     """The data set of a folder or file in any format. Raises DataError where none is recognised, or several are."""
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
-    if path.is_file():
-        return _read_file(path)
-    found = _read_folder(path)
+    return _read_file(path) if path.is_file() else _read_tree(path, path)
+
+
+def _read_tree(path: Path, root: Path) -> LabeledSet | CocoFiles:
+    """The data set of a folder or of the one below it that has labels. root: where its images are, if not there."""
+    found = _read_folder(path, root) or _read_split_folders(path, root)
     if found is not None:
         return found
-    merged = _read_split_folders(path)
-    if merged is not None:
-        return merged
-    inner = [child for child in sorted(path.iterdir()) if child.is_dir() and not child.name.startswith((".", "__"))]
-    nested = [child for child in inner if _read_hint(child)]
+    nested = [child for child in children(path) if child.is_dir() and _read_hint(child)]
     if len(nested) == 1:
-        return read_any(nested[0])
-    raise DataError(describe_unknown(path, nested))
+        return _read_tree(nested[0], root)
+    if nested and all(files_of(child, ".xml") and formats_in(child) == ["voc"] for child in nested):
+        return read_voc(path, zero_based=None, clip=True)
+    raise DataError(describe_unknown(path if nested else root, nested))
 
 
 def _read_file(path: Path) -> LabeledSet | CocoFiles:
-    if path.suffix in (".yaml", ".yml"):
-        return read_yolo(path.parent, described=path, clip=True)
-    if path.name == "obj.data" or path.suffix == ".names":
-        return read_yolo(path.parent, clip=True)
-    if path.suffix == ".csv":
-        return read_table(path, path.parent)
-    if path.name.endswith((".json", ".json.gz")):
+    suffix, folder = path.suffix.lower(), path.parent
+    if suffix in (".yaml", ".yml"):
+        return read_yolo(folder, described=path, clip=True)
+    if path.name.lower() == "obj.data" or suffix == ".names":
+        return read_yolo(folder, clip=True)
+    if suffix == ".csv":
+        return read_tables([path], folder)
+    if path.name.lower().endswith(_JSON):
         content: Any = read_json(path, leave_out="segmentation")
-        match json_kind(content):
-            case "coco":
-                return CocoFiles({split_of(path, path.parent) or "all": Part(path, find_image_folder(path, content))})
-            case "via":
-                return read_via(path, path.parent)
-            case "labelme":
-                return read_labelme(path.parent, sorted(path.parent.glob("*.json")))
-            case kind:
-                raise DataError(f"{path}: {kind}; annotations in COCO, VIA or labelme format are needed")
-    if path.suffix == ".zip":
+        kind = json_kind(content)
+        if kind == "coco":
+            return CocoFiles({split_of(path, folder) or "all": Part(path, find_image_folder(path, content))})
+        if kind not in READ:
+            raise DataError(f"{path}: {kind}; annotations in COCO, VIA or labelme format are needed")
+        return _read_json_kind(kind, path, folder, folder)
+    if suffix == ".zip":
         raise DataError(f"{path}: not a .zip, or damaged; use another copy")
-    if path.suffix in (".xml", ".txt"):
+    if suffix == ".xml" and root_tag(path) == "annotations":
+        return read_cvat(path, folder)
+    if suffix in (".xml", ".txt"):
         raise DataError(f"{path}: one label file; give the folder of the data set")
-    if path.suffix.lower() in _ARCHIVES:
+    if suffix in ARCHIVES:
         raise DataError(f"{path}: of the archives only .zip is read; unpack it and give the folder")
+    known = foreign_file(path)
+    if known:
+        raise DataError(f"{path}: {known}")
     raise DataError(f"{path}: not a data set; a folder, a .zip, a .json, a data.yaml or a .csv is needed")
 
 
-def _read_folder(path: Path) -> LabeledSet | CocoFiles | None:
+def _read_folder(path: Path, root: Path) -> LabeledSet | CocoFiles | None:
     """The data set whose labels are described in this very folder; None if it has none."""
     coco = coco_files(path)
     if coco:
         return CocoFiles(coco)
-    described = next((path / name for name in YAML_NAMES if (path / name).is_file()), None)
-    if described is not None or formats_in(path):
-        label_format = "yolo" if described is not None else find_format(path)
+    home = path if has_images(path) else root
+    annotations = find_folder(path, "annotations")
+    places = [path] + ([annotations] if annotations is not None else [])
+    cvat = [file for place in places for file in files_of(place, ".xml") if root_tag(file) == "annotations"]
+    if len(cvat) > 1:
+        raise DataError(f"{path}: several files of CVAT: {', '.join(file.name for file in cvat)}; give one of them")
+    if cvat:
+        return read_cvat(cvat[0], home)
+    if describing_yaml(path) is not None or formats_in(path):
+        label_format = "yolo" if describing_yaml(path) is not None else find_format(path)
         return read_yolo(path, clip=True) if label_format == "yolo" else read_voc(path, zero_based=None, clip=True)
-    files = sorted(path.glob("*.json"))
-    for file in files:
-        kind = json_kind(read_json(file))
-        if kind == "labelme":
-            return read_labelme(path, files)
-        if kind == "via":
-            return read_via(file, path)
-    tables = [file for file in sorted(path.glob("*.csv")) if is_table(file)]
-    if len(tables) > 1:
-        names = ", ".join(file.name for file in tables)
-        raise DataError(f"{path}: several tables of boxes: {names}; give one of them, or folders train, valid and test")
-    return read_table(tables[0], path) if tables else None
+    for place in places:
+        for file in files_of(place, *_JSON):
+            content = read_json(file)
+            if is_supervisely_project(content) and any((child / "ann").is_dir() for child in [path, *children(path)]):
+                return read_supervisely(path)
+            kind = json_kind(content)
+            if kind in READ and kind not in ("coco", "supervisely"):
+                return _read_json_kind(kind, file, place, home)
+    tables = [file for file in files_of(path, ".csv") if is_table(file)]
+    return read_tables(tables, home) if tables else None
 
 
-def _read_split_folders(path: Path) -> LabeledSet | None:
+def _read_json_kind(kind: str, file: Path, place: Path, home: Path) -> LabeledSet:
+    """The data set of a JSON file of `kind` in the folder `place`, whose images are in or below `home`."""
+    match kind:
+        case "via":
+            return read_via(file, home)
+        case "labelme":
+            return read_labelme(home, files_of(place, ".json"))
+        case "createml":
+            return read_createml(file, home)
+        case "label studio":
+            return read_label_studio(file, home)
+        case "datumaro":
+            return read_datumaro(files_of(place, ".json"), home)
+        case _:
+            raise DataError(f"{file}: one file of a {kind.capitalize()} data set; give the folder of its meta.json")
+
+
+def _read_split_folders(path: Path, root: Path) -> LabeledSet | None:
     """Folders train/, valid/, test/ that each have labels of their own (Roboflow's VOC and CSV), as one data set.
 
     Raises DataError where two folders are of one split.
     """
     parts: dict[str, LabeledSet] = {}
-    for child in sorted(path.iterdir()):
+    for child in children(path):
         split = SPLITS.get(child.name.lower()) if child.is_dir() else None
-        read = _read_folder(child) if split is not None else None
+        read = _read_folder(child, root) if split is not None else None
         if split is None or not isinstance(read, LabeledSet):
             continue
         if split in parts or len(read.splits) > 1:
@@ -135,8 +164,9 @@ def coco_files(folder: Path) -> dict[str, Part]:
 
     Raises DataError where two are of one split, or where a file's images are nowhere near it.
     """
-    places = [folder / "annotations", folder]
-    places += [child for child in sorted(folder.iterdir()) if child.is_dir() and child.name.lower() in SPLITS]
+    annotations = find_folder(folder, "annotations")
+    places = [*([annotations] if annotations is not None else []), folder]
+    places += [child for child in children(folder) if child.is_dir() and child.name.lower() in SPLITS]
     found: dict[str, list[tuple[Path, Any]]] = {}
     for place in places:
         for file in annotation_candidates(place):
@@ -157,8 +187,7 @@ def coco_files(folder: Path) -> dict[str, Part]:
 
 def annotation_candidates(folder: Path) -> list[Path]:
     """The JSON files directly in a folder; of COCO's own, those with objects (instances_*)."""
-    files = sorted(file for file in folder.glob("*.json*") if file.name.endswith((".json", ".json.gz")))
-    files = [file for file in files if not file.name.startswith(_NO_OBJECTS)]
+    files = [file for file in files_of(folder, *_JSON) if not file.name.startswith(_NO_OBJECTS)]
     return [file for file in files if file.name.startswith("instances_")] or files
 
 
@@ -176,40 +205,27 @@ def split_of(file: Path, folder: Path) -> str | None:
 
 def is_coco(path: Path) -> bool:
     """Whether a path is a COCO file, or a folder with one in it or in its annotations/."""
-    files = [*annotation_candidates(path / "annotations"), *annotation_candidates(path)] if path.is_dir() else [path]
+    annotations = find_folder(path, "annotations") or path
+    files = [*annotation_candidates(annotations), *annotation_candidates(path)] if path.is_dir() else [path]
     for file in files:
-        kind = json_kind(read_json(file, leave_out="segmentation")) if ".json" in file.suffixes else ""
+        is_json = ".json" in (suffix.lower() for suffix in file.suffixes)
+        kind = json_kind(read_json(file, leave_out="segmentation")) if is_json else ""
         if kind in ("coco", "labelme"):
             return kind == "coco"
     return False
 
 
-def _read_hint(folder: Path) -> bool:
-    """Whether a folder seems to hold a data set, without reading it."""
-    patterns = ("*.json", "annotations/*.json", "*.xml", "Annotations/*.xml", "*.yaml", "*.yml", "obj.names", "*.csv")
-    return any(any(folder.glob(pattern)) for pattern in patterns) or any(
-        child.is_dir() and child.name.lower() in (*SPLITS, "labels") for child in folder.iterdir()
-    )
+def _read_hint(folder: Path, depth: int = _DEPTH) -> bool:
+    """Whether a folder seems to hold a data set, in it or below it, without reading it."""
+    inside = children(folder)
+    labels = files_of(folder, *_JSON, ".xml", ".yaml", ".yml", "obj.names", ".csv")
+    folders = [child for child in inside if child.is_dir()]
+    named = any(child.name.lower() in (*SPLITS, "labels") and _has_labels(child) for child in folders)
+    return bool(labels) or named or (depth > 1 and any(_read_hint(child, depth - 1) for child in folders))
 
 
-def describe_unknown(folder: Path, nested: Sequence[Path]) -> str:
-    """Message about a folder in no known format: what was looked for, and what is there instead."""
-    looked = (
-        "COCO's .json (in it, in annotations/ or in train/, valid/ and test/), YOLO's data.yaml, obj.names or "
-        "classes.txt, Pascal VOC's .xml, labelme's or VIA's .json, a .csv of boxes"
+def _has_labels(folder: Path) -> bool:
+    """Whether there is a file below a folder that may be of labels."""
+    return any(
+        files_of(place, ".txt", ".xml", ".csv", *_JSON) for place in (folder, *filter(Path.is_dir, children(folder)))
     )
-    if nested:
-        names = ", ".join(child.name for child in nested[:5])
-        return f"{folder}: there are several data sets below it ({names}); give one of these folders"
-    images = sum(path.suffix.lower() in image_suffixes() for path in folder.rglob("*"))
-    records = next(iter(sorted(folder.rglob("*.tfrecord*"))), None)
-    there = [f"{images:,} images and no labels"] if images else []
-    there += [
-        f"{file.name}: {json_kind(read_json(file, 'segmentation'))}" for file in sorted(folder.glob("*.json"))[:3]
-    ]
-    there += [f"{file.name}: {describe_heading(read_lines(file))}" for file in sorted(folder.glob("*.csv"))[:3]]
-    packed = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in _ARCHIVES]
-    there += [f"{packed[0].name}, an archive: unpack it, or give it alone"] if packed else []
-    there += [f"TFRecords ({records.name}), which are not read: export COCO instead"] if records else []
-    there += ["nothing that is known"] if not there else []
-    return f"{folder}: no data set is recognised. Looked for: {looked}. There: {'; '.join(there)}"

@@ -19,7 +19,7 @@ from retinanet.prepare.conversion import ConvertedSplit, LabeledSet, coco_docume
 from retinanet.prepare.recognise import CocoFiles, Part, read_any
 from retinanet.prepare.split import hold_out
 
-VERSION = 3
+VERSION = 4
 """Raised when the same files would be read differently, so that caches of before are not used."""
 LARGEST_ZIP, LEAST_UNPACKED, MOST_PACKED = 200 << 30, 1 << 30, 100
 """Bytes that an archive may unpack to, that any may, and times its own size that larger ones may."""

@@ -1,40 +1,76 @@
 """Tables of boxes (CSV), one box a line, from any country's spreadsheet.
 
 A heading has filename (or image), class (or label) and xmin, ymin, xmax, ymax, as Roboflow and TensorFlow's Object
-Detection API write it; without a heading, lines are path,x1,y1,x2,y2,class, as keras-retinanet has them. Between the
-cells is a comma, a semicolon or a tab.
+Detection API write it, or x, y, width and height of the box (makesense.ai); without a heading, lines are
+path,x1,y1,x2,y2,class, as keras-retinanet has them. Between the cells is a comma, a semicolon or a tab. Open Images'
+tables have codes as classes, which class-descriptions*.csv names. VIA's have JSON in their cells.
 """
 
 import csv
 import io
+import json
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from retinanet.data.file_names import split_of_name
 from retinanet.data.find_images import image_suffixes
 from retinanet.data.notes import KindNotes
 from retinanet.errors import DataError
 from retinanet.prepare.conversion import LabeledSet, read_lines, read_number
-from retinanet.prepare.other_labels import Corners, labeled_set
+from retinanet.prepare.labeled_shapes import Corners, labeled_set
+from retinanet.prepare.listing import files_of
+from retinanet.prepare.other_labels import via_regions
 
-TABLE_NAMES = {
-    "filename": ("filename", "file", "image", "image_name", "image_path", "path", "image_id"),
-    "class": ("class", "label", "name", "class_name", "category"),
-    "xmin": ("xmin", "x1", "x_min", "left"),
-    "ymin": ("ymin", "y1", "y_min", "top"),
-    "xmax": ("xmax", "x2", "x_max", "right"),
-    "ymax": ("ymax", "y2", "y_max", "bottom"),
+_COMMON = {
+    "filename": ("filename", "file", "image", "imagename", "imagepath", "path", "filepath", "imageid", "img"),
+    "class": ("class", "label", "name", "classname", "labelname", "category", "categoryname"),
 }
-"""Headings of a table's columns."""
+_CORNERS = _COMMON | {
+    "xmin": ("xmin", "x1", "left"),
+    "ymin": ("ymin", "y1", "top"),
+    "xmax": ("xmax", "x2", "right"),
+    "ymax": ("ymax", "y2", "bottom"),
+}
+_SIZES = _COMMON | {
+    "x": ("bboxx", "x", "xmin", "left"),
+    "y": ("bboxy", "y", "ymin", "top"),
+    "w": ("bboxwidth", "boxwidth", "w", "width"),
+    "h": ("bboxheight", "boxheight", "h", "height"),
+}
+"""Headings of a table's columns, without signs between their letters; the first that is there is used."""
 _BARE = {"filename": 0, "xmin": 1, "ymin": 2, "xmax": 3, "ymax": 4, "class": 5}
 """Columns of a table without a heading."""
+_VIA = {"filename", "regionshapeattributes", "regionattributes"}
 _SEPARATORS = ",;\t"
 
+_Split = dict[str, list[tuple[str, Corners]]]
 
-def read_table(file: Path, folder: Path) -> LabeledSet:
-    """Lines of a CSV file, one box each; a line without a box is an image without objects. Raises DataError."""
-    lines = read_lines(file)
+
+def read_tables(files: Sequence[Path], folder: Path) -> LabeledSet:
+    """CSV files of boxes, one line each; a line without a box is an image without objects.
+
+    Several files are splits, which their names tell. Raises DataError.
+    """
+    if len(files) == 1 and _is_via(read_lines(files[0])):
+        return _read_via_table(files[0], folder)
+    splits = [split_of_name(file.stem) for file in files] if len(files) > 1 else ["all"]
+    if None in splits or len(set(splits)) < len(files):
+        names = ", ".join(file.name for file in files)
+        raise DataError(
+            f"{files[0].parent}: several tables of boxes: {names}; give one of them, or name them train, val and test"
+        )
     notes = KindNotes()
     errors: list[str] = []
-    shapes: dict[str, list[tuple[str, Corners]]] = {}
+    shapes = {str(split): _read_table(file, notes, errors) for split, file in zip(splits, files)}
+    shapes = _with_described_classes(shapes, files[0].parent, notes)
+    return labeled_set("a table (CSV)", folder, shapes, errors, notes)
+
+
+def _read_table(file: Path, notes: KindNotes, errors: list[str]) -> _Split:
+    lines = read_lines(file)
+    shapes: _Split = {}
     separator = _separator(lines)
     if separator is None:
         raise DataError(f"{file}: {describe_heading(lines)}")
@@ -47,6 +83,11 @@ def read_table(file: Path, folder: Path) -> LabeledSet:
             heading = table_columns(row) if rows.line_num == 1 else None
             if heading is not None:
                 columns = heading
+                if "w" in columns:
+                    x, y, w, h = (row[columns[side]].strip() for side in "xywh")
+                    notes.say(f"{x}, {y} are read as the upper left corner of a box, {w}, {h} as its size")
+                if group := [n for n, text in enumerate(row) if _plain(text) == "isgroupof"]:
+                    columns = columns | {"group": group[0]}
             elif any(row):
                 try:
                     _add_row(row, columns, shapes, notes)
@@ -54,12 +95,10 @@ def read_table(file: Path, folder: Path) -> LabeledSet:
                     errors.append(f"{file}:{rows.line_num}: {error}")
     except csv.Error as error:
         raise DataError(f"{file}: cannot be read as a table ({error})") from error
-    return labeled_set("a table (CSV)", folder, shapes, errors, notes)
+    return shapes
 
 
-def _add_row(
-    row: list[str], columns: dict[str, int], shapes: dict[str, list[tuple[str, Corners]]], notes: KindNotes
-) -> None:
+def _add_row(row: list[str], columns: Mapping[str, int], shapes: _Split, notes: KindNotes) -> None:
     """The box of a line. Raises DataError, to which the caller adds the place."""
     if len(row) <= max(columns.values()):
         raise DataError(f"{len(row)} cells, but {max(columns.values()) + 1} are needed")
@@ -67,17 +106,63 @@ def _add_row(
     if not cells["filename"]:
         raise DataError("names no image")
     boxes = shapes.setdefault(cells["filename"], [])
-    corners = [cells[side] for side in ("xmin", "ymin", "xmax", "ymax")]
-    if any(corners):
-        x1, y1, x2, y2 = (read_number(corner, notes) for corner in corners)
-        if not cells["class"]:
-            raise DataError("the box has no class")
-        boxes.append((cells["class"], (x1, y1, x2, y2)))
+    given = [cells[side] for side in ("xywh" if "w" in cells else ("xmin", "ymin", "xmax", "ymax"))]
+    if not any(given):
+        return
+    a, b, c, d = (read_number(number, notes) for number in given)
+    if not cells["class"]:
+        raise DataError("the box has no class")
+    if cells.get("group") == "1":
+        notes.add("boxes are around groups of objects (IsGroupOf): they count as one object", cells["filename"])
+    boxes.append((cells["class"], (a, b, a + c, b + d) if "w" in cells else (a, b, c, d)))
+
+
+def _with_described_classes(splits: dict[str, _Split], folder: Path, notes: KindNotes) -> dict[str, _Split]:
+    """Open Images' codes, such as /m/0bt9lr, replaced by the names that class-descriptions*.csv has for them."""
+    codes = {label for shapes in splits.values() for boxes in shapes.values() for label, _ in boxes}
+    tables = [file for file in files_of(folder, ".csv") if file.name.startswith("class-descriptions")]
+    if not tables or not all(code.startswith("/m/") for code in codes):
+        return splits
+    names = dict(line.split(",", 1) for line in read_lines(tables[0]) if "," in line)
+    first = min(codes)
+    notes.add(f"classes are codes: {tables[0].name} names them", f"{first} is {names.get(first, first)}", len(codes))
+    return {
+        split: {
+            image: [(names.get(label, label).strip(' "'), corners) for label, corners in boxes]
+            for image, boxes in shapes.items()
+        }
+        for split, shapes in splits.items()
+    }
 
 
 def is_table(file: Path) -> bool:
     """Whether a file is a table of boxes, by its first line."""
-    return _separator(read_lines(file)) is not None
+    lines = read_lines(file)
+    return _separator(lines) is not None or _is_via(lines)
+
+
+def _is_via(lines: Sequence[str]) -> bool:
+    return bool(lines) and {_plain(cell) for cell in _cells(lines[0], ",")} >= _VIA
+
+
+def _read_via_table(file: Path, folder: Path) -> LabeledSet:
+    """VIA's CSV: a line for each region, with its shape and attributes as JSON."""
+    entries: list[dict[str, Any]] = []
+    errors = []
+    rows = csv.DictReader(io.StringIO("\n".join(read_lines(file))))
+    for row in rows:
+        cells = {_plain(str(key)): value for key, value in row.items()}
+        try:
+            shape = json.loads(cells["regionshapeattributes"] or "{}")
+            attributes = json.loads(cells["regionattributes"] or "{}")
+        except (ValueError, TypeError) as error:
+            errors.append(f"line {rows.line_num}: a cell is not JSON ({error})")
+            continue
+        region = {"shape_attributes": shape, "region_attributes": attributes}
+        entries.append({"filename": cells["filename"], "regions": [region] if shape else []})
+    if errors:
+        raise DataError(f"{file}: {'; '.join(errors[:5])}")
+    return via_regions(file, folder, entries)
 
 
 def _separator(lines: list[str]) -> str | None:
@@ -88,6 +173,11 @@ def _separator(lines: list[str]) -> str | None:
 
 def _cells(line: str, separator: str) -> list[str]:
     return [cell.strip().strip('"') for cell in line.split(separator)]
+
+
+def _plain(heading: str) -> str:
+    """A heading without signs between its letters: BBox_X is bboxx."""
+    return re.sub(r"[^a-z0-9]", "", heading.lower())
 
 
 def _is_bare(cells: list[str]) -> bool:
@@ -101,19 +191,22 @@ def _is_bare(cells: list[str]) -> bool:
 
 
 def table_columns(heading: list[str]) -> dict[str, int] | None:
-    """Column of each of TABLE_NAMES; None if a row is no heading that has them all."""
-    found = [text.strip().lower() for text in heading]
-    columns = {
-        name: next((found.index(word) for word in words if word in found), -1) for name, words in TABLE_NAMES.items()
-    }
-    return None if -1 in columns.values() else columns
+    """Column of an image, a class and four sides, or a corner and a size; None if a row is no heading with them."""
+    found = [_plain(text) for text in heading]
+    for wanted in (_CORNERS, _SIZES):
+        columns = {
+            name: next((found.index(word) for word in words if word in found), -1) for name, words in wanted.items()
+        }
+        if -1 not in columns.values():
+            return columns
+    return None
 
 
 def describe_heading(lines: list[str]) -> str:
     """Which columns the heading of a table lacks."""
     first = lines[0] if lines else ""
-    found = [text.lower() for text in _cells(first, max(_SEPARATORS, key=first.count))]
-    missing = [name for name, words in TABLE_NAMES.items() if not set(words) & set(found)]
+    found = {_plain(text) for text in _cells(first, max(_SEPARATORS, key=first.count))}
+    missing = [name for name, words in _CORNERS.items() if not set(words) & found]
     return (
         f"a table whose first line, {first[:60]!r}, has no column {', '.join(missing)}" if first else "an empty table"
     )

@@ -9,31 +9,25 @@ loading the data set drops and counts it.
 positives nor plain negatives, as VOC's rules require.
 """
 
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import defusedxml
-from defusedxml.ElementTree import parse
-
-from retinanet.data.find_images import image_suffixes
-from retinanet.data.images import image_header
+from retinanet.data.file_names import SPLITS
 from retinanet.data.notes import KindNotes
 from retinanet.errors import DataError
 from retinanet.prepare.conversion import (
     ConvertedSplit,
-    LabeledBox,
     LabeledImage,
     LabeledSet,
     LabeledSplit,
     read_lines,
-    read_number,
     refuse_errors,
     with_notes,
     write_splits,
 )
-
-MAX_XML_BYTES = 16 << 20
+from retinanet.prepare.listing import files_below, files_of, find_folder, has_images
+from retinanet.prepare.voc_file import CornerRule, all_corners, read_voc_file
+from retinanet.prepare.voc_images import ImageFolder
 
 
 def convert_voc(
@@ -75,29 +69,35 @@ def read_voc(
 ) -> LabeledSet:
     """The content of a folder with Pascal VOC's XML files; arguments as of `convert_voc`.
 
-    zero_based None: whether corners count from 0 is read from them (one at 0 cannot count from 1).
+    zero_based None: whether corners count from 0 is read from them (one at 0 cannot count from 1). Corners that are all
+    fractions are those of the image's size.
     """
-    annotations = folder / "Annotations" if (folder / "Annotations").is_dir() else folder
-    jpeg_images = folder / "JPEGImages" if (folder / "JPEGImages").is_dir() else folder
-    pictures = ImageFolder(images or jpeg_images)
+    found = find_folder(folder, "Annotations", "annotation")
+    home = found if found is not None and _label_files(found) else folder
+    labels = _label_files(home)
+    pictures = ImageFolder(images or _image_folder(folder))
     errors: list[str] = []
     notes = KindNotes()
-    names = _split_names(folder, annotations, splits, errors)
+    names = _split_names(folder, home, labels, splits, errors)
     files = sorted({name for members in names.values() for name in members})
-    if zero_based is None:
-        zero_based = any(_counts_from_zero(annotations / f"{name}.xml") for name in files)
-        if zero_based:
-            notes.say("corners are counted from 0, since some are 0")
+    if labels and not pictures.names:
+        raise DataError(
+            f"{pictures.folder}: {len(labels):,} Pascal VOC labels but no image; give the folder that has both"
+        )
+    corners = [corner for name in files for corner in all_corners(labels[name])]
+    rule = _corner_rule(corners, zero_based, clip, notes)
     read: dict[str, LabeledImage] = {}
     for name in files:
-        image = _read_image(annotations / f"{name}.xml", pictures, zero_based, clip, errors, notes)
+        image = read_voc_file(name, labels[name], pictures, rule, errors, notes)
         if image is not None:
             read[name] = image
-    found = {box.name for image in read.values() for box in image.boxes}
+    errors += _claimed_twice(read)
+    found_classes = {box.name for image in read.values() for box in image.boxes}
     if classes is not None:
-        errors.extend(f"class {name!r} occurs but is not in the given classes" for name in sorted(found - set(classes)))
+        unknown = sorted(found_classes - set(classes))
+        errors.extend(f"class {name!r} occurs but is not in the given classes" for name in unknown)
     refuse_errors(folder, "Pascal VOC", errors)
-    order = list(classes) if classes is not None else sorted(found)
+    order = list(classes) if classes is not None else sorted(found_classes)
     _note_spellings(order, notes)
     return LabeledSet(
         form="Pascal VOC",
@@ -107,6 +107,29 @@ def read_voc(
         classes=order,
         notes=notes.texts(),
     )
+
+
+def _image_folder(folder: Path) -> Path:
+    """JPEGImages/ or images/ of a folder if it has any, otherwise the folder itself."""
+    places = (find_folder(folder, name) for name in ("JPEGImages", "images", "image", "imgs", "img"))
+    return next((place for place in places if place is not None and has_images(place)), folder)
+
+
+def _label_files(folder: Path) -> dict[str, Path]:
+    """The XML files of a folder, or if it has none itself of its subfolders, by relative path without ending."""
+    files = files_of(folder, ".xml") or [file for file in files_below(folder) if file.suffix.lower() == ".xml"]
+    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
+
+
+def _claimed_twice(read: Mapping[str, LabeledImage]) -> list[str]:
+    """Errors of images that several label files describe."""
+    owners: dict[str, str] = {}
+    errors = []
+    for label, image in read.items():
+        other = owners.setdefault(image.file_name, label)
+        if other != label:
+            errors.append(f"{other}.xml and {label}.xml are both of the image {image.file_name}; keep one of them")
+    return errors
 
 
 def _note_spellings(classes: Sequence[str], notes: KindNotes) -> None:
@@ -119,64 +142,37 @@ def _note_spellings(classes: Sequence[str], notes: KindNotes) -> None:
             notes.say(f"classes that differ in upper and lower case only: {' and '.join(names)}")
 
 
-def _counts_from_zero(path: Path) -> bool:
-    """Whether an XML file has a corner of 0; False for a file that cannot be read, which is reported later."""
-    try:
-        root = parse(path, forbid_dtd=True).getroot()
-        assert root is not None
-        corners = [float(tag.text or 1) for name in ("xmin", "ymin") for tag in root.iter(name)]
-    except (OSError, ValueError, LookupError, AssertionError, ElementTree.ParseError, defusedxml.DefusedXmlException):
-        return False
-    return any(0 <= corner < 1 for corner in corners)
-
-
-class ImageFolder:
-    """The image files of a folder, without its subfolders, by name and by stem."""
-
-    def __init__(self, folder: Path) -> None:
-        """Raises DataError if there is no such folder."""
-        if not folder.is_dir():
-            raise DataError(f"{folder}: no such folder of images")
-        self.folder = folder
-        self.names = {path.name for path in folder.iterdir() if path.suffix.lower() in image_suffixes()}
-        self.by_stem: dict[str, list[str]] = {}
-        for name in sorted(self.names):
-            self.by_stem.setdefault(Path(name).stem, []).append(name)
-
-    def find(self, stem: str, written: str) -> str:
-        """The file name of the image that <stem>.xml describes; its <filename> is `written`.
-
-        The stem decides, as in VOC's own folders; `written` decides between several images and where no stem matches.
-        Raises DataError.
-        """
-        candidates = self.by_stem.get(stem, [])
-        if written in candidates or (not candidates and written in self.names):
-            return written
-        if len(candidates) > 1:
-            raise DataError(f"several images match ({', '.join(candidates)}) and <filename> names none of them")
-        if not candidates:
-            raise DataError(f"no image {stem}.* in {self.folder} (<filename> is {written!r})")
-        return candidates[0]
+def _corner_rule(corners: Sequence[float], zero_based: bool | None, clip: bool, notes: KindNotes) -> CornerRule:
+    """How the corners of a whole data set are written; zero_based as of `read_voc`."""
+    fractions = any(0 < corner < 1 for corner in corners) and max(corners) <= 1
+    if fractions:
+        notes.say("no corner is above 1: all are read as fractions of the image's size")
+    elif zero_based is None and any(0 <= corner < 1 for corner in corners):
+        notes.say("corners are counted from 0, since some are 0")
+        zero_based = True
+    return CornerRule(zero_based=bool(zero_based), fractions=fractions, clip=clip)
 
 
 def _split_names(
-    folder: Path, annotations: Path, splits: Mapping[str, Path] | None, errors: list[str]
+    folder: Path, home: Path, labels: Mapping[str, Path], splits: Mapping[str, Path] | None, errors: list[str]
 ) -> dict[str, list[str]]:
-    """Image names (without suffix) of each split."""
+    """Names (as of `labels`, the files of `home`) of each split."""
     if splits is None:
         sets = folder / "ImageSets" / "Main"
         splits = {name: sets / f"{name}.txt" for name in ("train", "val", "test") if (sets / f"{name}.txt").is_file()}
         if "train" not in splits and (sets / "trainval.txt").is_file():
             splits["trainval"] = sets / "trainval.txt"
-    if not splits:
-        found = sorted(path.stem for path in annotations.glob("*.xml"))
-        if not found:
-            errors.append(f"{annotations} contains no .xml file")
-        return {"all": found}
-    return {name: _read_image_set(path, annotations, errors) for name, path in splits.items()}
+    if splits:
+        return {name: _read_image_set(path, home, labels, errors) for name, path in splits.items()}
+    if not labels:
+        errors.append(f"{home} contains no .xml file")
+    by_split: dict[str, list[str]] = {}
+    for name in sorted(labels):
+        by_split.setdefault(SPLITS.get(name.split("/")[0].lower(), "") if "/" in name else "", []).append(name)
+    return {"all": sorted(labels)} if "" in by_split or not labels else by_split
 
 
-def _read_image_set(path: Path, annotations: Path, errors: list[str]) -> list[str]:
+def _read_image_set(path: Path, home: Path, labels: Mapping[str, Path], errors: list[str]) -> list[str]:
     try:
         lines = read_lines(path)
     except DataError as error:
@@ -187,7 +183,7 @@ def _read_image_set(path: Path, annotations: Path, errors: list[str]) -> list[st
         name = line.strip()
         if not name:
             continue
-        if len(name.split()) > 1 and not (annotations / f"{name}.xml").is_file():
+        if len(name.split()) > 1 and name not in labels:
             errors.append(
                 f"{path}:{number}: {name!r}: one image name was expected (lists of a single class cannot be used)"
             )
@@ -195,97 +191,10 @@ def _read_image_set(path: Path, annotations: Path, errors: list[str]) -> list[st
             errors.append(f"{path}:{number}: {name!r}: a plain name without a folder was expected")
         elif name in names:
             errors.append(f"{path}:{number}: {name} is listed twice")
-        elif not (annotations / f"{name}.xml").is_file():
-            errors.append(f"{path}:{number}: no {name}.xml in {annotations}")
+        elif name not in labels:
+            errors.append(f"{path}:{number}: no {name}.xml in {home}")
         else:
             names[name] = None
     if not names:
         errors.append(f"{path}: names no image")
     return list(names)
-
-
-def _read_image(
-    path: Path, pictures: ImageFolder, zero_based: bool, clip: bool, errors: list[str], notes: KindNotes
-) -> LabeledImage | None:
-    """One XML file with its image's header; every error is added to `errors`."""
-    try:
-        if path.stat().st_size > MAX_XML_BYTES:
-            raise DataError(f"larger than {MAX_XML_BYTES >> 20} MiB")
-        root = parse(path, forbid_dtd=True).getroot()
-        if root is None or root.tag != "annotation":
-            raise DataError("the outermost tag is not <annotation>")
-        file_name = pictures.find(path.stem, (root.findtext("filename") or "").strip())
-        height, width = image_header(pictures.folder / file_name)
-    except defusedxml.DefusedXmlException:
-        errors.append(f"{path}: declares a DTD or entities, which annotations do not need; remove them")
-        return None
-    except (OSError, DataError) as error:
-        errors.append(f"{path}: {error}")
-        return None
-    except (ElementTree.ParseError, ValueError, LookupError) as error:
-        errors.append(f"{path}: malformed XML ({error})")
-        return None
-    if root.find("size") is not None:
-        stated = tuple((root.findtext(f"size/{side}") or "nothing").strip() for side in ("height", "width"))
-        sides = [_side(text) for text in stated]
-        if any(side == 0 for side in sides):
-            notes.add("images have a size of 0 in the XML: that of the file is taken", path.name)
-        elif sides != [height, width]:
-            errors.append(
-                f"{path}: states height {stated[0]} and width {stated[1]}, but {file_name} has {height} and {width}"
-            )
-        elif stated != (str(height), str(width)):
-            notes.add("sizes are not written as whole numbers", f"{stated[1]} x {stated[0]} in {path.name}")
-    boxes = []
-    for number, element in enumerate(root.findall("object"), 1):
-        try:
-            boxes.append(_read_object(element, (height, width), zero_based, clip, notes))
-        except DataError as error:
-            errors.append(f"{path}: object {number}: {error}")
-    return LabeledImage(file_name, (height, width), boxes)
-
-
-def _side(text: str) -> float | None:
-    """A side of <size> as a number; None for any other text."""
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
-def _read_object(
-    element: ElementTree.Element, size: tuple[int, int], zero_based: bool, clip: bool, notes: KindNotes
-) -> LabeledBox:
-    """One <object> of an image of (height, width). Raises DataError, to which the caller adds the file's name."""
-    height, width = size
-    name = (element.findtext("name") or "").strip()
-    if not name:
-        raise DataError("no <name>")
-    corners = []
-    for tag in ("xmin", "ymin", "xmax", "ymax"):
-        text = (element.findtext(f"bndbox/{tag}") or "").strip()
-        try:
-            corners.append(read_number(text, notes))
-        except DataError as error:
-            raise DataError(f"{name}: <bndbox> without a number in <{tag}>: {error}") from error
-    xmin, ymin, xmax, ymax = corners
-    if xmax < xmin or ymax < ymin:
-        raise DataError(f"{name}: reversed box, xmin {xmin:g} ymin {ymin:g} xmax {xmax:g} ymax {ymax:g}")
-    if not zero_based and (xmin, ymin) != (xmax, ymax):
-        xmin, ymin = xmin - 1, ymin - 1
-    elif not zero_based:
-        xmin, ymin, xmax, ymax = xmin - 1, ymin - 1, xmax - 1, ymax - 1
-    if clip:
-        if min(xmin, ymin, width - xmax, height - ymax) < -1:
-            notes.add("boxes are cut at the border of the image", f"({xmin:g}, {ymin:g}, {xmax:g}, {ymax:g})")
-        xmin, xmax = min(max(xmin, 0.0), width), min(max(xmax, 0.0), width)
-        ymin, ymax = min(max(ymin, 0.0), height), min(max(ymax, 0.0), height)
-    elif xmin < 0 or ymin < 0 or xmax > width or ymax > height:
-        raise DataError(
-            f"{name}: box {[f'{corner:g}' for corner in corners]} leaves the image of {width} x {height}; if the "
-            "tool that wrote it counts from 0, use --zero-based; to cut boxes at the border, use --clip"
-        )
-    difficult = (element.findtext("difficult") or "0").strip()
-    if difficult not in ("0", "1"):
-        raise DataError(f"{name}: <difficult> is {difficult!r}, expected 0 or 1")
-    return LabeledBox(name, (xmin, ymin, xmax - xmin, ymax - ymin), difficult == "1")

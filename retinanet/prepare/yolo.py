@@ -7,7 +7,6 @@ import os
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from retinanet.data.find_images import image_suffixes
 from retinanet.data.images import image_header
 from retinanet.data.notes import KindNotes
 from retinanet.data.unread_formats import passed_over
@@ -23,6 +22,7 @@ from retinanet.prepare.conversion import (
     with_notes,
     write_splits,
 )
+from retinanet.prepare.listing import exists, files_below, files_of, find_folder, find_inside, has_images, images_below
 from retinanet.prepare.yolo_layout import find_layout
 from retinanet.prepare.yolo_lines import LabelRule, fields_of, looks_like_key_points, read_line
 
@@ -59,6 +59,12 @@ def read_yolo(
     errors: list[str] = []
     notes = KindNotes()
     layout = find_layout(folder, splits, errors, notes, described)
+    if splits is None and not has_images(folder):
+        unread = passed_over(files_below(folder))
+        raise DataError(
+            f"{folder}: there are YOLO labels but no image; export them with the images, or copy these into the folder"
+            + (f". There are {unread}" if unread else "")
+        )
     refuse_errors(folder, "YOLO", errors)
     rule = LabelRule(classes=layout.classes, key_points=layout.key_points, clip=clip)
     converted: dict[str, LabeledSplit] = {}
@@ -66,17 +72,18 @@ def read_yolo(
     for name, sources in layout.sources.items():
         files = _image_files(sources, folder, errors, notes)
         if not files:
-            unread = passed_over(file for source in sources for file in sorted(source.rglob("*")))
+            unread = passed_over(file for source in sources for file in files_below(source))
             errors.append(f"{name}: no image in {', '.join(map(str, sources))}" + (f", but {unread}" if unread else ""))
             continue
         base = sources[0] if len(sources) == 1 and sources[0].is_dir() else _common_folder(files)
-        images = [_read_image(file, base, rule, errors, notes, polygons) for file in files]
-        unlabeled = [file for file in files if not _label_of(file).is_file()]
+        labels = _label_files(files)
+        images = [_read_image(file, label, base, rule, errors, notes, polygons) for file, label in labels.items()]
+        unlabeled = [file for file, label in labels.items() if not label.is_file()]
         if len(unlabeled) == len(files):
-            errors.append(f"{name}: none of {len(files)} images has a label file, for example {_label_of(files[0])}")
+            errors.append(f"{name}: none of {len(files)} images has a label file, for example {labels[files[0]]}")
         for file in unlabeled:
             notes.add("images have no label file, and are read as empty", file.name)
-        for orphan in _orphans(files):
+        for orphan in _orphans(labels):
             notes.add("label files have no image, and are left out", str(orphan))
         converted[name] = LabeledSplit(base, images)
     if not layout.key_points and looks_like_key_points(polygons):
@@ -93,8 +100,8 @@ def _image_files(sources: list[Path], folder: Path, errors: list[str], notes: Ki
     files: dict[Path, None] = {}
     for source in sources:
         if source.is_dir():
-            found = sorted(file for file in source.rglob("*") if file.suffix.lower() in image_suffixes())
-        elif source.is_file() and source.suffix == ".txt":
+            found = images_below(source)
+        elif source.is_file() and source.suffix.lower() == ".txt":
             found = _listed_files(source, folder, errors, notes)
         else:
             errors.append(f"{source}: neither a folder of images nor a .txt file that lists them")
@@ -115,7 +122,7 @@ def _listed_files(source: Path, folder: Path, errors: list[str], notes: KindNote
         if not line.strip():
             continue
         file = Path(os.path.normpath(source.parent / line.strip()))
-        if not file.is_file() or not file.resolve().is_relative_to(source.parent.resolve()):
+        if not exists(file) or not file.resolve().is_relative_to(source.parent.resolve()):
             here = find_here(line, [source.parent, folder])
             if here is None or not here.is_file():
                 errors.append(f"{source}:{number}: no image {line.strip()} in {source.parent}")
@@ -133,37 +140,45 @@ def _common_folder(files: list[Path]) -> Path:
     return Path(os.path.commonpath([file.parent for file in files]))
 
 
-def _label_of(image: Path) -> Path:
-    """Its label file: in labels/ in place of the path's last images/ if that exists, otherwise next to the image."""
-    parts = image.parent.parts
+def _label_files(images: list[Path]) -> dict[Path, Path]:
+    """Image -> its label file, which may be missing; in labels/, or where there is no such folder next to the image."""
+    folders = {folder: _label_folder(folder) for folder in {image.parent for image in images}}
+    names = {place: {file.name.casefold(): file for file in files_of(place, ".txt")} for place in set(folders.values())}
+    labels = {image: folders[image.parent] / f"{image.stem}.txt" for image in images}
+    return {image: names[label.parent].get(label.name.casefold(), label) for image, label in labels.items()}
+
+
+def _label_folder(folder: Path) -> Path:
+    """The folder in labels/ that mirrors one in the last images/ of a path if labels/ exists, otherwise the folder."""
+    parts = folder.parts
     for index in range(len(parts) - 1, -1, -1):
-        if parts[index] == "images":
-            mirrored = Path(*parts[:index], "labels")
-            if mirrored.is_dir():
-                return Path(mirrored, *parts[index + 1 :], image.stem + ".txt")
+        if parts[index].lower() == "images":
+            mirrored = find_folder(Path(*parts[:index]), "labels")
+            if mirrored is not None:
+                return find_inside(mirrored, parts[index + 1 :]) or Path(mirrored, *parts[index + 1 :])
             break
-    return image.with_suffix(".txt")
+    return folder
 
 
-def _orphans(files: list[Path]) -> list[Path]:
+def _orphans(labels: dict[Path, Path]) -> list[Path]:
     """The label files of a labels/ folder that belong to no image."""
-    labels = {_label_of(file) for file in files}
-    folders = sorted({label.parent for label, file in zip(map(_label_of, files), files) if label.parent != file.parent})
-    return [
-        file
-        for folder in folders
-        if folder.is_dir()
-        for file in sorted(folder.glob("*.txt"))
-        if file not in labels and file.name != "classes.txt"
-    ]
+    used = set(labels.values())
+    folders = sorted({label.parent for image, label in labels.items() if label.parent != image.parent})
+    found = [file for folder in folders for file in files_of(folder, ".txt")]
+    return [file for file in found if file not in used and file.name.lower() != "classes.txt"]
 
 
 def _read_image(
-    file: Path, base: Path, rule: LabelRule, errors: list[str], notes: KindNotes, polygons: list[list[str]]
+    file: Path,
+    label: Path,
+    base: Path,
+    rule: LabelRule,
+    errors: list[str],
+    notes: KindNotes,
+    polygons: list[list[str]],
 ) -> LabeledImage:
     """One image's header and its label file; every error is added to `errors`, lines of polygons to `polygons`."""
     name = PurePosixPath(file.relative_to(base)).as_posix()
-    label = _label_of(file)
     try:
         height, width = image_header(file)
         lines = read_lines(label) if label.is_file() else []

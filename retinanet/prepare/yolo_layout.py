@@ -16,10 +16,10 @@ from retinanet.data.notes import KindNotes
 from retinanet.errors import DataError, list_errors
 from retinanet.files import read_text
 from retinanet.prepare.conversion import find_here, read_lines
+from retinanet.prepare.listing import describing_yaml, exists, find_folder, find_inside
 
 MAX_YAML_BYTES = 1 << 20
 MAX_YAML_LEVELS = 16
-YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 
 
 class YoloLayout(NamedTuple):
@@ -41,26 +41,28 @@ def find_layout(
     None searches it. Raises DataError where nothing names the classes.
     """
     sources = {name: [path] for name, path in (splits or {}).items()}
-    described = described or next((folder / name for name in YAML_NAMES if (folder / name).is_file()), None)
+    described = described or describing_yaml(folder)
+    names, listed = find_inside(folder, ("obj.names",)), find_inside(folder, ("classes.txt",))
     key_points = 0
     if described is not None:
         content = _read_yaml(described)
         classes = _yaml_classes(described, content, errors)
         key_points = _key_points(described, content, errors)
         sources = sources or _yaml_sources(folder, described, content, errors, notes)
-    elif (folder / "obj.names").is_file():
-        classes = [line.strip() for line in read_lines(folder / "obj.names") if line.strip()]
+    elif names is not None:
+        classes = [line.strip() for line in read_lines(names) if line.strip()]
         sources = sources or _darknet_sources(folder) or _folder_sources(folder)
-    elif (folder / "classes.txt").is_file():
-        lines = read_lines(folder / "classes.txt")
+    elif listed is not None:
+        lines = read_lines(listed)
         while lines and not lines[-1].strip():
             lines.pop()
         classes = [line.strip() for line in lines]
-        errors.extend(f"{folder / 'classes.txt'}:{n}: empty line" for n, name in enumerate(classes, 1) if not name)
+        errors.extend(f"{listed}:{n}: empty line" for n, name in enumerate(classes, 1) if not name)
         sources = sources or _folder_sources(folder)
     else:
         raise DataError(
-            f"{folder}: has no data.yaml, obj.names or classes.txt, so the classes have no names; add one of them"
+            f"{folder}: has no data.yaml, obj.names or classes.txt, so classes have no names; add one of them, such "
+            "as classes.txt with the name of class 0 in its first line, of class 1 in its second ..."
         )
     errors.extend(f"class {name!r} is listed twice" for name, count in Counter(classes).items() if count > 1)
     return YoloLayout(classes, sources, key_points)
@@ -80,8 +82,9 @@ def _key_points(path: Path, content: dict[object, object], errors: list[str]) ->
 def _darknet_sources(folder: Path) -> dict[str, list[Path]]:
     """The lists that obj.data names, otherwise train.txt, valid.txt and test.txt."""
     written = {"train": "train.txt", "valid": "valid.txt", "val": "val.txt", "test": "test.txt"}
-    if (folder / "obj.data").is_file():
-        pairs = [line.partition("=") for line in read_lines(folder / "obj.data") if "=" in line]
+    data = find_inside(folder, ("obj.data",))
+    if data is not None:
+        pairs = [line.partition("=") for line in read_lines(data) if "=" in line]
         written |= {key.strip(): value.strip() for key, _, value in pairs if key.strip() in written}
     found: dict[str, list[Path]] = {}
     for key, value in written.items():
@@ -96,10 +99,11 @@ def _folder_sources(folder: Path) -> dict[str, list[Path]]:
     known = (("train", "train"), ("val", "val"), ("valid", "val"), ("test", "test"))
     found: dict[str, list[Path]] = {}
     for name, split in known:
-        for place in (folder / "images" / name, folder / name / "images"):
-            if place.is_dir():
+        for parts in (("images", name), (name, "images")):
+            place = find_inside(folder, parts)
+            if place is not None and place.is_dir():
                 found.setdefault(split, []).append(place)
-    return found or {"all": [folder / "images" if (folder / "images").is_dir() else folder]}
+    return found or {"all": [find_folder(folder, "images") or folder]}
 
 
 def _read_yaml(path: Path) -> dict[object, object]:
@@ -211,7 +215,7 @@ def _yaml_sources(
             place = place_of(folder, root, entry)
             if place is None:
                 outside = Path(os.path.normpath(folder / root / entry))
-                cause = f"{outside} is outside {folder}" if outside.exists() else f"there is no {outside}"
+                cause = f"{outside} is outside {folder}" if exists(outside) else f"there is no {outside}"
                 near = [str(one.relative_to(folder)) for ones in _folder_sources(folder).values() for one in ones]
                 hint = f" (there is {' and '.join(near)})" if near != ["."] else ""
                 errors.append(
@@ -238,7 +242,7 @@ def _yaml_sources(
 def place_of(folder: Path, root: str, entry: str) -> Path | None:
     """Where an entry of data.yaml is: at its path if that is inside `folder`, otherwise as `find_here` finds it."""
     place = Path(os.path.normpath(folder / root / entry))
-    if place.exists() and place.resolve().is_relative_to(folder.resolve()):
+    if exists(place) and place.resolve().is_relative_to(folder.resolve()):
         return place
     homes = [folder / root, folder] if root and (folder / root).resolve().is_relative_to(folder.resolve()) else [folder]
     here = find_here(entry, homes)

@@ -108,6 +108,19 @@ def claim(path: Path, *, resume: bool, overwrite: bool) -> Iterator[RunFolder]:
     folder = RunFolder(path)
     if path.exists() and not path.is_dir():
         raise ConfigError(f"output: {path} is a file; choose another run folder with output=PATH.")
+    is_new = not path.exists()
+    try:
+        with _claimed(folder, resume=resume, overwrite=overwrite):
+            yield folder
+    finally:
+        if is_new:
+            with suppress(OSError):  # not empty: a run has begun
+                path.rmdir()
+
+
+@contextmanager
+def _claimed(folder: RunFolder, *, resume: bool, overwrite: bool) -> Iterator[None]:
+    path = folder.path
     with _locked(path):
         if not overwrite:
             _settle(folder)  # of a process that was killed
@@ -117,10 +130,14 @@ def claim(path: Path, *, resume: bool, overwrite: bool) -> Iterator[RunFolder]:
                 "or choose another folder with output=PATH."
             )
         try:
-            yield folder
+            yield
         finally:
             if not may_be_restarted():
                 _settle(folder)
+            if not _holds_run(folder) and read_owner(path / LOCK) == this_process():
+                # The start failed: no file of it stays.
+                with suppress(OSError):
+                    (path / f"{LOCK}.lock").unlink()
 
 
 def set_aside(folder: RunFolder) -> None:

@@ -31,6 +31,8 @@ def locked(path: Path) -> Iterator[None]:
     if not Path(lock.lock_file).exists() and _is_running(read_owner(path)):
         raise Timeout(lock.lock_file)
     with lock.acquire(timeout=PROBE_SECONDS, poll_interval=0.02):
+        if not Path(lock.lock_file).exists():  # deleted by its last holder while this process waited for it
+            raise Timeout(lock.lock_file)
         write_text(_owner_path(path), f"{this_process()}\n")
         try:
             yield

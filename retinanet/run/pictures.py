@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from retinanet.data.coco import CocoDataset, ImageRecord
 from retinanet.data.images import decode_image
 from retinanet.display.drawing import (
+    SOLID,
     Boxes,
+    BoxStyle,
     class_colors,
     contact_sheet,
     draw_boxes,
@@ -50,10 +52,11 @@ def draw_results(
     results: Sequence[dict[str, Any]],
     categories: tuple[Category, ...],
     least_score: float,
+    style: BoxStyle = SOLID,
 ) -> NDArray[np.uint8]:
     """An image with the results that score at least `least_score`."""
     shown = [result for result in results if result["score"] >= least_score]
-    return draw_boxes(image_HW3, boxes_of_results(shown, categories))
+    return draw_boxes(image_HW3, boxes_of_results(shown, categories), style)
 
 
 def evenly_spaced(records: Sequence[ImageRecord], count: int) -> list[ImageRecord]:

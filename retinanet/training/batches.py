@@ -13,10 +13,12 @@ from torch import nn
 
 from retinanet.build import (
     build_augment,
+    build_channels_last,
     build_depth_range,
     build_pixel_rule,
     build_precision,
     build_resize_rule,
+    build_view_rule,
 )
 from retinanet.config.fields import known
 from retinanet.config.schema import Config
@@ -25,6 +27,7 @@ from retinanet.data.feature_cache import FeatureCache
 from retinanet.data.loader import Shard, SkippedImages, train_batches
 from retinanet.data.root import check_data_root
 from retinanet.data.set_notes import no_box_cause
+from retinanet.data.views import tiled
 from retinanet.distributed import Ranks
 from retinanet.errors import ConfigError, DataError
 from retinanet.evaluation.features import FeatureRule, backbone_of, open_features
@@ -33,7 +36,10 @@ from retinanet.structures import Batch
 
 
 def load_data(config: Config, ranks: Ranks) -> tuple[CocoDataset, CocoDataset]:
-    """Both splits, validated; DataError if they do not fit together. Only the main rank opens the images."""
+    """Both splits, validated, the training images cut into tiles as `data.tile` says.
+
+    Raises DataError if they do not fit together. Only the main rank opens the images.
+    """
     data = resolve_data(config.data)
     root = Path(data.root)
     check_data_root(root)
@@ -56,7 +62,8 @@ def load_data(config: Config, ranks: Ranks) -> tuple[CocoDataset, CocoDataset]:
     val_set = noted(val_set, shared_images_note(train_set, val_set))
     if not data.empty_images:
         train_set = with_objects(train_set)
-    return first_images(train_set, data.limit), first_images(val_set, data.limit)
+    cut = tiled(first_images(train_set, data.limit), build_view_rule(config), empty=data.empty_images)
+    return cut, first_images(val_set, data.limit)
 
 
 def load_steps(
@@ -101,7 +108,7 @@ def open_train_features(
         resize_rule=build_resize_rule(config),
         pixels=build_pixel_rule(config),
         precision=build_precision(config, device),
-        channels_last=config.model.channels_last,
+        channels_last=build_channels_last(config.model, device, training=True),
         device=device,
         batch_size=known(schedule.batch_size) // (ranks.world_size * schedule.accumulation),
     )

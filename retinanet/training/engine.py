@@ -1,6 +1,6 @@
 """A training from its config to its end: data, device, folder and log; the steps are `training.loop`'s."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from retinanet import distributed
-from retinanet.build import prepare_torch
+from retinanet.build import choose_channels_last, prepare_torch
+from retinanet.build_losses import check_own_loss
 from retinanet.compile import check_compiler, compiler_errors
 from retinanet.config.auto import describe_auto, resolve_auto
 from retinanet.config.dump import dump_config
@@ -32,6 +33,7 @@ from retinanet.scoring.evaluation import check_engine
 from retinanet.training.agreement import check_agreement
 from retinanet.training.balance import count_epoch, resolve_class_weights
 from retinanet.training.batches import check_batch_divides, load_data, open_train_features
+from retinanet.training.callbacks import find_callbacks, load_callbacks
 from retinanet.training.continuation import (
     check_length,
     choose_checkpoint,
@@ -70,6 +72,7 @@ def run_training(
     device = distributed.choose_device(config.device, ranks)
     check_batch_divides(config, ranks)
     check_engine(config.eval.engine)
+    find_callbacks(config.log.callbacks, config.log.callback_folder)
     if config.compile:
         check_compiler(device)
     resume = resume or distributed.was_restarted()
@@ -93,6 +96,8 @@ def train_in(
 ) -> None:
     """`train` in a folder that this run has claimed, with the detector of a resolved config's `model.weights`."""
     train_set, val_set = load_data(config, ranks)
+    check_own_loss(config.loss.classification, len(train_set.categories))
+    callbacks = load_callbacks(config.log.callbacks, config.log.callback_folder) if ranks.is_main else []
     start = fit_detector(detector, config, train_set.categories) if detector is not None else None
     distributed.start(ranks, device, timeout=3 * config.distributed.timeout)
     resumable = distributed.agree(
@@ -127,7 +132,7 @@ def train_in(
         check_length(run.plan, state.progress.step, source)
     compiling = compiler_errors() if config.compile else nullcontext()
     request = StopRequest()
-    rows = partial(pass_row, on_row, request)
+    rows = partial(pass_row, [*callbacks, on_row], request)
     with open_log(run, state, resume, rows) as log, listen(log.acknowledge, request) as stop, compiling:
         for line in (fallback, describe_auto(asked, config, images), describe_long_warmup(config.schedule, run.plan)):
             if line:
@@ -167,11 +172,12 @@ def advising(run: Run, state: TrainState) -> Iterator[None]:
 def resolve(
     config: Config, train_set: CocoDataset, device: torch.device, ranks: Ranks, saved: Checkpoint | None
 ) -> Config:
-    """The config with numbers in place of what depends on the data: `auto` and the names of class weights.
+    """The config with values for what depends on data or device: `auto`, and numbers for names of class weights.
 
     A resumed run keeps the micro-batches that it began with.
     """
     resolved = resolve_class_weights(resolve_auto(config, count_epoch(config, train_set)), train_set)
+    resolved = resolved.model_copy(update={"model": choose_channels_last(resolved.model, device)})
     if config.schedule.batch_size != "auto":
         return resolved
     if saved is not None:
@@ -202,9 +208,10 @@ def say_start(log: RunLog, state: TrainState, start: Start | None) -> None:
         log.say(f"note: {note}")
 
 
-def pass_row(on_row: OnRow, stop: StopRequest, row: dict[str, Any]) -> None:
-    """Call `on_row`, and ask for a stop where it returns False."""
-    if on_row(row) is False:
+def pass_row(functions: Sequence[OnRow], stop: StopRequest, row: dict[str, Any]) -> None:
+    """Call each function, and ask for a stop where one returns False."""
+    answers = [function(row) for function in functions]
+    if any(answer is False for answer in answers):
         stop.by_caller = True
 
 

@@ -12,12 +12,13 @@ from typing import NamedTuple
 import torch
 
 from retinanet import distributed
-from retinanet.build import build_resize_rule
+from retinanet.build import build_resize_rule, build_view_rule
 from retinanet.compile import compile_network
 from retinanet.config.fields import known
 from retinanet.config.schema import Config
 from retinanet.data.coco import CocoDataset
 from retinanet.data.feature_cache import FeatureCache
+from retinanet.data.views import count_views
 from retinanet.distributed import Ranks
 from retinanet.errors import NumericalError, ResourceError, list_errors
 from retinanet.evaluation.detector import build_detector, precision_name
@@ -218,7 +219,8 @@ def evaluate_step(run: Run, state: TrainState, log: RunLog, stop: StopRequest, f
     config, progress = run.config, state.progress
     started = time.monotonic()
 
-    done, total = 0, len(run.val_set.images)
+    views = build_view_rule(config)
+    done, total = 0, count_views(run.val_set.images, views)
 
     def on_batch(images: int) -> None:
         nonlocal done
@@ -238,6 +240,7 @@ def evaluate_step(run: Run, state: TrainState, log: RunLog, stop: StopRequest, f
             on_batch=on_batch,
             scoring=config.eval,
             categories=run.train_set.categories,
+            views=views,
         )
     ap = evaluation.metrics["AP"]
     improved = progress.best_step == 0 or ap > progress.best_ap

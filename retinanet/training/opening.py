@@ -113,6 +113,8 @@ def describe_input(data: DataKeys) -> str:
     size = f"shorter side {sides}, longer side at most {data.longer_side}"
     if data.canvas:
         size = f"fitted into {data.canvas[0]} x {data.canvas[1]} (height x width)"
+    if data.tile:
+        size = f"tiles of {data.tile} x {data.tile} pixels, which share at least {data.tile_overlap:.0%} of a side"
     low, high = data.scale_jitter
     changes = [
         *([f"horizontal flip {data.flip:g}"] if data.flip else []),

@@ -2,13 +2,8 @@
 
 import torch
 
-from retinanet.build import (
-    build_anchor_spec,
-    build_assign_rule,
-    build_criterion,
-    build_pixel_rule,
-    build_precision,
-)
+from retinanet.build import build_anchor_spec, build_assign_rule, build_channels_last, build_pixel_rule, build_precision
+from retinanet.build_losses import build_criterion
 from retinanet.config.schema import Config
 from retinanet.distributed import Ranks
 from retinanet.training.step import StepParts
@@ -23,7 +18,7 @@ def build_step_parts(config: Config, device: torch.device, ranks: Ranks) -> Step
         normaliser=config.loss.normaliser,
         clip_norm=config.schedule.clip_norm,
         precision=build_precision(config, device),
-        channels_last=config.model.channels_last,
+        channels_last=build_channels_last(config.model, device, training=True),
         pixels=build_pixel_rule(config),
         seed=config.seed,
         device=device,

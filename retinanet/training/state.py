@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from retinanet.build import build_loss_and_model
+from retinanet.build import build_channels_last, build_loss_and_model, in_memory_order
 from retinanet.config.flat import differing, flat
 from retinanet.config.load import config_to_dict
 from retinanet.config.schema import Config
@@ -97,14 +97,18 @@ def build_state(
     _, model = build_loss_and_model(config, classes, weights)
     if start is not None:
         load_start(model, start)
-    model = model.to(device)
+    model = in_memory_order(model.to(device), channels_last=build_channels_last(config.model, device, training=True))
     average = None
     if config.schedule.ema:
         average = MovingAverage(model, config.schedule.ema)
     network: nn.Module = model
     if ranks.world_size > 1:
         network = DistributedDataParallel(
-            model, device_ids=[device.index] if device.type == "cuda" else None, gradient_as_bucket_view=True
+            model,
+            device_ids=[device.index] if device.type == "cuda" else None,
+            gradient_as_bucket_view=True,
+            # Of all norms only `bn` has buffers that change, and on each rank by its own images.
+            broadcast_buffers=backbone.norm == "bn",
         )
     scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16" and device.type == "cuda")
     running_R = None
@@ -166,6 +170,7 @@ def restore(
 ) -> None:
     """Continue from `saved`, possibly for another length. ConfigError or CheckpointError if it is another training."""
     was, now = config_to_dict(saved.config), config_to_dict(config)
+    check_same_source(was, now, source)
     differences = config_differences(was, now, (*FREE_TO_CHANGE, *LENGTH, *RATES))
     if differences:
         title = f"{source} was trained with another config; --resume cannot continue it"
@@ -186,6 +191,16 @@ def restore(
     state.running_positives_R = restored_running(state.running_positives_R, saved.running_positives_R, source)
     state.progress = saved.progress
     state.saved_step = saved.progress.step
+
+
+def check_same_source(was: dict[str, Any], now: dict[str, Any], source: Path) -> None:
+    """Raise ConfigError if the file of a loss of the user has changed since the run in `source`."""
+    before, after = was["loss"]["classification"], now["loss"]["classification"]
+    if before["kind"] == after["kind"] and before.get("source_sha256") != after.get("source_sha256"):
+        raise ConfigError(
+            f"loss.classification: the file of {after['kind']} has changed since {source} was trained with it; restore "
+            f"the file, or start a new run from the weights: model.weights={source} and another output."
+        )
 
 
 def restored_running(own_R: Tensor | None, saved_R: Tensor | None, source: Path) -> Tensor | None:

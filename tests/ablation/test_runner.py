@@ -30,7 +30,7 @@ from retinanet.ablation.runner import LOSSES, CellsFailed, Child, Runner, run_ce
 from retinanet.ablation.runner_console import RunnerConsole
 from retinanet.ablation.study import Study, load_study
 from retinanet.ablation.study_folder import log_path, prepare_study, study_file
-from retinanet.errors import CheckpointError, ConfigError, Interrupted
+from retinanet.errors import CheckpointError, ConfigError, Interrupted, ResourceError
 from retinanet.run.checkpoint import load_checkpoint
 
 STUDY = """
@@ -283,6 +283,38 @@ def test_a_failed_arm_does_not_stop_the_others(script: Script, capsys: pytest.Ca
     assert "start FL-seed0" in out
     assert "[1/2]" in out
     assert log_path(study.folder, "CE-seed0").read_text(encoding="utf-8") == "no file none.pt\n"
+
+
+def full_disk(*_arguments: object) -> None:
+    raise ResourceError("cell.json: cannot be written (No space left on device)")
+
+
+def test_a_cell_without_space_does_not_stop_the_others_even_if_its_record_has_none(
+    script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = script("case $cell in FL-*) exit 6;; esac; record", record_of("CE", CellStatus.DONE))
+    monkeypatch.setattr(runner_module, "write_record", full_disk)
+    with pytest.raises(
+        CellsFailed, match=r"FL-seed0: .* exit code 6 \(disk full\? [\d,.]+ MB are free\); see .*FL-seed0"
+    ):
+        run_cells(study, ThisMachine(study, Slots(1, ())))
+    assert recorded(study, "CE-seed0").status == "done"
+    assert read_record(study.folder, "FL-seed0") is None, "--resume tries it again"
+
+
+def test_the_error_of_a_cell_without_space_is_not_hidden_by_that_of_its_record(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = make()
+    prepare_study(study, resume=False, overwrite=False)
+    monkeypatch.setattr(run_cell_module, "write_record", full_disk)
+
+    def train(*_arguments: object) -> None:
+        raise ResourceError("last.pt: cannot be written (No space left on device)")
+
+    monkeypatch.setattr(run_cell_module, "train_and_measure", train)
+    with pytest.raises(ResourceError, match=r"last\.pt"):
+        run_cell(study, "0")
 
 
 def test_a_killed_process_fails_its_cell_and_a_taken_cell_is_tried_again(

@@ -19,7 +19,7 @@ def test_the_code_of_the_page_runs(
 ) -> None:
     """With a tiny config under the name `own`, the generated scenes as photographs, and one epoch."""
     blocks = re.findall(r"^```python\n(.*?)^```", (PROJECT / "docs/python.md").read_text("utf-8"), re.M | re.S)
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     monkeypatch.chdir(tmp_path)
     shutil.copytree(shapes / "val", "photos")
     for name in ("train", "annotations"):

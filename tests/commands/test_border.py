@@ -10,9 +10,9 @@ import pytest
 from places import PROJECT
 
 from retinanet import errors
-from retinanet.commands.arguments import split_overrides
+from retinanet.commands.arguments import called, split_overrides
 from retinanet.commands.border import run
-from retinanet.errors import judge
+from retinanet.errors import judge, one_line
 
 
 def code(error: BaseException, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
@@ -177,3 +177,30 @@ def test_overrides_are_told_from_plain_words(tmp_path: Path, monkeypatch: pytest
     overrides, plain = split_overrides(words)
     assert overrides == ["schedule.lr=0.1", "shot=2.jpg", "output="]
     assert plain == ["a.jpg", "shot=1.jpg", "dir/x=1.jpg", "=1", "*.png", "x" * 5000]
+
+
+def test_a_name_that_is_too_long_is_the_commands_and_not_the_disks(capsys: pytest.CaptureFixture[str]) -> None:
+    result, message = code(OSError(errno.ENAMETOOLONG, "File name too long", "x" * 300), capsys)
+    assert result == 2
+    assert message.endswith("x: file name too long; choose a shorter path\n")
+
+
+@pytest.mark.parametrize(
+    ("script", "prog", "typed"),
+    [
+        ("/usr/bin/retinanet", "retinanet doctor", "retinanet train"),
+        ("/lib/retinanet/__main__.py", "retinanet doctor", "python -m retinanet train"),
+        ("tools/doctor.py", None, "python tools/train.py"),
+        ("elsewhere/doctor.py", None, "python -m retinanet train"),
+    ],
+)
+def test_commands_are_named_as_this_one_was_called(
+    script: str, prog: str | None, typed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(PROJECT)
+    monkeypatch.setattr(sys, "argv", [script])
+    assert called("train", prog) == typed
+
+
+def test_names_stay_on_one_line() -> None:
+    assert one_line("a\n\tb\x1b[31m") == r"a\n\tb\x1b[31m"

@@ -1,5 +1,6 @@
 """`retinanet COMMAND`: one command line, from any folder, on any system."""
 
+import contextlib
 import re
 import subprocess
 import sys
@@ -88,6 +89,19 @@ def test_every_command_explains_itself_under_its_own_name(command: Command, name
     assert (code, err) == (0, "")
     assert out.startswith(f"usage: retinanet {name} ")
     assert "tools/" not in out
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("word", ["--help", "--version"])
+def test_a_page_that_cannot_be_written_is_no_bug(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = Path("/dev/full").open("w", encoding="utf-8")  # noqa: SIM115 - closing it fails
+    monkeypatch.setattr(sys, "argv", ["retinanet", word])
+    monkeypatch.setattr(sys, "stdout", full)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    with contextlib.suppress(OSError):
+        full.close()
+    assert ended.value.code == 6
 
 
 def test_an_unknown_command_suggests_the_nearest(command: Command) -> None:

@@ -302,8 +302,8 @@ def test_training_evaluating_and_predicting_from_end_to_end(
 
     code, _, err = tool("predict.py", run / "checkpoints/best.pt", "scenes/train", "eval.shown_score=0.5")
     assert code == 0, err
-    found = json.loads((tmp_path / "predictions/detections.json").read_text(encoding="utf-8"))
+    found = json.loads((tmp_path / "runs/predict/detections.json").read_text(encoding="utf-8"))
     truth = json.loads((tmp_path / "scenes/annotations/train.json").read_text(encoding="utf-8"))
     sure = sum(row["score"] >= 0.5 for row in found)
     assert 0.6 * len(truth["annotations"]) < sure < 1.3 * len(truth["annotations"])
-    assert len(list((tmp_path / "predictions").glob("*.jpg"))) == 16
+    assert len(list((tmp_path / "runs/predict").glob("*.jpg"))) == 16

@@ -65,7 +65,8 @@ def test_every_error_at_once_with_its_line(tmp_path: Path) -> None:
         f"{path}:4: model.backbone.frozen_stages: expected a whole number from 0 to 5, got 7",
         f"{path}:5: model.backbone.norm: expected one of frozen_bn, eval_bn, bn, sync_bn, gn, "
         "got the text 'frozen-bn'; did you mean froz",
-        f"{path}:6: model.channels_last: expected true or false, got the text 'no': write true or false",
+        f"{path}:6: model.channels_last: expected true or false or one of inference, auto, "
+        "got the text 'no': write true or false",
         f"{path}:8: model.anchors.sizes: expected a list of 5 to 6 values, each a number above 0, got a list of 4 val",
         f"{path}:9: model.anchors.scales[1]: expected a number above 0, got the text 'x'",
         f"{path}:10: lr: unknown key; did you mean schedule.lr?",
@@ -138,7 +139,8 @@ def test_a_dotted_key_in_a_file_is_told_to_nest(tmp_path: Path) -> None:
         ("schedule.milestones=[3, 2]", "milestones must ascend"),
         ("seed=99999999999999999999", "seed: expected a whole number"),
         ("model.head.channels=1.5", "model.head.channels: expected a whole number of at least 1 or null, got 1.5"),
-        ("model.channels_last=1", "expected true or false, got 1"),
+        ("model.channels_last=1", "expected true or false or one of inference, auto, got 1"),
+        ("model.channels_last=inferense", "got the text 'inferense': write inference"),
         ("schedule.lr=true", "expected a number above 0, got true"),
         ("schedule.lr=1e999", "expected a number above 0, got inf"),
         ("data.shorter_side=600", "write it in brackets, [a]"),

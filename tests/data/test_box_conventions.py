@@ -101,7 +101,7 @@ def test_a_few_boxes_over_the_border_are_no_convention() -> None:
     assert read(given).boxes_N4 is None
 
 
-def notes(boxes_N4: Floats, **columns: Any) -> list[str]:
+def notes(boxes_N4: Floats, scale: int = 1, **columns: Any) -> list[str]:
     rows = [
         {
             "id": n,
@@ -113,7 +113,7 @@ def notes(boxes_N4: Floats, **columns: Any) -> list[str]:
         for n, box in enumerate(boxes_N4.tolist())
     ]
     data = {"images": [{"id": n, "file_name": f"{n}.jpg"} for n in range(10)], "annotations": rows}
-    limits_N2 = np.tile(np.array([WIDTH, HEIGHT], float), (len(rows), 1))
+    limits_N2 = np.tile(np.array([WIDTH, HEIGHT], float) * scale, (len(rows), 1))
     return set_notes(data, annotation_arrays(rows), limits_N2)
 
 
@@ -127,6 +127,12 @@ def test_an_ordinary_set_has_no_notes() -> None:
 def test_boxes_of_another_resolution_are_noted(factor: float, words: str) -> None:
     (note,) = notes(boxes(40) * factor)
     assert words in note
+
+
+def test_percentages_are_noted() -> None:
+    percent_N4 = boxes(40) * 100 / np.array([WIDTH, HEIGHT, WIDTH, HEIGHT])
+    (note,) = notes(percent_N4, scale=10)
+    assert "no box reaches beyond 100 pixels, in images of up to 1000: they look like percentages" in note
 
 
 def test_repeated_boxes_are_counted() -> None:

@@ -9,20 +9,19 @@ from torch import Tensor
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from retinanet.data.coco import ImageRecord
+from retinanet.data.crop import LEAST_VISIBLE, crop_boxes, mirror
 from retinanet.data.transforms import (
     CANVAS_MULTIPLE,
-    LEAST_VISIBLE,
     NO_AUGMENT,
     Augment,
     PixelRule,
     Resize,
     ResizeRule,
     collate,
-    crop_boxes,
     draw_changes,
     make_sample,
-    mirror,
     normalise,
+    packed_copies,
     tight_canvas,
 )
 from retinanet.structures import Sample
@@ -272,6 +271,14 @@ def test_samples_are_padded_at_the_right_and_bottom() -> None:
 
 
 IMAGENET = PixelRule("rgb", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+
+
+def test_tensors_packed_for_one_copy_keep_values_shapes_and_types() -> None:
+    whole = [torch.tensor([[3, 4], [-5, 6]]), torch.zeros(0, dtype=torch.int64), torch.tensor([2**40])]
+    given = [*whole, torch.tensor([[0.5, -1.5, 2.0, 3.0]]), torch.zeros(0, 4), torch.rand(3, 4).T[:, 1:]]
+    copies = packed_copies(given, torch.device("cpu"))
+    assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(copies, given, strict=True))
+    assert len({copied.untyped_storage().data_ptr() for copied in copies}) == 1
 
 
 @pytest.mark.parametrize("channels_last", [True, False])

@@ -1,5 +1,6 @@
 """Detecting on files, folders and patterns: what is found, what is written, what is never overwritten."""
 
+import csv
 import json
 import re
 import shutil
@@ -9,20 +10,28 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from retinanet.data.find_images import find_images
+from retinanet.data.find_images import files_passed_over, find_images
 from retinanet.errors import ConfigError, DataError
-from retinanet.evaluation.predict import picture_files, print_hints
+from retinanet.evaluation.outputs import Format, PredictOptions, check_inputs_are_kept, folder_names, result_names
 from retinanet.evaluation.predict import predict as predict_with
+from retinanet.evaluation.predict import print_hints
 from retinanet.export.runtime import load_any
+from retinanet.structures import Category
 
 
 def predict(
-    checkpoint: Path, inputs: list[str], overrides: list[str], output: Path, thresholds: Path | None = None
+    checkpoint: Path,
+    inputs: list[str],
+    overrides: list[str],
+    output: Path | None,
+    thresholds: Path | None = None,
+    formats: tuple[Format, ...] = ("coco",),
 ) -> None:
     """As `retinanet predict` calls it."""
     paths = find_images(inputs)
+    options = PredictOptions(output=output, formats=formats)
     predict_with(
-        lambda: load_any(checkpoint, overrides), paths, source=checkpoint, output=output, thresholds=thresholds
+        lambda: load_any(checkpoint, overrides), paths, source=checkpoint, options=options, thresholds=thresholds
     )
 
 
@@ -59,11 +68,11 @@ def test_all_inputs_that_match_nothing_are_reported_together(tmp_path: Path) -> 
         assert word in str(caught.value)
 
 
-def test_pictures_of_one_stem_get_names_of_their_own(tmp_path: Path) -> None:
+def test_results_of_one_stem_get_names_of_their_own() -> None:
     paths = [Path(p) for p in ("x/a.jpg", "y/a.png", "z/a_2.jpg", "z/A.jpg", "w/a.jpg", "w/b.jpg")]
-    names = [picture.name for picture in picture_files(paths, tmp_path).values()]
-    assert names[:2] == ["a.jpg", "a_2.jpg"]
-    assert names[-1] == "b.jpg"
+    names = list(result_names(paths).values())
+    assert names[:2] == ["a", "a_2"]
+    assert names[-1] == "b"
     assert len({name.lower() for name in names}) == len(paths)
 
 
@@ -72,8 +81,9 @@ def test_no_picture_replaces_an_input_image(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path)
     for output in (tmp_path, tmp_path / "link", tmp_path / "nowhere" / ".."):
         with pytest.raises(ConfigError, match=r"choose another folder.*\(1 error\)"):
-            picture_files([a, b], output)
-    assert picture_files([b], tmp_path) == {b: tmp_path / "b.jpg"}
+            check_inputs_are_kept(result_names([a, b]), output)
+    check_inputs_are_kept(result_names([b]), tmp_path)
+    check_inputs_are_kept(result_names([a, b]), None)
 
 
 def test_nothing_found_and_pictures_of_before_are_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -110,7 +120,7 @@ def test_results_and_pictures_are_written(trained: Path, shapes: Path, tmp_path:
     counts = [sum(row["image_id"] == i for row in rows) for i in range(1, len(paths) + 1)]
     assert counts == [5] * len(paths)
     with Image.open(tmp_path / "new/out/wide.jpg") as picture:
-        assert picture.width >= 200
+        assert picture.size == (200, 50), "never enlarged unasked"
     assert len(list((tmp_path / "new/out").iterdir())) == len(paths) + 1
 
 
@@ -171,6 +181,90 @@ def test_threads_and_passes_of_several_images_change_nothing(
     names = [sorted(path.name for path in (tmp_path / name).glob("*.jpg")) for name in ("alone", "together")]
     assert names[0] == names[1]
     assert len(names[0]) == 12
+
+
+def test_each_run_has_a_new_folder_and_replaces_nothing(
+    trained: Path,
+    shapes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tool: Callable[..., tuple[int, str, str]],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    best, one = trained / "checkpoints" / "best.pt", shapes / "val" / "000001.jpg"
+    for folder in ("runs/predict", "runs/predict-2", "runs/predict-3"):
+        code, out, _ = tool("predict.py", best, one, "--no-pictures", "--format", "csv")
+        assert (code, f"detections.csv written to {folder}/" in out) == (0, True)
+        assert [path.name for path in (tmp_path / folder).iterdir()] == ["detections.csv"]
+    code, _, err = tool("predict.py", best, one, "--output", "runs/predict-2")
+    assert code == 2
+    assert "runs/predict-2 already has files in it (such as detections.csv); choose another folder" in err
+    code, out, err = tool("predict.py", best, one, "--output", "runs/predict-2", "--overwrite")
+    assert (code, err) == (0, "")
+    assert sorted(path.name for path in Path("runs/predict-2").iterdir()) == [
+        "000001.jpg", "detections.csv", "detections.json"
+    ]  # fmt: skip
+
+
+def test_nothing_is_written_where_nothing_can_be_read(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("broken.jpg").write_text("not an image", encoding="utf-8")
+    for output in (None, tmp_path / "out"):
+        with pytest.raises(DataError, match=r"images left out \(1 error\)"):
+            predict(trained / "checkpoints" / "best.pt", ["broken.jpg"], [], output)
+    assert [path.name for path in tmp_path.iterdir()] == ["broken.jpg"]
+
+
+def test_hidden_files_and_subfolders_are_passed_over_and_counted(tmp_path: Path) -> None:
+    (a,) = make_images(tmp_path, "a.jpg")
+    make_images(tmp_path / "more", "b.jpg")
+    make_images(tmp_path, ".c.jpg", "._a.jpg")
+    (tmp_path / "film.MP4").write_bytes(b"x")
+    assert find_images([str(tmp_path)]) == [a]
+    text = files_passed_over([str(tmp_path)])
+    assert text.startswith(
+        f"2 hidden files, such as ._a.jpg\n1 subfolder; '{tmp_path / 'more'}/*' reads the first\n1 file"
+    )
+    assert find_images([str(tmp_path / ".c.jpg")]) == [tmp_path / ".c.jpg"], "read where it is named"
+    a.unlink()
+    with pytest.raises(DataError, match="no image in this folder, but 2 hidden files"):
+        find_images([str(tmp_path)])
+
+
+def test_csv_yolo_and_crops_have_the_boxes_of_the_results(trained: Path, shapes: Path, tmp_path: Path) -> None:
+    images = [str(shapes / "val" / f"00000{n}.jpg") for n in (1, 2)]
+    keys = ["eval.detections=3", "eval.shown_score=0"]
+    predict(
+        trained / "checkpoints" / "best.pt", images, keys, tmp_path / "out", formats=("coco", "csv", "yolo", "crops")
+    )
+    rows = json.loads((tmp_path / "out/detections.json").read_text(encoding="utf-8"))
+    assert len(rows) == 6
+    with (tmp_path / "out/detections.csv").open(encoding="utf-8", newline="") as file:
+        table = list(csv.DictReader(file))
+    classes = (tmp_path / "out/classes.txt").read_text(encoding="utf-8").splitlines()
+    assert classes == ["disc", "square", "triangle"]
+    for n, name in enumerate(("000001", "000002")):
+        lines = (tmp_path / "out/labels" / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+        for number, (row, cells, line) in enumerate(zip(rows[3 * n :], table[3 * n :], lines, strict=False), start=1):
+            x, y, w, h = row["bbox"]
+            corners = [float(cells[key]) for key in ("x1", "y1", "x2", "y2")]
+            assert corners == pytest.approx([x, y, x + w, y + h], abs=2e-3)
+            assert (cells["class"], float(cells["score"]), cells["shown"]) == (row["category_name"], row["score"], "1")
+            index, *numbers = line.split()
+            assert classes[int(index)] == row["category_name"]
+            wanted = [(x + w / 2) / 64, (y + h / 2) / 64, w / 64, h / 64, row["score"]]
+            assert [float(value) for value in numbers] == pytest.approx(wanted, abs=2e-6)
+            with Image.open(tmp_path / "out/crops" / row["category_name"] / f"{name}_{number}.jpg") as crop:
+                assert abs(crop.width - w) <= 2
+                assert abs(crop.height - h) <= 2
+
+
+def test_folders_of_classes_have_names_that_file_systems_accept() -> None:
+    names = ["a/b", "..", "A", "a", "con: x?"]
+    categories = tuple(Category(n, name) for n, name in enumerate(names))
+    assert folder_names(categories) == {0: "a_b", 1: "1", 2: "A_2", 3: "a_3", 4: "con_ x_"}
 
 
 def eval_json(path: Path, scores: list[float | None], names: list[str]) -> Path:

@@ -113,6 +113,8 @@ def test_a_run_is_continued_without_its_detector(make: Make) -> None:
     path.unlink()
     assert continue_model(given, saved) == saved
     assert continue_model(Config(), saved) == saved, "model.weights may be left out"
+    here = Config.model_validate({"model": {"channels_last": "inference"}})
+    assert continue_model(Config(), here) == here
     other = with_overrides(given, ["model.fpn.channels=9"])
     assert continue_model(other, saved).model.fpn.channels == 9, "so that the difference is found"
 

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from host_reads import Operators
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
@@ -90,6 +91,25 @@ def test_a_deep_copy_folds_its_own_norms() -> None:
             nn.init.constant_(norm.weight, 3.0)
     assert all(torch.equal(a, b) for a, b in zip(copied(images), before, strict=True))
     assert not torch.allclose(folded(images)[0], before[0])
+
+
+def test_constants_of_the_norms_are_computed_once_and_anew_when_they_change() -> None:
+    _, folded = pair("resnet18")
+    images = torch.randn((1, 3, 64, 64))
+    convolutions = sum(isinstance(module, FoldedConv) for module in folded.modules())
+    launched = []
+    for _ in range(2):
+        with Operators() as operators:
+            before = folded(images)[0].detach()
+        launched.append(operators.names)
+    assert (launched[0].count("rsqrt"), launched[1].count("rsqrt")) == (convolutions, 0)
+    assert len(launched[0]) - len(launched[1]) >= 5 * convolutions
+    changed = {name: value * 1.5 for name, value in folded.state_dict().items()}
+    copied = copy.deepcopy(folded)
+    for network in (folded, copied):
+        network.load_state_dict(changed)
+        assert not torch.allclose(network(images)[0], before)
+    assert torch.equal(copied(images)[0], folded(images)[0])
 
 
 def test_under_autocast_activations_stay_in_bfloat16() -> None:

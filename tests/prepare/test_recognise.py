@@ -251,6 +251,7 @@ def another(archive: zipfile.ZipFile) -> None:
 def wrong_label(archive: zipfile.ZipFile) -> None:
     archive.writestr("obj.names", "dog")
     archive.writestr("train.txt", "lost.jpg")
+    archive.writestr("other.jpg", "")
 
 
 @pytest.mark.parametrize(
@@ -330,13 +331,13 @@ def two_sets(root: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda root: image(root), "1 images and no labels"),
+        (lambda root: image(root), "1 image and no labels"),
         (lambda root: root.mkdir(), "There: nothing that is known"),
         (two_files, "several annotation files for all: a.json, b.json"),
         (two_sets, "several data sets below it"),
         (lambda root: write(root / "a.json", []), "There: a.json: a list"),
-        (lambda root: write(root / "a.csv", "image,class,x,y,w,h"), "There: a.csv: a table .* no column xmin, ymin"),
-        (lambda root: write(root / "x.tfrecord", "x"), "TFRecords .x.tfrecord., which are not read"),
+        (lambda root: write(root / "a.csv", "image,class,box"), "There: a.csv: a table .* no column xmin, ymin"),
+        (lambda root: write(root / "x.tfrecord", "x"), "x.tfrecord: TFRecords, which are not read; export COCO"),
     ],
 )
 def test_what_is_not_recognised_is_said_with_what_is_there(

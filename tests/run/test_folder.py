@@ -159,7 +159,7 @@ def test_the_owner_of_a_lock_that_is_gone_may_have_ended(tmp_path: Path) -> None
     ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
     (tmp_path / "run.owner").write_text(f"process {int(ended.stdout)} on {platform.node()}\n", encoding="utf-8")
     take(tmp_path)
-    (tmp_path / "run.lock").unlink()
+    (tmp_path / "run.lock").unlink(missing_ok=True)
     (tmp_path / "run.owner").write_text("process 1 on another-machine\n", encoding="utf-8")
     with pytest.raises(ResourceError, match="in use by process 1 on another-machine"):
         take(tmp_path)
@@ -249,3 +249,14 @@ def test_a_folder_in_use_is_refused_until_its_process_ends_however_it_ends(tmp_p
         holder.kill()
     take(run, resume=True)
     assert not (run / "run.owner").exists()
+
+
+def test_a_start_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    for name in ("new", "old"):
+        with pytest.raises(ConfigError), claim(tmp_path / name, resume=False, overwrite=False):
+            raise ConfigError("weights that do not fit")
+    assert [path.relative_to(tmp_path) for path in tmp_path.rglob("*")] == [Path("old")]
+    with claim(tmp_path / "new", resume=False, overwrite=False) as folder:
+        folder.config.write_text("a run")
+    assert folder.config.exists()

@@ -16,7 +16,8 @@ from host_reads import HostReads
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from retinanet import distributed
+from retinanet import build, distributed
+from retinanet.build import choose_channels_last
 from retinanet.config.load import load_config
 from retinanet.config.schema import Config
 from retinanet.data.ground_truth import load_ground_truth
@@ -72,7 +73,8 @@ def test_a_run_folder_holds_everything(finished: Path, tiny: Tiny) -> None:
         *("checkpoints/last.pt", "checkpoints/step-3.pt", "checkpoints/best.pt"),
     }
     words = ("eval.every=3", "eval.unit=steps", "schedule.ema=0.9", "log.pictures=2")
-    assert load_config(finished / "config.yaml", []) == tiny(*words)
+    chosen = choose_channels_last(tiny(*words).model, torch.device("cpu"))
+    assert load_config(finished / "config.yaml", []) == tiny(*words).model_copy(update={"model": chosen})
 
 
 @pytest.mark.slow
@@ -259,6 +261,18 @@ def test_training_stops_early_and_notes_it(tiny: Tiny, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_resumed_run_keeps_the_memory_order_that_it_began_with(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(build, "trains_faster_in_nchw", lambda device: True)
+        run_training(tiny("schedule.iterations=1"), tmp_path)
+    monkeypatch.setattr(build, "trains_faster_in_nchw", lambda device: False)
+    run_training(tiny("schedule.iterations=2"), tmp_path, resume=True)
+    assert load_config(tmp_path / "config.yaml", []).model.channels_last == "inference"
+    assert load_checkpoint(tmp_path / "checkpoints" / "last.pt").config.model.channels_last == "inference"
+
+
 def test_a_folder_with_a_run_is_not_touched_unless_asked_to(finished: Path, tiny: Tiny, tmp_path: Path) -> None:
     before = (finished / "metrics.jsonl").read_bytes()
     with pytest.raises(ConfigError, match="already holds a run"):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from retinanet.diagnostics.analysis.error_crops import write_error_crops
 from retinanet.diagnostics.analysis.findings import describe_findings
 from retinanet.diagnostics.analysis.report_files import ReportHeader, remove_report, replaced_report
 from retinanet.display.console import evaluation_table, format_ap, print_plain
@@ -27,13 +28,15 @@ def write_evaluation_report(
     step: int | None,
     precision: str | None,
     report: bool,
+    crops: bool = False,
     extra: Callable[[Path], Sequence[Block]] = lambda plots: (),
 ) -> None:
     """Analyse, write eval.json and, unless `report` is False, the report; print the table and the findings.
 
     An older report in `folder` is removed in either case, since it does not belong to this eval.json.
 
-    step, precision: see `eval_content`. extra: further sections of the report; it gets the folder for their pictures.
+    step, precision: see `eval_content`. crops: also write false positives and missed objects as pictures, where the
+    folder of the images is known. extra: further sections of the report; it gets the folder for their pictures.
     Raises DataError, once everything is written, for images that could not be drawn.
     """
     errors: list[str] = []
@@ -48,12 +51,19 @@ def write_evaluation_report(
 
             with replaced_report(folder) as part:
                 errors = write_analysis_report(header, analysis, part, extra, on_step)
+        pictures = list[str]()
+        if crops and header.images is not None:
+            on_step("drawing false positives and missed objects")
+            pictures, unread = write_error_crops(folder, analysis.scored, analysis.score, header.images)
+            errors += [error for error in unread if error not in errors]
     console = Console()
     findings = describe_findings(analysis, format_ap)
     console.print(evaluation_table(evaluation.metrics, content["per_class"], findings))
     written = "eval.json, report.html and plots/" if report else "eval.json"
     written += " (the older report there was removed)" if older and not report else ""
     print_plain(console, f"written to {folder}/: {written}")
+    if pictures:
+        print_plain(console, f"at or above score {analysis.score:.3f}: {' and '.join(pictures)}")
     if errors:
         title = "images that could not be drawn; the report has the others"
         raise DataError(list_errors(title, errors, LISTED_IMAGES))

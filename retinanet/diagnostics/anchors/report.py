@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from retinanet.build import build_anchor_spec, build_resize_rule
+from retinanet.build import build_anchor_spec, build_resize_rule, build_view_rule
 from retinanet.config.schema import AssignKeys, Config
 from retinanet.data.coco import CocoDataset
+from retinanet.data.views import tiled
 from retinanet.diagnostics.anchors.recall import (
     ALL,
     BY_LEVEL,
@@ -78,7 +79,7 @@ def report_anchors(config: Config, name: str, *, split: Split = "train", output:
 
 def measure_anchors(config: Config, dataset: CocoDataset) -> tuple[PlacedBoxes, AnchorRecall]:
     """The objects of a data set on the canvases of a config, and the recall of the config's anchors."""
-    placed = place_boxes(dataset.images, build_resize_rule(config))
+    placed = place_boxes(tiled(dataset, build_view_rule(config)).images, build_resize_rule(config))
     positive, negative = config.assign.positive_iou, config.assign.negative_iou
     spec = build_anchor_spec(config.model)
     return placed, anchor_recall(placed, spec, positive_iou=positive, negative_iou=negative)

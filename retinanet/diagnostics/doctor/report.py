@@ -1,7 +1,9 @@
 """`retinanet doctor`: what keeps the AP of a run low, on the terminal."""
 
+import re
 import shlex
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +20,17 @@ from retinanet.training.causes import Finding, RunEvidence
 WIDEST = 100
 """Columns that text is wrapped to where the terminal is wider."""
 SHOWN_ERRORS = 3
+_COMMAND = re.compile(r"( *)retinanet ([a-z-]+)(?= )")
 
 
-def report_run(path: Path, overrides: list[str], *, images: int) -> None:
+def report_run(
+    path: Path, overrides: list[str], *, images: int, called: Callable[[str], str] = "retinanet {}".format
+) -> None:
     """Print the causes of a low AP that are proven for the run in a folder, their remedies, and what was checked.
 
-    path: the run's folder or a file in it. overrides: keys for its config. images: of each split to detect on. Raises
-    ConfigError for a folder without a run or a config that cannot be used, CheckpointError for damaged metrics.
+    path: the run's folder or a file in it. overrides: keys for its config. images: of each split to detect on. called:
+    how a command is typed, given its name. Raises ConfigError for a folder without a run or a config that cannot be
+    used, CheckpointError for damaged metrics.
     """
     folder = run_folder(path)
     gathered = gather_evidence(folder, overrides, images)
@@ -38,7 +44,13 @@ def report_run(path: Path, overrides: list[str], *, images: int) -> None:
         "",
         *describe_checks(gathered, diagnosis),
     ]:
-        print_plain(console, wrapped(line, width))
+        print_plain(console, as_typed(wrapped(line, width), called))
+
+
+def as_typed(line: str, called: Callable[[str], str]) -> str:
+    """A line that is a command, as it is typed where this one was started; others as they are."""
+    found = _COMMAND.match(line)
+    return f"{found[1]}{called(found[2])}{line[found.end() :]}" if found else line
 
 
 def wrapped(line: str, width: int) -> str:

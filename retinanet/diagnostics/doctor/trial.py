@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from retinanet import distributed
-from retinanet.build import build_loss_and_model, build_pixel_rule, build_resize_rule
+from retinanet.build import build_loss_and_model, build_pixel_rule, build_resize_rule, build_view_rule
 from retinanet.config.schema import Config
 from retinanet.data.coco import CocoDataset, ImageRecord, only_images
 from retinanet.data.images import decode_image
@@ -119,6 +119,7 @@ def score_sample(
         on_batch,
         config.eval,
         known,
+        build_view_rule(config),
     )
     kept = [result for result in results if result["score"] >= config.eval.score_threshold]
     return SampleScore(

@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from retinanet.build import build_assign_rule, build_class_loss, build_criterion, build_resize_rule
+from retinanet.build import build_assign_rule, build_resize_rule, build_view_rule
+from retinanet.build_losses import build_class_loss, build_criterion
 from retinanet.config.class_losses import ClassLossKeys
 from retinanet.data.coco import CocoDataset
+from retinanet.data.views import tiled
 from retinanet.diagnostics.loss_distribution.curves import HARDEST_FRACTIONS, Breakdown, Distribution, distribution_of
 from retinanet.diagnostics.loss_distribution.losses import build_losses, check_head, default_losses, name_losses
 from retinanet.diagnostics.loss_distribution.plot import draw_distribution
@@ -70,6 +72,7 @@ def draw_loss_distribution(
     data = saved.config.data
     dataset = load_split(data, split, data.check_images)
     check_categories(saved.categories, dataset, path)
+    dataset = tiled(dataset, build_view_rule(saved.config))
     home = path.parent.parent if path.parent.name == "checkpoints" else path.parent
     folder = output or home / "loss_distribution"
     make_folder(folder)

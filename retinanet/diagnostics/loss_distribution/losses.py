@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from retinanet.build import build_class_loss
+from retinanet.build_losses import build_class_loss
 from retinanet.config import strict_yaml as yaml_strict
 from retinanet.config.class_losses import (
     AnyClassLossKeys,

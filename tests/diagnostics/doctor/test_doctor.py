@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from retinanet.config.schema import Config
-from retinanet.diagnostics.doctor.report import report_run, wrapped
+from retinanet.diagnostics.doctor.report import as_typed, report_run, wrapped
 from retinanet.errors import ConfigError
 from retinanet.run.checkpoint import load_checkpoint, save_checkpoint
 
@@ -137,3 +137,9 @@ def test_lines_break_between_words_and_commands_not_at_all() -> None:
     assert all(len(line) <= 60 for line in wrapped(long, 60).splitlines())
     assert wrapped(f"   set {long}", 60) == f"   set {long}"
     assert wrapped("1. " + long, 60).splitlines()[1].startswith("   word")
+
+
+def test_commands_are_those_of_where_the_doctor_was_called() -> None:
+    called = "python -m retinanet {}".format
+    assert as_typed("  retinanet train CONFIG lr=1", called) == "  python -m retinanet train CONFIG lr=1"
+    assert as_typed("what retinanet train writes", called) == "what retinanet train writes"

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from retinanet.build import build_assign_rule, build_class_loss, build_criterion, build_resize_rule
+from retinanet.build import build_assign_rule, build_resize_rule
+from retinanet.build_losses import build_class_loss, build_criterion
 from retinanet.config.class_losses import (
     BalancedCrossEntropyKeys,
     CrossEntropyKeys,
