@@ -57,12 +57,12 @@ class Outcome(NamedTuple):
 RunTool = Callable[..., subprocess.CompletedProcess[str]]
 
 LONGEST_FIRST = (
-    *("export/test_onnx.py", "benchmarks/test_benchmarks_run.py", "export/test_pt2.py", "training/test_engine.py"),
-    *("training/test_resume.py", "test_compile.py", "training/test_ranks.py", "commands/test_tools.py"),
-    *("benchmarks/test_gpu_scripts.py", "diagnostics/doctor/test_doctor.py", "commands/test_command.py"),
-    *("interop/test_torchvision_parity.py", "losses/test_fused.py", "scoring/test_real_pairs.py"),
-    *("interop/test_converted_detections.py", "diagnostics/compare/test_compare_brute_force.py"),
-    *("ablation/test_runner.py", "training/test_starting.py", "interop/test_recipes.py"),
+    *("export/test_onnx.py", "export/test_pt2.py", "test_notebook.py", "test_compile.py", "training/test_engine.py"),
+    *("training/test_resume.py", "training/test_ranks.py", "training/test_lost_ranks.py", "commands/test_tools.py"),
+    *("diagnostics/doctor/test_doctor.py", "interop/test_torchvision_parity.py", "benchmarks/test_benchmarks_run.py"),
+    *("commands/test_command.py", "test_site.py", "scoring/test_real_pairs.py", "interop/test_converted_detections.py"),
+    *("interop/test_recipes.py", "benchmarks/test_gpu_scripts.py", "losses/test_fused.py", "ablation/test_runner.py"),
+    *("training/test_starting.py", "diagnostics/compare/test_compare_brute_force.py"),
 )
 """Files of many seconds, in the order in which they start, so that no process of several works alone at the end."""
 
