@@ -24,7 +24,7 @@ WORKERS ?= 2
 # A file's tests share what they make, so they stay in one process. Bytecode is kept, else each process compiles anew.
 PYTEST = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: quickstart quick unit test lint torture docs audit lock bench clean
+.PHONY: quickstart quick unit test all lint torture docs audit lock bench clean
 
 quickstart: $(READY)
 	$(BIN)/retinanet data shapes --output data/shapes --train 2000 --val 200 --size 256 256
@@ -38,7 +38,11 @@ quick: $(READY)
 unit: $(READY)
 	$(PYTEST) -q -m 'not slow'
 
-test: lint
+# The linters use one process, so they run next to the tests.
+test: $(READY)
+	@$(MAKE) --no-print-directory -j 2 lint all
+
+all: $(READY)
 	$(PYTEST) --durations=20
 
 lint: $(READY)

@@ -27,7 +27,7 @@ data:
   canvas: [64, 64]
   workers: 0
 model:
-  backbone: {{name: resnet18, weights: none, norm: gn, frozen_stages: 0}}
+  backbone: {{name: mobilenet_v2, weights: none, norm: gn, frozen_stages: 0}}
   fpn: {{channels: 64}}
   head: {{depth: 1, norm: gn}}
   anchors: {{sizes: [8, 16, 32, 64, 128]}}
@@ -57,12 +57,12 @@ class Outcome(NamedTuple):
 RunTool = Callable[..., subprocess.CompletedProcess[str]]
 
 LONGEST_FIRST = (
-    *("export/test_onnx.py", "benchmarks/test_benchmarks_run.py", "export/test_pt2.py", "training/test_engine.py"),
-    *("training/test_resume.py", "test_compile.py", "training/test_ranks.py", "commands/test_tools.py"),
-    *("benchmarks/test_gpu_scripts.py", "diagnostics/doctor/test_doctor.py", "commands/test_command.py"),
-    *("interop/test_torchvision_parity.py", "losses/test_fused.py", "scoring/test_real_pairs.py"),
-    *("interop/test_converted_detections.py", "diagnostics/compare/test_compare_brute_force.py"),
-    *("ablation/test_runner.py", "training/test_starting.py", "interop/test_recipes.py"),
+    *("export/test_onnx.py", "export/test_pt2.py", "test_notebook.py", "test_compile.py", "training/test_engine.py"),
+    *("training/test_resume.py", "training/test_ranks.py", "training/test_lost_ranks.py", "commands/test_tools.py"),
+    *("diagnostics/doctor/test_doctor.py", "interop/test_torchvision_parity.py", "benchmarks/test_benchmarks_run.py"),
+    *("commands/test_command.py", "test_site.py", "scoring/test_real_pairs.py", "interop/test_converted_detections.py"),
+    *("interop/test_recipes.py", "benchmarks/test_gpu_scripts.py", "losses/test_fused.py", "ablation/test_runner.py"),
+    *("training/test_starting.py", "diagnostics/compare/test_compare_brute_force.py"),
 )
 """Files of many seconds, in the order in which they start, so that no process of several works alone at the end."""
 
@@ -74,9 +74,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What is imported by now stays: the collector need not visit torch's objects again and again."""
+    """What is imported by now stays: the collector need not visit torch's objects again and again, nor run often."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cheap_runs() -> Iterator[None]:
+    """Within this process, runs draw no curves.png, a third of what a short one costs (see `real_curves`), and writing
+    does not wait for the disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _descriptor: None)
+        patch.setattr("retinanet.training.loop.draw_run_curves", lambda _folder: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def real_curves() -> Iterator[None]:
+    """Runs draw curves.png, as a user's do."""
+    from retinanet.run.pictures import draw_run_curves
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("retinanet.training.loop.draw_run_curves", draw_run_curves)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -89,7 +110,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_yaml(shapes: Path) -> Path:
-    """A config file that trains six steps of a small network on `shapes` in about two seconds."""
+    """A config file that trains six steps on `shapes` in half a second."""
     path = shapes.parent / "tiny.yaml"
     path.write_text(TINY_YAML.format(root=shapes), encoding="utf-8")
     return path
@@ -108,6 +129,16 @@ def trained(tiny: Callable[..., Config], tmp_path_factory: pytest.TempPathFactor
 
     folder = tmp_path_factory.mktemp("trained") / "run"
     run_training(tiny("schedule.iterations=2", "schedule.ema=0.9"), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained_resnet(tiny: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `trained`, but a ResNet-18, which has found an object after two steps; read only."""
+    from retinanet.training.engine import run_training
+
+    folder = tmp_path_factory.mktemp("trained_resnet") / "run"
+    run_training(tiny("schedule.iterations=2", "schedule.ema=0.9", "model.backbone.name=resnet18"), folder)
     return folder
 
 
@@ -151,7 +182,7 @@ def run_tool(tool_environment: dict[str, str]) -> RunTool:
 def start_tool(
     tool_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., ForkedTool]]:
-    """As `run_tool`, but returns the running process, the leader of its own process group; one at a time."""
+    """As `run_tool`, but returns the running process, the leader of its own process group; see ToolServer.start."""
     server = ToolServer(tmp_path_factory.mktemp("printed"), tool_environment)
     yield server.start
     server.close()

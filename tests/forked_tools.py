@@ -3,6 +3,8 @@
 Importing takes three seconds, more than all that a test of an interrupted training needs the process for.
 """
 
+import fcntl
+import gc
 import json
 import os
 import runpy
@@ -10,7 +12,9 @@ import select
 import signal
 import subprocess
 import sys
+import termios
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +22,17 @@ from places import PROJECT
 
 
 class ForkedTool:
-    """A running command line, the leader of its own process group; one at a time of each `ToolServer`."""
+    """A running command line, the leader of its own process group."""
 
-    def __init__(self, server: subprocess.Popen[bytes], pid: int, out: Path, err: Path) -> None:
+    def __init__(self, server: "ToolServer", pid: int, out: Path, err: Path) -> None:
         self.pid = pid
         self.returncode: int | None = None
         self._server, self._out, self._err = server, out, err
 
     def poll(self, seconds: float = 0.0) -> int | None:
         """The exit code as of subprocess.Popen; None while the process runs after waiting for `seconds`."""
-        assert self._server.stdout is not None
-        if self.returncode is None and select.select([self._server.stdout], [], [], seconds)[0]:
-            self.returncode = int(self._server.stdout.readline())
+        if self.returncode is None:
+            self.returncode = self._server.exit_code(self.pid, seconds)
         return self.returncode
 
     def kill(self) -> None:
@@ -44,11 +47,12 @@ class ForkedTool:
 
 
 class ToolServer:
-    """Starts command lines one after another, each in a process of its own."""
+    """Starts command lines, each in a process of its own."""
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         """folder: for what the processes print."""
         self._folder = folder
+        self._ended: dict[int, int] = {}
         self._process = subprocess.Popen(
             [sys.executable, "-u", __file__],
             cwd=PROJECT,
@@ -58,41 +62,97 @@ class ToolServer:
             bufsize=0,  # so that what select() sees is what has not been read
         )
 
-    def start(self, tool: str, *arguments: object) -> ForkedTool:
-        """start("train.py", argument, ...) runs retinanet train."""
+    def start(
+        self,
+        tool: str,
+        *arguments: object,
+        environment: Mapping[str, str] | None = None,
+        terminal: str | None = None,
+        collector: bool = True,
+    ) -> ForkedTool:
+        """start("train.py", argument, ...) runs retinanet train.
+
+        environment: variables added to the server's. terminal: device that becomes the process's controlling terminal
+        and shows what it prints. collector: whether Python's garbage collector runs.
+        """
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         files = [self._folder / f"{time.monotonic_ns()}.{name}" for name in ("out", "err")]
-        words = [str(PROJECT / "tools" / tool), *map(str, arguments)]
-        request = json.dumps({"words": words, "files": list(map(str, files))})
-        self._process.stdin.write(f"{request}\n".encode())
-        return ForkedTool(self._process, int(self._process.stdout.readline()), *files)
+        request = {
+            "words": [str(PROJECT / "tools" / tool), *map(str, arguments)],
+            "files": list(map(str, files)),
+            "environment": dict(environment or {}),
+            "terminal": terminal,
+            "collector": collector,
+        }
+        self._process.stdin.write(f"{json.dumps(request)}\n".encode())
+        while (pid := self._read_line()) is None:
+            pass
+        return ForkedTool(self, pid, *files)
+
+    def exit_code(self, pid: int, seconds: float) -> int | None:
+        """Exit code of a process, None if it still runs after `seconds`."""
+        deadline = time.monotonic() + seconds
+        while pid not in self._ended:
+            left = max(deadline - time.monotonic(), 0)
+            if not select.select([self._process.stdout], [], [], left)[0]:
+                return None
+            self._read_line()
+        return self._ended[pid]
 
     def close(self) -> None:
         self._process.communicate()
 
+    def _read_line(self) -> int | None:
+        """The process that has started; None if the server reports that one has ended."""
+        assert self._process.stdout is not None
+        pid, *code = map(int, self._process.stdout.readline().split())
+        if not code:
+            return pid
+        self._ended[pid] = code[0]
+        return None
+
 
 def serve() -> None:
-    """Fork for each line of stdin; print the process's id and, once it has ended, its exit code."""
+    """Fork for each line of stdin; print the process's id and, once it has ended, its id and exit code."""
     import torch  # noqa: F401
 
     import retinanet.training.engine  # noqa: F401
 
-    for line in iter(sys.stdin.readline, ""):
-        pid = os.fork()
-        if pid == 0:
-            run(json.loads(line))
-        print(pid)
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    running: set[int] = set()
+    while True:
+        if select.select([sys.stdin], [], [], 0.01 if running else None)[0]:
+            line = sys.stdin.readline()
+            if not line:
+                break
+            pid = os.fork()
+            if pid == 0:
+                run(json.loads(line))
+            print(pid)
+            running.add(pid)
+        for pid in list(running):
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                running.remove(pid)
+                print(pid, os.waitstatus_to_exitcode(status))
+    for pid in running:
+        os.kill(pid, signal.SIGKILL)
 
 
 def run(request: dict[str, Any]) -> None:
     """Become the command line; ends by SystemExit."""
     os.setsid()
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    targets = [os.open(path, os.O_WRONLY | os.O_CREAT) for path in request["files"]]
-    for place, source in enumerate([nothing, *targets]):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may run under nohup, and a run would respect that
+    if request["terminal"]:
+        targets = [os.open(request["terminal"], os.O_RDWR)] * 3
+        fcntl.ioctl(targets[0], termios.TIOCSCTTY, 0)
+    else:
+        files = [os.open(path, os.O_WRONLY | os.O_CREAT) for path in request["files"]]
+        targets = [os.open(os.devnull, os.O_RDONLY), *files]
+    for place, source in enumerate(targets):
         os.dup2(source, place)
+    os.environ.update(request["environment"])
+    if not request["collector"]:
+        gc.disable()
     sys.argv = request["words"]
     runpy.run_path(sys.argv[0], run_name="__main__")
     raise SystemExit

@@ -50,7 +50,7 @@ def small_backbone(*_arguments: object, **_keywords: object) -> Backbone:
 
 
 ONE_CANVAS = ("data.canvas=[64, 64]", "model.head.norm=none", "model.head.depth=0")
-TWO_CANVASES = ("data.canvas=null", "data.shorter_side=[62, 94]", "data.longer_side=96")
+TWO_CANVASES = ("data.canvas=null", "data.shorter_side=[62, 94]", "data.longer_side=96", "model.backbone.name=resnet18")
 
 
 @pytest.mark.slow
@@ -151,7 +151,10 @@ def failing(error: Exception) -> None:
         raise error
 
 
-def test_the_message_of_a_failed_compiler_has_its_reason_and_how_to_continue_without_it() -> None:
+def test_the_message_of_a_failed_compiler_has_its_reason_and_how_to_continue_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # what fails deletes code from the user's cache
     reason = RuntimeError("\nC++ compile error\nmany lines")
     for error in (BackendCompilerFailed(failing, reason, None), InductorError(reason, None)):
         with pytest.raises(

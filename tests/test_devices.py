@@ -92,7 +92,7 @@ def test_losses_of_a_batch_are_computed_on_the_gpu(kind: str, normalised_by: str
         "loss.box.kind=ciou",
         "loss.kernels=plain",
     )
-    config = tiny(*kinds, "assign.low_quality=true", "model.backbone.norm=frozen_bn")
+    config = tiny(*kinds, "assign.low_quality=true", "model.backbone.name=resnet18", "model.backbone.norm=frozen_bn")
     loaded, fakes = first_batch(config), Fakes()
     seeds_B = image_seeds(0, 0, loaded.image_ids_B.tolist())
     _, model = build_loss_and_model(config, 3)

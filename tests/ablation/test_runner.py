@@ -35,7 +35,7 @@ from retinanet.run.checkpoint import load_checkpoint
 
 STUDY = """
 base: {base}
-overrides: {{log.pictures: 0, log.save_every: 2, schedule.ema: 0.9, model.backbone.name: mobilenet_v2}}
+overrides: {{log.pictures: 0, log.save_every: 2, schedule.ema: 0.9}}
 arms:
   - {{name: FL}}
   - {{name: CE, overrides: {{loss.classification.kind: cross_entropy}}}}

@@ -33,6 +33,7 @@ def test_a_training_returns_its_result_and_restores_torch(tiny_yaml: Path, tmp_p
     assert torch.equal(random, torch.get_rng_state())
 
 
+@pytest.mark.slow
 def test_a_thread_trains_is_stopped_and_goes_on(tiny_yaml: Path, tmp_path: Path) -> None:
     """Outside the main thread, where signal handlers cannot be set; the resumed run ends as an unbroken one."""
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
@@ -98,20 +99,21 @@ def test_overrides_mean_what_they_mean_on_the_command_line(tiny_yaml: Path) -> N
         override_words({"data.root": object()})
 
 
+@pytest.mark.slow
 def test_a_run_is_evaluated_and_compared(
-    tiny_yaml: Path, trained: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_yaml: Path, trained_resnet: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     truth = shapes / "annotations" / "val.json"
-    wanted = json.loads((trained / "eval.json").read_text(encoding="utf-8"))
-    detector = retinanet.load(trained)
-    for number, source in enumerate((trained, detector, str(trained / "checkpoints" / "best.pt"))):
+    wanted = json.loads((trained_resnet / "eval.json").read_text(encoding="utf-8"))
+    detector = retinanet.load(trained_resnet)
+    for number, source in enumerate((trained_resnet, detector, str(trained_resnet / "checkpoints" / "best.pt"))):
         found = retinanet.evaluate(source, output=tmp_path / f"eval{number}", report=False)
         assert found.metrics == wanted["metrics"]
         assert found.ap == wanted["metrics"]["AP"]
     again = retinanet.evaluate(found.detections, ground_truth=truth, output=tmp_path / "files", report=False)
     assert again.ap == pytest.approx(found.ap, abs=1e-6)
     assert again.per_class[0].keys() == found.per_class[0].keys()
-    few = retinanet.evaluate(trained, overrides={"eval.detections": 1}, output=tmp_path / "few", report=False)
+    few = retinanet.evaluate(trained_resnet, overrides={"eval.detections": 1}, output=tmp_path / "few", report=False)
     assert few.metrics["AR100"] < found.metrics["AR100"]
     result = retinanet.compare(found, few.detections, truth, output=tmp_path / "compare", resamples=40)
     assert result.difference == pytest.approx(few.ap - found.ap, abs=1e-6)

@@ -33,7 +33,8 @@ import retinanet.ablation.ablate, retinanet.ablation.report.report
 from retinanet.__main__ import command_main
 run, data, out = sys.argv[1:4]
 truth, found = f"{data}/annotations/val.json", f"{run}/detections.json"
-keys = [f"data.root={data}", "schedule.iterations=1", f"output={run}"]
+short = ["model.backbone.name=resnet18", "model.backbone.norm=frozen_bn", "model.head.norm=none"]  # to trace
+keys = [f"data.root={data}", "schedule.iterations=1", f"output={run}", *short]
 command_main("train")([sys.argv[4], *keys], "retinanet train")
 last = f"{run}/checkpoints/last.pt"
 command_main("predict")([last, f"{data}/val", "--output", f"{out}/p"], "retinanet predict")

@@ -303,9 +303,9 @@ def test_each_class_is_shown_from_its_own_threshold(
 
 
 def test_the_eval_json_of_a_training_has_thresholds(
-    trained: Path, shapes: Path, tmp_path: Path, tool: Callable[..., tuple[int, str, str]]
+    trained_resnet: Path, shapes: Path, tmp_path: Path, tool: Callable[..., tuple[int, str, str]]
 ) -> None:
-    best, eval_file = trained / "checkpoints" / "best.pt", trained / "eval.json"
+    best, eval_file = trained_resnet / "checkpoints" / "best.pt", trained_resnet / "eval.json"
     code, _, err = tool("predict.py", best, shapes / "val", "--thresholds", eval_file, "--output", tmp_path / "out")
     assert code == 0, err
     classes = json.loads(eval_file.read_text(encoding="utf-8"))["thresholds"]["by_class"]

@@ -3,21 +3,30 @@
 import logging
 import random
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper, numpy_helper
 
 from retinanet.errors import CheckpointError
 from retinanet.export.runtime import open_program, open_session
 from retinanet.export.seal import add_empty_seal, check_seal, seal
 
+if TYPE_CHECKING:
+    from onnx import ModelProto, TensorProto
 
-def small_model(weight: TensorProto) -> onnx.ModelProto:
+pytestmark = pytest.mark.slow
+needs_onnx = pytest.mark.skipif(find_spec("onnx") is None, reason="exporting needs `pip install -e .[export]`")
+"""Its tests import onnx themselves, which takes three seconds: every process imports this file."""
+
+
+def small_model(weight: "TensorProto") -> "ModelProto":
     """images (4,) and sizes (4,) -> their sum and the weight's."""
+    from onnx import TensorProto, helper
+
     names = ("images", "sizes", "scores")
     images, sizes, scores = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [4]) for name in names)
     nodes = [helper.make_node("Sum", ["images", "sizes", "w"], ["scores"])]
@@ -27,6 +36,9 @@ def small_model(weight: TensorProto) -> onnx.ModelProto:
 
 @pytest.fixture
 def sealed(tmp_path: Path) -> Path:
+    import onnx
+    from onnx import numpy_helper
+
     model = small_model(numpy_helper.from_array(np.arange(4, dtype=np.float32), "w"))
     add_empty_seal(model)
     onnx.save(model, tmp_path / "a.onnx")
@@ -34,7 +46,10 @@ def sealed(tmp_path: Path) -> Path:
     return tmp_path / "a.onnx"
 
 
+@needs_onnx
 def test_a_sealed_file_runs_and_every_flipped_bit_is_noticed(sealed: Path) -> None:
+    import onnx
+
     onnx.checker.check_model(onnx.load(sealed), full_check=True)
     open_session(sealed, 1)
     data, rng = sealed.read_bytes(), random.Random(0)
@@ -48,14 +63,21 @@ def test_a_sealed_file_runs_and_every_flipped_bit_is_noticed(sealed: Path) -> No
                 open_session(sealed, 1)
 
 
+@needs_onnx
 def test_a_file_without_a_seal_passes(tmp_path: Path) -> None:
+    import onnx
+    from onnx import numpy_helper
+
     onnx.save(small_model(numpy_helper.from_array(np.zeros(4, dtype=np.float32), "w")), tmp_path / "a.onnx")
     check_seal(tmp_path / "a.onnx")
     open_session(tmp_path / "a.onnx", 1)
 
 
+@needs_onnx
 @pytest.mark.parametrize("location", ["../secret.bin", "{outside}", "link.bin"])
 def test_weights_outside_of_the_files_folder_are_refused(location: str, tmp_path: Path) -> None:
+    from onnx import TensorProto
+
     outside, folder = tmp_path / "secret.bin", tmp_path / "model"
     outside.write_bytes(b"\0" * 16)
     folder.mkdir()
@@ -68,8 +90,12 @@ def test_weights_outside_of_the_files_folder_are_refused(location: str, tmp_path
         open_session(folder / "a.onnx", 1)
 
 
+@needs_onnx
 def test_damaged_onnx_files_of_others_are_refused_or_named(tmp_path: Path) -> None:
     """Without a seal, and so small that many flipped bits are in the graph."""
+    import onnx
+    from onnx import numpy_helper
+
     path, rng, refused = tmp_path / "a.onnx", random.Random(0), 0
     onnx.save(small_model(numpy_helper.from_array(np.ones(4, dtype=np.float32), "w")), path)
     data = path.read_bytes()
@@ -86,7 +112,10 @@ def test_damaged_onnx_files_of_others_are_refused_or_named(tmp_path: Path) -> No
     assert refused > 100
 
 
+@needs_onnx
 def test_more_external_weights_than_the_file_holds_are_refused(tmp_path: Path) -> None:
+    from onnx import TensorProto
+
     (tmp_path / "w.bin").write_bytes(bytes(16))
     weight = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[1 << 40], data_location=TensorProto.EXTERNAL)
     for key, value in (("location", "w.bin"), ("offset", "0"), ("length", str(1 << 42))):
@@ -108,7 +137,6 @@ class Scaled(torch.nn.Module):
         return images * self.scale, sizes
 
 
-@pytest.mark.slow
 def test_a_damaged_pt2_file_is_refused_or_unharmed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path, rng, refused = tmp_path / "a.pt2", random.Random(0), 0
     given = (torch.rand(2, 64), torch.ones(2))

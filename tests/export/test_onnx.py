@@ -3,15 +3,17 @@
 import json
 import shutil
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from export_fixtures import assert_same, random_batch, sharpen
+from export_fixtures import assert_same, random_batch, sharpen, with_short_network
 
 import retinanet
+from retinanet.__main__ import command_main
 from retinanet.build import build_resize_rule
 from retinanet.data.coco import load_coco
 from retinanet.data.find_images import find_images
@@ -31,22 +33,23 @@ from retinanet.export.runtime import LoadedExport, load_exported
 from retinanet.export.writers import write_onnx
 from retinanet.structures import Batch
 
-onnx = pytest.importorskip("onnx", reason="exporting needs `pip install -e .[export]`")
-pytest.importorskip("onnxscript", reason="exporting needs `pip install -e .[export]`")
-ort = pytest.importorskip("onnxruntime", reason="exporting needs `pip install -e .[export]`")
-
-pytestmark = pytest.mark.slow  # writing the files takes ten seconds each
+MISSING = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
+pytestmark = [
+    pytest.mark.slow,  # writing the files takes ten seconds each, and importing the packages, which tests do, three
+    pytest.mark.skipif(bool(MISSING), reason="exporting needs `pip install -e .[export]`"),
+]
 
 SHAPES = [(1, (64, 64)), (3, (96, 160)), (2, (288, 224)), (1, (100, 75))]
 """One cell on P7, several, more than in the example, and sides that are not multiples of a stride."""
 
 
 WORDS = ["eval.score_threshold=0.02", "eval.topk=40"]
+NMS_WORDS = [*WORDS, "eval.detections=12", "model.channels_last=false"]
 
 
 @pytest.fixture(scope="module")
-def checkpoint(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return sharpen(trained / "checkpoints" / "best.pt", tmp_path_factory.mktemp("sharp") / "sharp.pt")
+def checkpoint(trained_resnet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return sharpen(trained_resnet / "checkpoints" / "best.pt", tmp_path_factory.mktemp("sharp") / "sharp.pt")
 
 
 @pytest.fixture(scope="module")
@@ -76,14 +79,30 @@ def raw_file(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @pytest.fixture(scope="module")
-def nms_file(saved: SavedDetector, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("nms") / "nms.onnx"
-    write_onnx(
-        path,
-        saved.detector,
-        ExportInfo(kind="onnx", config=saved.config, categories=saved.categories, step=7, nms=True, int8=False),
-    )
+def short(checkpoint: Path) -> SavedDetector:
+    """The short network: what writes suppression need not translate a whole ResNet again."""
+    return load_short(checkpoint, [*NMS_WORDS, "eval.empty_boxes=drop_before_nms"])
+
+
+def load_short(path: Path, overrides: list[str]) -> SavedDetector:
+    saved = load_detector(path, overrides)
+    return saved._replace(detector=with_short_network(saved.detector))
+
+
+@pytest.fixture(scope="module")
+def nms_file(short: SavedDetector, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_with_suppression(tmp_path_factory.mktemp("nms") / "nms.onnx", short)
+
+
+def write_with_suppression(path: Path, saved: SavedDetector) -> Path:
+    info = ExportInfo(kind="onnx", config=saved.config, categories=saved.categories, step=7, nms=True, int8=False)
+    write_onnx(path, saved.detector, info)
     return path
+
+
+@pytest.fixture(scope="module")
+def nms(nms_file: Path) -> LoadedExport:
+    return load_exported(nms_file, [])
 
 
 @pytest.fixture(scope="module")
@@ -101,13 +120,12 @@ def test_raw_file_equals_the_detector(
 
 @pytest.mark.parametrize(("count", "canvas"), SHAPES)
 def test_file_with_suppression_equals_the_detector(
-    nms_file: Path, saved: SavedDetector, count: int, canvas: tuple[int, int]
+    nms: LoadedExport, short: SavedDetector, count: int, canvas: tuple[int, int]
 ) -> None:
     batch = random_batch(count, canvas)
-    detector = load_exported(nms_file, []).detector
-    assert_same(detector(batch), saved.detector(batch))
-    boxes, scores, classes, counts = detector.outputs(batch)
-    assert boxes.shape == (count, saved.config.eval.detections, 4)
+    assert_same(nms.detector(batch), short.detector(batch))
+    boxes, scores, classes, counts = nms.detector.outputs(batch)
+    assert boxes.shape == (count, short.config.eval.detections, 4)
     for box, score, kind, found in zip(boxes, scores, classes, counts, strict=True):
         assert (kind[found:] == -1).all()
         assert (score[found:] == 0).all()
@@ -115,34 +133,36 @@ def test_file_with_suppression_equals_the_detector(
         assert (kind[:found] >= 0).all()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("empty_boxes", "class_agnostic"), [("drop_before_nms", "true"), ("drop_last", "false")])
+@pytest.mark.parametrize(("empty_boxes", "class_agnostic"), [("drop_before_nms", "false"), ("drop_last", "true")])
 def test_file_with_suppression_drops_boxes_without_area(
-    checkpoint: Path, tmp_path: Path, empty_boxes: str, class_agnostic: str
+    checkpoint: Path, nms: LoadedExport, tmp_path: Path, empty_boxes: str, class_agnostic: str
 ) -> None:
     """Images that fill a part of their canvas only: many boxes lie in the padding."""
-    words = [*WORDS, "eval.detections=12", "model.channels_last=false", f"eval.class_agnostic={class_agnostic}"]
-    saved = load_detector(checkpoint, [*words, f"eval.empty_boxes={empty_boxes}"])
+    words = [*NMS_WORDS, f"eval.class_agnostic={class_agnostic}"]
+    saved = load_short(checkpoint, [*words, f"eval.empty_boxes={empty_boxes}"])
+    if empty_boxes != "drop_before_nms":
+        nms = load_exported(write_with_suppression(tmp_path / "nms.onnx", saved), [])
+    assert nms.config == saved.config
     batch = random_batch(2, (96, 160))._replace(sizes_B2=torch.tensor([[96, 40], [30, 160]]))
-    path = tmp_path / "nms.onnx"
-    info = ExportInfo(kind="onnx", config=saved.config, categories=saved.categories, step=7, nms=True, int8=False)
-    write_onnx(path, saved.detector, info)
     found = saved.detector(batch)
-    assert_same(load_exported(path, []).detector(batch), found)
+    assert_same(nms.detector(batch), found)
     assert all((of_image.boxes_D4[:, 2:] > of_image.boxes_D4[:, :2]).all() for of_image in found)
-    kept = load_detector(checkpoint, words).detector(batch)
+    kept = load_short(checkpoint, [*words, "eval.empty_boxes=keep"]).detector(batch)
     assert any((of_image.boxes_D4[:, 2:] <= of_image.boxes_D4[:, :2]).any() for of_image in kept)
 
 
-def test_file_with_suppression_can_find_nothing(nms_file: Path) -> None:
+def test_file_with_suppression_can_find_nothing(nms: LoadedExport) -> None:
     batch = random_batch(2, (64, 64))
     batch = batch._replace(images=torch.zeros_like(batch.images), sizes_B2=batch.sizes_B2)
-    counts = [len(found.scores_D) for found in load_exported(nms_file, []).detector(batch)]
+    counts = [len(found.scores_D) for found in nms.detector(batch)]
     assert all(count <= 20 for count in counts)
 
 
 def test_file_describes_itself(raw_file: Path, nms_file: Path, saved: SavedDetector) -> None:
     """Inputs and outputs by name and type, free dimensions, and all that a user needs in the metadata."""
+    import onnx
+    import onnxruntime as ort
+
     session = ort.InferenceSession(str(nms_file))
     assert [(i.name, i.type, i.shape) for i in session.get_inputs()] == [
         ("images", "tensor(uint8)", ["batch", 3, "height", "width"]),
@@ -219,6 +239,8 @@ def test_prediction_accepts_a_file_like_a_checkpoint(
 
 
 def test_files_of_another_origin_are_refused(raw_file: Path, tmp_path: Path) -> None:
+    import onnx
+
     (tmp_path / "text.onnx").write_text("no model", encoding="utf-8")
     with pytest.raises(CheckpointError, match="not an ONNX file that onnxruntime can run"):
         load_exported(tmp_path / "text.onnx", [])
@@ -314,6 +336,8 @@ def test_int8_products_cannot_saturate_on_any_processor(int8_file: Path) -> None
 
     With 8-bit weights an emulated Haswell gave a largest score error of 0.36 where a processor with VNNI gave 0.14.
     """
+    import onnx
+
     model = onnx.load(int8_file)
     arrays = {entry.name: onnx.numpy_helper.to_array(entry) for entry in model.graph.initializer}
     origins = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
@@ -335,6 +359,8 @@ def test_int8_arithmetic_equals_the_same_graph_in_float(int8_file: Path, val_bat
 
     Equal with VNNI and, because weights have 7 bits, without it.
     """
+    import onnxruntime as ort
+
     options = ort.SessionOptions()
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     reference = ort.InferenceSession(str(int8_file), options, providers=["CPUExecutionProvider"])
@@ -348,6 +374,8 @@ def test_int8_arithmetic_equals_the_same_graph_in_float(int8_file: Path, val_bat
 
 
 def test_int8_file_keeps_the_last_convolutions_in_float_and_is_small(raw_file: Path, int8_file: Path) -> None:
+    import onnx
+
     model = onnx.load(int8_file)
     assert "QuantizeLinear" in {node.op_type for node in model.graph.node}
     assert int8_file.stat().st_size < raw_file.stat().st_size / 2
@@ -363,14 +391,14 @@ def test_calibration_images_are_evenly_spaced() -> None:
 
 
 @pytest.fixture(scope="module")
-def exported_alone(
-    checkpoint: Path, shapes: Path, tmp_path_factory: pytest.TempPathFactory, run_tool: Callable[..., Any]
-) -> Path:
-    """An int8 file with suppression, written by a process that does nothing else."""
+def exported_alone(checkpoint: Path, shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An int8 file with suppression of the short network, written as by a process that does nothing else."""
     path = tmp_path_factory.mktemp("alone") / "small.onnx"
     words = ["--int8", "--calibrate", shapes / "train", "--calibration-images", 4, "--nms", "--latency-runs", 0]
-    done = run_tool("export.py", checkpoint, path, *words, *WORDS)
-    assert done.returncode == 0, done.stderr
+    pyramid_anchors.cache_clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("retinanet.export.command.load_detector", load_short)
+        command_main("export")([str(word) for word in (checkpoint, path, *words, *WORDS)], "retinanet export")
     return path
 
 
@@ -386,20 +414,21 @@ def test_int8_with_suppression_by_the_command_line(exported_alone: Path, shapes:
 
 
 def test_a_process_that_only_exports_compares_with_the_checkpoints_own_detections(
-    exported_alone: Path, saved: SavedDetector, shapes: Path
+    exported_alone: Path, checkpoint: Path, shapes: Path
 ) -> None:
     """Such a process traces the graph first, so nothing that tracing caches may be used afterwards."""
+    short = load_short(checkpoint, WORDS)
     report = json.loads(exported_alone.with_name("small.onnx.json").read_text(encoding="utf-8"))
     dataset = load_coco(shapes / "annotations" / "val.json", shapes / "val", "none")
     evaluation, _ = evaluate_dataset(
-        saved.detector,
+        short.detector,
         dataset,
-        build_resize_rule(saved.config),
+        build_resize_rule(short.config),
         (4, 0),
         Ranks(0, 0, 1),
         lambda _: None,
-        saved.config.eval,
-        saved.categories,
+        short.config.eval,
+        short.categories,
     )
     for name in ("checkpoint", "float32 ONNX"):
         assert report["results"][name]["metrics"]["AP"] == pytest.approx(evaluation.metrics["AP"], abs=1e-4), name

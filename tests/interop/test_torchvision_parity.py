@@ -81,16 +81,12 @@ def perturbed(model: nn.Module, seed: int) -> nn.Module:
 
 
 class Pair(NamedTuple):
-    """torchvision's model and the checkpoint converted from its state dict."""
+    """torchvision's model, the checkpoint converted from its state dict, and the model of that; all read only."""
 
     name: FormatName
     theirs: nn.Module
     checkpoint: Checkpoint
-
-    def ours(self) -> nn.Module:
-        _, model = build_loss_and_model(self.checkpoint.config, CLASSES)
-        load_weights(model, self.checkpoint.model, "the converted weights")
-        return model
+    ours: nn.Module
 
 
 def make(name: FormatName, min_size: int = SHORTER) -> nn.Module:
@@ -111,7 +107,9 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         "model.backbone.frozen_stages=0",
     ]
     checkpoint, _ = read_foreign(name, path, NO_OPTIONS._replace(overrides=overrides))
-    return Pair(name, theirs, checkpoint)
+    _, ours = build_loss_and_model(checkpoint.config, CLASSES)
+    load_weights(ours, checkpoint.model, "the converted weights")
+    return Pair(name=name, theirs=theirs.eval(), checkpoint=checkpoint, ours=ours.eval())
 
 
 def photographs(seed: int = 0) -> list[Tensor]:
@@ -173,7 +171,7 @@ def unit(images: list[Tensor]) -> list[Tensor]:
 @pytest.mark.slow
 @torch.no_grad()
 def test_raw_outputs_are_the_same(pair: Pair) -> None:
-    ours, theirs = pair.ours().eval(), pair.theirs.eval()
+    ours, theirs = pair.ours, pair.theirs
     batch = our_batch(pair.checkpoint, photographs(), truth())
     transformed, _ = theirs.transform(unit(photographs()))
     assert batch.images.shape == transformed.tensors.shape
@@ -218,7 +216,7 @@ def test_losses_and_gradients_are_the_same(pair: Pair, training: bool) -> None:
 
     This project computes its losses in float32 all the same. In training, BatchNorm takes the batch's own statistics.
     """
-    ours, theirs = pair.ours().train(training).double(), deepcopy(pair.theirs).train(training).double()
+    ours, theirs = (deepcopy(model).train(training).double() for model in (pair.ours, pair.theirs))
     targets = [{"boxes": torch.from_numpy(b), "labels": torch.from_numpy(c)} for b, c in truth()]
     batch = our_batch(pair.checkpoint, photographs(), truth())
     pixels = our_pixels(pair.checkpoint, batch).double()
@@ -270,7 +268,7 @@ def matched(mine: Detections, wanted: dict[str, Tensor]) -> tuple[float, float, 
 @torch.no_grad()
 @pytest.mark.parametrize("alone", [False, True], ids=["one_batch", "image_by_image"])
 def test_detections_are_the_same(pair: Pair, alone: bool) -> None:
-    ours, theirs = pair.ours().eval(), pair.theirs.eval()
+    ours, theirs = pair.ours, pair.theirs
     detector = build_detector(pair.checkpoint.config, ours, CPU)
     images = photographs(seed=1)
     groups = [[image] for image in images] if alone else [images]
@@ -301,6 +299,6 @@ def test_exported_weights_load_strictly_into_torchvisions_model_and_detect_the_s
     for name, value in pair.theirs.state_dict().items():
         assert torch.equal(fresh.state_dict()[name], value), name
     images = unit(photographs(seed=2))
-    for mine, wanted in zip(fresh.eval()(images), pair.theirs.eval()(images), strict=True):
+    for mine, wanted in zip(fresh.eval()(images), pair.theirs(images), strict=True):
         assert torch.equal(mine["boxes"], wanted["boxes"])
         assert torch.equal(mine["scores"], wanted["scores"])

@@ -1,8 +1,5 @@
 """One-pass losses against 150-digit decimals and against the plain losses that they stand for."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from decimal import Decimal, localcontext
 from functools import partial
@@ -149,6 +146,7 @@ def test_a_half_precision_gradient_is_kept_where_it_does_not_vanish() -> None:
     assert (gradient > 0).all()
 
 
+@pytest.mark.slow
 @needs_compiler
 @every_pair
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -169,6 +167,7 @@ def test_a_small_batch_takes_the_plain_loss_to_the_bit() -> None:
     assert loss.kernel is None
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_the_value_alone_is_the_same_and_has_no_gradient() -> None:
     logits, labels = batch(FUSED_FROM // 160 + 3, 80, seed=8)
@@ -195,6 +194,7 @@ def test_harmonised_in_one_pass_equals_autograd(classes: int, bins: int) -> None
     torch.testing.assert_close(gradient.view_as(logits), leaf.grad, rtol=1e-7, atol=1e-15)
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_a_large_batch_of_ghm_is_compiled_and_the_same() -> None:
     """An output on the border of two bins may fall into the other one; a bin has thousands."""
@@ -239,6 +239,7 @@ def test_losses_that_rank_or_weigh_are_the_same_with_and_without_kernels(kind: s
     assert close.float().mean() > 0.999, "except where an output on the border of two bins falls into the other one"
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_a_second_backward_is_refused_rather_than_wrong() -> None:
     logits, labels = batch(FUSED_FROM // 160 + 1, 80, seed=3)
@@ -264,26 +265,28 @@ def test_without_a_compiler_the_plain_loss_runs(monkeypatch: pytest.MonkeyPatch)
     assert loss.kernel is None
 
 
-BROKEN_COMPILER = """
-import torch
-from retinanet.losses.cross_entropy import cross_entropy
-from retinanet.losses.fused import FUSED_FROM, FusedLoss, sigmoid_pass
-from retinanet.losses.fused import cross_entropy_negative_margin
-loss = FusedLoss(cross_entropy, sigmoid_pass(cross_entropy_negative_margin, 1.0, 1.0))
-logits, labels = torch.randn(FUSED_FROM // 64, 64), torch.full((FUSED_FROM // 64,), 3)
-for _ in range(2):
-    assert torch.equal(loss(logits, labels), cross_entropy(logits, labels))
-"""
-
-
 @pytest.mark.slow
-def test_a_broken_compiler_is_reported_once_and_the_plain_loss_runs(tmp_path: Path) -> None:
-    environment = {**os.environ, "CXX": "false", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", BROKEN_COMPILER], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("runs uncompiled") == 1
+@needs_compiler
+@pytest.mark.usefixtures("fresh_choice")
+def test_a_broken_compiler_is_reported_once_and_the_plain_loss_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CXX=false, which torch reads when it is imported."""
+    import torch._dynamo
+    import torch._inductor.config
+
+    monkeypatch.setenv("CXX", "false")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    logits, labels = torch.randn(FUSED_FROM // 64, 64), torch.full((FUSED_FROM // 64,), 3)
+    loss = fused("ce")
+    torch._dynamo.reset()  # else the kernel of an earlier test would be found
+    broken = torch._inductor.config.patch({"cpp.cxx": (None, "false")})
+    with broken, pytest.warns(UserWarning, match="runs uncompiled") as warned:
+        own = [loss(logits, labels) for _ in range(2)]
+    assert all(torch.equal(value, cross_entropy(logits, labels)) for value in own)
+    assert len(warned) == 1
+    assert loss.refused
+    torch._dynamo.reset()
 
 
 @pytest.mark.parametrize(("kernels", "compiled"), [("auto", True), ("plain", False)])

@@ -187,6 +187,7 @@ def test_a_file_in_the_folders_place_is_a_clear_error(tmp_path: Path) -> None:
         take(tmp_path / "run" / "below")
 
 
+@pytest.mark.slow
 def test_the_folder_is_held_within_the_context_and_free_after_it(tmp_path: Path) -> None:
     """Against this thread, another thread and another process; also when the block raises."""
     refused: list[str] = []
@@ -234,6 +235,7 @@ def test_a_folder_whose_owner_is_unknown_is_in_use_by_another_process(tmp_path: 
             take(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_folder_in_use_is_refused_until_its_process_ends_however_it_ends(tmp_path: Path) -> None:
     run = tmp_path / "run"
     command = [sys.executable, "-c", HOLD, str(run)]

@@ -44,16 +44,10 @@ SHALLOW = "model.backbone.name=resnet18"
 
 
 @pytest.fixture(scope="module")
-def mini(tiny: Tiny) -> Tiny:
-    """`tiny` with the fewest weights: on images this small, updating and saving them takes most of the time."""
-    return lambda *overrides: tiny("model.backbone.name=mobilenet_v2", *overrides)
-
-
-@pytest.fixture(scope="module")
-def finished(mini: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(tiny: Tiny, real_curves: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of six steps with evaluations after three and six; read only."""
     folder = tmp_path_factory.mktemp("finished") / "run"
-    run_training(mini("eval.every=3", "eval.unit=steps", "schedule.ema=0.9", "log.pictures=2"), folder)
+    run_training(tiny("eval.every=3", "eval.unit=steps", "schedule.ema=0.9", "log.pictures=2"), folder)
     return folder
 
 
@@ -66,7 +60,8 @@ def weights_hash(folder: Path) -> str:
     return hashlib.sha256(b"".join(state[name].numpy().tobytes() for name in sorted(state))).hexdigest()
 
 
-def test_a_run_folder_holds_everything(finished: Path, mini: Tiny) -> None:
+@pytest.mark.slow
+def test_a_run_folder_holds_everything(finished: Path, tiny: Tiny) -> None:
     files = {str(file.relative_to(finished)) for file in finished.rglob("*") if file.is_file()}
     pictures = {name for name in files if name.startswith("pictures/")}
     events = {name for name in files if name.startswith("tensorboard/events.out.tfevents")}
@@ -78,10 +73,11 @@ def test_a_run_folder_holds_everything(finished: Path, mini: Tiny) -> None:
         *("checkpoints/last.pt", "checkpoints/step-3.pt", "checkpoints/best.pt"),
     }
     words = ("eval.every=3", "eval.unit=steps", "schedule.ema=0.9", "log.pictures=2")
-    chosen = choose_channels_last(mini(*words).model, torch.device("cpu"))
-    assert load_config(finished / "config.yaml", []) == mini(*words).model_copy(update={"model": chosen})
+    chosen = choose_channels_last(tiny(*words).model, torch.device("cpu"))
+    assert load_config(finished / "config.yaml", []) == tiny(*words).model_copy(update={"model": chosen})
 
 
+@pytest.mark.slow
 def test_metrics_have_a_row_a_step_and_the_evaluations(finished: Path) -> None:
     rows = read_rows(finished / "metrics.jsonl")
     assert [(row["kind"], row["step"]) for row in rows] == [
@@ -102,6 +98,7 @@ def test_metrics_have_a_row_a_step_and_the_evaluations(finished: Path) -> None:
     assert [name for name in evaluation if name in METRIC_NAMES] == list(METRIC_NAMES)
 
 
+@pytest.mark.slow
 def test_tensorboard_has_scalars_and_pictures(finished: Path) -> None:
     events = EventAccumulator(str(finished / "tensorboard"), size_guidance={"scalars": 0, "images": 0})
     events.Reload()
@@ -117,6 +114,7 @@ def test_tensorboard_has_scalars_and_pictures(finished: Path) -> None:
     assert [event.step for event in events.Scalars("loss/total")] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.slow
 def test_eval_json_is_what_the_detections_give(finished: Path, shapes: Path) -> None:
     evaluation = json.loads((finished / "eval.json").read_text(encoding="utf-8"))
     assert list(evaluation["metrics"]) == list(METRIC_NAMES)
@@ -133,6 +131,7 @@ def test_eval_json_is_what_the_detections_give(finished: Path, shapes: Path) -> 
     assert evaluation["metrics"]["AP"] == best.best_ap
 
 
+@pytest.mark.slow
 def test_the_moving_average_is_saved_with_the_weights(finished: Path) -> None:
     last = load_checkpoint(finished / "checkpoints" / "last.pt")
     name = "class_head.predict.weight"
@@ -144,9 +143,9 @@ def test_the_moving_average_is_saved_with_the_weights(finished: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [2, 4])
-def test_a_run_does_not_depend_on_loader_workers(finished: Path, mini: Tiny, tmp_path: Path, workers: int) -> None:
+def test_a_run_does_not_depend_on_loader_workers(finished: Path, tiny: Tiny, tmp_path: Path, workers: int) -> None:
     words = ("eval.every=3", "eval.unit=steps", "schedule.ema=0.9", "log.pictures=0", f"data.workers={workers}")
-    run_training(mini(*words), tmp_path)
+    run_training(tiny(*words), tmp_path)
     assert multiprocessing.active_children() == []
     assert without_clock(tmp_path / "metrics.jsonl") == without_clock(finished / "metrics.jsonl")
     assert weights_hash(tmp_path) == weights_hash(finished)
@@ -155,10 +154,10 @@ def test_a_run_does_not_depend_on_loader_workers(finished: Path, mini: Tiny, tmp
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("normaliser", "parts"), [("batch_positives", (2, 4)), ("image_positives", (4,))])
-def test_accumulation_changes_nothing(mini: Tiny, tmp_path: Path, normaliser: str, parts: tuple[int, ...]) -> None:
+def test_accumulation_changes_nothing(tiny: Tiny, tmp_path: Path, normaliser: str, parts: tuple[int, ...]) -> None:
     words = ("schedule.iterations=4", f"loss.normaliser={normaliser}", "log.pictures=0", SHALLOW)
     for accumulation in (1, *parts):
-        run_training(mini(f"schedule.accumulation={accumulation}", *words), tmp_path / str(accumulation))
+        run_training(tiny(f"schedule.accumulation={accumulation}", *words), tmp_path / str(accumulation))
     whole, *split = (
         [row for row in read_rows(tmp_path / str(n) / "metrics.jsonl") if row["kind"] == "train"] for n in (1, *parts)
     )
@@ -171,7 +170,7 @@ def test_accumulation_changes_nothing(mini: Tiny, tmp_path: Path, normaliser: st
 
 
 @pytest.mark.slow
-def test_micro_batches_of_transposed_canvases_have_anchors_of_their_own(mini: Tiny, tmp_path: Path) -> None:
+def test_micro_batches_of_transposed_canvases_have_anchors_of_their_own(tiny: Tiny, tmp_path: Path) -> None:
     """96 x 128 and 128 x 96 have as many anchors, elsewhere: two images together cost the mean of each alone."""
     sizes, box = [(96, 97), (97, 96)], [20, 50, 40, 30]
     for image_id, (height, width) in enumerate(sizes, start=1):
@@ -194,7 +193,7 @@ def test_micro_batches_of_transposed_canvases_have_anchors_of_their_own(mini: Ti
         data += ["data.shorter_side=[96]", "data.longer_side=97", "data.canvases=tight", "data.resize=float_bilinear"]
         batch = f"schedule.batch_size={len(ids)}", f"schedule.reference_batch={len(ids)}"
         one_each = f"schedule.accumulation={len(ids)}", "schedule.iterations=1", "loss.normaliser=image_positives"
-        run_training(mini(*data, *batch, *one_each, "assign.low_quality=true"), tmp_path / name)
+        run_training(tiny(*data, *batch, *one_each, "assign.low_quality=true"), tmp_path / name)
         return losses(tmp_path / name)[0]
 
     together, alone = first_loss("both", [1, 2]), [first_loss("first", [1]), first_loss("second", [2])]
@@ -202,21 +201,21 @@ def test_micro_batches_of_transposed_canvases_have_anchors_of_their_own(mini: Ti
 
 
 @pytest.mark.slow
-def test_two_images_are_learned(mini: Tiny, tmp_path: Path) -> None:
+def test_two_images_are_learned(tiny: Tiny, tmp_path: Path) -> None:
     words = ("data.limit=2", "schedule.iterations=40", "schedule.batch_size=2", "schedule.reference_batch=2")
     run_training(
-        mini(*words, "schedule.optimizer=adamw", "schedule.lr=0.002", "data.flip=0.0", "log.pictures=0"), tmp_path
+        tiny(*words, "schedule.optimizer=adamw", "schedule.lr=0.002", "data.flip=0.0", "log.pictures=0"), tmp_path
     )
     values = losses(tmp_path)
     assert sum(values[-5:]) / 5 < 0.35 * values[0], values
 
 
 @pytest.mark.slow
-def test_batches_without_any_object_are_trained_on(mini: Tiny, tmp_path: Path, shapes: Path) -> None:
+def test_batches_without_any_object_are_trained_on(tiny: Tiny, tmp_path: Path, shapes: Path) -> None:
     data = copy_data(shapes, tmp_path / "data")
     edit_json(data / "annotations/train.json", lambda c: [a for a in c["annotations"] if a["image_id"] == 1])
     words = ("schedule.batch_size=2", "schedule.reference_batch=2", "loss.box.kind=giou", "log.pictures=0")
-    run_training(mini(f"data.root={data}", *words), tmp_path / "run")
+    run_training(tiny(f"data.root={data}", *words), tmp_path / "run")
     rows = [row for row in read_rows(tmp_path / "run/metrics.jsonl") if row["kind"] == "train"]
     empty = [row for row in rows if row["positives_per_image"] == 0]
     assert len(empty) == 5
@@ -225,34 +224,34 @@ def test_batches_without_any_object_are_trained_on(mini: Tiny, tmp_path: Path, s
 
 
 @pytest.mark.slow
-def test_the_ap_of_validation_images_without_objects_is_minus_one(mini: Tiny, tmp_path: Path, shapes: Path) -> None:
+def test_the_ap_of_validation_images_without_objects_is_minus_one(tiny: Tiny, tmp_path: Path, shapes: Path) -> None:
     data = copy_data(shapes, tmp_path / "data")
     edit_json(data / "annotations/val.json", lambda _: [])
-    run_training(mini(f"data.root={data}", "schedule.iterations=1"), tmp_path / "run")
+    run_training(tiny(f"data.root={data}", "schedule.iterations=1"), tmp_path / "run")
     assert json.loads((tmp_path / "run/eval.json").read_text(encoding="utf-8"))["metrics"]["AP"] == -1
 
 
 @pytest.mark.slow
-def test_data_that_cannot_be_trained_on_is_refused(mini: Tiny, tmp_path: Path, shapes: Path) -> None:
+def test_data_that_cannot_be_trained_on_is_refused(tiny: Tiny, tmp_path: Path, shapes: Path) -> None:
     with pytest.raises(DataError, match=r"data\.root: no folder .*nowhere"):
-        run_training(mini(f"data.root={tmp_path / 'nowhere'}"), tmp_path / "run")
+        run_training(tiny(f"data.root={tmp_path / 'nowhere'}"), tmp_path / "run")
     data = copy_data(shapes, tmp_path / "data")
     train_json, val_json = data / "annotations/train.json", data / "annotations/val.json"
     whole = val_json.read_text(encoding="utf-8")
     val_json.write_text(whole.replace('"disc"', '"disk"'), encoding="utf-8")
     with pytest.raises(DataError, match=r"different categories.*di[sc]k?"):
-        run_training(mini(f"data.root={data}"), tmp_path / "run")
+        run_training(tiny(f"data.root={data}"), tmp_path / "run")
     val_json.write_text(whole, encoding="utf-8")
     edit_json(train_json, lambda _: [])
     with pytest.raises(DataError, match="nothing to learn"):
-        run_training(mini(f"data.root={data}"), tmp_path / "run")
+        run_training(tiny(f"data.root={data}"), tmp_path / "run")
     # A folder in which no run has started is free for the next attempt.
-    run_training(mini("schedule.iterations=1"), tmp_path / "run")
+    run_training(tiny("schedule.iterations=1"), tmp_path / "run")
 
 
 @pytest.mark.slow
-def test_training_stops_early_and_notes_it(mini: Tiny, tmp_path: Path) -> None:
-    config = mini("schedule.early_stop=2", "eval.every=1", "eval.unit=steps", "schedule.lr=1e-9", "log.pictures=0")
+def test_training_stops_early_and_notes_it(tiny: Tiny, tmp_path: Path) -> None:
+    config = tiny("schedule.early_stop=2", "eval.every=1", "eval.unit=steps", "schedule.lr=1e-9", "log.pictures=0")
     run_training(config, tmp_path)
     rows = read_rows(tmp_path / "metrics.jsonl")
     assert rows[-1]["kind"] == "note"
@@ -266,24 +265,24 @@ def test_training_stops_early_and_notes_it(mini: Tiny, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_resumed_run_keeps_the_memory_order_that_it_began_with(
-    mini: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(build, "trains_faster_in_nchw", lambda device: True)
-        run_training(mini("schedule.iterations=1"), tmp_path)
+        run_training(tiny("schedule.iterations=1"), tmp_path)
     monkeypatch.setattr(build, "trains_faster_in_nchw", lambda device: False)
-    run_training(mini("schedule.iterations=2"), tmp_path, resume=True)
+    run_training(tiny("schedule.iterations=2"), tmp_path, resume=True)
     assert load_config(tmp_path / "config.yaml", []).model.channels_last == "inference"
     assert load_checkpoint(tmp_path / "checkpoints" / "last.pt").config.model.channels_last == "inference"
 
 
-def test_a_folder_with_a_run_is_not_touched_unless_asked_to(finished: Path, mini: Tiny, tmp_path: Path) -> None:
+def test_a_folder_with_a_run_is_not_touched_unless_asked_to(finished: Path, tiny: Tiny, tmp_path: Path) -> None:
     before = (finished / "metrics.jsonl").read_bytes()
     with pytest.raises(ConfigError, match="already holds a run"):
-        run_training(mini(), finished)
+        run_training(tiny(), finished)
     assert (finished / "metrics.jsonl").read_bytes() == before
-    run_training(mini("schedule.iterations=2"), tmp_path)
-    run_training(mini("schedule.iterations=1"), tmp_path, overwrite=True)
+    run_training(tiny("schedule.iterations=2"), tmp_path)
+    run_training(tiny("schedule.iterations=1"), tmp_path, overwrite=True)
     assert len(losses(tmp_path)) == 1
 
 
@@ -291,9 +290,9 @@ def test_a_folder_with_a_run_is_not_touched_unless_asked_to(finished: Path, mini
     ("ranks", "accumulation", "divides"), [(1, 3, False), (2, 2, True), (2, 4, False), (3, 1, False)]
 )
 def test_a_batch_that_does_not_split_evenly_is_refused(
-    mini: Tiny, ranks: int, accumulation: int, divides: bool
+    tiny: Tiny, ranks: int, accumulation: int, divides: bool
 ) -> None:
-    config = mini(f"schedule.accumulation={accumulation}")
+    config = tiny(f"schedule.accumulation={accumulation}")
     if divides:
         check_batch_divides(config, distributed.Ranks(0, 0, ranks))
         return
@@ -303,13 +302,13 @@ def test_a_batch_that_does_not_split_evenly_is_refused(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("wrong", ["model.backbone.weights=imagenet", "data.train_images=absent"])
-def test_an_old_run_outlives_a_new_one_that_cannot_start(wrong: str, mini: Tiny, trained: Path, tmp_path: Path) -> None:
+def test_an_old_run_outlives_a_new_one_that_cannot_start(wrong: str, tiny: Tiny, trained: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(trained, run)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("retinanet.training.state.read_backbone_weights", unreadable)
         with pytest.raises(UserError):
-            run_training(mini(wrong), run, overwrite=True)
+            run_training(tiny(wrong), run, overwrite=True)
     assert (run / "checkpoints/last.pt").read_bytes() == (trained / "checkpoints/last.pt").read_bytes()
     assert (run / "metrics.jsonl").read_bytes() == (trained / "metrics.jsonl").read_bytes()
 
@@ -320,9 +319,9 @@ def unreadable(*_: object) -> None:
 
 @pytest.mark.slow
 def test_a_run_whose_folder_is_deleted_ends_with_one_message(
-    mini: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = mini("schedule.iterations=3", "log.save_every=1")
+    config = tiny("schedule.iterations=3", "log.save_every=1")
     monkeypatch.setattr(
         "retinanet.training.loop.set_lr", lambda *_: shutil.rmtree(tmp_path / "run", ignore_errors=True)
     )
@@ -332,8 +331,8 @@ def test_a_run_whose_folder_is_deleted_ends_with_one_message(
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_the_images(mini: Tiny, tmp_path: Path) -> None:
-    config = mini("schedule.iterations=4", "log.save_every=2", "log.pictures=0")
+def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_the_images(tiny: Tiny, tmp_path: Path) -> None:
+    config = tiny("schedule.iterations=4", "log.save_every=2", "log.pictures=0")
     run_training(config, tmp_path)
     last = tmp_path / "checkpoints" / "last.pt"
     saved = load_checkpoint(last)
@@ -369,8 +368,8 @@ def first_step(config: Config, folder: Path) -> tuple[TrainState, list[Batch], S
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_gradient_that_is_not_finite_stops_before_the_update(bad: float, mini: Tiny, tmp_path: Path) -> None:
-    state, batches, parts = first_step(mini("schedule.ema=0.9"), tmp_path)
+def test_a_gradient_that_is_not_finite_stops_before_the_update(bad: float, tiny: Tiny, tmp_path: Path) -> None:
+    state, batches, parts = first_step(tiny("schedule.ema=0.9"), tmp_path)
     before = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
     state.model.get_parameter("box_head.predict.bias").register_hook(lambda gradient: gradient * bad)
     with pytest.raises(NumericalError, match=r"step 1: .*gradient"):
@@ -381,8 +380,8 @@ def test_a_gradient_that_is_not_finite_stops_before_the_update(bad: float, mini:
     assert not state.optimizer.state
 
 
-def test_float16_that_makes_no_update_is_reported(mini: Tiny, tmp_path: Path) -> None:
-    state, batches, parts = first_step(mini(), tmp_path)
+def test_float16_that_makes_no_update_is_reported(tiny: Tiny, tmp_path: Path) -> None:
+    state, batches, parts = first_step(tiny(), tmp_path)
     set_lr(state.optimizer, 1e-6)
     state.scaler = torch.amp.GradScaler("cpu", enabled=True)
     before = state.model.get_parameter("box_head.predict.bias").detach().clone()
@@ -399,9 +398,9 @@ def test_float16_that_makes_no_update_is_reported(mini: Tiny, tmp_path: Path) ->
 
 @pytest.mark.parametrize("saved_scaler", [{}, {"scale": 8.0}])
 def test_a_run_that_began_without_loss_scaling_continues_with_it(
-    saved_scaler: dict[str, float], mini: Tiny, tmp_path: Path
+    saved_scaler: dict[str, float], tiny: Tiny, tmp_path: Path
 ) -> None:
-    config = mini()
+    config = tiny()
     state, batches, parts = first_step(config, tmp_path)
     train_step(state, batches, parts, StopRequest())
     state.scaler = torch.amp.GradScaler("cpu", enabled=True)
@@ -427,14 +426,14 @@ SELECTING = ("ohem", "ohem_1_3", "sampled")
     [("focal", 1), ("focal", 2), *((kind, 2) for kind in (*DENSE, *BY_QUALITY, *SELECTING))],
 )
 def test_a_step_syncs_with_the_device_once_for_positives_and_once_for_its_numbers(
-    kind: str, accumulation: int, mini: Tiny, tmp_path: Path
+    kind: str, accumulation: int, tiny: Tiny, tmp_path: Path
 ) -> None:
     """And once for the anchors that the host chooses, for all images of a micro-batch. Recorded in the second step,
     when anchors are cached. Image ids are read before they leave the host."""
     words = [f"loss.classification.kind={kind}", f"schedule.accumulation={accumulation}", "schedule.ema=0.9"]
     if kind in SELECTING:
         words.append("loss.classification.batch=4")
-    state, batches, parts = first_step(mini(*words, "assign.low_quality=true", "data.canvas=[64, 64]"), tmp_path)
+    state, batches, parts = first_step(tiny(*words, "assign.low_quality=true", "data.canvas=[64, 64]"), tmp_path)
     train_step(state, batches, parts, StopRequest())
     with HostReads() as reads:
         train_step(state, batches, parts, StopRequest())
@@ -444,12 +443,12 @@ def test_a_step_syncs_with_the_device_once_for_positives_and_once_for_its_number
 
 
 @pytest.mark.slow
-def test_a_step_divides_by_the_running_mean_of_its_own_positives(mini: Tiny, tmp_path: Path) -> None:
+def test_a_step_divides_by_the_running_mean_of_its_own_positives(tiny: Tiny, tmp_path: Path) -> None:
     """The first step's loss under each normaliser, one rank: the mean starts at 100 and moves before it divides."""
     words = ("schedule.iterations=1", "log.pictures=0", "schedule.accumulation=2")
     found = {}
     for kind in ("batch_positives", "rank_positives", "running_positives"):
-        run_training(mini(*words, f"loss.normaliser={kind}"), tmp_path / kind)
+        run_training(tiny(*words, f"loss.normaliser={kind}"), tmp_path / kind)
         found[kind] = read_rows(tmp_path / kind / "metrics.jsonl")[0]
     positives = found["batch_positives"]["positives_per_image"] * 4
     assert positives > 0
@@ -478,11 +477,11 @@ def edit_json(path: Path, annotations: Callable[[dict[str, Any]], list[dict[str,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ohem_1_3", "sampled", "quality_focal", "ghm", "softmax_focal"])
-def test_losses_of_every_kind_train_save_and_detect(kind: str, mini: Tiny, tmp_path: Path) -> None:
+def test_losses_of_every_kind_train_save_and_detect(kind: str, tiny: Tiny, tmp_path: Path) -> None:
     """Those that use boxes, draw at random, have their own normaliser or another head; also with two micro-batches."""
     words = ("schedule.iterations=2", f"loss.classification.kind={kind}", "log.pictures=0")
-    run_training(mini(*words), tmp_path / "whole")
+    run_training(tiny(*words), tmp_path / "whole")
     assert (tmp_path / "whole" / "eval.json").exists()
-    run_training(mini(*words, "schedule.accumulation=2"), tmp_path / "split")
+    run_training(tiny(*words, "schedule.accumulation=2"), tmp_path / "split")
     if kind != "ghm":
         assert losses(tmp_path / "split") == pytest.approx(losses(tmp_path / "whole"), rel=1e-4)

@@ -67,6 +67,7 @@ def test_a_cpu_takes_the_batch_in_one_part(tiny: Tiny) -> None:
     assert fit_accumulation(config, train_set.images, 3, CPU, ALONE) is config
 
 
+@pytest.mark.slow
 def test_a_run_with_auto_saves_numbers_and_a_resumed_one_keeps_its_parts(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,19 +6,18 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from places import PROJECT
+from forked_tools import ForkedTool
 
 from retinanet.run.checkpoint import load_checkpoint
 from retinanet.run.folder import RunFolder
 
+Start = Callable[..., ForkedTool]
 FOREVER = ("schedule.iterations=100000", "log.save_every=1", "distributed.timeout=3")
 
 
@@ -33,34 +32,33 @@ class Ended(NamedTuple):
 class TwoRanks:
     """Two processes of a training that meet at a free port, as a batch system starts them."""
 
-    def __init__(self, environment: dict[str, str], port: int) -> None:
-        self.environment = {**environment, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        self.processes: list[subprocess.Popen[str]] = []
+    def __init__(self, start_tool: Start, port: int) -> None:
+        self.environment = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        self.processes: list[ForkedTool] = []
+        self._start_tool = start_tool
 
     def start(self, rank: int, *words: object) -> None:
-        command = [sys.executable, str(PROJECT / "tools" / "train.py"), *map(str, words)]
         own = {**self.environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-        self.processes.append(subprocess.Popen(command, env=own, **pipes))  # type: ignore[call-overload]
+        self.processes.append(self._start_tool("train.py", *words, environment=own))
 
     def wait_for_checkpoint(self, run: Path) -> None:
         deadline = time.monotonic() + 90
         while not RunFolder(run).last.exists():
             assert time.monotonic() < deadline
-            assert all(process.poll() is None for process in self.processes), self.processes[0].communicate()[1]
+            assert all(process.poll() is None for process in self.processes), self.processes[0].communicate(60)[1]
             time.sleep(0.1)
 
     def end(self, rank: int) -> Ended:
         began = time.monotonic()
-        _, err = self.processes[rank].communicate(timeout=60)
-        return Ended(self.processes[rank].returncode, err, time.monotonic() - began)
+        process = self.processes[rank]
+        _, err = process.communicate(timeout=60)
+        assert process.returncode is not None
+        return Ended(process.returncode, err, time.monotonic() - began)
 
     def close(self) -> None:
         for process in self.processes:
             process.kill()
-            process.wait()
-            if process.stderr is not None:
-                process.stderr.close()
+            process.poll(60)
 
 
 def free_port() -> int:
@@ -70,8 +68,8 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def ranks(tool_environment: dict[str, str]) -> Iterator[TwoRanks]:
-    two = TwoRanks(tool_environment, free_port())
+def ranks(start_tool: Start) -> Iterator[TwoRanks]:
+    two = TwoRanks(start_tool, free_port())
     yield two
     two.close()
 
@@ -102,7 +100,7 @@ def test_a_rank_that_waits_for_a_hanging_one_ends_soon_after_sigterm(
     ranks.wait_for_checkpoint(tmp_path / "run")
     os.kill(ranks.processes[1].pid, signal.SIGSTOP)
     time.sleep(1)
-    ranks.processes[0].terminate()
+    os.kill(ranks.processes[0].pid, signal.SIGTERM)
     ended = ranks.end(0)
     assert ended.code == 143
     assert ended.seconds < 12

@@ -60,7 +60,7 @@ def test_the_first_lines_name_everything_that_decides_a_run(tiny: Tiny, tmp_path
     )  # a path that is longer than a line continues on the next
     count = sum(p.numel() for p in state.model.parameters())
     for part in (
-        *("resnet18", f"{count:,} parameters, all of them train", "random weights"),
+        *("mobilenet_v2", f"{count:,} parameters, all of them train", "random weights"),
         *("12 images", "6 images", "annotations/train.json", "annotations/val.json", "of 3 classes"),
         *("64 x 64 (height x width)", "horizontal flip 0.5", "zoom 0.8 to 1.2"),
         *("8 images a step: 1 process x 2 micro-batches of 4", "3 steps (2 epochs) from step 0, 3 evaluations"),

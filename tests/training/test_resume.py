@@ -1,6 +1,5 @@
 """A run that was killed, interrupted and resumed equals an uninterrupted one to the bit."""
 
-import fcntl
 import hashlib
 import json
 import os
@@ -9,9 +8,6 @@ import re
 import shlex
 import shutil
 import signal
-import subprocess
-import sys
-import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,19 +26,11 @@ from retinanet.training import step as engine_step
 from retinanet.training.engine import run_training
 from retinanet.training.state import TrainState
 
-WITHOUT_COLLECTOR = """
-import gc, runpy, sys
-gc.disable()
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-"""Runs a tool that must end its loader threads itself: a collector that comes too late would let it hang."""
-
 STEPS = 18
 WORDS = (
     f"schedule.iterations={STEPS}",
-    *("schedule.ema=0.9", "schedule.optimizer=adamw", "schedule.lr=0.001", "model.backbone.name=mobilenet_v2"),
-    *("model.backbone.norm=bn", "model.fpn.channels=32", "model.head.norm=none"),
+    *("schedule.ema=0.9", "schedule.optimizer=adamw", "schedule.lr=0.001", "model.backbone.norm=bn"),
+    *("model.fpn.channels=32", "model.head.norm=none"),
     "loss.normaliser=running_positives",
     *("log.save_every=2", "eval.every=5", "eval.unit=steps", "data.color_jitter=0.2", "data.scale_jitter=[0.8, 1.2]"),
 )
@@ -111,7 +99,7 @@ def unbroken(tiny: Callable[..., Config], tmp_path_factory: pytest.TempPathFacto
 
 @pytest.mark.slow
 def test_a_run_killed_five_times_and_interrupted_twice_equals_an_uninterrupted_one(
-    unbroken: Path, tiny_yaml: Path, start_tool: Start, tool_environment: dict[str, str], tmp_path: Path
+    unbroken: Path, tiny_yaml: Path, start_tool: Start, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     delays = random.Random(7)
@@ -142,10 +130,11 @@ def test_a_run_killed_five_times_and_interrupted_twice_equals_an_uninterrupted_o
         saved = load_checkpoint(run / "checkpoints" / "last.pt").progress.step
         assert saved == int(message[1]) == last_step(run)
         assert seen <= saved <= seen + 2
-    command = [sys.executable, "-c", WITHOUT_COLLECTOR, str(PROJECT / "tools" / "train.py"), *map(str, arguments)]
-    done = subprocess.run(command, env=tool_environment, capture_output=True, text=True, timeout=90, check=False)
-    assert done.returncode == 0, done.stderr
-    assert f"{STEPS} steps (6 epochs) from step" in done.stdout
+    # The run must end its loader threads itself: a collector that comes too late would let it hang.
+    process = start_tool("train.py", *arguments, collector=False)
+    out, err = process.communicate(timeout=90)
+    assert process.returncode == 0, err
+    assert f"{STEPS} steps (6 epochs) from step" in out
     assert run_hash(run) == run_hash(unbroken)
     assert [row["step"] for row in read_rows(run / "metrics.jsonl") if row["kind"] == "train"] == [*range(1, STEPS + 1)]
 
@@ -170,39 +159,24 @@ def test_sigusr1_saves_and_the_run_goes_on(
 
 
 @pytest.mark.slow
-def test_a_terminal_that_closes_stops_the_run_after_saving(
-    tiny_yaml: Path, tool_environment: dict[str, str], tmp_path: Path
-) -> None:
+def test_a_terminal_that_closes_stops_the_run_after_saving(tiny_yaml: Path, start_tool: Start, tmp_path: Path) -> None:
     run, (outer, inner) = tmp_path / "run", os.openpty()
-    words = [sys.executable, str(PROJECT / "tools/train.py"), str(tiny_yaml), "schedule.iterations=100000"]
-
-    def become_terminals_leader() -> None:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may run under nohup, and a run would respect that
-        os.setsid()
-        fcntl.ioctl(inner, termios.TIOCSCTTY, 0)
-
-    with subprocess.Popen(
-        [*words, f"output={run}"],
-        env={**tool_environment, "TERM": "xterm"},
-        stdin=inner,
-        stdout=inner,
-        stderr=inner,
-        preexec_fn=become_terminals_leader,
-    ) as process:
-        os.close(inner)
-        Thread(target=lambda: [None for _ in iter(lambda: read_terminal(outer), b"")], daemon=True).start()
-        try:
-            deadline = time.monotonic() + 60
-            while last_step(run) < 2 and time.monotonic() < deadline:
-                time.sleep(0.02)
-            os.kill(process.pid, signal.SIGSTOP)  # or the thread above would keep the terminal open
-            seen = last_step(run)
-            os.close(outer)
-            os.kill(process.pid, signal.SIGHUP)
-            os.kill(process.pid, signal.SIGCONT)
-            assert process.wait(60) == 129
-        finally:
-            process.kill()  # or leaving the block would wait for all its steps
+    words = (tiny_yaml, "schedule.iterations=100000", f"output={run}")
+    process = start_tool("train.py", *words, environment={"TERM": "xterm"}, terminal=os.ttyname(inner))
+    os.close(inner)
+    Thread(target=lambda: [None for _ in iter(lambda: read_terminal(outer), b"")], daemon=True).start()
+    try:
+        deadline = time.monotonic() + 60
+        while last_step(run) < 2 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGSTOP)  # or the thread above would keep the terminal open
+        seen = last_step(run)
+        os.close(outer)
+        os.kill(process.pid, signal.SIGHUP)
+        os.kill(process.pid, signal.SIGCONT)
+        assert process.poll(60) == 129
+    finally:
+        process.kill()  # or it would go on for all its steps
     assert seen <= load_checkpoint(run / "checkpoints/last.pt").progress.step == last_step(run)
 
 
@@ -338,6 +312,7 @@ def test_a_run_whose_weights_explode_saves_none_of_it_and_continues_with_another
     assert [row["lr"] for row in rows if row["kind"] == "train"][2:] == [0.001, 0.001]
 
 
+@pytest.mark.slow
 def test_a_damaged_last_checkpoint_is_refused_and_nothing_lost(
     unbroken: Path, tiny: Callable[..., Config], tmp_path: Path
 ) -> None:
