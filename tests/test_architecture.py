@@ -20,7 +20,6 @@ FLOORS = (
     ("evaluation",),
     ("prepare", "run"),
     ("build",),
-    ("build_losses",),
     ("data", "losses"),
     ("config", "detection", "model", "scoring"),
     ("display",),
@@ -41,7 +40,6 @@ FORBIDDEN = {
 KNOWS_CONFIG = {
     *(
         "build",
-        "build_losses",
         "run",
         "training",
         "evaluation",

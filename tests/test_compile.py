@@ -15,7 +15,7 @@ from torch._dynamo.exc import BackendCompilerFailed
 from torch._inductor.exc import InductorError
 from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
-from retinanet import build
+from retinanet.build import network
 from retinanet.compile import (
     DIGESTS,
     can_compile,
@@ -78,7 +78,7 @@ def test_a_compiled_run_is_the_plain_one_up_to_rounding_and_resumes_to_the_bit(
     """
     words = (*words, "schedule.iterations=4", "model.fpn.channels=32", "log.pictures=0")
     if backend == "inductor":
-        monkeypatch.setattr(build, "build_backbone", small_backbone)
+        monkeypatch.setattr(network, "build_backbone", small_backbone)
     else:
         traced = torch._dynamo.lookup_backend(backend)
         monkeypatch.setattr(torch._dynamo, "lookup_backend", lambda _name: traced)

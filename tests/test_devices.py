@@ -12,14 +12,9 @@ from torch.func import functional_call
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from retinanet.build import (
-    build_anchor_spec,
-    build_assign_rule,
-    build_detect_rule,
-    build_loss_and_model,
-    build_pixel_rule,
-)
-from retinanet.build_losses import build_criterion
+from retinanet.build.losses import build_criterion
+from retinanet.build.network import build_anchor_spec, build_loss_and_model
+from retinanet.build.rules import build_assign_rule, build_detect_rule, build_pixel_rule
 from retinanet.config.schema import Config
 from retinanet.data.transforms import joined, normalise
 from retinanet.data.upload import to_device

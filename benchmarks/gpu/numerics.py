@@ -22,7 +22,7 @@ from benchmarks.contest import Precision
 from benchmarks.machine import DTYPES
 from benchmarks.project import build_training_of
 from benchmarks.scenes import random_batch
-from retinanet.build import prepare_torch
+from retinanet.build.network import prepare_torch
 from retinanet.config.load import config_from_dict
 from retinanet.config.schema import Config
 from retinanet.evaluation.detector import build_detector

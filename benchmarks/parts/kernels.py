@@ -20,8 +20,9 @@ from benchmarks.machine import DTYPES
 from benchmarks.options import Options
 from benchmarks.project import as_in_a_run, build_config, own_precisions
 from benchmarks.scenes import random_targets
-from retinanet.build import build_anchor_spec, build_assign_rule
-from retinanet.build_losses import build_criterion
+from retinanet.build.losses import build_criterion
+from retinanet.build.network import build_anchor_spec
+from retinanet.build.rules import build_assign_rule
 from retinanet.detection.anchors import Pyramid, pyramid_anchors
 from retinanet.detection.assign import assign, assign_batch
 from retinanet.detection.postprocess import detect

@@ -21,7 +21,7 @@ from benchmarks.contest import Comparison, Contest, Contestant, Step, Stretch, r
 from benchmarks.options import Options
 from benchmarks.project import ONE_PROCESS, as_in_a_run, build_training, one_update, own_precisions
 from benchmarks.scenes import describe_source, make_dataset
-from retinanet.build import build_pixel_rule, build_resize_rule
+from retinanet.build.rules import build_pixel_rule, build_resize_rule
 from retinanet.config.data_keys import DataKeys
 from retinanet.config.schedule_keys import ScheduleKeys
 from retinanet.config.schema import Config

@@ -31,7 +31,8 @@ from benchmarks.peers import (
 )
 from benchmarks.project import LEARNING_RATE, as_in_a_run, build_config, build_training, one_update, own_precisions
 from benchmarks.scenes import random_batch
-from retinanet.build import build_loss_and_model, build_pixel_rule
+from retinanet.build.network import build_loss_and_model
+from retinanet.build.rules import build_pixel_rule
 from retinanet.compile import compile_network
 from retinanet.data.transforms import normalise
 from retinanet.evaluation.detector import build_detector

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from retinanet.api.found import FoundObjects
 from retinanet.api.words import Overrides, override_words
-from retinanet.build import build_depth_range, build_resize_rule, build_view_rule
+from retinanet.build.rules import build_depth_range, build_resize_rule, build_view_rule
 from retinanet.config.load import with_overrides
 from retinanet.data.find_images import files_passed_over, find_images
 from retinanet.data.images import image_header

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from retinanet.build_losses import build_own_loss
+from retinanet.build.losses import build_own_loss
 from retinanet.config.class_losses import OwnLossKeys
 from retinanet.config.load import with_values
 from retinanet.config.schema import Config

@@ -1,8 +1,8 @@
 """Config keys of `loss.classification`, one section for each kind, and of `loss.box`.
 
-The losses themselves are in `retinanet/losses/`; `build_losses.py` goes from these keys to functions. A new kind is
+The losses themselves are in `retinanet/losses/`; `build/losses.py` goes from these keys to functions. A new kind is
 its keys and its line in `AnyClassLossKeys` here, its function in `losses/`, its case in
-`build_losses.build_class_loss`, and a test.
+`build.losses.build_class_loss`, and a test.
 """
 
 from typing import Annotated, Any, Literal

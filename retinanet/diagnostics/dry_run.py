@@ -12,7 +12,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from retinanet import distributed
-from retinanet.build import build_anchor_spec, build_loss_and_model, build_precision, build_resize_rule
+from retinanet.build.network import build_anchor_spec, build_loss_and_model, build_precision
+from retinanet.build.rules import build_resize_rule
 from retinanet.config.auto import describe_auto
 from retinanet.config.fields import known
 from retinanet.config.schema import Config

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from retinanet import distributed
-from retinanet.build import build_resize_rule, build_view_rule
+from retinanet.build.rules import build_resize_rule, build_view_rule
 from retinanet.data.coco import CocoDataset
 from retinanet.data.ground_truth import load_ground_truth
 from retinanet.data.results import read_results

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from retinanet import distributed
-from retinanet.build import prepare_torch
+from retinanet.build.network import prepare_torch
 from retinanet.config.load import with_overrides
 from retinanet.display.facts import Fact, Facts
 from retinanet.run.checkpoint import load_weights

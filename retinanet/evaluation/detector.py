@@ -6,15 +6,9 @@ import torch
 import torch.utils.deterministic
 from torch import nn
 
-from retinanet.build import (
-    build_anchor_spec,
-    build_channels_last,
-    build_detect_rule,
-    build_pixel_rule,
-    build_precision,
-    in_memory_order,
-)
-from retinanet.build_losses import build_class_loss
+from retinanet.build.losses import build_class_loss
+from retinanet.build.network import build_anchor_spec, build_channels_last, build_precision, in_memory_order
+from retinanet.build.rules import build_detect_rule, build_pixel_rule
 from retinanet.config.schema import Config
 from retinanet.data.transforms import PixelRule, ResizeRule, network_input
 from retinanet.data.upload import to_device

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from retinanet.build import build_depth_range, build_resize_rule, build_view_rule
+from retinanet.build.rules import build_depth_range, build_resize_rule, build_view_rule
 from retinanet.data.images import DEEP_SUFFIXES, decode_image, depth_note
 from retinanet.data.loose_images import ImageLike, read_image
 from retinanet.data.pixel_depth import DepthRange

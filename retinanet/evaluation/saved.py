@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from retinanet import distributed
-from retinanet.build import build_loss_and_model, prepare_torch
+from retinanet.build.network import build_loss_and_model, prepare_torch
 from retinanet.config.load import with_overrides
 from retinanet.config.schema import Config
 from retinanet.data.coco import CocoDataset

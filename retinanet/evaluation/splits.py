@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from retinanet.build import build_depth_range
+from retinanet.build.rules import build_depth_range
 from retinanet.config.data_keys import DataKeys
 from retinanet.data.coco import CocoDataset, first_images, load_coco
 from retinanet.data.image_files import CheckImages

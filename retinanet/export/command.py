@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from retinanet.build import build_depth_range, build_resize_rule
+from retinanet.build.rules import build_depth_range, build_resize_rule
 from retinanet.data.coco import CocoDataset, first_images, load_coco
 from retinanet.data.find_images import find_images
 from retinanet.errors import ConfigError, list_errors

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from retinanet.build import build_depth_range
+from retinanet.build.rules import build_depth_range
 from retinanet.data.loose_images import one_image
 from retinanet.data.pixel_depth import DepthRange
 from retinanet.data.transforms import ResizeRule

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from retinanet.build import build_anchor_spec, build_detect_rule
+from retinanet.build.network import build_anchor_spec
+from retinanet.build.rules import build_detect_rule
 from retinanet.config.load import with_overrides
 from retinanet.config.schema import Config
 from retinanet.detection.anchors import AnchorSpec

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, assert_never
 import torch
 from torch import Tensor
 
-from retinanet.build import build_anchor_spec
+from retinanet.build.network import build_anchor_spec
 from retinanet.config.load import with_overrides
 from retinanet.config.schema import Config
 from retinanet.detection.anchors import cell_anchors

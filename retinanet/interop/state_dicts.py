@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from retinanet.build import build_loss_and_model
+from retinanet.build.network import build_loss_and_model
 from retinanet.config.schema import Config
 from retinanet.errors import CheckpointError, list_errors
 from retinanet.interop.formats import Format

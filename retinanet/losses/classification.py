@@ -1,4 +1,4 @@
-"""The ablation's axis: what a classification loss is. `build_losses.build_class_loss` chooses the kind.
+"""The ablation's axis: what a classification loss is. `build.losses.build_class_loss` chooses the kind.
 
 Legend: B images, A anchors, K classes, O outputs of the class head for an anchor.
 """

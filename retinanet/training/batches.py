@@ -11,15 +11,8 @@ from typing import assert_never
 import torch
 from torch import nn
 
-from retinanet.build import (
-    build_augment,
-    build_channels_last,
-    build_depth_range,
-    build_pixel_rule,
-    build_precision,
-    build_resize_rule,
-    build_view_rule,
-)
+from retinanet.build.network import build_channels_last, build_precision
+from retinanet.build.rules import build_augment, build_depth_range, build_pixel_rule, build_resize_rule, build_view_rule
 from retinanet.config.fields import known
 from retinanet.config.schema import Config
 from retinanet.data.coco import CocoDataset, first_images, load_coco, noted, shared_images_note, with_objects

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from retinanet import distributed
-from retinanet.build import choose_channels_last, prepare_torch
-from retinanet.build_losses import check_own_loss
+from retinanet.build.losses import check_own_loss
+from retinanet.build.network import choose_channels_last, prepare_torch
 from retinanet.compile import check_compiler, compiler_errors
 from retinanet.config.auto import describe_auto, resolve_auto
 from retinanet.config.dump import dump_config

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from retinanet.build import build_resize_rule
+from retinanet.build.rules import build_resize_rule
 from retinanet.config.fields import known
 from retinanet.config.schema import Config
 from retinanet.data.coco import ImageRecord

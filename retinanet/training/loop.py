@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 
 from retinanet import distributed
-from retinanet.build import build_resize_rule, build_view_rule
+from retinanet.build.rules import build_resize_rule, build_view_rule
 from retinanet.compile import compile_network
 from retinanet.config.fields import known
 from retinanet.config.schema import Config

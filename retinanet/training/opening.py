@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from retinanet.build import build_precision
+from retinanet.build.network import build_precision
 from retinanet.config.data_keys import DataKeys
 from retinanet.config.fields import known
 from retinanet.config.schedule_keys import ScheduleKeys

@@ -2,8 +2,9 @@
 
 import torch
 
-from retinanet.build import build_anchor_spec, build_assign_rule, build_channels_last, build_pixel_rule, build_precision
-from retinanet.build_losses import build_criterion
+from retinanet.build.losses import build_criterion
+from retinanet.build.network import build_anchor_spec, build_channels_last, build_precision
+from retinanet.build.rules import build_assign_rule, build_pixel_rule
 from retinanet.config.schema import Config
 from retinanet.distributed import Ranks
 from retinanet.training.step import StepParts

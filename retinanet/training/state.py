@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from retinanet.build import build_channels_last, build_loss_and_model, in_memory_order
+from retinanet.build.network import build_channels_last, build_loss_and_model, in_memory_order
 from retinanet.config.flat import differing, flat
 from retinanet.config.load import config_to_dict
 from retinanet.config.schema import Config

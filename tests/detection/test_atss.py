@@ -7,7 +7,7 @@ import statistics
 import pytest
 import torch
 
-from retinanet.build import build_assign_rule
+from retinanet.build.rules import build_assign_rule
 from retinanet.config.load import with_overrides
 from retinanet.config.schema import Config
 from retinanet.detection import atss

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import retinanet
-from retinanet.build import build_resize_rule, build_view_rule
+from retinanet.build.rules import build_resize_rule, build_view_rule
 from retinanet.config.schema import Config
 from retinanet.data.images import decode_image
 from retinanet.data.loose_images import image_batch

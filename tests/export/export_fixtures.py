@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from retinanet.build import build_loss_and_model
+from retinanet.build.network import build_loss_and_model
 from retinanet.config.schema import Config
 from retinanet.evaluation.detector import Detector, build_detector
 from retinanet.evaluation.saved import SavedDetector

@@ -14,7 +14,7 @@ from export_fixtures import assert_same, random_batch, sharpen, with_short_netwo
 
 import retinanet
 from retinanet.__main__ import command_main
-from retinanet.build import build_resize_rule
+from retinanet.build.rules import build_resize_rule
 from retinanet.data.coco import load_coco
 from retinanet.data.find_images import find_images
 from retinanet.data.loader import eval_batches

@@ -6,7 +6,7 @@ import pytest
 import torch
 from foreign_weights import mmdetection
 
-from retinanet.build import build_loss_and_model, build_model
+from retinanet.build.network import build_loss_and_model, build_model
 from retinanet.config.load import with_overrides
 from retinanet.config.schema import Config
 from retinanet.errors import CheckpointError

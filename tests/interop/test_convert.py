@@ -18,7 +18,7 @@ from foreign_weights import BLOCKS, Writer, detectron2, mmdetection
 from places import RECIPES
 from torch import Tensor
 
-from retinanet.build import build_anchor_spec, build_loss_and_model
+from retinanet.build.network import build_anchor_spec, build_loss_and_model
 from retinanet.config.load import load_config
 from retinanet.detection.anchors import cell_anchors
 from retinanet.errors import CheckpointError, ConfigError

@@ -13,7 +13,7 @@ from foreign_weights import mmdetection
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from retinanet.build import build_loss_and_model
+from retinanet.build.network import build_loss_and_model
 from retinanet.config.schema import Config
 from retinanet.errors import CheckpointError, ConfigError, ResourceError
 from retinanet.files import replacing

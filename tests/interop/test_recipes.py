@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torchvision.models.detection import RetinaNet as TorchvisionRetinaNet
 from torchvision.models.detection import retinanet_resnet50_fpn, retinanet_resnet50_fpn_v2
 
-from retinanet.build import build_assign_rule, build_loss_and_model, build_resize_rule
-from retinanet.build_losses import build_criterion
+from retinanet.build.losses import build_criterion
+from retinanet.build.network import build_loss_and_model
+from retinanet.build.rules import build_assign_rule, build_resize_rule
 from retinanet.config.load import load_config
 from retinanet.config.schema import Config
 from retinanet.data.coco import CocoDataset, load_coco

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from retinanet.build import build_loss_and_model
+from retinanet.build.network import build_loss_and_model
 from retinanet.config.dump import dump_config
 from retinanet.config.load import load_config, with_overrides
 from retinanet.config.schema import Config

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection import retinanet_resnet50_fpn, retinanet_resnet50_fpn_v2
 
-from retinanet.build import build_assign_rule, build_loss_and_model, build_pixel_rule, build_resize_rule
-from retinanet.build_losses import build_criterion
+from retinanet.build.losses import build_criterion
+from retinanet.build.network import build_loss_and_model
+from retinanet.build.rules import build_assign_rule, build_pixel_rule, build_resize_rule
 from retinanet.data.coco import ImageRecord
 from retinanet.data.transforms import NO_AUGMENT, collate, draw_changes, make_sample, normalise, tight_canvas
 from retinanet.detection.anchors import pyramid_anchors

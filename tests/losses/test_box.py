@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 
-from retinanet.build_losses import build_box_loss
+from retinanet.build.losses import build_box_loss
 from retinanet.config.class_losses import BoxLossKeys
 from retinanet.detection import boxes
 from retinanet.losses.box import BoxRegressionLoss

@@ -6,7 +6,7 @@ from fractions import Fraction
 import pytest
 import torch
 
-from retinanet.build_losses import build_box_loss, build_class_loss
+from retinanet.build.losses import build_box_loss, build_class_loss
 from retinanet.config.class_losses import AnyClassLossKeys, BoxLossKeys, CrossEntropyKeys, OhemKeys
 from retinanet.detection.anchors import AnchorSpec, pyramid_anchors
 from retinanet.detection.assign import AssignRule, assign_batch

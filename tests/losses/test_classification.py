@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
-from retinanet.build_losses import build_class_loss
+from retinanet.build.losses import build_class_loss
 from retinanet.config.class_losses import AnyClassLossKeys
 from retinanet.config.schema import LossKeys as LossSection
 from retinanet.losses.classification import ClassificationLoss

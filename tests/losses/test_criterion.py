@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchvision.models.detection.retinanet import RetinaNetClassificationHead, RetinaNetRegressionHead
 
-from retinanet.build_losses import build_box_loss, build_class_loss
+from retinanet.build.losses import build_box_loss, build_class_loss
 from retinanet.config.class_losses import BoxLossKeys, FocalKeys
 from retinanet.detection import boxes
 from retinanet.detection.anchors import AnchorSpec, pyramid_anchors

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from retinanet.build_losses import build_class_loss
+from retinanet.build.losses import build_class_loss
 from retinanet.compile import can_compile
 from retinanet.config.class_losses import CrossEntropyKeys, FocalKeys, GhmKeys, OhemKeys
 from retinanet.losses.cross_entropy import balanced_cross_entropy, cross_entropy

@@ -11,7 +11,7 @@ from host_reads import HostReads
 from torch import Tensor
 from torchvision.ops import nms
 
-from retinanet.build_losses import build_ohem_rule
+from retinanet.build.losses import build_ohem_rule
 from retinanet.config.class_losses import Ohem13Keys, OhemKeys
 from retinanet.detection.boxes import decode
 from retinanet.losses import hard_mining

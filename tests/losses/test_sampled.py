@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from retinanet.build_losses import build_sample_rule
+from retinanet.build.losses import build_sample_rule
 from retinanet.config.class_losses import SampledKeys
 from retinanet.losses.sampled import SampleRule, draw, minibatch_cross_entropy, sampled
 from retinanet.structures import BACKGROUND, IGNORE, ClassTargets

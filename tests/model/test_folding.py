@@ -8,7 +8,7 @@ from host_reads import Operators
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from retinanet.build import build_model
+from retinanet.build.network import build_model
 from retinanet.config.model_keys import ModelKeys
 from retinanet.model.backbone import Backbone, NormKind, build_backbone
 from retinanet.model.folding import FoldedConv, FrozenNorm, inference_copy

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from retinanet.build import build_anchor_spec, build_model, in_memory_order
-from retinanet.build_losses import build_box_loss, build_class_loss
+from retinanet.build.losses import build_box_loss, build_class_loss
+from retinanet.build.network import build_anchor_spec, build_model, in_memory_order
 from retinanet.config.class_losses import BoxLossKeys, FocalKeys
 from retinanet.config.model_keys import ModelKeys
 from retinanet.detection.anchors import pyramid_anchors

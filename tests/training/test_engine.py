@@ -16,8 +16,9 @@ from host_reads import HostReads
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from retinanet import build, distributed
-from retinanet.build import choose_channels_last
+from retinanet import distributed
+from retinanet.build import network
+from retinanet.build.network import choose_channels_last
 from retinanet.config.load import load_config
 from retinanet.config.schema import Config
 from retinanet.data.ground_truth import load_ground_truth
@@ -268,9 +269,9 @@ def test_a_resumed_run_keeps_the_memory_order_that_it_began_with(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(build, "trains_faster_in_nchw", lambda device: True)
+        patched.setattr(network, "trains_faster_in_nchw", lambda device: True)
         run_training(tiny("schedule.iterations=1"), tmp_path)
-    monkeypatch.setattr(build, "trains_faster_in_nchw", lambda device: False)
+    monkeypatch.setattr(network, "trains_faster_in_nchw", lambda device: False)
     run_training(tiny("schedule.iterations=2"), tmp_path, resume=True)
     assert load_config(tmp_path / "config.yaml", []).model.channels_last == "inference"
     assert load_checkpoint(tmp_path / "checkpoints" / "last.pt").config.model.channels_last == "inference"

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from retinanet.build import build_anchor_spec, build_resize_rule, build_view_rule
+from retinanet.build.network import build_anchor_spec
+from retinanet.build.rules import build_resize_rule, build_view_rule
 from retinanet.config.schema import AssignKeys, Config
 from retinanet.data.coco import CocoDataset
 from retinanet.data.views import tiled

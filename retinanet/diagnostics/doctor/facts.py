@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from retinanet.build import build_anchor_spec
+from retinanet.build.network import build_anchor_spec
 from retinanet.config.schema import Config
 from retinanet.data.coco import CocoDataset
 from retinanet.diagnostics.anchors.report import measure_anchors

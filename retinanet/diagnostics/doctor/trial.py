@@ -7,7 +7,8 @@ import numpy as np
 from torch import Tensor
 
 from retinanet import distributed
-from retinanet.build import build_loss_and_model, build_pixel_rule, build_resize_rule, build_view_rule
+from retinanet.build.network import build_loss_and_model
+from retinanet.build.rules import build_pixel_rule, build_resize_rule, build_view_rule
 from retinanet.config.schema import Config
 from retinanet.data.coco import CocoDataset, ImageRecord, only_images
 from retinanet.data.images import decode_image

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from retinanet.build import build_assign_rule, build_resize_rule, build_view_rule
-from retinanet.build_losses import build_class_loss, build_criterion
+from retinanet.build.losses import build_class_loss, build_criterion
+from retinanet.build.rules import build_assign_rule, build_resize_rule, build_view_rule
 from retinanet.config.class_losses import ClassLossKeys
 from retinanet.data.coco import CocoDataset
 from retinanet.data.views import tiled

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from retinanet.build_losses import build_class_loss
+from retinanet.build.losses import build_class_loss
 from retinanet.config import strict_yaml as yaml_strict
 from retinanet.config.class_losses import (
     AnyClassLossKeys,

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 from placed_boxes import SQUARES, placed_squares, random_placed
 
-from retinanet.build import build_anchor_spec, build_resize_rule
+from retinanet.build.network import build_anchor_spec
+from retinanet.build.rules import build_resize_rule
 from retinanet.config.load import load_config
 from retinanet.config.schema import AssignKeys
 from retinanet.data.coco import ImageRecord, load_coco

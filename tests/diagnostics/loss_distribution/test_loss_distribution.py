@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from retinanet.build import build_assign_rule, build_resize_rule
-from retinanet.build_losses import build_class_loss, build_criterion
+from retinanet.build.losses import build_class_loss, build_criterion
+from retinanet.build.rules import build_assign_rule, build_resize_rule
 from retinanet.config.class_losses import (
     BalancedCrossEntropyKeys,
     CrossEntropyKeys,

@@ -7,19 +7,16 @@ from typing import Any
 import pytest
 import torch
 
-from retinanet import build
-from retinanet.build import (
-    build_assign_rule,
-    build_augment,
+from retinanet.build import network
+from retinanet.build.losses import build_criterion
+from retinanet.build.network import (
     build_channels_last,
     build_loss_and_model,
     build_precision,
-    build_resize_rule,
-    build_view_rule,
     choose_channels_last,
     prepare_torch,
 )
-from retinanet.build_losses import build_criterion
+from retinanet.build.rules import build_assign_rule, build_augment, build_resize_rule, build_view_rule
 from retinanet.config.schema import Config
 from retinanet.data.views import WHOLE_IMAGES
 from retinanet.distributed import Ranks
@@ -142,7 +139,7 @@ def test_precision(name: str) -> None:
 def test_memory_order(
     key: object, nchw_trains_faster: bool, training: bool, inference: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build, "trains_faster_in_nchw", lambda device: nchw_trains_faster)
+    monkeypatch.setattr(network, "trains_faster_in_nchw", lambda device: nchw_trains_faster)
     keys = config(model={**SMALL, "channels_last": key}).model
     for order in (keys, choose_channels_last(keys, CPU)):
         assert build_channels_last(order, CPU, training=True) is training
