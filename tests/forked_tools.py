@@ -5,6 +5,7 @@ Importing takes three seconds, more than all that a test of an interrupted train
 
 import fcntl
 import gc
+import io
 import json
 import os
 import runpy
@@ -150,6 +151,9 @@ def run(request: dict[str, Any]) -> None:
         targets = [os.open(os.devnull, os.O_RDONLY), *files]
     for place, source in enumerate(targets):
         os.dup2(source, place)
+    # Python's streams remember whether the files that they were opened on could seek.
+    binary = (open(place, "wb", buffering=0, closefd=False) for place in (1, 2))  # noqa: SIM115
+    sys.stdout, sys.stderr = (io.TextIOWrapper(stream, encoding="utf-8", write_through=True) for stream in binary)
     os.environ.update(request["environment"])
     if not request["collector"]:
         gc.disable()

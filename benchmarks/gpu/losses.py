@@ -47,10 +47,10 @@ def main(device: str, data: Path, output: Path, kinds: Sequence[str] = ()) -> in
 
 
 def all_kinds() -> list[str]:
-    """The values of loss.classification.kind."""
+    """The values of loss.classification.kind, without losses of one's own."""
     union = get_args(AnyClassLossKeys)[0]
     keys: list[type[ClassLossKeys]] = [get_args(member)[0] for member in get_args(union)]
-    return [str(one.model_fields["kind"].default) for one in keys]
+    return [str(kind.default) for kind in (one.model_fields["kind"] for one in keys) if not kind.is_required()]
 
 
 def train(kind: str, device: str, data: Path, output: Path) -> Outcome:

@@ -22,7 +22,6 @@ FORMATS = (
     "PPM",
     "JPEG2000",
     "TGA",
-    "MPO",
     *(("AVIF",) if _HAS_AVIF else ()),
 )
 """Formats that Pillow may try; others are refused (EPS, for one, runs an interpreter)."""
@@ -30,8 +29,9 @@ FORMATS = (
 
 @functools.cache
 def image_suffixes() -> frozenset[str]:
-    """Suffixes of the files in FORMATS, such as ".jpg"."""
-    return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS)
+    """Suffixes of the files in FORMATS, such as ".jpg"; an .mpo file is a JPEG with more images, and opened as one."""
+    kinds = {*FORMATS, "MPO"}
+    return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in kinds)
 
 
 def find_images(inputs: list[str]) -> list[Path]:

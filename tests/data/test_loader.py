@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from retinanet.data import loader
+from retinanet.data import whole_images
 from retinanet.data.coco import CocoDataset, load_coco
 from retinanet.data.loader import (
     MIB,
@@ -327,7 +327,7 @@ def test_pixels_and_boxes_do_not_depend_on_the_cache(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Five epochs, so that every image comes from the cache. Two threads may decode one image at the same time."""
-    coco, decode = load_coco(shapes / "annotations" / "train.json", shapes / "train"), loader.decode_image
+    coco, decode = load_coco(shapes / "annotations" / "train.json", shapes / "train"), whole_images.decode_image
     decoded: Counter[Path] = Counter()
 
     def counted(path: Path, *given: Any, **options: Any) -> Tensor:
@@ -335,7 +335,7 @@ def test_pixels_and_boxes_do_not_depend_on_the_cache(
         return decode(path, *given, **options)
 
     resize_rule = ResizeRule(shorter_side=sides, longer_side=96, canvas=None, resize=resize, canvases="groups")
-    monkeypatch.setattr(loader, "decode_image", counted)
+    monkeypatch.setattr(whole_images, "decode_image", counted)
     without = cached_batches(coco, resize_rule, augment, workers, cache_mib=0)
     assert min(decoded.values()) == 5
     decoded.clear()

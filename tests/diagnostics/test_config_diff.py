@@ -66,6 +66,7 @@ def test_diff_of_a_file_and_a_checkpoint_in_tab_separated_lines(tool: Tool, tiny
     assert (code, err) == (0, "")
     assert [line.split("\t") for line in out.splitlines()] == [
         ["key", str(tiny_yaml), str(checkpoint)],
+        ["model.channels_last", "auto", "true"],
         ["schedule.iterations", "6", "2"],
         ["schedule.ema", "0.0", "0.9"],
     ]

@@ -163,12 +163,12 @@ def test_a_terminal_that_closes_stops_the_run_after_saving(tiny_yaml: Path, star
     run, (outer, inner) = tmp_path / "run", os.openpty()
     words = (tiny_yaml, "schedule.iterations=100000", f"output={run}")
     process = start_tool("train.py", *words, environment={"TERM": "xterm"}, terminal=os.ttyname(inner))
-    os.close(inner)
     Thread(target=lambda: [None for _ in iter(lambda: read_terminal(outer), b"")], daemon=True).start()
     try:
         deadline = time.monotonic() + 60
         while last_step(run) < 2 and time.monotonic() < deadline:
             time.sleep(0.02)
+        os.close(inner)  # not before the run has opened it, or the thread above would read the end of the terminal
         os.kill(process.pid, signal.SIGSTOP)  # or the thread above would keep the terminal open
         seen = last_step(run)
         os.close(outer)
