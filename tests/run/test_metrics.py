@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 
 from retinanet.display import progress
 from retinanet.display.console import evaluation_table, format_ap, format_seconds
@@ -141,7 +142,11 @@ def test_a_folder_that_cannot_be_written_to_is_an_error(tmp_path: Path) -> None:
         open_log(tmp_path / "file")
 
 
-def test_tensorboard_has_the_numbers_and_drops_what_a_resumed_run_repeats(tmp_path: Path) -> None:
+def test_tensorboard_has_the_numbers_and_drops_what_a_resumed_run_repeats(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Files of one second are read in the order of their names, which end in a number: 10 would come before 9.
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
     with open_log(tmp_path, tensorboard=True) as log:
         run_steps(log, 1, 7)
         log.image(4, "predictions/0", np.full((8, 6, 3), 200, dtype=np.uint8))
