@@ -35,6 +35,7 @@ napoleon_numpy_docstring = False
 html_theme = "furo"
 html_title = "RetinaNet"
 html_show_sphinx = False
+html_show_copyright = False
 html_copy_source = False
 
 GENERATED = {"docs/config_keys": config_page, "docs/commands": commands_page}
