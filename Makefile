@@ -22,7 +22,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Processes that test; each computes with one thread.
 WORKERS ?= 2
 # A file's tests share what they make, so they stay in one process. Bytecode is kept, else each process compiles anew.
-PYTEST = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+PYTEST = OMP_NUM_THREADS=1 TORCH_CPP_LOG_LEVEL=ERROR PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: quickstart quick unit test all lint torture docs audit lock bench clean
 
