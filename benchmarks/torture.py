@@ -22,11 +22,12 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import yaml
 
+from benchmarks.damage import changed, count_refused
 from retinanet.__main__ import run_command
 from retinanet.commands.border import run
 from retinanet.config.load import load_config
@@ -274,35 +275,6 @@ def try_study(place: Place) -> Row:
     return Row("disk full in a study, then --resume: the same numbers", good, tries, "tmpfs; exit code 6 or 7")
 
 
-def damaged(data: bytes, rng: random.Random) -> bytes:
-    """A copy with a flipped bit, a zeroed piece or a missing end."""
-    copy, at = bytearray(data), rng.randrange(len(data))
-    match rng.randrange(3):
-        case 0:
-            copy[at] ^= 1 << rng.randrange(8)
-        case 1:
-            copy[at : at + 512] = bytes(len(copy[at : at + 512]))
-        case _:
-            del copy[at:]
-    return bytes(copy)
-
-
-def count_refused(path: Path, read: Callable[[Path], dict[str, torch.Tensor]], tries: int, seed: int) -> int:
-    """Damaged copies of a file that are refused, or whose tensors are what they were."""
-    data, rng, good, expected = path.read_bytes(), random.Random(seed), 0, read(path)
-    for _ in range(tries):
-        path.write_bytes(damaged(data, rng))
-        try:
-            found = read(path)
-            good += found.keys() == expected.keys() and all(torch.equal(found[k], expected[k]) for k in expected)
-        except UserError:
-            good += 1
-        except Exception:
-            traceback.print_exc()
-    path.write_bytes(data)
-    return good
-
-
 def try_own(place: Place) -> Row:
     """Damaged checkpoints of this project."""
     unbroken(place)
@@ -344,20 +316,6 @@ def try_fuzz(place: Place) -> Row:
         except Exception:
             traceback.print_exc()
     return Row("configs and annotations changed at random", good, tries, "no traceback")
-
-
-def changed(data: bytes, tree: Any, rng: random.Random) -> bytes:
-    """Bytes damaged at random, or a tree of plain data with one value replaced."""
-    if rng.random() < 0.5:
-        return damaged(data, rng)
-    node = tree
-    while isinstance(node, dict | list) and node:
-        key: Any = rng.choice(list(node) if isinstance(node, dict) else range(len(node)))
-        if not isinstance(node[key], dict | list) or not node[key] or rng.random() < 0.2:
-            node[key] = rng.choice([None, -1, 0, 1e308, "", "\x1b[2J", "a\0b", [], {}, True, 2**70, "é" * 999, [[[]]]])
-            break
-        node = node[key]
-    return json.dumps(tree).encode()
 
 
 def try_soak(place: Place) -> Row:

@@ -1,6 +1,6 @@
 """The table of docs/losses.md: well-known FocalLoss modules, written here from their formulas in float64, and ours.
 
-Each row of ROWS is a row of the table: what the other module computes, and the call of ours that replaces it.
+Each row of ROWS is a row of the table: what the other module computes, and our call that replaces it.
 """
 
 import re

@@ -173,18 +173,29 @@ def _compare(samples: list[ArmSamples], reference: str) -> dict[str, ArmComparis
 
 _REMARKS = {
     CellStatus.DIVERGED: "diverged, which counts as AP 0",
-    CellStatus.FAILED: "failed and enters no number",
-    CellStatus.WAITING: "has not finished and enters no number",
+    CellStatus.FAILED: "failed, which enters no number",
+    CellStatus.WAITING: "not finished, which enters no number",
 }
 
 
-def _remarks(result: StudyResult, arms: tuple[ArmData, ...], images: int, threshold: float | None) -> list[str]:
-    remarks = []
-    for arm in arms:
-        for status, text in _REMARKS.items():
-            seeds = [str(cell.record.seed) for cell in arm.cells if cell.record.status == status]
+def _unmeasured(arms: tuple[ArmData, ...]) -> list[str]:
+    """Which seeds have no measured result and why; arms that lack the same seeds share a line."""
+    lines = list[str]()
+    for status, text in _REMARKS.items():
+        by_seeds: dict[str, list[str]] = {}
+        for arm in arms:
+            seeds = ", ".join(str(cell.record.seed) for cell in arm.cells if cell.record.status == status)
             if seeds:
-                remarks.append(f"arm {arm.info.name}: {text} (seed {', '.join(seeds)})")
+                by_seeds.setdefault(seeds, []).append(arm.info.name)
+        for seeds, names in by_seeds.items():
+            who = f"arm {names[0]}" if len(names) == 1 else f"arms {', '.join(names)}"
+            lines.append(f"{who}: {text} (seed {seeds})")
+    return lines
+
+
+def _remarks(result: StudyResult, arms: tuple[ArmData, ...], images: int, threshold: float | None) -> list[str]:
+    remarks = _unmeasured(arms)
+    for arm in arms:
         for cell in arm.finished():
             known = cell.record.test_metrics_at.get(str(threshold), cell.record.test_metrics)
             recorded = known.get(MAIN_METRIC)

@@ -161,8 +161,8 @@ def test_diverged_seeds_count_as_zero_and_failed_ones_not_at_all(data: ReportDat
     assert twin.comparison.difference == pytest.approx(np.mean(common))
     text = " ".join(data.remarks)
     assert "arm CE: diverged, which counts as AP 0 (seed 1)" in text
-    assert "arm twin: failed and enters no number (seed 2)" in text
-    assert "has not finished" in text
+    assert "arm twin: failed, which enters no number (seed 2)" in text
+    assert f"arm {ODD}: not finished, which enters no number (seed 0" in text
 
 
 def test_findings_say_worse_and_not_distinguishable(data: ReportData) -> None:
@@ -201,6 +201,25 @@ def test_exchanged_detections_are_noticed(study: StudyResult) -> None:
     cells = (changed(study.cells[0], test_metrics={"AP": 0.123}),)
     remarks = gather(study._replace(cells=cells), resamples=10).remarks
     assert any("recorded as 12.30" in remark and "arm focal, seed 0" in remark for remark in remarks)
+
+
+def test_arms_that_lack_the_same_seeds_share_a_remark(study: StudyResult) -> None:
+    cells = tuple(
+        changed(cell, status=CellStatus.FAILED) if cell.record.arm in ("CE", "twin") and cell.record.seed == 1 else cell
+        for cell in study.cells
+    )
+    remarks = gather(study._replace(cells=cells), resamples=10).remarks
+    failed = [remark for remark in remarks if "failed, which" in remark]
+    assert failed == [
+        "arm CE: failed, which enters no number (seed 1)",
+        "arm twin: failed, which enters no number (seed 1, 2)",
+    ]
+    cells = tuple(
+        changed(cell, status=CellStatus.FAILED) if cell.record.arm != "focal" and cell.record.seed == 2 else cell
+        for cell in study.cells
+    )
+    remarks = gather(study._replace(cells=cells), resamples=10).remarks
+    assert f"arms CE, twin, {ODD}: failed, which enters no number (seed 2)" in remarks
 
 
 @pytest.mark.slow
