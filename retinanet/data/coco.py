@@ -203,8 +203,8 @@ def summary(dataset: CocoDataset) -> str:
     dropped = ", ".join(f"{number} {kind.replace('_', ' ')}" for kind, number in dataset.dropped.items())
     return "\n".join(
         [
-            f"{data_title(dataset.annotation_file)}: {amount(len(dataset.images), 'image')} ({empty:,} without objects), "
-            f"{amount(counts.total(), 'object')}, {amount(crowd, 'crowd region')}",
+            f"{data_title(dataset.annotation_file)}: {amount(len(dataset.images), 'image')} "
+            f"({empty:,} without objects), {amount(counts.total(), 'object')}, {amount(crowd, 'crowd region')}",
             f"  {amount(len(dataset.categories), 'class')} ({unused} without objects): {most}"
             + (f", and {rest} more" if rest > 0 else ""),
             f"  dropped: {dropped}; clipped to the image: {dataset.clipped}",
