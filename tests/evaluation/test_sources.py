@@ -48,7 +48,7 @@ def test_the_test_split_of_a_source_is_loaded(tiny: Callable[..., object], photo
     (photos / "data.yaml").write_text("train: rest.txt\nval: two.txt\nnames: [square]\n")
     with pytest.raises(DataError, match=f"--split test: {photos} has no test split"):
         load_split(data, "test", "header")
-    with pytest.raises(DataError, match="data.root names no test split; data.val_annotations=FILE"):
+    with pytest.raises(DataError, match=r"data\.root names no test split; data\.val_annotations=FILE"):
         load_split(tiny().data, "test", "header")  # type: ignore[attr-defined]
 
 
