@@ -63,8 +63,9 @@ def evaluate_loaded(
         make_folder(folder)
     distributed.start(ranks, saved.detector.device)
     views = build_view_rule(saved.config)
-    images = -(-count_views(dataset.images, views) // ranks.world_size)
-    with image_progress("evaluating", images, then="scoring", shown=ranks.is_main) as on_batch:
+    count = count_views(dataset.images, views)
+    unit, part = "images" if count == len(dataset.images) else "views", -(-count // ranks.world_size)
+    with image_progress("evaluating", part, unit=unit, then="scoring", shown=ranks.is_main) as on_batch:
         batches = (saved.config.eval.batch_size, data.workers)
         resize_rule = build_resize_rule(saved.config)
         evaluation, results = evaluate_dataset(
