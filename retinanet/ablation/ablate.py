@@ -97,7 +97,8 @@ def report(study: Study) -> None:
     try:
         with claimed(study.folder, "report"):
             if study.levels or study.primary is not None or study.score_thresholds:
-                write_levels_report([collect(part, study.folder) for part in study.parts()], study.folder)
+                parts = [collect(part, study.folder) for part in study.parts()]
+                write_levels_report(parts, study.folder, plan_warnings(study))
             else:
                 write_study_report(collect(study, study.folder), study.folder)
     except ClaimTaken:

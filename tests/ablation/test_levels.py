@@ -16,7 +16,9 @@ from retinanet.ablation.cells import (
     search_lr,
     widened_rates,
 )
+from retinanet.ablation.forecast import plan_warnings
 from retinanet.ablation.plan import PILOT_SEEDS, build_pilot, load_pilot
+from retinanet.ablation.report.collect import collect
 from retinanet.ablation.study import Study, load_study
 from retinanet.ablation.study_folder import make_data
 from retinanet.ablation.study_text import study_text
@@ -110,6 +112,12 @@ def test_cells_are_named_by_level_and_the_text_loads_back(make: Make, tmp_path: 
     again = tmp_path / "again" / "study.yaml"
     again.write_text(study_text(study), encoding="utf-8")
     assert load_study(again) == study
+
+
+def test_a_plan_concerns_the_whole_study_and_no_level_of_it(make: Make) -> None:
+    study = make((", level: many}}", "}}"))
+    assert "2 seeds and 3 primary comparisons" in plan_warnings(study)[0]
+    assert not any("primary" in text for part in study.parts() for text in collect(part, study.folder).guards)
 
 
 def test_every_level_generates_its_own_data(make: Make) -> None:

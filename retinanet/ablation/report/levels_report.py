@@ -48,15 +48,15 @@ VERDICTS = {
 }
 
 
-def write_levels_report(results: Sequence[StudyResult], folder: Path) -> None:
-    """As `write_study_report`, of the parts of a study."""
+def write_levels_report(results: Sequence[StudyResult], folder: Path, warnings: Sequence[str] = ()) -> None:
+    """As `write_study_report`, of the parts of a study. warnings: `plan_warnings` of the whole study."""
     levels = [gather_level(result) for result in results]
     pictures = folder / PICTURES
     make_folder(pictures)
     differences = arm_differences(levels)
     plan = read_plan(folder)
     blocks = [
-        *_summary_blocks(levels),
+        *_summary_blocks(levels, warnings),
         *_primary_blocks(primary_results(levels), plan),
         *_imbalance_blocks(levels, differences, pictures),
         *_curve_blocks(levels),
@@ -95,7 +95,7 @@ def primary_sentence(found: PrimaryResult) -> str:
     )
 
 
-def _summary_blocks(levels: Sequence[LevelData]) -> list[Block]:
+def _summary_blocks(levels: Sequence[LevelData], warnings: Sequence[str]) -> list[Block]:
     result = levels[0].result
     blocks: list[Block] = [Paragraph(result.note)] if result.note else []
     found = primary_results(levels)
@@ -122,7 +122,7 @@ def _summary_blocks(levels: Sequence[LevelData]) -> list[Block]:
         rows.append(TableRow(texts))
     header = ("level", "positives : anchors : logits", "trainings", "steps", "test images", "test objects")
     blocks += [Listing(tuple(sentences)), Table("Levels, as measured in training", header, tuple(rows))]
-    caveats = [text for level in levels for text in level.result.guards]
+    caveats = [*warnings, *(text for level in levels for text in level.result.guards)]
     for level in levels:
         prefix = f"level {level.result.level}: " if level.result.level else ""
         caveats += [f"{prefix}{text}" for text in level.main().remarks]

@@ -116,10 +116,10 @@ def test_a_curve_that_still_rises_is_named(levels: list[LevelData]) -> None:
 
 @pytest.mark.slow
 def test_the_report_has_every_part(parts: list[StudyResult], tmp_path: Path) -> None:
-    write_levels_report(parts, tmp_path)
+    write_levels_report(parts, tmp_path, ["there is no plan"])
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     wanted = ("Level many: CE", "1 : 100 : 300", "1 : 1,000 : 3,000", "## Primary comparison", "report/imbalance_1.svg")
-    for part in (*wanted, "Not flat", "## Level few", "report/few/points.svg", "at 0.5"):
+    for part in (*wanted, "Not flat", "## Level few", "report/few/points.svg", "at 0.5", "- there is no plan"):
         assert part in text, part
     assert "var(--" not in (tmp_path / "report" / "imbalance_2.svg").read_text(encoding="utf-8")
     assert (tmp_path / "report" / "imbalance.csv").read_text(encoding="utf-8").count("\n") == 5
