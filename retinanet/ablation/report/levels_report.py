@@ -175,7 +175,7 @@ def _primary_blocks(found: Sequence[PrimaryResult], plan: Sequence[StudyForecast
         Paragraph(
             f"Named in the study's file before it ran: {primary.arm} against {primary.against}. P-values have Holm's "
             f"correction over {len(found)} level{'s' * (len(found) > 1)}; those of the other comparisons, which are "
-            "secondary, over the arms of a level. Width: of the interval, in AP points; planned: as `--plan` predicted."
+            "secondary, over the arms of a level. Width: of the interval, in AP points; planned: as --plan predicted."
         ),
         Table(title, header, tuple(rows), (0, 6)),
     ]
