@@ -52,11 +52,13 @@ lint: $(READY)
 
 # Tests of what chance does not decide come first; the whole run takes under an hour on two cores.
 torture: $(READY)
-	$(PYTEST) -q tests/run tests/training/test_resume.py tests/training/test_lost_ranks.py tests/test_hostile_text.py \
-	  tests/interop/test_damaged_weights.py tests/interop/test_pickle_attacks.py tests/export/test_damaged_exports.py \
-	  tests/test_distributed.py tests/test_compile.py tests/diagnostics/test_replay.py
+	$(PYTEST) -q tests/run tests/training/test_resume.py tests/training/test_lost_ranks.py tests/training/test_engine.py \
+	  tests/data/test_loader.py tests/interop/test_damaged_weights.py tests/interop/test_pickle_attacks.py \
+	  tests/export/test_damaged_exports.py tests/diagnostics/test_replay.py tests/commands/test_border.py \
+	  tests/test_hostile_text.py tests/test_distributed.py tests/test_compile.py tests/test_makefile.py
 	HYPOTHESIS_PROFILE=nightly HYPOTHESIS_EXAMPLES=500 $(PYTEST) -q -k properties
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.torture
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.torture_ranks
 
 docs: $(READY)
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --fresh-env -b html -c docs . build/site

@@ -87,7 +87,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kinds", nargs="*", choices=[*KINDS, []], help="default: all")
     parser.add_argument(
-        "--tries", type=int, default=30, help="of kinds that run a training; others try ten times as many"
+        "--tries",
+        type=int,
+        default=30,
+        help="of kinds that run a training; a study two thirds, others ten times as many",
     )
     parser.add_argument("--steps", type=int, default=5000, help="of the soak")
     arguments = parser.parse_args()
@@ -251,7 +254,7 @@ def cells(study: Path) -> list[Path]:
 
 def try_study(place: Place) -> Row:
     """A disk that is full at a random moment of a study: messages, no partial file, then the same numbers."""
-    tries, rng, good, whole_study = max(place.tries // 6, 1), random.Random(7), 0, place.folder / "study"
+    tries, rng, good, whole_study = max(2 * place.tries // 3, 1), random.Random(7), 0, place.folder / "study"
     if os.geteuid() != 0:
         return Row("disk full in a study", 0, 0, "needs root")
     (place.folder / "study.yaml").write_text(STUDY, encoding="utf-8")

@@ -19,7 +19,6 @@ from retinanet.ablation.cells import (
     search_lr,
     tuning_seeds,
 )
-from retinanet.ablation.forecast import plan_warnings
 from retinanet.ablation.guards import study_warnings
 from retinanet.ablation.study import Study
 from retinanet.ablation.study_file import PrimaryKeys
@@ -100,7 +99,7 @@ def collect(study: Study, folder: Path) -> StudyResult:
         ),
         cells=tuple(_result(study, cell, records) for cell in cells),
         lr_rule_text=lr_rule_text(study, records),
-        guards=(*all_warnings(study, records), *plan_warnings(study)),
+        guards=tuple(all_warnings(study, records)),
         test_annotations=study.splits().test,
         test_images=Path(study.base.data.root) / study.test[1],
         max_detections=study.base.eval.max_detections,
