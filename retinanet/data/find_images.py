@@ -96,7 +96,7 @@ def files_passed_over(inputs: list[str]) -> str:
     lines = [
         *([f"{_counted(hidden, 'hidden file')} passed over, such as {hidden[0].name}"] if hidden else []),
         *([f"{_counted(below, 'subfolder')} passed over; '{below[0]}/*' reads the first"] if below else []),
-        *([unread] if (unread := passed_over(p for p in paths if p not in {*hidden, *below})) else []),
+        *([unread] if (unread := passed_over((p for p in paths if p not in {*hidden, *below}), suffixes)) else []),
     ]
     return "\n".join(lines)
 

@@ -4,7 +4,7 @@ Imports no tensor library.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 from retinanet.errors import one_line
@@ -56,13 +56,16 @@ def unread_remedy(path: Path, start: bytes = b"") -> str:
     return f"{what}, which is not read; " + remedy.format(name, stem=_quoted(str(path.with_suffix("")))).strip()
 
 
-def passed_over(files: Iterable[Path]) -> str:
-    """A sentence on files of a folder that are left out because of their kind, with the remedies; empty without any."""
+def passed_over(files: Iterable[Path], read: Container[str]) -> str:
+    """A sentence on files of a folder that are left out because of their kind, with the remedies; empty without any.
+
+    read: the suffixes of files that are not left out, as of `find_images.image_suffixes`.
+    """
     first: dict[str, Path] = {}
     counts = Counter[str]()
     for path in files:
         suffix = path.suffix.lower()[1:]
-        if suffix in _KINDS:
+        if suffix in _KINDS and path.suffix.lower() not in read:
             first.setdefault(suffix, path)
             counts[suffix] += 1
     if not counts:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from retinanet.data.find_images import image_suffixes
 from retinanet.data.unread_formats import passed_over
 from retinanet.errors import DataError
 from retinanet.files import read_json
@@ -59,7 +60,7 @@ def _what_is_there(folder: Path) -> list[str]:
     there += [f"{name}: {kind}" for kind, name in kinds.items()]
     texts = _ending(files, ".txt")
     there += [_described_texts(texts)] if texts else []
-    unread = passed_over(files)
+    unread = passed_over(files, image_suffixes())
     seen = [_described_images(folder, images, bool(there))] if images else []
     return [*seen, *there, *([unread] if unread else [])]
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
+from retinanet.data.find_images import image_suffixes
 from retinanet.data.images import image_header
 from retinanet.data.notes import KindNotes
 from retinanet.data.unread_formats import passed_over
@@ -60,7 +61,7 @@ def read_yolo(
     notes = KindNotes()
     layout = find_layout(folder, splits, errors, notes, described)
     if splits is None and not has_images(folder):
-        unread = passed_over(files_below(folder))
+        unread = passed_over(files_below(folder), image_suffixes())
         raise DataError(
             f"{folder}: there are YOLO labels but no image; export them with the images, or copy these into the folder"
             + (f". There are {unread}" if unread else "")
@@ -72,7 +73,7 @@ def read_yolo(
     for name, sources in layout.sources.items():
         files = _image_files(sources, folder, errors, notes)
         if not files:
-            unread = passed_over(file for source in sources for file in files_below(source))
+            unread = passed_over((file for source in sources for file in files_below(source)), image_suffixes())
             errors.append(f"{name}: no image in {', '.join(map(str, sources))}" + (f", but {unread}" if unread else ""))
             continue
         base = sources[0] if len(sources) == 1 and sources[0].is_dir() else _common_folder(files)

@@ -65,6 +65,7 @@ def test_avif_is_read_upright(tmp_path: Path) -> None:
     quarters = [int(image[:, y, x].float().mean()) for y, x in ((6, 6), (6, 26), (42, 6), (42, 26))]
     assert [value > 128 for value in quarters] == [False, True, False, False]
     assert find_images([str(tmp_path)]) == [tmp_path / "a.avif"]
+    assert files_passed_over([str(tmp_path)]) == "", "what is read is not counted as left out"
 
 
 def rising(low: int, high: int) -> np.ndarray:
