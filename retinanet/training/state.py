@@ -89,8 +89,6 @@ def build_state(
     """
     if config.model.backbone.norm == "sync_bn" and ranks.world_size > 1 and device.type != "cuda":
         raise ConfigError("model.backbone.norm: sync_bn over several processes needs GPUs; use bn, or one process.")
-    if config.model.backbone.norm == "sync_bn" and ranks.world_size > 1 and config.compile:
-        raise ConfigError("compile: a network with sync_bn over several processes is not compiled; use compile=false.")
     backbone = config.model.backbone
     from_backbone = load_weights and start is None
     weights = read_backbone_weights(backbone.name, backbone.weights) if from_backbone else None

@@ -37,12 +37,18 @@ def test_post_processing_equals_the_cpus(rule: DetectRule, images: int, device: 
     sizes, originals = torch.tensor(SIZES[:images]), torch.tensor(SIZES[:images]) * 3
     found = [
         detect(
-            logits.to(where), deltas.to(where), pyramid, sizes.to(where), originals.to(where), rule=rule, scoring=SIGMOID
+            logits.to(where),
+            deltas.to(where),
+            pyramid,
+            sizes.to(where),
+            originals.to(where),
+            rule=rule,
+            scoring=SIGMOID,
         )
         for where in (torch.device("cpu"), device)
         for pyramid in [pyramid_anchors(CANVAS, SPEC, where)]
     ]
-    assert sum(len(image.scores_D) for image in found[0]) > 10 * images
+    assert sum(len(image.scores_D) for image in found[0]) > 5 * images
     for own, wanted in zip(found[1], found[0], strict=True):
         assert {tensor.device.type for tensor in own} == {device.type}
         assert torch.equal(own.classes_D.cpu(), wanted.classes_D)
