@@ -35,19 +35,11 @@ def test_post_processing_equals_the_cpus(rule: DetectRule, images: int, device: 
     logits[images // 2] -= 3 * (images > 2)  # one image with few candidates
     deltas = torch.randn((images, anchors, 4), generator=generator) * 0.4
     sizes, originals = torch.tensor(SIZES[:images]), torch.tensor(SIZES[:images]) * 3
-    found = [
-        detect(
-            logits.to(where),
-            deltas.to(where),
-            pyramid,
-            sizes.to(where),
-            originals.to(where),
-            rule=rule,
-            scoring=SIGMOID,
-        )
-        for where in (torch.device("cpu"), device)
-        for pyramid in [pyramid_anchors(CANVAS, SPEC, where)]
-    ]
+    found = []
+    for where in (torch.device("cpu"), device):
+        own_sizes = sizes.to(where), originals.to(where)
+        pyramid = pyramid_anchors(CANVAS, SPEC, where)
+        found.append(detect(logits.to(where), deltas.to(where), pyramid, *own_sizes, rule=rule, scoring=SIGMOID))
     assert sum(len(image.scores_D) for image in found[0]) > 5 * images
     for own, wanted in zip(found[1], found[0], strict=True):
         assert {tensor.device.type for tensor in own} == {device.type}

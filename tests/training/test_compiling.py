@@ -110,8 +110,9 @@ def test_only_code_for_cuda_has_options(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_evaluations_of_a_run_share_compiled_code_and_find_the_same(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    precision: str, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Two evaluations of 6 images in batches of 4: one graph, in which the last two images are filled up."""
     traced = torch._dynamo.lookup_backend("eager")
@@ -119,6 +120,7 @@ def test_evaluations_of_a_run_share_compiled_code_and_find_the_same(
     monkeypatch.setattr(loop, "compiles_evaluations", lambda *_: True)
     torch._dynamo.reset()
     words = ("schedule.iterations=2", "eval.every=1", "eval.unit=steps", "eval.batch_size=4", "schedule.ema=0.9")
+    words = (*words, f"precision={precision}")
     rows = []
     for compiled in ("false", "true"):
         run_training(tiny(*words, f"compile={compiled}"), tmp_path / compiled)
