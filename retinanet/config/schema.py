@@ -115,6 +115,10 @@ class DistributedKeys(Section):
     timeout: Positive = Field(
         100.0, description="Seconds that a rank waits for the others in a step; three times that until the first one."
     )
+    gradients: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="Type in which ranks exchange gradients; `bfloat16` halves the traffic and rounds each gradient.",
+    )
 
 
 class Config(Section):
