@@ -148,7 +148,7 @@ def run_steps(run: Run, state: TrainState, log: RunLog, stop: StopRequest) -> No
 def compiled_run(run: Run, state: TrainState, log: RunLog) -> Run:
     """Compile the network by config `compile`; the run, with a compiler for evaluations if that pays off."""
     config = run.config
-    if config.compile is False:
+    if config.compile is False or config.compile == "auto":  # an unresolved config compiles nothing
         return run
     compile_network(state.model, build_backend(run.device, log.say, graphs=config.compile == "graphs"))
     evaluations = sum(evaluation_due(run, step) for step in range(state.progress.step, run.plan.total_steps + 1))
