@@ -172,7 +172,7 @@ def describe_device(config: Config, device: torch.device, ranks: Ranks) -> str:
     precision = str(build_precision(config, device)).removeprefix("torch.")
     if config.precision == "tf32" and device.type == "cuda":
         precision = "tf32"
-    compiled = ", compiled" if config.compile else ""
+    compiled = {True: ", compiled", "graphs": ", compiled, with CUDA graphs"}.get(config.compile, "")
     each = f" each of {ranks.world_size} processes" if ranks.world_size > 1 else ""
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
