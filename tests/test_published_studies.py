@@ -66,7 +66,7 @@ def test_the_readmes_first_claim_is_what_was_measured() -> None:
 
 
 def test_the_results_of_rarity_are_those_of_its_cells() -> None:
-    rows = [cells for cells in rows_of("RESULTS.md", "How rare must objects be before the loss matters?")]
+    rows = list(rows_of("RESULTS.md", "How rare must objects be before the loss matters?"))
     checked = 0
     for level in README_LEVELS.values():
         aps = aps_of(FOLDER / "rarity" / f"{level}.csv")
