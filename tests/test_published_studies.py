@@ -37,10 +37,10 @@ def difference_text(aps: list[float], reference: list[float]) -> str:
     return signed_points(statistics.mean(a - b for a, b in zip(aps, reference, strict=True)))
 
 
-def rows_of(document: str, heading: str) -> list[list[str]]:
+def rows_of(document: str, heading: str, level: int = 2) -> list[list[str]]:
     """The cells of the table rows below a heading, up to the next one."""
     text = (PROJECT / document).read_text(encoding="utf-8")
-    section = re.split(r"\n#+ ", text.split(f"\n## {heading}\n", 1)[1], maxsplit=1)[0]
+    section = re.split(r"\n#+ ", text.split(f"\n{'#' * level} {heading}\n", 1)[1], maxsplit=1)[0]
     lines = [line for line in section.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
@@ -55,6 +55,19 @@ def test_every_finished_cell_has_the_hash_of_its_detections(file: Path) -> None:
     assert len(set(results)) == len(results), "two trainings of a study have the same detections"
 
 
+def test_the_results_of_the_papers_extremes_are_those_of_their_cells() -> None:
+    rows = {cells[0]: cells for cells in rows_of("RESULTS.md", "The paper's Tables 1a and 1b in small", level=3)}
+    arms: dict[str, list[dict[str, str]]] = {}
+    for row in read_cells(FOLDER / "paper_1ab_small" / "cells.csv"):
+        arms.setdefault(row["arm"], []).append(row)
+    assert len(arms) == 12
+    for arm, cells in arms.items():
+        cells.sort(key=lambda row: int(row["seed"]))
+        texts = [f"{100 * float(row['AP']):.1f}" if row["status"] == "done" else "-" for row in cells]
+        assert rows[arm][1] == " ".join(texts)
+        assert rows[arm][3] == mean_text([float(row["AP"]) for row in cells], deviation=False)
+
+
 def test_the_readmes_first_claim_is_what_was_measured() -> None:
     rows = {cells[0]: cells for cells in rows_of("README.md", "Compare losses") if cells[0] in README_LEVELS}
     assert rows.keys() == README_LEVELS.keys()
@@ -66,7 +79,7 @@ def test_the_readmes_first_claim_is_what_was_measured() -> None:
 
 
 def test_the_results_of_rarity_are_those_of_its_cells() -> None:
-    rows = list(rows_of("RESULTS.md", "How rare must objects be before the loss matters?"))
+    rows = rows_of("RESULTS.md", "How rare must objects be before the loss matters?")
     checked = 0
     for level in README_LEVELS.values():
         aps = aps_of(FOLDER / "rarity" / f"{level}.csv")

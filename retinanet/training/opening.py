@@ -17,6 +17,7 @@ from retinanet.data.coco import CocoDataset
 from retinanet.display.facts import Fact
 from retinanet.display.numbers import amount
 from retinanet.distributed import Ranks
+from retinanet.files import data_title
 from retinanet.training.balance import describe_balance
 from retinanet.training.optim import Plan, describe_rescaling
 
@@ -103,7 +104,7 @@ def describe_data(dataset: CocoDataset) -> str:
             *([most + (f", and {rest} more" if rest > 0 else "")] if most else []),
             *(["; ".join(changed)] if changed else []),
             *(f"note: {note}" for note in dataset.notes),
-            f"from {dataset.annotation_file}",
+            f"from {data_title(dataset.annotation_file)}",
         ]
     )
 
@@ -140,7 +141,8 @@ def describe_length(opening: Opening) -> str:
     epochs = total * known(schedule.batch_size) / opening.epoch_images
     count = opening.evaluations
     evaluated = "1 evaluation, at the end" if count == 1 else f"{count} evaluations"
-    early = f", fewer if {schedule.early_stop} in a row bring nothing" if schedule.early_stop else ""
+    stops = schedule.early_stop is not None and count > schedule.early_stop
+    early = f", fewer if {schedule.early_stop} in a row bring nothing" if stops else ""
     return f"{amount(total, 'step')} ({epochs:.3g} epochs) from step {opening.step}, {evaluated}{early}"
 
 

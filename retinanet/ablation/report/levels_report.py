@@ -123,12 +123,13 @@ def _summary_blocks(levels: Sequence[LevelData], warnings: Sequence[str]) -> lis
         main, imbalance = level.main(), level.imbalance
         cells = [cell for cell in level.result.cells if not cell.tuning]
         done = sum(cell.record.status == "done" for cell in cells)
+        diverged = sum(cell.record.status == "diverged" for cell in cells)
         steps = {cell.record.steps for cell in cells if cell.record.status == "done"}
         ratio = f"1 : {imbalance.ratio():,.0f} : {imbalance.logits / imbalance.positives:,.0f}"
         texts = (
             level.result.level or "the only one",
             ratio if imbalance.positives > 0 else NOTHING,
-            f"{done} of {len(cells)}",
+            f"{done + diverged} of {len(cells)}" + (f", {diverged} diverged" if diverged else ""),
             ", ".join(f"{count:,}" for count in sorted(steps)) or NOTHING,
             f"{len(main.ground_truth['images']):,}",
             f"{len(main.ground_truth['annotations']):,}",
