@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -15,7 +15,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 class Session:
     """Takes what an InferenceSession is given; only the CPU starts."""
 
-    given: list[Any] = []
+    given: ClassVar[list[Any]] = []
 
     def __init__(self, path: str, options: Any, providers: list[tuple[str, dict[str, str]]]) -> None:
         Session.given = providers
