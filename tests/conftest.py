@@ -3,7 +3,6 @@
 import gc
 import os
 import runpy
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -53,8 +52,6 @@ class Outcome(NamedTuple):
     out: str
     err: str
 
-
-RunTool = Callable[..., subprocess.CompletedProcess[str]]
 
 LONGEST_FIRST = (
     *("export/test_onnx.py", "export/test_pt2.py", "test_notebook.py", "test_compile.py", "training/test_engine.py"),
@@ -166,23 +163,21 @@ def tool_environment() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def run_tool(tool_environment: dict[str, str]) -> RunTool:
-    """run_tool("train.py", argument, ..., cwd=folder) runs retinanet train to its end."""
-
-    def run(tool: str, *arguments: object, cwd: Path = PROJECT) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(PROJECT / "tools" / tool), *map(str, arguments)]
-        return subprocess.run(
-            command, cwd=cwd, env=tool_environment, capture_output=True, text=True, timeout=120, check=False
-        )
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def start_tool(
-    tool_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[..., ForkedTool]]:
-    """As `run_tool`, but returns the running process, the leader of its own process group; see ToolServer.start."""
-    server = ToolServer(tmp_path_factory.mktemp("printed"), tool_environment)
-    yield server.start
+def tool_server(tool_environment: dict[str, str]) -> Iterator[ToolServer]:
+    """Processes that have imported torch; see ToolServer."""
+    server = ToolServer(tool_environment)
+    yield server
     server.close()
+
+
+@pytest.fixture
+def start_tool(tool_server: ToolServer) -> Callable[..., ForkedTool]:
+    """start_tool("train.py", argument, ...) starts retinanet train in a process of its own; see ToolServer.start."""
+    return tool_server.start
+
+
+@pytest.fixture
+def warm_python(tool_server: ToolServer, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A Python that has imported torch, as sys.executable, for what starts processes itself; see ToolServer.python."""
+    monkeypatch.setattr(sys, "executable", tool_server.python)
+    return tool_server.python

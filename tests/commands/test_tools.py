@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from forked_tools import ForkedTool
 from PIL import Image
 from places import PROJECT
 
@@ -219,12 +220,13 @@ def test_a_folder_in_use_or_in_a_files_place_is_6(
     tool: Tool,
     tiny_yaml: Path,
     tmp_path: Path,
-    run_tool: Callable[..., subprocess.CompletedProcess[str]],
+    start_tool: Callable[..., ForkedTool],
     trained: Path,
 ) -> None:
     with claim(tmp_path / "run", resume=False, overwrite=False):
-        done = run_tool("train.py", tiny_yaml, f"output={tmp_path / 'run'}")
-        told_once((done.returncode, done.stdout, done.stderr), 6, "in use by process", "output=")
+        done = start_tool("train.py", tiny_yaml, f"output={tmp_path / 'run'}")
+        out, err = done.communicate(timeout=120)
+    told_once((done.returncode or 0, out, err), 6, "in use by process", "output=")
     (tmp_path / "file").write_text("", encoding="utf-8")
     told_once(tool("train.py", tiny_yaml, f"output={tmp_path / 'file' / 'run'}"), 6, "cannot write", str(tmp_path))
     best, val = trained / "checkpoints" / "best.pt", trained.parent
