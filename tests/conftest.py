@@ -79,10 +79,13 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def cheap_runs() -> Iterator[None]:
-    """Within this process, runs draw no curves.png, a third of what a short one costs (see `real_curves`), and writing
-    does not wait for the disk."""
+    """Within this process, runs draw no curves.png, a third of what a short one costs (see `real_curves`), the network
+    of the tiny config is small, as in a ToolServer's processes, and writing does not wait for the disk."""
+    from small_networks import small_if_tiny
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _descriptor: None)
+        patch.setattr("retinanet.build.network.build_backbone", small_if_tiny)
         patch.setattr("retinanet.training.loop.draw_run_curves", lambda _folder: None)
         yield
 
@@ -97,6 +100,19 @@ def real_curves() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def small_network() -> Iterator[None]:
+    """Within this process, backbones have five convolutions, whatever a config names.
+
+    Not together with `trained_resnet`, which could be made meanwhile.
+    """
+    from small_networks import small_backbone
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("retinanet.build.network.build_backbone", small_backbone)
+        yield
+
+
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """12 training and 6 validation scenes of 64 x 64 pixels; read only."""
@@ -107,7 +123,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_yaml(shapes: Path) -> Path:
-    """A config file that trains six steps on `shapes` in half a second."""
+    """A config file that trains six steps on `shapes` in half a second; its network is `small_networks`' here."""
     path = shapes.parent / "tiny.yaml"
     path.write_text(TINY_YAML.format(root=shapes), encoding="utf-8")
     return path

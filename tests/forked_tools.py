@@ -156,12 +156,14 @@ def python(address: str, words: list[str]) -> int:
 
 def serve(address: str, python: str) -> None:
     """Fork for each request until stdin ends."""
-    import torch  # noqa: F401
+    from small_networks import small_if_tiny
 
     import retinanet.ablation.ablate
+    import retinanet.build.network
     import retinanet.commands.train
-    import retinanet.training.engine  # noqa: F401
+    import retinanet.training.engine
 
+    retinanet.build.network.build_backbone = small_if_tiny
     sys.executable = python
     gc.collect()
     gc.freeze()

@@ -468,10 +468,11 @@ runpy.run_module("retinanet", run_name="__main__")
 
 @pytest.mark.slow
 def test_killed_and_shared_by_two_runners_the_numbers_are_the_same(make: Make, tool_server: ToolServer) -> None:
-    unbroken = make(steps=STEPS, output="unbroken")
+    real = "model.backbone.name=resnet18"  # the processes of cells do not have this one's small network
+    unbroken = make("", real, steps=STEPS, output="unbroken")
     for number in "01":
         ablate.run_one(unbroken, number)
-    study = make(steps=STEPS)
+    study = make("", real, steps=STEPS)
     prepare_study(study, resume=False, overwrite=False)
     last = cell_folder(study, list_cells(study)[0]) / "checkpoints" / "last.pt"
     log = log_path(study.folder, "FL-seed0")
