@@ -177,6 +177,16 @@ def cache_folder(kind: str) -> Path:
     return base.expanduser().absolute() / kind
 
 
+def data_title(path: Path) -> str:
+    """How a reader knows an annotation file: one in the cache as "name of the data set, file", another by its path."""
+    for home in path.parents:
+        made = re.fullmatch(r"(.+)-[0-9a-f]{16}", home.name)
+        if made is not None and home.parent == cache_folder("data"):
+            within = path.relative_to(home).as_posix().removeprefix("unpacked/")
+            return f"{made[1]}, {within.removesuffix('.json')}"
+    return str(path)
+
+
 def make_folder(path: Path) -> None:
     """Create a folder for results, and its parents. Raises ResourceError if that fails."""
     try:

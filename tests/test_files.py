@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from retinanet.errors import ConfigError, ResourceError
-from retinanet.files import make_folder, replacing, write_csv, write_json, write_text
+from retinanet.files import cache_folder, data_title, make_folder, replacing, write_csv, write_json, write_text
 
 
 def test_a_file_is_replaced_when_the_block_ends(tmp_path: Path) -> None:
@@ -149,3 +149,12 @@ def test_json_and_csv(tmp_path: Path) -> None:
         write_json(tmp_path / "a.json", [float("nan")])
     write_csv(tmp_path / "a.csv", ["name", "AP"], [["a, b", 0.5], ["c", float("nan")]])
     assert (tmp_path / "a.csv").read_text(encoding="utf-8") == 'name,AP\n"a, b",0.5\nc,\n'
+
+
+def test_files_in_the_cache_are_called_by_their_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETINANET_CACHE", str(tmp_path))
+    home = cache_folder("data") / "my-photos-0123456789abcdef"
+    assert data_title(home / "train.json") == "my-photos, train"
+    assert data_title(home / "unpacked" / "valid" / "_annotations.coco.json") == "my-photos, valid/_annotations.coco"
+    for path in (tmp_path / home.name / "train.json", cache_folder("data") / "python" / "val.json"):
+        assert data_title(path) == str(path)

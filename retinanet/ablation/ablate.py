@@ -10,14 +10,14 @@ from retinanet.ablation.cells import list_cells, read_records
 from retinanet.ablation.claims import ClaimTaken, claimed
 from retinanet.ablation.cluster import Cluster, connected
 from retinanet.ablation.estimate import show_cells, show_estimate
-from retinanet.ablation.forecast import plan_warnings
+from retinanet.ablation.forecast import pilot_folder, plan_warnings
 from retinanet.ablation.local import Slots, ThisMachine
 from retinanet.ablation.placement import Placement
 from retinanet.ablation.report.collect import all_warnings, collect
 from retinanet.ablation.run_cell import run_cell
 from retinanet.ablation.runner import CellsFailed, run_cells
 from retinanet.ablation.study import Study
-from retinanet.ablation.study_folder import check_cells, make_data, prepare_study, study_file
+from retinanet.ablation.study_folder import check_cells, make_data, prepare_study, study_file, take_tuning_cells
 from retinanet.errors import ConfigError
 
 
@@ -31,6 +31,7 @@ def run_all(study: Study, where: Slots | Cluster, *, resume: bool, overwrite: bo
     try:
         with _placement(study, where) as placement:
             prepare_study(study, resume=resume, overwrite=overwrite)
+            _take_tuning_cells(study, pilot_folder(study))
             show_warnings(study)
             run_cells(study, placement)
     except CellsFailed:
@@ -68,8 +69,8 @@ def dry_run(study: Study, slots: Slots) -> None:
     show_estimate(study, records, slots.jobs)
 
 
-def show_plan(study: Study, slots: Slots, pilot_folder: Path | None, difference: float | None) -> None:
-    """Predict the primary comparison from a pilot: the study in `pilot_folder`, else one that is run, or continued.
+def show_plan(study: Study, slots: Slots, given: Path | None, difference: float | None) -> None:
+    """Predict the primary comparison from a pilot: the study in the folder `given`, else one that is run, or continued.
 
     Raises as `plan`, `prepare_study` and `run_cells`.
     """
@@ -77,11 +78,18 @@ def show_plan(study: Study, slots: Slots, pilot_folder: Path | None, difference:
 
     primary_of(study)
     make_data(study)
-    pilot = build_pilot(study) if pilot_folder is None else load_pilot(pilot_folder)
-    if pilot_folder is None:
+    pilot = build_pilot(study) if given is None else load_pilot(given)
+    if given is None:
         prepare_study(pilot, resume=True, overwrite=False)
+        _take_tuning_cells(pilot, study.folder)
         run_cells(pilot, ThisMachine(pilot, slots))
     plan(study, pilot, difference, slots.jobs)
+
+
+def _take_tuning_cells(study: Study, other: Path) -> None:
+    taken = take_tuning_cells(study, other)
+    if taken:
+        print(f"{taken} tuning cells are taken from {other}, where they were trained", flush=True)
 
 
 def report(study: Study) -> None:

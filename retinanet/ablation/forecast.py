@@ -61,6 +61,11 @@ def primary_comparisons(study: Study) -> int:
     return len(study.parts()) if study.primary is not None and study.primary.level is None else 1
 
 
+def pilot_folder(study: Study) -> Path:
+    """Where `--plan` runs the pilot of a study."""
+    return study.folder.with_name(f"{study.folder.name}-pilot")
+
+
 def write_plan(folder: Path, forecasts: list[StudyForecast]) -> None:
     """Write plan.json into a study's folder. Raises ResourceError if it cannot."""
     make_folder(folder)

@@ -5,8 +5,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from retinanet.ablation.cells import CellStatus, list_cells
-from retinanet.ablation.forecast import FILE_NAME, StudyForecast, forecast, plan_warnings, write_plan
+from retinanet.ablation.cells import CellStatus, list_cells, tuning_seeds
+from retinanet.ablation.forecast import FILE_NAME, StudyForecast, forecast, pilot_folder, plan_warnings, write_plan
 from retinanet.ablation.power import paired_spread
 from retinanet.ablation.report.collect import CellResult, StudyResult, collect
 from retinanet.ablation.report.data import MAIN_METRIC, gather
@@ -53,9 +53,10 @@ def primary_of(study: Study) -> PrimaryKeys:
 
 
 def build_pilot(study: Study) -> Study:
-    """The study of the two primary arms with PILOT_SEEDS, the base's learning rate and a folder of its own.
+    """The study of the two primary arms with PILOT_SEEDS and a folder of its own (see `pilot_folder`).
 
-    Raises ConfigError for a study without a primary comparison.
+    It chooses learning rates as the study does: at a rate that does not suit an arm, its seeds vary far more. Raises
+    ConfigError for a study without a primary comparison.
     """
     primary = primary_of(study)
     both = (primary.arm, primary.against)
@@ -69,10 +70,8 @@ def build_pilot(study: Study) -> Study:
         arms=tuple(arm for arm in study.arms if arm.name in both),
         levels=levels,
         seeds=PILOT_SEEDS,
-        lr_values=(),
-        lr_seeds=None,
-        lr_widen=0,
-        folder=study.folder.with_name(f"{study.folder.name}-pilot"),
+        lr_seeds=tuning_seeds(study) if study.lr_values else None,
+        folder=pilot_folder(study),
     )
 
 

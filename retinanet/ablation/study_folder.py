@@ -7,7 +7,16 @@ report.html.
 import shutil
 from pathlib import Path
 
-from retinanet.ablation.cells import build_cell_config, cell_folder, list_cells, lr_of, read_records
+from retinanet.ablation.cells import (
+    Cell,
+    CellStatus,
+    build_cell_config,
+    cell_folder,
+    list_cells,
+    lr_of,
+    read_record,
+    read_records,
+)
 from retinanet.ablation.claims import all_owners
 from retinanet.ablation.study import Study
 from retinanet.ablation.study_file import ShapesKeys
@@ -114,13 +123,9 @@ def check_cells(study: Study) -> None:
     records = read_records(study.folder, [cell.name for cell in cells])
     errors = []
     for cell in cells:
-        saved = cell_folder(study, cell) / "config.yaml"
         lr = lr_of(study, cell, records)
-        if saved.exists() and lr is not None:
-            was = load_config(saved, [])
-            now = continue_class_weights(continue_model(build_cell_config(cell, lr), was), was)
-            lines = config_differences(config_to_dict(was), config_to_dict(now))
-            errors += [f"cell {cell.name}: {line}" for line in lines]
+        if lr is not None:
+            errors += [f"cell {cell.name}: {line}" for line in _differences(cell, lr, cell_folder(study, cell))]
         record = records.get(cell.name)
         if record is not None and record.test_metrics and (record.test_annotations, record.test_images) != study.test:
             was_test = f"{record.test_annotations}, {record.test_images}"
@@ -131,6 +136,40 @@ def check_cells(study: Study) -> None:
             "or restore these"
         )
         raise ConfigError(list_errors(title, errors))
+
+
+def take_tuning_cells(study: Study, other: Path) -> int:
+    """Copy tuning cells that another study has trained and this one has not; returns how many.
+
+    A study and its pilot have these in common: the same arm, rate, seed and config. Nothing is taken if the tuning
+    cells may be results, which need their checkpoints.
+    """
+    if study.lr_seeds is None:
+        return 0
+    taken = 0
+    for cell in list_cells(study):
+        source, target = other / "cells" / cell.name, cell_folder(study, cell)
+        if not cell.tuning or cell.lr is None or target.exists() or not (source / "config.yaml").exists():
+            continue
+        record = read_record(other, cell.name)
+        if record is None or record.status == CellStatus.FAILED or _differences(cell, cell.lr, source):
+            continue
+        partial = target.with_name(f".{cell.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(source, partial, ignore=shutil.ignore_patterns("checkpoints", "tensorboard", "run.lock"))
+        partial.replace(target)
+        taken += 1
+    return taken
+
+
+def _differences(cell: Cell, lr: float, folder: Path) -> list[str]:
+    """What the cell was trained with there and would not be now; empty if it was not trained."""
+    saved = folder / "config.yaml"
+    if not saved.exists():
+        return []
+    was = load_config(saved, [])
+    now = continue_class_weights(continue_model(build_cell_config(cell, lr), was), was)
+    return config_differences(config_to_dict(was), config_to_dict(now))
 
 
 def clear(study: Study) -> None:

@@ -10,6 +10,7 @@ from retinanet.api.words import Overrides, override_words
 from retinanet.diagnostics.compare.report import Inputs, compare_files
 from retinanet.diagnostics.evaluate import evaluate_files, evaluate_loaded
 from retinanet.errors import CheckpointError, ConfigError
+from retinanet.evaluation.splits import Split
 from retinanet.files import read_json
 from retinanet.scoring.eval_file import read_eval_file
 
@@ -60,6 +61,7 @@ def evaluate(
     output: str | Path | None = None,
     report: bool = True,
     intervals: bool = False,
+    split: Split = "val",
 ) -> EvaluationResult:
     """The COCO numbers of a detector on its val split, or of a file of detections; as `retinanet eval`.
 
@@ -70,6 +72,7 @@ def evaluate(
     ground_truth: a file of COCO annotations; images: the folder of its images, for the report's pictures.
     output: folder for eval.json and report.html; None is a folder in the run's, or in runs/. report: whether to write
         report.html. intervals: whether to measure how the metrics vary over images, with the bootstrap.
+    split: another part of a detector's data to evaluate on, "test" or "train".
 
     Raises DataError, CheckpointError, ConfigError or ResourceError.
     """
@@ -95,7 +98,7 @@ def evaluate(
         saved = open_any(source, words)
         place = find_checkpoint(source)
         chosen = None if output is None else Path(output)
-        folder = evaluate_loaded(saved, place, chosen, report=report, intervals=intervals)
+        folder = evaluate_loaded(saved, place, chosen, report=report, intervals=intervals, split=split)
     return _read(folder, folder / "detections.json")
 
 

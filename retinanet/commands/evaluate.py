@@ -31,6 +31,7 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
             report=report,
             intervals=arguments.intervals,
             crops=arguments.crops,
+            split=arguments.split or "val",
         )
     else:
         from retinanet.diagnostics.evaluate import evaluate_files
@@ -76,6 +77,9 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="folder for the results (default: in the run folder, or runs/)"
     )
+    parser.add_argument(
+        "--split", choices=("train", "val", "test"), help="images of the data set to evaluate on (default: val)"
+    )
     add_views(parser)
     parser.add_argument("--intervals", action="store_true", help="95 %% intervals of all metrics over images")
     parser.add_argument(
@@ -99,6 +103,8 @@ def find_conflict(arguments: argparse.Namespace) -> str | None:
             "with a checkpoint, use data.val_images=FOLDER, eval.engine=NAME and eval.max_detections=N instead of "
             "--images, --engine, --max-detections"
         )
+    if first is None and arguments.split:
+        return "--split is for a checkpoint; files are scored on all images of --ground-truth"
     if first is None and view_words(arguments):
         return "--tile, --overlap and --tta are for a checkpoint; files of detections are scored as they are"
     if arguments.crops and first is None and not arguments.images:

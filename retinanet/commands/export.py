@@ -14,7 +14,7 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
         "in float32 on the CPU. Then run both on the val split of its config, and write AP, differences and latency\n"
         "to OUTPUT.json. `retinanet predict` and `retinanet eval` accept the file like a checkpoint.",
         "Example: retinanet export runs/quickstart/checkpoints/best.pt quickstart.onnx --nms\n"
-        "Needs the extra `export`: in a checkout, pip install -e '.[export]'.\n"
+        "Needs the extra `export` of the package, or: pip install onnx onnxscript onnxruntime.\n"
         "A .pt2 file is a program: load only those you trust.",
     )
     add = parser.add_argument

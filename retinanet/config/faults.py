@@ -101,7 +101,7 @@ def _chosen(node: dict[str, Any], data: Any) -> dict[str, Any]:
         own = kinds.pop(None, None)
         named = str(data.get("kind")) if isinstance(data, dict) else ""
         option = own if own and ":" in named else kinds.get(named, node["oneOf"][0])
-        kind = {"enum": list(kinds), "description": option["properties"]["kind"]["description"]}
+        kind = {"enum": list(kinds), "description": option["properties"]["kind"]["description"], "own": own is not None}
         return {**option, "properties": {**option["properties"], "kind": kind}, "kinds": kinds}
     sections = [option for option in node.get("anyOf", []) if "properties" in option]
     if len(sections) == 1:
@@ -122,7 +122,8 @@ def describe_type(node: dict[str, Any]) -> str:
     if "properties" in node:
         return "a section of keys or null" if node.get("nullable") else "a section of keys"
     if "enum" in node:
-        return "one of " + ", ".join(map(str, node["enum"]))
+        own = ", or a function in a file of yours, such as my_losses:poly" if node.get("own") else ""
+        return "one of " + ", ".join(map(str, node["enum"])) + own
     if "const" in node:
         return str(node["const"])
     kind = node.get("type")

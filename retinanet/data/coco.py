@@ -22,6 +22,7 @@ from retinanet.data.image_files import CheckImages
 from retinanet.data.notes import counted
 from retinanet.data.pixel_depth import DepthRange
 from retinanet.display.numbers import amount
+from retinanet.files import data_title
 from retinanet.structures import Category
 
 _ROUNDING = 0.011  # pixels that x + width may exceed the image by when both were rounded to two decimals
@@ -202,8 +203,8 @@ def summary(dataset: CocoDataset) -> str:
     dropped = ", ".join(f"{number} {kind.replace('_', ' ')}" for kind, number in dataset.dropped.items())
     return "\n".join(
         [
-            f"{dataset.annotation_file}: {amount(len(dataset.images), 'image')} ({empty:,} without objects), "
-            f"{amount(counts.total(), 'object')}, {amount(crowd, 'crowd region')}",
+            f"{data_title(dataset.annotation_file)}: {amount(len(dataset.images), 'image')} "
+            f"({empty:,} without objects), {amount(counts.total(), 'object')}, {amount(crowd, 'crowd region')}",
             f"  {amount(len(dataset.categories), 'class')} ({unused} without objects): {most}"
             + (f", and {rest} more" if rest > 0 else ""),
             f"  dropped: {dropped}; clipped to the image: {dataset.clipped}",

@@ -20,8 +20,8 @@ from retinanet.evaluation.detector import precision_name
 from retinanet.evaluation.evaluate import evaluate_dataset
 from retinanet.evaluation.saved import LoadedDetector, check_covers, load_detector
 from retinanet.evaluation.sources import resolve_data
-from retinanet.evaluation.splits import load_split
-from retinanet.files import make_folder, write_json
+from retinanet.evaluation.splits import Split, load_split
+from retinanet.files import data_title, make_folder, write_json
 from retinanet.run.folder import RunFolder
 from retinanet.run.image_record import trained_note
 from retinanet.scoring.columns import DETECTIONS
@@ -41,8 +41,9 @@ def evaluate_loaded(
     report: bool,
     intervals: bool = False,
     crops: bool = False,
+    split: Split = "val",
 ) -> Path:
-    """COCO metrics and analyses of the detector from `path` on the val split of its config's data.
+    """COCO metrics and analyses of the detector from `path` on a split of its config's data.
 
     Prints a table and writes eval.json, detections.json and, unless `report` is False, report.html and plots/ into
     `output` (default: a folder in the run's), which is returned. intervals: also those of the metrics over images;
@@ -52,18 +53,19 @@ def evaluate_loaded(
     ranks = distributed.read_ranks()
     check_engine(saved.config.eval.engine)
     data = saved.config.data
-    dataset = load_split(data, "val", data.check_images)
+    dataset = load_split(data, split, data.check_images)
     left_out = check_covers(saved.categories, dataset, path)
     home = path.parent.parent if path.parent.name == "checkpoints" else path.parent
-    folder = output or home / f"eval-{path.stem}-{dataset.annotation_file.stem}"
+    folder = output or home / f"eval-{path.stem}-{dataset.annotation_file.stem if data.source is None else split}"
     if crops:
         check_no_crops(folder)
     if ranks.is_main:
         make_folder(folder)
     distributed.start(ranks, saved.detector.device)
     views = build_view_rule(saved.config)
-    images = -(-count_views(dataset.images, views) // ranks.world_size)
-    with image_progress("evaluating", images, then="scoring", shown=ranks.is_main) as on_batch:
+    count = count_views(dataset.images, views)
+    unit, part = "images" if count == len(dataset.images) else "views", -(-count // ranks.world_size)
+    with image_progress("evaluating", part, unit=unit, then="scoring", shown=ranks.is_main) as on_batch:
         batches = (saved.config.eval.batch_size, data.workers)
         resize_rule = build_resize_rule(saved.config)
         evaluation, results = evaluate_dataset(
@@ -96,7 +98,10 @@ def _announce(saved: LoadedDetector, path: Path, home: Path, dataset: CocoDatase
     if note := trained_note(RunFolder(home).images, dataset, Path(places.root) / places.train_images, data.source):
         print(f"note: {note}")
     name = f"{path.name} of {home.name}" if home.name else path.name
-    lines = [f"Detector: {name}, step {saved.step:,}, {how}.", f"Data: {dataset.annotation_file.name}."]
+    lines = [
+        f"Detector: {name}, step {saved.step:,}, {how}.",
+        f"Data: {Path(data_title(dataset.annotation_file)).name}.",
+    ]
     if left_out:
         lines.append(f"Detections of {left_out} classes that are not in the data are left out.")
         print(lines[-1])

@@ -53,19 +53,22 @@ def plain_width() -> int:
 
 
 @contextmanager
-def image_progress(title: str, total: int, *, then: str = "", shown: bool = True) -> Iterator[Callable[[int], None]]:
+def image_progress(
+    title: str, total: int, *, unit: str = "images", then: str = "", shown: bool = True
+) -> Iterator[Callable[[int], None]]:
     """Yields a function to call with the number of images finished since its last call.
 
-    then: what follows the last image within this context, shown while it lasts. shown: False shows nothing.
+    unit: what is counted, if not images. then: what follows the last one within this context, shown while it lasts.
+    shown: False shows nothing.
     """
     if not shown:
         yield lambda count: None
         return
-    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn("images, left"), TimeRemainingColumn())
+    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn(f"{unit}, left"), TimeRemainingColumn())
     done = 0
 
     def line(done: int, seconds: float) -> str:
-        return f"{title} {done}/{total} images{_image_speed(done, total, seconds)}"
+        return f"{title} {done}/{total} {unit}{_speed(done, total, seconds, unit)}"
 
     with _bar(columns, total, 0, line, transient=True, then=then) as report:
 
@@ -77,12 +80,12 @@ def image_progress(title: str, total: int, *, then: str = "", shown: bool = True
         yield advance
 
 
-def _image_speed(done: int, total: int, seconds: float) -> str:
-    """Images per second and the time left, as text; empty while there is no speed yet."""
+def _speed(done: int, total: int, seconds: float, unit: str) -> str:
+    """How many per second and the time left, as text; empty while there is no speed yet."""
     if done < 2 or seconds < LEAST_SECONDS:
         return ""
     left = f", {(total - done) * seconds / done:.0f} s left" if done < total else ""
-    return f", {done / seconds:.1f} images/s{left}"
+    return f", {done / seconds:.1f} {unit}/s{left}"
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from retinanet.config.data_keys import DataKeys
 from retinanet.display.facts import print_lines
+from retinanet.errors import DataError
 from retinanet.prepare.source import Source, open_source
 
 
@@ -27,6 +28,19 @@ def resolve_data(data: DataKeys) -> DataKeys:
         "val_images": str(source.val.images),
     }
     return data.model_copy(update=places)
+
+
+def data_on_test(data: DataKeys) -> DataKeys:
+    """As `resolve_data`, with the test split of `data.source` in place of val. Raises DataError where it has none."""
+    source = find_source(data)
+    if source is None:
+        raise DataError(
+            "--split test: data.root names no test split; data.val_annotations=FILE evaluates on the images of a file"
+        )
+    if source.test is None:
+        raise DataError(f"--split test: {data.source} has no test split; retinanet data check lists those it has")
+    places = {"val_annotations": str(source.test.annotations), "val_images": str(source.test.images)}
+    return resolve_data(data).model_copy(update=places)
 
 
 def describe_source(data: DataKeys, source: Source) -> list[str]:

@@ -9,18 +9,19 @@ from retinanet.data.coco import CocoDataset, first_images, load_coco
 from retinanet.data.image_files import CheckImages
 from retinanet.data.root import check_data_root
 from retinanet.errors import DataError
-from retinanet.evaluation.sources import resolve_data
+from retinanet.evaluation.sources import data_on_test, resolve_data
 
-Split = Literal["train", "val"]
+Split = Literal["train", "val", "test"]
 
 
 def load_split(data: DataKeys, split: Split, check_images: CheckImages) -> CocoDataset:
     """A split of the data set that a config's section `data` names, validated, with at most `data.limit` images.
 
     check_images: as of `load_coco`; a config's own choice is `data.check_images`. Raises DataError, with the config key
-    to set, where the folder or the annotation file is missing; otherwise as `load_coco`.
+    to set, where the folder or the annotation file is missing, and where there is no test split; otherwise as
+    `load_coco`.
     """
-    data = resolve_data(data)
+    data = data_on_test(data) if split == "test" else resolve_data(data)
     root = Path(data.root)
     annotations, images = (
         (data.train_annotations, data.train_images) if split == "train" else (data.val_annotations, data.val_images)

@@ -80,4 +80,4 @@ def need(*packages: str) -> None:
     """Raise ResourceError if one of `packages` is not installed."""
     missing = [name for name in packages if find_spec(name) is None]
     if missing:
-        raise ResourceError(f"export: needs {' and '.join(missing)}; install with `pip install -e .[export]`.")
+        raise ResourceError(f"export: needs {' and '.join(missing)}; install with `pip install {' '.join(missing)}`.")

@@ -17,9 +17,9 @@ class CommandLines(NamedTuple):
 
     def after(self, best: Path) -> list[str]:
         """The next three commands for the best checkpoint of a run."""
-        checkpoint = shlex.quote(str(best))
+        checkpoint, numbers = (shlex.quote(str(path)) for path in (best, best.parent.parent / "eval.json"))
         return [
-            f"{self.predict} {checkpoint} PHOTOS/",
+            f"{self.predict} {checkpoint} PHOTOS/ --thresholds {numbers}",
             f"{self.evaluate} {checkpoint}",
             f"{self.export} {checkpoint} {shlex.quote(str(best.parent.parent / 'best.onnx'))}",
         ]

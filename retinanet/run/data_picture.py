@@ -13,6 +13,7 @@ from retinanet.data.transforms import ResizeRule
 from retinanet.detection.anchors import AnchorSpec, cell_anchors
 from retinanet.display.drawing import class_colors
 from retinanet.display.figures import COLORS, FONT, INK, MUTED, new_figure, save_figure, shortened, tidy
+from retinanet.files import data_title
 
 MOST_IMAGES = 20_000
 """Of a larger data set this many images are shown, evenly spread over it."""
@@ -52,7 +53,7 @@ def draw_data(path: Path, train_set: CocoDataset, resize_rule: ResizeRule, spec:
     _draw_images(images, columns)
     shown = min(len(train_set.images), len(columns.objects_I))
     of = f"{shown:,} of " if shown < len(train_set.images) else ""
-    title = f"{shortened(str(train_set.annotation_file), 90)}: {of}{len(train_set.images):,} images"
+    title = f"{shortened(data_title(train_set.annotation_file), 90)}: {of}{len(train_set.images):,} images"
     figure.suptitle(title, fontsize=FONT + 2, color=INK, x=0.01, ha="left")
     save_figure(figure, path)
 

@@ -17,6 +17,7 @@ from retinanet.data.coco import CocoDataset
 from retinanet.display.facts import Fact
 from retinanet.display.numbers import amount
 from retinanet.distributed import Ranks
+from retinanet.files import data_title
 from retinanet.training.balance import describe_balance
 from retinanet.training.optim import Plan, describe_rescaling
 
@@ -103,7 +104,7 @@ def describe_data(dataset: CocoDataset) -> str:
             *([most + (f", and {rest} more" if rest > 0 else "")] if most else []),
             *(["; ".join(changed)] if changed else []),
             *(f"note: {note}" for note in dataset.notes),
-            f"from {dataset.annotation_file}",
+            f"from {data_title(dataset.annotation_file)}",
         ]
     )
 

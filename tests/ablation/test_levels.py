@@ -8,20 +8,25 @@ import pytest
 from retinanet.ablation.cells import (
     CellRecord,
     CellStatus,
+    build_cell_config,
+    cell_folder,
     chosen_lr,
     is_finished,
     is_ready,
     is_wanted,
     list_cells,
+    read_record,
     search_lr,
     widened_rates,
+    write_record,
 )
 from retinanet.ablation.forecast import plan_warnings
 from retinanet.ablation.plan import PILOT_SEEDS, build_pilot, load_pilot
 from retinanet.ablation.report.collect import collect
 from retinanet.ablation.study import Study, load_study
-from retinanet.ablation.study_folder import make_data
+from retinanet.ablation.study_folder import make_data, take_tuning_cells
 from retinanet.ablation.study_text import study_text
+from retinanet.config.dump import dump_config
 from retinanet.errors import ConfigError
 
 STUDY = """
@@ -120,6 +125,26 @@ def test_a_plan_concerns_the_whole_study_and_no_level_of_it(make: Make) -> None:
     assert not any("primary" in text for part in study.parts() for text in collect(part, study.folder).guards)
 
 
+def test_tuning_cells_are_trained_once_for_a_study_and_its_pilot(make: Make) -> None:
+    study = make()
+    pilot = build_pilot(study)
+    cells = {cell.name: cell for cell in list_cells(study)}
+    names = ["many-FL-lr0.1-seed100", "many-FL-lr0.2-seed100", "many-CE-lr0.1-seed100", "many-CE-lr0.2-seed101"]
+    for name, status in zip(names, ("tuned", "failed", "diverged", "tuned"), strict=True):
+        cell = cells[name]
+        assert cell.lr is not None
+        record = CellRecord(cell=name, arm=cell.arm.name, seed=cell.seed, lr=cell.lr, status=CellStatus(status))
+        write_record(study.folder, record)
+        trained = build_cell_config(cell, cell.lr).model_copy(update={"threads": 3 if name == names[-1] else 1})
+        (cell_folder(study, cell) / "config.yaml").write_text(dump_config(trained), encoding="utf-8")
+    assert take_tuning_cells(pilot, study.folder) == 2
+    assert take_tuning_cells(pilot, study.folder) == 0, "they are there"
+    assert sorted(path.name for path in (pilot.folder / "cells").iterdir()) == [names[2], names[0]]
+    assert read_record(pilot.folder, names[0]) == read_record(study.folder, names[0])
+    of_one_seed = make((", seeds: [100, 101]}}", "}}"))._replace(folder=study.folder.with_name("other"))
+    assert take_tuning_cells(of_one_seed, study.folder) == 0, "such a cell may be a result"
+
+
 def test_every_level_generates_its_own_data(make: Make) -> None:
     study = make(("  - {{name: no flips, overrides: {{data: {{flip: 0.0, root: {folder}/elsewhere}}}}}}\n", ""))
     make_data(study)
@@ -200,12 +225,15 @@ def test_a_rule_without_a_search_takes_no_seeds_of_its_own(make: Make) -> None:
         make(("lr: {{rule: grid, values: [0.1, 0.2], seeds: [100, 101]}}", "lr: {{widen: 1}}"))
 
 
-def test_a_pilot_has_the_primary_arms_seeds_of_its_own_and_no_search(make: Make, tmp_path: Path) -> None:
-    pilot = build_pilot(make())
-    assert [cell.name for cell in list_cells(pilot)] == [
-        f"many-{arm}-seed{seed}" for seed in PILOT_SEEDS for arm in ("FL", "CE")
-    ]
-    assert {cell.lr for cell in list_cells(pilot)} == {0.01}, "the base's"
+def test_a_pilot_has_the_primary_arms_seeds_of_its_own_and_the_studys_search(make: Make, tmp_path: Path) -> None:
+    study = make()
+    pilot = build_pilot(study)
+    tuning = [f"many-{arm}-lr{lr}-seed{seed}" for seed in (100, 101) for arm in ("FL", "CE") for lr in (0.1, 0.2)]
+    results = [f"many-{arm}-seed{seed}" for seed in PILOT_SEEDS for arm in ("FL", "CE")]
+    assert [cell.name for cell in list_cells(pilot)] == tuning + results
+    assert set(tuning) < {cell.name for cell in list_cells(study)}
+    of_one_seed = make((", seeds: [100, 101]}}", "}}"))
+    assert build_pilot(of_one_seed).lr_seeds == (3,)
     assert pilot.folder == tmp_path / "out-pilot"
     (tmp_path / "again").mkdir()
     again = tmp_path / "again" / "study.yaml"

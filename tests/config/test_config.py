@@ -350,6 +350,7 @@ def test_another_kind_of_class_loss_drops_the_keys_of_the_kind_below(tmp_path: P
         ("loss.classification={kind: cross_entropy, alpha: 0.5}", "it is a key of kind focal"),
         ("loss.classification.gamme=2", "did you mean loss.classification.gamma?"),
         ("loss.classification.kind=fokal", "loss.classification.kind: expected one of focal, "),
+        ("loss.classification.kind=my_poly", ", or a function in a file of yours, such as my_losses:poly, got "),
         ("loss.classification.kind=fokal", "did you mean focal?"),
         ("loss.classification=focal", "loss.classification: expected a section of keys, got the text 'focal'"),
         ("loss.classification={kind: softmax_focal, alpha: x}", "(1 error)"),

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
+from retinanet.errors import DataError
 from retinanet.evaluation.sources import resolve_data
 from retinanet.evaluation.splits import load_split
 
@@ -36,6 +37,19 @@ def test_both_splits_of_a_source_are_loaded(tiny: Callable[..., object], photos:
     assert {r.path for r in train_set.images} & {r.path for r in val_set.images} == set()
     assert val_set.images[0].boxes_G4[0, 2] - val_set.images[0].boxes_G4[0, 0] == 32
     assert resolve_data(data).root == str(photos)
+
+
+def test_the_test_split_of_a_source_is_loaded(tiny: Callable[..., object], photos: Path) -> None:
+    (photos / "two.txt").write_text("images/0.png\nimages/1.png\n")
+    (photos / "rest.txt").write_text("".join(f"images/{n}.png\n" for n in range(2, 8)))
+    (photos / "data.yaml").write_text("train: rest.txt\nval: rest.txt\ntest: two.txt\nnames: [square]\n")
+    data = tiny(f"data={photos}").data  # type: ignore[attr-defined]
+    assert [record.path.name for record in load_split(data, "test", "header").images] == ["0.png", "1.png"]
+    (photos / "data.yaml").write_text("train: rest.txt\nval: two.txt\nnames: [square]\n")
+    with pytest.raises(DataError, match=f"--split test: {photos} has no test split"):
+        load_split(data, "test", "header")
+    with pytest.raises(DataError, match=r"data\.root names no test split; data\.val_annotations=FILE"):
+        load_split(tiny().data, "test", "header")  # type: ignore[attr-defined]
 
 
 def test_data_without_a_source_stay_as_they_are(tiny: Callable[..., object]) -> None:

@@ -449,11 +449,12 @@ def test_a_copy_works_anywhere(raw_file: Path, tmp_path: Path, saved: SavedDetec
     assert_same(load_exported(tmp_path / "copy.onnx", []).detector(batch), saved.detector(batch))
 
 
-def test_the_python_api_runs_it(raw_file: Path, checkpoint: Path) -> None:
-    """An array and a path, with the boxes of the checkpoint."""
-    array = random_batch(1, (48, 64)).images[0].permute(1, 2, 0).numpy()
-    ours, theirs = (retinanet.load(file, overrides=WORDS)(array) for file in (raw_file, checkpoint))
-    assert len(ours) > 5
+@pytest.mark.parametrize("views", [[], ["data.tile=64", "eval.tta_flip=true"]])
+def test_the_python_api_runs_it(raw_file: Path, checkpoint: Path, views: list[str]) -> None:
+    """With the boxes of the checkpoint, on whole images and on tiles, also mirrored."""
+    array = random_batch(1, (48, 100)).images[0].permute(1, 2, 0).numpy()
+    ours, theirs = (retinanet.load(file, overrides=[*WORDS, *views])(array) for file in (raw_file, checkpoint))
+    assert len(ours) == len(theirs) > 5
     np.testing.assert_allclose(ours.boxes, theirs.boxes, atol=2e-2)
     np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-4)
     with pytest.raises(ConfigError, match="device is fixed in the file"):

@@ -103,7 +103,7 @@ def test_the_last_lines_have_the_result_the_files_and_what_to_type(tmp_path: Pat
     _, after = shown.split("\nnext")
     best = str(run.best)
     assert [shlex.split(line) for line in after.splitlines()] == [
-        ["python", "tools/predict.py", best, "PHOTOS/"],
+        ["python", "tools/predict.py", best, "PHOTOS/", "--thresholds", str(run.eval)],
         ["retinanet", "eval", best],
         ["retinanet", "export", best, str(run.path / "best.onnx")],
     ]

@@ -37,7 +37,7 @@ from retinanet.display.document.blocks import Block, Heading, Listing, Panels, P
 from retinanet.display.document.html import render_html
 from retinanet.display.document.markdown import render_markdown
 from retinanet.display.numbers import NOTHING, p_text, points, signed_points
-from retinanet.files import make_folder, write_csv, write_text
+from retinanet.files import CsvValue, make_folder, write_csv, write_text
 
 VERDICTS = {
     ArmVerdict.BETTER: "is better than",
@@ -46,6 +46,19 @@ VERDICTS = {
     ArmVerdict.SAME: "cannot be distinguished from",
     ArmVerdict.NOT_MEASURED: "is not measured against",
 }
+
+PRIMARY_COLUMNS = (
+    "level",
+    "arm",
+    "reference",
+    "difference",
+    "low",
+    "high",
+    "p_images",
+    "p_images_and_seeds",
+    "verdict",
+)
+"""Of primary.csv: AP of 0..1, intervals of 95 % over images and seeds, p-values with Holm's correction."""
 
 
 def write_levels_report(results: Sequence[StudyResult], folder: Path, warnings: Sequence[str] = ()) -> None:
@@ -73,6 +86,7 @@ def write_levels_report(results: Sequence[StudyResult], folder: Path, warnings: 
     blocks += [Heading("Settings"), *_level_settings(levels), *difference_blocks(levels[0].main())]
     header = ("level", "arm", "threshold", "anchors_per_positive", "difference", "low", "high")
     write_csv(pictures / "imbalance.csv", header, [tuple("" if v is None else v for v in one) for one in differences])
+    write_csv(pictures / "primary.csv", PRIMARY_COLUMNS, _primary_rows(primary_results(levels)))
     title = results[0].title
     write_text(folder / "report.md", render_markdown(title, blocks, folder))
     write_text(folder / "report.html", render_html(title, blocks))
@@ -109,12 +123,13 @@ def _summary_blocks(levels: Sequence[LevelData], warnings: Sequence[str]) -> lis
         main, imbalance = level.main(), level.imbalance
         cells = [cell for cell in level.result.cells if not cell.tuning]
         done = sum(cell.record.status == "done" for cell in cells)
+        diverged = sum(cell.record.status == "diverged" for cell in cells)
         steps = {cell.record.steps for cell in cells if cell.record.status == "done"}
         ratio = f"1 : {imbalance.ratio():,.0f} : {imbalance.logits / imbalance.positives:,.0f}"
         texts = (
             level.result.level or "the only one",
             ratio if imbalance.positives > 0 else NOTHING,
-            f"{done} of {len(cells)}",
+            f"{done + diverged} of {len(cells)}" + (f", {diverged} diverged" if diverged else ""),
             ", ".join(f"{count:,}" for count in sorted(steps)) or NOTHING,
             f"{len(main.ground_truth['images']):,}",
             f"{len(main.ground_truth['annotations']):,}",
@@ -161,9 +176,28 @@ def _primary_blocks(found: Sequence[PrimaryResult], plan: Sequence[StudyForecast
         Paragraph(
             f"Named in the study's file before it ran: {primary.arm} against {primary.against}. P-values have Holm's "
             f"correction over {len(found)} level{'s' * (len(found) > 1)}; those of the other comparisons, which are "
-            "secondary, over the arms of a level. Width: of the interval, in AP points; planned: as `--plan` predicted."
+            "secondary, over the arms of a level. Width: of the interval, in AP points; planned: as --plan predicted."
         ),
         Table(title, header, tuple(rows), (0, 6)),
+    ]
+
+
+def _primary_rows(found: Sequence[PrimaryResult]) -> list[tuple[CsvValue, ...]]:
+    """The rows of primary.csv."""
+    return [
+        (
+            one.level.result.level,
+            c.arm,
+            c.reference,
+            c.difference,
+            c.seeds_low,
+            c.seeds_high,
+            c.p_holm,
+            c.seeds_p_holm,
+            c.verdict.value,
+        )
+        for one in found
+        if (c := one.comparison) is not None
     ]
 
 

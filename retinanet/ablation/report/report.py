@@ -91,7 +91,7 @@ def learned_nothing(data: ReportData) -> str | None:
     return (
         f"No arm has learned anything: the best training of all has AP50 {points(best)} on the test split, so there is "
         "nothing to compare. Train for longer, with another learning rate or from pretrained weights, or look at the "
-        "data with `retinanet data check` and at a run with `retinanet doctor`."
+        "data with retinanet data check and at a run with retinanet doctor."
     )
 
 

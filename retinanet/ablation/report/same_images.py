@@ -32,6 +32,7 @@ from retinanet.display.drawing import (
 )
 from retinanet.display.fonts import text_font
 from retinanet.run.pictures import evenly_spaced
+from retinanet.scoring.evaluation import above_score
 from retinanet.scoring.matches import IGNORED, IOUS, TRUE_POSITIVE, Matches, hit_and_miss_scores
 
 IMAGES = 8
@@ -91,10 +92,10 @@ def build_grid(data: ReportData) -> Grid:
     """The images, evenly spread over those with objects, and each arm's detections by its first finished seed."""
     dataset = load_coco(data.result.test_annotations, data.result.test_images)
     images = tuple(evenly_spaced(dataset.images, IMAGES))
-    return Grid(images, tuple(_row(arm, images, data.ground_truth) for arm in data.arms))
+    return Grid(images, tuple(_row(arm, images, data) for arm in data.arms))
 
 
-def _row(arm: ArmData, images: tuple[ImageRecord, ...], ground_truth: dict[str, Any]) -> Row:
+def _row(arm: ArmData, images: tuple[ImageRecord, ...], data: ReportData) -> Row:
     finished = arm.finished()
     if not finished:
         statuses = sorted({cell.record.status for cell in arm.cells})
@@ -102,7 +103,9 @@ def _row(arm: ArmData, images: tuple[ImageRecord, ...], ground_truth: dict[str, 
         return Row(arm=arm.info.name, remark=remark, threshold=1.0, found=())
     cell = finished[0]
     threshold = best_f1_score(cell.matches)
-    results = read_results(detections_path(cell), ground_truth)
+    results = read_results(detections_path(cell), data.ground_truth)
+    if data.threshold is not None:
+        results = above_score(results, data.threshold)
     found = tuple(_found(cell, image.id, results, threshold) for image in images)
     remark = f"seed {cell.record.seed}, score ≥ {threshold:.2f}"
     return Row(arm=arm.info.name, remark=remark, threshold=threshold, found=found)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from retinanet.display.numbers import points
+from retinanet.display.numbers import amount, points
 from retinanet.scoring.analysis.analyse import Analysis
 from retinanet.scoring.analysis.confusion import most_confused
 from retinanet.scoring.analysis.scored import Scored
@@ -111,8 +111,8 @@ def _sizes(analysis: Analysis, metric: Callable[[float], str]) -> str:
         return ""
     weak, strong = min(known, key=lambda group: group.ap), max(known, key=lambda group: group.ap)
     return (
-        f"By object size (side in pixels), AP ranges from {metric(weak.ap)} ({weak.name}, {weak.objects:,} objects) to "
-        f"{metric(strong.ap)} ({strong.name}, {strong.objects:,} objects)."
+        f"By object size (side in pixels), AP ranges from {metric(weak.ap)} ({weak.name}, "
+        f"{amount(weak.objects, 'object')}) to {metric(strong.ap)} ({strong.name}, {amount(strong.objects, 'object')})."
     )
 
 

@@ -1,5 +1,6 @@
 """The report of a study over levels: simultaneous intervals, thresholds, the primary comparison, flat curves."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from retinanet.ablation.report.levels import (
 from retinanet.ablation.report.levels_report import primary_sentence, write_levels_report
 from retinanet.ablation.study import Study, load_study
 from retinanet.ablation.study_file import PrimaryKeys
+from retinanet.display.numbers import signed_points
 from retinanet.scoring.evaluation import above_score, coco_evaluation
 
 ARMS = {"focal": 0.9, "CE": 0.3}
@@ -123,6 +125,10 @@ def test_the_report_has_every_part(parts: list[StudyResult], tmp_path: Path) -> 
         assert part in text, part
     assert "var(--" not in (tmp_path / "report" / "imbalance_2.svg").read_text(encoding="utf-8")
     assert (tmp_path / "report" / "imbalance.csv").read_text(encoding="utf-8").count("\n") == 5
+    with (tmp_path / "report" / "primary.csv").open(encoding="utf-8", newline="") as file:
+        few = next(row for row in csv.DictReader(file) if row["level"] == "few")
+    assert float(few["low"]) < float(few["difference"]) < float(few["high"])
+    assert f"| few | {signed_points(float(few['difference']))} " in text
 
 
 def test_a_study_that_cannot_tell_what_it_asks_is_warned_of(study: Study) -> None:

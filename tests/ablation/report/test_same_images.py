@@ -59,6 +59,13 @@ def test_right_wrong_and_missed_are_distinguished(data: ReportData) -> None:
         assert counts_text(found) == f"{found.objects - wrong} right, {wrong} wrong, {wrong} missed"
 
 
+def test_a_score_at_the_studys_threshold_is_left_out_as_in_its_numbers(data: ReportData) -> None:
+    at = build_grid(gather(data.result, resamples=10, threshold=0.1))
+    assert [counts_text(one) for one in at.rows[0].found] == [
+        counts_text(one) for one in build_grid(data).rows[0].found
+    ]
+
+
 def test_an_arm_without_a_finished_seed_says_so(data: ReportData) -> None:
     row = build_grid(data).rows[1]
     assert row.found == ()
