@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from forked_tools import ForkedTool, ToolServer
+from forked_tools import SMALL_NETWORK, ForkedTool, ToolServer
 from places import PROJECT
 
 from retinanet.config.load import load_config
@@ -80,7 +80,7 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def cheap_runs() -> Iterator[None]:
     """Within this process, runs draw no curves.png, a third of what a short one costs (see `real_curves`), the network
-    of the tiny config is small, as in a ToolServer's processes, and writing does not wait for the disk."""
+    of the tiny config is small, and writing does not wait for the disk."""
     from small_networks import small_if_tiny
 
     with pytest.MonkeyPatch.context() as patch:
@@ -173,9 +173,9 @@ def tool(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.fixture(scope="session")
 def tool_environment() -> dict[str, str]:
-    """What a tool's process sees: one thread, and this source tree, from whatever folder it runs in."""
+    """What a tool's process sees: one thread, this source tree, from whatever folder it runs in, a small network."""
     inherited = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-    return {**inherited, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT), "COLUMNS": "120"}
+    return {**inherited, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT), "COLUMNS": "120", SMALL_NETWORK: "1"}
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,9 @@ from typing import Any
 
 from places import PROJECT
 
+SMALL_NETWORK = "RETINANET_TESTS_SMALL_NETWORK"
+"""Environment variable of processes in which the network of the tiny config is small; see small_networks."""
+
 
 class ForkedTool:
     """A running command line, the leader of its own process group; killed once `connection` is closed."""
@@ -156,14 +159,10 @@ def python(address: str, words: list[str]) -> int:
 
 def serve(address: str, python: str) -> None:
     """Fork for each request until stdin ends."""
-    from small_networks import small_if_tiny
-
     import retinanet.ablation.ablate
-    import retinanet.build.network
     import retinanet.commands.train
-    import retinanet.training.engine
+    import retinanet.training.engine  # noqa: F401
 
-    retinanet.build.network.build_backbone = small_if_tiny
     sys.executable = python
     gc.collect()
     gc.freeze()
@@ -206,6 +205,10 @@ def serve(address: str, python: str) -> None:
 
 def run(wanted: Mapping[str, Any], files: Sequence[int]) -> None:
     """Become the command line; ends by SystemExit."""
+    from small_networks import small_if_tiny
+
+    from retinanet.build import network
+
     os.setsid()
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may run under nohup, and a run would respect that
     if wanted["terminal"]:
@@ -221,6 +224,8 @@ def run(wanted: Mapping[str, Any], files: Sequence[int]) -> None:
     os.chdir(wanted["folder"])
     if not wanted["collector"]:
         gc.disable()
+    if SMALL_NETWORK in os.environ:
+        network.build_backbone = small_if_tiny
     match [word for word in wanted["words"] if word not in ("-u", "-B")]:
         case ["-m", module, *words]:
             sys.argv, sys.path[0] = [module, *words], ""
