@@ -276,6 +276,7 @@ def test_a_resumed_run_keeps_the_memory_order_that_it_began_with(
     assert load_checkpoint(tmp_path / "checkpoints" / "last.pt").config.model.channels_last == "inference"
 
 
+@pytest.mark.slow
 def test_a_folder_with_a_run_is_not_touched_unless_asked_to(finished: Path, tiny: Tiny, tmp_path: Path) -> None:
     before = (finished / "metrics.jsonl").read_bytes()
     with pytest.raises(ConfigError, match="already holds a run"):
