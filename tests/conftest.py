@@ -54,12 +54,12 @@ class Outcome(NamedTuple):
 
 
 LONGEST_FIRST = (
-    *("export/test_onnx.py", "export/test_pt2.py", "test_notebook.py", "test_compile.py", "training/test_engine.py"),
-    *("training/test_resume.py", "training/test_ranks.py", "training/test_lost_ranks.py", "commands/test_tools.py"),
-    *("diagnostics/doctor/test_doctor.py", "interop/test_torchvision_parity.py", "benchmarks/test_benchmarks_run.py"),
-    *("commands/test_command.py", "test_site.py", "scoring/test_real_pairs.py", "interop/test_converted_detections.py"),
-    *("interop/test_recipes.py", "benchmarks/test_gpu_scripts.py", "losses/test_fused.py", "ablation/test_runner.py"),
-    *("training/test_starting.py", "diagnostics/compare/test_compare_brute_force.py"),
+    *("export/test_onnx.py", "export/test_pt2.py", "benchmarks/test_benchmarks_run.py", "training/test_lost_ranks.py"),
+    *("training/test_ranks.py", "training/test_resume.py", "ablation/test_runner.py", "test_notebook.py"),
+    *("test_compile.py", "interop/test_torchvision_parity.py", "benchmarks/test_gpu_scripts.py", "test_site.py"),
+    *("commands/test_command.py", "training/test_engine.py", "commands/test_tools.py", "scoring/test_real_pairs.py"),
+    *("diagnostics/compare/test_compare_brute_force.py", "interop/test_converted_detections.py"),
+    *("losses/test_fused.py", "interop/test_recipes.py", "training/test_starting.py"),
 )
 """Files of many seconds, in the order in which they start, so that no process of several works alone at the end."""
 
