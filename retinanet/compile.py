@@ -22,6 +22,9 @@ from retinanet.files import cache_folder, read_json, write_json
 DIGESTS = "retinanet_digests.json"
 """In the folder of compiled code."""
 
+Backend = Callable[[torch.fx.GraphModule, list[Any]], Callable[..., Any]]
+"""What compiles a graph for inputs of these shapes."""
+
 
 @lru_cache
 def can_compile(device_type: str) -> bool:
@@ -72,12 +75,22 @@ def _processor() -> str:
     return f"{torch.backends.cpu.get_cpu_capability().lower().replace(' ', '_')}-{digest}"
 
 
-def compile_network(network: nn.Module, say: Callable[[str], None]) -> None:
+def compile_network(network: nn.Module, backend: Backend) -> None:
     """Compile `network`'s forward and backward, in place, for each input shape that occurs.
 
-    Shapes are static to the compiler, so a run compiles once for each canvas of its data; `say` announces each time.
-    Each compilation is one graph, which torch splits under DistributedDataParallel by its gradient buckets. Parameters,
-    their names and copies of the network are unaffected; results are equal up to rounding.
+    Shapes are static to the compiler, so a run compiles once for each canvas of its data. Each compilation is one
+    graph, which torch splits under DistributedDataParallel by its gradient buckets. Networks of the same layers and
+    modes share what they compile with one backend. Parameters, their names and copies of the network are unaffected;
+    results are equal up to rounding.
+    """
+    network.compile(backend=backend, fullgraph=True, dynamic=False)
+
+
+def build_backend(device: torch.device, say: Callable[[str], None], *, graphs: bool = False) -> Backend:
+    """The compiler of `compile_network` for `device`; `say` announces each compilation.
+
+    graphs: also record CUDA graphs, whose results are valid until the next call. The rounding of code for CUDA depends
+    on measurements on the device, unless torch is set to deterministic algorithms.
     """
     prepare_compiler()
     import torch._dynamo  # takes a second, so only if needed
@@ -92,16 +105,21 @@ def compile_network(network: nn.Module, say: Callable[[str], None]) -> None:
     # Canvases are few, and a fallback to the uncompiled network after N of them would change a resumed run.
     torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = 1 << 20
 
+    options: dict[str, Any] = {}
+    if device.type == "cuda":
+        patches = {"triton.cudagraphs": graphs, "deterministic": torch.are_deterministic_algorithms_enabled()}
+        options = {"config_patches": patches}
+
     def compiled(graph: torch.fx.GraphModule, inputs: list[Any]) -> Callable[..., Any]:
         places = [node.name.strip("_").lower() for node in graph.graph.nodes if node.op == "placeholder"]
         for count, _, height, width in [given.shape for name, given in zip(places, inputs) if name == "l_images"]:
             say(f"compiling the network for {count} x {height} x {width} pixels: one step that takes minutes")
-        code: Callable[..., Any] = inductor(graph, inputs)
+        code: Callable[..., Any] = inductor(graph, inputs, **options)
         if folder is not None:
             record_code(folder)
         return code
 
-    network.compile(backend=compiled, fullgraph=True, dynamic=False)
+    return compiled
 
 
 @contextmanager

@@ -178,7 +178,7 @@ def cache_folder(kind: str) -> Path:
 
 
 def data_title(path: Path) -> str:
-    """How a reader knows an annotation file: one in the cache as "name of the data set, file", another by its path."""
+    """How a reader knows a file or folder of data: in the cache "name of the data set, file", elsewhere its path."""
     for home in path.parents:
         made = re.fullmatch(r"(.+)-[0-9a-f]{16}", home.name)
         if made is not None and home.parent == cache_folder("data"):

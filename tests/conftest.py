@@ -6,7 +6,7 @@ import runpy
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 from forked_tools import SMALL_NETWORK, ForkedTool, ToolServer
@@ -15,6 +15,11 @@ from places import PROJECT
 from retinanet.config.load import load_config
 from retinanet.config.schema import Config
 from retinanet.prepare.shapes import generate_shapes
+
+if TYPE_CHECKING:
+    import torch
+
+    from benchmarks.gpu.numerics import Setting
 
 TINY_YAML = """
 data:
@@ -153,6 +158,33 @@ def trained_resnet(tiny: Callable[..., Config], tmp_path_factory: pytest.TempPat
     folder = tmp_path_factory.mktemp("trained_resnet") / "run"
     run_training(tiny("schedule.iterations=2", "schedule.ema=0.9", "model.backbone.name=resnet18"), folder)
     return folder
+
+
+@pytest.fixture
+def device() -> Iterator["torch.device"]:
+    """The GPU, for tests/gpu, which are skipped without one.
+
+    RETINANET_GPU_TESTS=cpu gives the CPU instead: that finds mistakes in these tests, not in the CUDA path.
+    """
+    import torch
+
+    if os.environ.get("RETINANET_GPU_TESTS") != "cpu" and not torch.cuda.is_available():
+        pytest.skip("no GPU here; RETINANET_GPU_TESTS=cpu tries these tests' own code on the CPU")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # is read at the first product
+    cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, products.allow_tf32, cudnn.benchmark
+    was_deterministic = torch.are_deterministic_algorithms_enabled()
+    yield torch.device("cpu") if os.environ.get("RETINANET_GPU_TESTS") == "cpu" else torch.device("cuda", 0)
+    cudnn.allow_tf32, products.allow_tf32, cudnn.benchmark = before
+    torch.use_deterministic_algorithms(was_deterministic, warn_only=True)
+
+
+@pytest.fixture
+def setting(device: "torch.device") -> "Setting":
+    """What `benchmarks.gpu.numerics` compares with the CPU."""
+    from benchmarks.gpu.numerics import Checks, Setting
+
+    return Setting(device=device, canvas=(64, 96), images=2, checks=Checks())
 
 
 @pytest.fixture

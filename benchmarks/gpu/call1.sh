@@ -12,6 +12,6 @@ step quickstart 90 15 $PY -m retinanet train $RUN output=$WORK/quickstart --over
 step quickstart-eval 40 15 $PY -m retinanet eval $WORK/quickstart/checkpoints/best.pt --output $WORK/quickstart-eval
 step resume 170 20 $PY -m benchmarks.gpu.resume $DEVICE $WORK/shapes $WORK/resume
 step losses 120 40 $PY -m benchmarks.gpu.losses $DEVICE $WORK/shapes $WORK/losses
-step cuda-tests 45 3 $PY -m pytest -q -p no:cacheprovider tests/losses/test_modules.py
+step cuda-tests 150 3 $PY -m pytest -q -p no:cacheprovider tests/losses/test_modules.py tests/gpu
 step switches 110 20 $PY -m benchmarks.gpu.switches $DEVICE "$OUT/switches.json"
 finish

@@ -38,6 +38,7 @@ CASES = {
     "float16": ("precision=float16",),
     "frozen": ("model.backbone.norm=frozen_bn", "model.backbone.frozen_stages=2"),
     "compiled": ("compile=true",),
+    "graphs": ("compile=graphs",),
     "ohem": ("loss.classification.kind=ohem",),
 }
 SMALL_CASES = {"float32": ("precision=float32",)}

@@ -16,7 +16,7 @@ from torch.utils.benchmark import timer
 from benchmarks.contest import Precision
 from benchmarks.project import build_training, one_update
 from benchmarks.scenes import random_batch
-from retinanet.compile import compile_network
+from retinanet.compile import build_backend, compile_network
 from retinanet.files import write_json
 from retinanet.training.moving_average import MovingAverage
 
@@ -68,7 +68,7 @@ def measure(switches: Switches, device: torch.device) -> dict[str, Any]:
     if switches.average:
         state.average = MovingAverage(state.model, EMA)
     if switches.compiled:
-        compile_network(state.model, lambda _: None)
+        compile_network(state.model, build_backend(device, lambda _: None))
     update, batch = one_update(state, parts), random_batch(size, switches.images, CLASSES)
     seconds = time_steps(lambda: update(batch), warmups=1 if small else 3, count=1 if small else 8)
     row: dict[str, Any] = {"name": switches.name, "images": switches.images, "seconds": seconds}

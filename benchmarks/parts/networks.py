@@ -33,7 +33,7 @@ from benchmarks.project import LEARNING_RATE, as_in_a_run, build_config, build_t
 from benchmarks.scenes import random_batch
 from retinanet.build.network import build_loss_and_model
 from retinanet.build.rules import build_pixel_rule
-from retinanet.compile import compile_network
+from retinanet.compile import build_backend, compile_network
 from retinanet.data.transforms import normalise
 from retinanet.evaluation.detector import build_detector
 from retinanet.structures import Batch
@@ -113,7 +113,7 @@ def build_train(options: Options) -> Contest:
         def build() -> Stretch:
             state, parts = build_training(options.backbone(), precision, options.batch, options.classes, device)
             if options.compile:
-                compile_network(state.model, say=lambda _: None)
+                compile_network(state.model, build_backend(device, say=lambda _: None))
             step, batch = one_update(state, parts), batch_of(options)
             return ready(as_in_a_run(lambda: step(batch)))
 

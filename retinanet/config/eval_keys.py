@@ -46,6 +46,11 @@ class EvalKeys(Section):
     )
     shown_score: Fraction = Field(0.3, description="Detections below are left out of pictures; files hold them all.")
 
+    onnx_provider: Literal["cpu", "cuda", "tensorrt"] = Field(
+        "cpu",
+        description="Execution provider of onnxruntime for ONNX files; the others need onnxruntime-gpu and a GPU.",
+    )
+
     @model_validator(mode="after")
     def _keeps_what_counts(self) -> "EvalKeys":
         if self.detections < self.max_detections and self.max_detections > COCO_DETECTIONS:

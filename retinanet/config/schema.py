@@ -115,6 +115,10 @@ class DistributedKeys(Section):
     timeout: Positive = Field(
         100.0, description="Seconds that a rank waits for the others in a step; three times that until the first one."
     )
+    gradients: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="Type in which ranks exchange gradients; `bfloat16` halves the traffic and rounds each gradient.",
+    )
 
 
 class Config(Section):
@@ -137,10 +141,11 @@ class Config(Section):
         "`tf32`: float32 with the faster, less exact products of NVIDIA GPUs.",
     )
     deterministic: bool = Field(True, description="Resumed runs have the same bits; false: faster kernels on CUDA.")
-    compile: bool = Field(
-        False,
-        description="Compile the network (torch.compile) at training, for each canvas when it first occurs: takes "
-        "minutes once, then steps are faster. Equal up to rounding.",
+    compile: bool | Literal["graphs", "auto"] = Field(
+        "auto",
+        description="Compile the network (torch.compile), for each canvas when it first occurs: takes minutes once, "
+        "then steps are faster; equal up to rounding. `auto`: on CUDA, in runs of 5,000 steps or more; a run keeps its "
+        "choice. `graphs`: replay it as CUDA graphs too, for small batches on one GPU.",
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         "auto", description="`auto` takes CUDA, then an Apple GPU, then the CPU."
@@ -153,7 +158,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _shapes_are_few(self) -> "Config":
-        if self.compile and self.data.canvases == "tight":
+        if self.compile not in (False, "auto") and self.data.canvases == "tight":
             raise ValueError("compile needs data.canvases=groups: tight canvases would be compiled one after the other")
         return self
 

@@ -4,11 +4,13 @@ from typing import NamedTuple, Protocol
 
 import torch
 import torch.utils.deterministic
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from retinanet.build.losses import build_class_loss
 from retinanet.build.network import build_anchor_spec, build_channels_last, build_precision, in_memory_order
 from retinanet.build.rules import build_detect_rule, build_pixel_rule
+from retinanet.compile import Backend, compile_network
 from retinanet.config.schema import Config
 from retinanet.data.transforms import PixelRule, ResizeRule, network_input
 from retinanet.data.upload import to_device
@@ -16,7 +18,7 @@ from retinanet.detection.anchors import AnchorSpec, pyramid_anchors
 from retinanet.detection.postprocess import DetectRule, detect
 from retinanet.evaluation.features import FeatureRule, backbone_of
 from retinanet.model.folding import inference_copy
-from retinanet.structures import Batch, Detections, Scoring
+from retinanet.structures import Batch, Detections, HeadOutputs, Scoring
 
 
 class AnyDetector(Protocol):
@@ -49,6 +51,8 @@ class Detector(NamedTuple):
     precision: torch.dtype
     channels_last: bool
     pixels: PixelRule
+    filled_to: int | None = None
+    """Images of every call of the network, which missing ones fill up; None: as many as there are."""
     caches_features: bool = False
     """Whether evaluation reads the backbone's features from the cache."""
 
@@ -61,8 +65,14 @@ class Detector(NamedTuple):
         """Detections of each image in its original frame; the model must be in evaluation mode."""
         batch = to_device(batch, self.device)
         inputs = network_input(batch, self.pixels, self.channels_last)
+        missing = 0
+        if isinstance(inputs, Tensor) and self.filled_to is not None:
+            missing = max(0, self.filled_to - len(inputs))
+            inputs = pad(inputs, (0, 0, 0, 0, 0, 0, 0, missing))  # in their memory order
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
             outputs = self.model(inputs)
+        if missing:
+            outputs = HeadOutputs(*(tensor[:-missing] for tensor in outputs))
         height, width = batch.images.shape[2:]
         pyramid = pyramid_anchors((height, width), self.anchors, self.device)
         return detect(
@@ -103,6 +113,12 @@ def build_detector(config: Config, model: nn.Module, device: torch.device) -> De
         pixels=build_pixel_rule(config),
         caches_features=config.data.feature_cache,
     )
+
+
+def compiled_detector(detector: Detector, backend: Backend, batch_size: int) -> Detector:
+    """The detector with its network compiled, in place, for batches of this size alone; smaller ones are filled up."""
+    compile_network(detector.model, backend)
+    return detector._replace(filled_to=batch_size)
 
 
 def precision_name(detector: AnyDetector) -> str:

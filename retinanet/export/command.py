@@ -14,6 +14,7 @@ from rich.table import Table
 from retinanet.build.rules import build_depth_range, build_resize_rule
 from retinanet.data.coco import CocoDataset, first_images, load_coco
 from retinanet.data.find_images import find_images
+from retinanet.display.progress import steps
 from retinanet.errors import ConfigError, list_errors
 from retinanet.evaluation.detector import AnyDetector, Detector
 from retinanet.evaluation.saved import SavedDetector, check_covers, load_detector
@@ -24,7 +25,7 @@ from retinanet.export.measure import Contender
 from retinanet.export.quantise import calibration_sample, write_int8
 from retinanet.export.runtime import ExportedDetector, load_exported
 from retinanet.export.writers import write_onnx, write_package, write_program
-from retinanet.files import make_folder, write_json
+from retinanet.files import data_title, make_folder, write_json
 
 WRITERS: dict[Kind, Callable[[Path, Detector, ExportInfo], None]] = {
     "onnx": write_onnx,
@@ -76,10 +77,13 @@ def export_checkpoint(checkpoint: Path, output: Path, overrides: list[str], opti
         if options.int8:
             first = Path(folder) / "float32.onnx"
             files = {"float32 ONNX": first, **files}
-        WRITERS[kind](first, traced, info)
-        if options.int8:
-            chosen = calibration_sample(images, options.calibration_images)
-            write_int8(output, first, chosen, resize_rule, info._replace(int8=True))
+        with steps() as on_step:
+            on_step(f"writing {first.name}")
+            WRITERS[kind](first, traced, info)
+            if options.int8:
+                on_step(f"writing {output.name} in 8 bits")
+                chosen = calibration_sample(images, options.calibration_images)
+                write_int8(output, first, chosen, resize_rule, info._replace(int8=True))
         print(f"{output}: {output.stat().st_size / 1e6:.1f} MB written")
         report: dict[str, Any] = {
             "checkpoint": str(checkpoint),
@@ -133,7 +137,9 @@ def measured(
         batch = measure.first_batch(dataset, resize_rule)
         threads = options.threads or [default]
         report["canvas"] = list(batch.images.shape[2:])
-        report["latency"] = measure.latency(contenders, batch, options.batch_sizes, threads, options.latency_runs)
+        with steps() as on_step:
+            on_step("measuring latency")
+            report["latency"] = measure.latency(contenders, batch, options.batch_sizes, threads, options.latency_runs)
     return report
 
 
@@ -181,7 +187,8 @@ def print_export_report(report: dict[str, Any], report_file: Path) -> None:
     """Print the results."""
     console = Console()
     if "results" in report:
-        console.print(f"{report['images']} images of {report['annotations']}", markup=False, highlight=False)
+        title = data_title(Path(report["annotations"]))
+        console.print(f"{report['images']} images of {title}", markup=False, highlight=False)
         console.print(result_table(report["results"]))
     if "latency" in report:
         hardware = report["hardware"]

@@ -7,7 +7,7 @@ import logging
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from retinanet.config.load import with_overrides
 from retinanet.config.schema import Config
 from retinanet.detection.anchors import AnchorSpec
 from retinanet.detection.postprocess import DetectRule, detect_decoded, original_scale
-from retinanet.errors import CheckpointError, ConfigError, DataError, list_errors
+from retinanet.errors import CheckpointError, ConfigError, DataError, ResourceError, list_errors
 from retinanet.evaluation.saved import SavedDetector, load_detector
 from retinanet.export.graph import LEAST_TRACED_SIDE, level_sizes
 from retinanet.export.info import INPUTS, KEY, ExportInfo, need, read_info
@@ -27,6 +27,14 @@ from retinanet.run.archive import damage_of_archive
 from retinanet.structures import Batch, Category, Detections
 
 SUFFIXES = (".onnx", ".pt2")
+
+Provider = Literal["cpu", "cuda", "tensorrt"]
+PROVIDERS: dict[Provider, tuple[str, ...]] = {
+    "cpu": ("CPUExecutionProvider",),
+    "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
+    "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
+}
+"""onnxruntime's names: each operator runs on the first of them that has it."""
 
 Run = Callable[[Tensor, Tensor], Sequence[Tensor]]
 """Images and sizes -> the outputs named in `info`, all on the CPU."""
@@ -108,7 +116,8 @@ def load_exported(path: Path, overrides: Sequence[str]) -> LoadedExport:
     check_graph_overrides(config, info, path)
     if config.threads:
         torch.set_num_threads(config.threads)
-        run = open_session(path, config.threads)[0] if is_onnx else run
+    if is_onnx and (config.threads or config.eval.onnx_provider != "cpu"):
+        run, _ = open_session(path, torch.get_num_threads(), config.eval.onnx_provider)
     detector = ExportedDetector(
         run=run, info=info, anchors=build_anchor_spec(config.model), rule=build_detect_rule(config)
     )
@@ -131,19 +140,35 @@ def check_graph_overrides(config: Config, info: ExportInfo, path: Path) -> None:
         raise ConfigError(list_errors(f"{path}: export the checkpoint again with these overrides", changed))
 
 
-def open_session(path: Path, threads: int) -> tuple[Run, str | None]:
-    """Open an ONNX file in onnxruntime with `threads` CPU threads; returns its metadata too."""
+def open_session(path: Path, threads: int, provider: Provider = "cpu") -> tuple[Run, str | None]:
+    """Open an ONNX file in onnxruntime with `threads` CPU threads; returns its metadata too.
+
+    Raises ResourceError if onnxruntime does not have the provider, or if it does not run here.
+    """
     need("onnxruntime")
     import onnxruntime
 
     check_seal(path)
+    names = PROVIDERS[provider]
+    if names[0] not in (known := onnxruntime.get_available_providers()):
+        raise ResourceError(
+            f"eval.onnx_provider: {provider}: onnxruntime {onnxruntime.__version__} has no {names[0]} here, only "
+            f"{', '.join(known)}; install onnxruntime-gpu in place of onnxruntime, or use eval.onnx_provider=cpu."
+        )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        given = [(name, {"use_tf32": "0"} if name == "CUDAExecutionProvider" else {}) for name in names]
+        session = onnxruntime.InferenceSession(str(path), options, providers=given)
     except Exception as error:  # onnxruntime raises many kinds, none of them public
         raise CheckpointError(f"{path}: not an ONNX file that onnxruntime can run ({error!s:.200}).") from error
+
+    if names[0] not in session.get_providers():  # onnxruntime goes on with the next one
+        raise ResourceError(
+            f"eval.onnx_provider: {provider}: onnxruntime could not start {names[0]} (no GPU, or CUDA, cuDNN or "
+            "TensorRT are not the releases that it needs); use eval.onnx_provider=cpu."
+        )
 
     def run(images: Tensor, sizes_B2: Tensor) -> list[Tensor]:
         values = (images.contiguous().numpy(), sizes_B2.numpy())

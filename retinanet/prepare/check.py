@@ -12,6 +12,7 @@ from retinanet.data.foreign_layout import layout_of_coco
 from retinanet.data.notes import KindNotes
 from retinanet.display.facts import print_lines
 from retinanet.errors import DataError
+from retinanet.files import data_title
 from retinanet.prepare.listing import exists, files_of, find_folder
 
 MAX_CLASSES = 20
@@ -52,7 +53,7 @@ def check_parts(
         except DataError as error:
             errors.append(str(error))
             continue
-        print_lines(f"{summary(dataset)}\n  images in {folder}")
+        print_lines(f"{summary(dataset)}\n  images in {data_title(folder)}")
         datasets[titles[file]] = dataset
     if not datasets and not errors:
         raise DataError(_no_annotations(files[0][0].parent))

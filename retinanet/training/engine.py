@@ -11,7 +11,7 @@ import torch
 from retinanet import distributed
 from retinanet.build.losses import check_own_loss
 from retinanet.build.network import choose_channels_last, prepare_torch
-from retinanet.compile import check_compiler, compiler_errors
+from retinanet.compile import compiler_errors
 from retinanet.config.auto import describe_auto, resolve_auto
 from retinanet.config.dump import dump_config
 from retinanet.config.schema import Config
@@ -34,6 +34,7 @@ from retinanet.training.agreement import check_agreement
 from retinanet.training.balance import count_epoch, resolve_class_weights
 from retinanet.training.batches import check_batch_divides, load_data, open_train_features
 from retinanet.training.callbacks import find_callbacks, load_callbacks
+from retinanet.training.compiling import check_compile, resolve_compile
 from retinanet.training.continuation import (
     check_length,
     choose_checkpoint,
@@ -73,8 +74,7 @@ def run_training(
     check_batch_divides(config, ranks)
     check_engine(config.eval.engine)
     find_callbacks(config.log.callbacks, config.log.callback_folder)
-    if config.compile:
-        check_compiler(device)
+    check_compile(config, device, ranks)
     resume = resume or distributed.was_restarted()
     detector = None
     if not (resume and RunFolder(output).checkpoints()):
@@ -175,18 +175,21 @@ def resolve(
 ) -> Config:
     """The config with values for what depends on data or device: `auto`, and numbers for names of class weights.
 
-    A resumed run keeps the micro-batches that it began with.
+    A resumed run keeps the micro-batches that it began with, and whether its network is compiled.
     """
-    resolved = resolve_class_weights(resolve_auto(config, count_epoch(config, train_set)), train_set)
+    images = count_epoch(config, train_set)
+    resolved = resolve_class_weights(resolve_auto(config, images), train_set)
     resolved = resolved.model_copy(update={"model": choose_channels_last(resolved.model, device)})
-    if config.schedule.batch_size != "auto":
-        return resolved
-    if saved is not None:
+    if config.schedule.batch_size == "auto" and saved is None:
+        resolved = fit_accumulation(resolved, train_set.images, len(train_set.categories), device, ranks)
+    elif config.schedule.batch_size == "auto" and saved is not None:
         accumulation = saved.config.schedule.accumulation
-        return resolved.model_copy(
-            update={"schedule": resolved.schedule.model_copy(update={"accumulation": accumulation})}
-        )
-    return fit_accumulation(resolved, train_set.images, len(train_set.categories), device, ranks)
+        schedule = resolved.schedule.model_copy(update={"accumulation": accumulation})
+        resolved = resolved.model_copy(update={"schedule": schedule})
+    steps = build_plan(resolved.schedule, images).total_steps
+    resolved = resolve_compile(resolved, steps, device, ranks, saved.config if saved is not None else None)
+    check_compile(resolved, device, ranks)
+    return resolved
 
 
 def say_start(log: RunLog, state: TrainState, start: Start | None) -> None:

@@ -13,7 +13,7 @@ import torch
 
 from retinanet import distributed
 from retinanet.build.rules import build_resize_rule, build_view_rule
-from retinanet.compile import compile_network
+from retinanet.compile import Backend, build_backend, compile_network
 from retinanet.config.fields import known
 from retinanet.config.schema import Config
 from retinanet.data.coco import CocoDataset
@@ -21,7 +21,7 @@ from retinanet.data.feature_cache import FeatureCache
 from retinanet.data.views import count_views
 from retinanet.distributed import Ranks
 from retinanet.errors import NumericalError, ResourceError, list_errors
-from retinanet.evaluation.detector import build_detector, precision_name
+from retinanet.evaluation.detector import build_detector, compiled_detector, precision_name
 from retinanet.evaluation.evaluate import evaluate_dataset, write_evaluation
 from retinanet.run.checkpoint import not_finite_parts, save_checkpoint
 from retinanet.run.command_lines import CommandLines
@@ -36,6 +36,7 @@ from retinanet.training.batches import load_steps, new_skipped
 from retinanet.training.causes import quick_cause
 from retinanet.training.clock import Forecast, StepClock, evaluation_in_steps
 from retinanet.training.closing import Ending, describe_end
+from retinanet.training.compiling import compiles_evaluations
 from retinanet.training.optim import Plan, lr_at, set_lr
 from retinanet.training.parts import build_step_parts
 from retinanet.training.state import TrainState, snapshot
@@ -61,6 +62,8 @@ class Run(NamedTuple):
     commands: CommandLines = FROM_PYTHON
     features: FeatureCache | None = None
     """Those of `train_set`, read instead of pixels."""
+    compiler: Backend | None = None
+    """Of the networks that are evaluated; None: they are not compiled."""
     finished_at: int | None = None
     """The step at which a run that is continued for a longer schedule had ended; its evaluation is repeated."""
 
@@ -89,8 +92,7 @@ def run_steps(run: Run, state: TrainState, log: RunLog, stop: StopRequest) -> No
     """
     config = run.config
     parts = build_step_parts(config, run.device, run.ranks)
-    if config.compile:
-        compile_network(state.model, log.say)
+    run = compiled_run(run, state, log)
     began, first_step = time.monotonic(), state.progress.step
     clock = StepClock(known(config.schedule.batch_size), build_forecast(run))
     log.begin(first_step, run.epoch(first_step))
@@ -141,6 +143,21 @@ def run_steps(run: Run, state: TrainState, log: RunLog, stop: StopRequest) -> No
         )
         cause = quick_cause(config, run.plan, read_rows(run.folder.metrics))
         log.last_words(describe_end(run.folder, ending, run.commands, cause))
+
+
+def compiled_run(run: Run, state: TrainState, log: RunLog) -> Run:
+    """Compile the network by config `compile`; the run, with a compiler for evaluations if that pays off."""
+    config = run.config
+    if config.compile is False or config.compile == "auto":  # an unresolved config compiles nothing
+        return run
+    compile_network(state.model, build_backend(run.device, log.say, graphs=config.compile == "graphs"))
+    evaluations = sum(evaluation_due(run, step) for step in range(state.progress.step, run.plan.total_steps + 1))
+    batch_size, images = config.eval.batch_size, count_views(run.val_set.images, build_view_rule(config))
+    if config.data.feature_cache or not compiles_evaluations(
+        config.compile, run.device.type, images, batch_size, evaluations
+    ):
+        return run
+    return run._replace(compiler=build_backend(run.device, log.say))
 
 
 @contextmanager
@@ -229,6 +246,8 @@ def evaluate_step(run: Run, state: TrainState, log: RunLog, stop: StopRequest, f
         stop.raise_if_asked(run.describe_saved(progress.step))
 
     detector = build_detector(config, state.weights(), run.device)
+    if run.compiler is not None:
+        detector = compiled_detector(detector, run.compiler, config.eval.batch_size)
     on_batch(0)
     with stop.answering(f"stopping; step {progress.step} is saved already", "quit at once"):
         evaluation, results = evaluate_dataset(

@@ -141,7 +141,8 @@ def describe_length(opening: Opening) -> str:
     epochs = total * known(schedule.batch_size) / opening.epoch_images
     count = opening.evaluations
     evaluated = "1 evaluation, at the end" if count == 1 else f"{count} evaluations"
-    early = f", fewer if {schedule.early_stop} in a row bring nothing" if schedule.early_stop else ""
+    stops = schedule.early_stop is not None and count > schedule.early_stop
+    early = f", fewer if {schedule.early_stop} in a row bring nothing" if stops else ""
     return f"{amount(total, 'step')} ({epochs:.3g} epochs) from step {opening.step}, {evaluated}{early}"
 
 
@@ -171,7 +172,7 @@ def describe_device(config: Config, device: torch.device, ranks: Ranks) -> str:
     precision = str(build_precision(config, device)).removeprefix("torch.")
     if config.precision == "tf32" and device.type == "cuda":
         precision = "tf32"
-    compiled = ", compiled" if config.compile else ""
+    compiled = {True: ", compiled", "graphs": ", compiled, with CUDA graphs"}.get(config.compile, "")
     each = f" each of {ranks.world_size} processes" if ranks.world_size > 1 else ""
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)

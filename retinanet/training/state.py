@@ -1,11 +1,13 @@
 """The state that changes during training: how it starts, is updated, saved to a checkpoint and restored from one."""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
@@ -32,6 +34,7 @@ FREE_TO_CHANGE = (
     "data.check_images",
     "data.on_bad_image",
     "data.bad_images",
+    "eval.onnx_provider",
     "log.",
     "distributed.",
     "output",
@@ -89,8 +92,6 @@ def build_state(
     """
     if config.model.backbone.norm == "sync_bn" and ranks.world_size > 1 and device.type != "cuda":
         raise ConfigError("model.backbone.norm: sync_bn over several processes needs GPUs; use bn, or one process.")
-    if config.model.backbone.norm == "sync_bn" and ranks.world_size > 1 and config.compile:
-        raise ConfigError("compile: a network with sync_bn over several processes is not compiled; use compile=false.")
     backbone = config.model.backbone
     from_backbone = load_weights and start is None
     weights = read_backbone_weights(backbone.name, backbone.weights) if from_backbone else None
@@ -103,13 +104,7 @@ def build_state(
         average = MovingAverage(model, config.schedule.ema)
     network: nn.Module = model
     if ranks.world_size > 1:
-        network = DistributedDataParallel(
-            model,
-            device_ids=[device.index] if device.type == "cuda" else None,
-            gradient_as_bucket_view=True,
-            # Of all norms only `bn` has buffers that change, and on each rank by its own images.
-            broadcast_buffers=backbone.norm == "bn",
-        )
+        network = exchange_gradients(model, config, device)
     scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16" and device.type == "cuda")
     running_R = None
     if config.loss.normaliser == "running_positives":
@@ -125,6 +120,23 @@ def build_state(
         running_positives_R=running_R,
         note=weights.note if weights is not None else "",
     )
+
+
+def exchange_gradients(model: nn.Module, config: Config, device: torch.device) -> DistributedDataParallel:
+    """The network with gradients that are averaged over all ranks, in the type of config `distributed.gradients`."""
+    with warnings.catch_warnings():
+        # torch 2.14 has another name for broadcast_buffers, which 2.11 does not know.
+        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+        network = DistributedDataParallel(
+            model,
+            device_ids=[device.index] if device.type == "cuda" else None,
+            gradient_as_bucket_view=True,
+            # Of all norms only `bn` has buffers that change, and on each rank by its own images.
+            broadcast_buffers=config.model.backbone.norm == "bn",
+        )
+    if config.distributed.gradients == "bfloat16":
+        network.register_comm_hook(None, bf16_compress_hook)
+    return network
 
 
 def clip_gradients(state: TrainState, clip_norm: float | None) -> Tensor:
