@@ -3,14 +3,13 @@
 import gc
 import os
 import runpy
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
-from forked_tools import ForkedTool, ToolServer
+from forked_tools import SMALL_NETWORK, ForkedTool, ToolServer
 from places import PROJECT
 
 from retinanet.config.load import load_config
@@ -59,15 +58,13 @@ class Outcome(NamedTuple):
     err: str
 
 
-RunTool = Callable[..., subprocess.CompletedProcess[str]]
-
 LONGEST_FIRST = (
-    *("export/test_onnx.py", "export/test_pt2.py", "test_notebook.py", "test_compile.py", "training/test_engine.py"),
-    *("training/test_resume.py", "training/test_ranks.py", "training/test_lost_ranks.py", "commands/test_tools.py"),
-    *("diagnostics/doctor/test_doctor.py", "interop/test_torchvision_parity.py", "benchmarks/test_benchmarks_run.py"),
-    *("commands/test_command.py", "test_site.py", "scoring/test_real_pairs.py", "interop/test_converted_detections.py"),
-    *("interop/test_recipes.py", "benchmarks/test_gpu_scripts.py", "losses/test_fused.py", "ablation/test_runner.py"),
-    *("training/test_starting.py", "diagnostics/compare/test_compare_brute_force.py"),
+    *("export/test_onnx.py", "export/test_pt2.py", "benchmarks/test_benchmarks_run.py", "training/test_lost_ranks.py"),
+    *("training/test_ranks.py", "training/test_resume.py", "ablation/test_runner.py", "test_notebook.py"),
+    *("test_compile.py", "interop/test_torchvision_parity.py", "benchmarks/test_gpu_scripts.py", "test_site.py"),
+    *("commands/test_command.py", "training/test_engine.py", "commands/test_tools.py", "scoring/test_real_pairs.py"),
+    *("diagnostics/compare/test_compare_brute_force.py", "interop/test_converted_detections.py"),
+    *("losses/test_fused.py", "interop/test_recipes.py", "training/test_starting.py"),
 )
 """Files of many seconds, in the order in which they start, so that no process of several works alone at the end."""
 
@@ -87,10 +84,13 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def cheap_runs() -> Iterator[None]:
-    """Within this process, runs draw no curves.png, a third of what a short one costs (see `real_curves`), and writing
-    does not wait for the disk."""
+    """Within this process, runs draw no curves.png, a third of what a short one costs (see `real_curves`), the network
+    of the tiny config is small, and writing does not wait for the disk."""
+    from small_networks import small_if_tiny
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _descriptor: None)
+        patch.setattr("retinanet.build.network.build_backbone", small_if_tiny)
         patch.setattr("retinanet.training.loop.draw_run_curves", lambda _folder: None)
         yield
 
@@ -105,6 +105,19 @@ def real_curves() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def small_network() -> Iterator[None]:
+    """Within this process, backbones have five convolutions, whatever a config names.
+
+    Not together with `trained_resnet`, which could be made meanwhile.
+    """
+    from small_networks import small_backbone
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("retinanet.build.network.build_backbone", small_backbone)
+        yield
+
+
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """12 training and 6 validation scenes of 64 x 64 pixels; read only."""
@@ -115,7 +128,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_yaml(shapes: Path) -> Path:
-    """A config file that trains six steps on `shapes` in half a second."""
+    """A config file that trains six steps on `shapes` in half a second; its network is `small_networks`' here."""
     path = shapes.parent / "tiny.yaml"
     path.write_text(TINY_YAML.format(root=shapes), encoding="utf-8")
     return path
@@ -192,29 +205,27 @@ def tool(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.fixture(scope="session")
 def tool_environment() -> dict[str, str]:
-    """What a tool's process sees: one thread, and this source tree, from whatever folder it runs in."""
+    """What a tool's process sees: one thread, this source tree, from whatever folder it runs in, a small network."""
     inherited = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-    return {**inherited, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT), "COLUMNS": "120"}
+    return {**inherited, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT), "COLUMNS": "120", SMALL_NETWORK: "1"}
 
 
 @pytest.fixture(scope="session")
-def run_tool(tool_environment: dict[str, str]) -> RunTool:
-    """run_tool("train.py", argument, ..., cwd=folder) runs retinanet train to its end."""
-
-    def run(tool: str, *arguments: object, cwd: Path = PROJECT) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(PROJECT / "tools" / tool), *map(str, arguments)]
-        return subprocess.run(
-            command, cwd=cwd, env=tool_environment, capture_output=True, text=True, timeout=120, check=False
-        )
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def start_tool(
-    tool_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[..., ForkedTool]]:
-    """As `run_tool`, but returns the running process, the leader of its own process group; see ToolServer.start."""
-    server = ToolServer(tmp_path_factory.mktemp("printed"), tool_environment)
-    yield server.start
+def tool_server(tool_environment: dict[str, str]) -> Iterator[ToolServer]:
+    """Processes that have imported torch; see ToolServer."""
+    server = ToolServer(tool_environment)
+    yield server
     server.close()
+
+
+@pytest.fixture
+def start_tool(tool_server: ToolServer) -> Callable[..., ForkedTool]:
+    """start_tool("train.py", argument, ...) starts retinanet train in a process of its own; see ToolServer.start."""
+    return tool_server.start
+
+
+@pytest.fixture
+def warm_python(tool_server: ToolServer, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A Python that has imported torch, as sys.executable, for what starts processes itself; see ToolServer.python."""
+    monkeypatch.setattr(sys, "executable", tool_server.python)
+    return tool_server.python

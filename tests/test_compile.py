@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch._dynamo
-from torch import nn
+from small_networks import small_backbone
 from torch._dynamo.exc import BackendCompilerFailed
 from torch._inductor.exc import InductorError
 from torch._inductor.runtime.cache_dir_utils import default_cache_dir
@@ -28,7 +28,6 @@ from retinanet.compile import (
 from retinanet.config.load import config_to_dict
 from retinanet.config.schema import Config
 from retinanet.errors import ConfigError, ResourceError
-from retinanet.model.backbone import Backbone, group_norm
 from retinanet.run.checkpoint import load_checkpoint
 from retinanet.run.metric_rows import read_rows, without_clock
 from retinanet.training import engine, loop
@@ -36,17 +35,6 @@ from retinanet.training.state import TrainState, config_differences
 
 Tiny = Callable[..., Config]
 needs_compiler = pytest.mark.skipif(not can_compile("cpu"), reason="no C++ compiler here")
-
-
-def small_backbone(*_arguments: object, **_keywords: object) -> Backbone:
-    """Five convolutions in place of a ResNet: every fused kernel costs the compiler a second."""
-    stages: list[nn.Module] = []
-    channels = 3
-    for width in (8, 8, 8, 16, 16):
-        layers = (nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=False), group_norm(width), nn.ReLU())
-        stages.append(nn.Sequential(*layers))
-        channels = width
-    return Backbone(stages, (8, 16, 16), frozen_stages=0)
 
 
 ONE_CANVAS = ("data.canvas=[64, 64]", "model.head.norm=none", "model.head.depth=0")
@@ -78,7 +66,7 @@ def test_a_compiled_run_is_the_plain_one_up_to_rounding_and_resumes_to_the_bit(
     """
     words = (*words, "schedule.iterations=4", "model.fpn.channels=32", "log.pictures=0")
     if backend == "inductor":
-        monkeypatch.setattr(network, "build_backbone", small_backbone)
+        monkeypatch.setattr(network, "build_backbone", small_backbone)  # a fused kernel costs the compiler a second
     else:
         traced = torch._dynamo.lookup_backend(backend)
         monkeypatch.setattr(torch._dynamo, "lookup_backend", lambda _name: traced)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as multiprocessing
+from forked_tools import ToolServer
+from places import PROJECT
 
 from retinanet import distributed
 from retinanet.distributed import (
@@ -106,8 +107,13 @@ def rank_main(rank: int, folder: str) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_gather_uneven_rows_in_rank_order(tmp_path: Path) -> None:
-    multiprocessing.spawn(rank_main, args=(str(tmp_path),), nprocs=2)
+def test_two_processes_gather_uneven_rows_in_rank_order(tmp_path: Path, tool_server: ToolServer) -> None:
+    program = f"import sys; sys.path.insert(0, {str(PROJECT / 'tests')!r})\n"
+    program += "from test_distributed import rank_main; rank_main(int(sys.argv[1]), sys.argv[2])"
+    ranks = [tool_server.start_python("-c", program, rank, tmp_path) for rank in range(2)]
+    for one in ranks:
+        _, err = one.communicate(timeout=60)
+        assert one.returncode == 0, err
     expected = [torch.tensor([3.0, 20.0])]
     for counts in ROWS:
         for dtype in (torch.float64, torch.int64):

@@ -1,11 +1,9 @@
 """The documentation site is built without a warning, and its pages hold what the code has."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from places import PROJECT
+from forked_tools import ToolServer
 
 import retinanet
 from retinanet.__main__ import COMMANDS
@@ -16,14 +14,13 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def site(tmp_path_factory: pytest.TempPathFactory, tool_server: ToolServer) -> Path:
     """The pages, built as `make docs` builds them."""
     folder = tmp_path_factory.mktemp("site")
     options = ["--fail-on-warning", "--keep-going", "--quiet", "-b", "html", "-d", folder / "cache", "-c", "docs"]
-    built = subprocess.run(
-        [sys.executable, "-m", "sphinx", *options, ".", folder], cwd=PROJECT, capture_output=True, text=True
-    )
-    assert built.returncode == 0, built.stderr
+    built = tool_server.start_python("-m", "sphinx", *options, ".", folder)
+    _, err = built.communicate(timeout=300)
+    assert built.returncode == 0, err
     return folder
 
 

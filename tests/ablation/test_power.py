@@ -41,6 +41,7 @@ def test_three_seeds_and_five_comparisons_need_large_differences() -> None:
     assert paired_power(6.44, 0.88, 3, 5) == pytest.approx(0.8, abs=0.005)
 
 
+@pytest.mark.slow
 def test_the_fewest_seeds_are_found_and_test_images_can_be_too_few() -> None:
     spread = PairedSpread(0.0088, 0.0, 0.0)
     needed = seeds_needed(0.02, spread, 5)

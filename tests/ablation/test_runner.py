@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from forked_tools import ToolServer
 from places import PROJECT
 
 from retinanet.ablation import ablate, local
@@ -454,29 +454,33 @@ def final_numbers(study: Study) -> list[tuple[str, bytes, bytes]]:
 
 
 RUNNER_THAT_IS_KILLED = f"""
-import os, subprocess, sys
-process = subprocess.Popen(
-    [sys.executable, "-m", "retinanet", "ablate", sys.argv[1], "--cell", "0"],
-    env={{**os.environ, "{RUNNER_VARIABLE}": str(os.getpid())}},
-    start_new_session=True,
-)
-process.wait()
+import os, runpy, sys
+os.environ["{RUNNER_VARIABLE}"] = str(os.getpid())
+if os.fork():
+    os.wait()
+    sys.exit()
+os.setsid()
+os.dup2(os.open(sys.argv[2], os.O_WRONLY | os.O_APPEND), 1)
+sys.argv = ["retinanet", "ablate", sys.argv[1], "--cell", "0"]
+runpy.run_module("retinanet", run_name="__main__")
 """
 
 
 @pytest.mark.slow
-def test_killed_and_shared_by_two_runners_the_numbers_are_the_same(make: Make) -> None:
-    unbroken = make(steps=STEPS, output="unbroken")
+def test_killed_and_shared_by_two_runners_the_numbers_are_the_same(make: Make, tool_server: ToolServer) -> None:
+    real = "model.backbone.name=resnet18"  # the processes of cells do not have this one's small network
+    unbroken = make("", real, steps=STEPS, output="unbroken")
     for number in "01":
         ablate.run_one(unbroken, number)
-    study = make(steps=STEPS)
+    study = make("", real, steps=STEPS)
     prepare_study(study, resume=False, overwrite=False)
     last = cell_folder(study, list_cells(study)[0]) / "checkpoints" / "last.pt"
-    command = [sys.executable, "-c", RUNNER_THAT_IS_KILLED, str(study_file(study.folder))]
-    with log_path(study.folder, "FL-seed0").open("ab") as log, subprocess.Popen(command, stdout=log) as runner:
-        wait_for(last.exists)
-        assert claim_owner(study.folder, "FL-seed0")
-        runner.kill()
+    log = log_path(study.folder, "FL-seed0")
+    log.touch()
+    runner = tool_server.start_python("-c", RUNNER_THAT_IS_KILLED, study_file(study.folder), log)
+    wait_for(last.exists)
+    assert claim_owner(study.folder, "FL-seed0")
+    runner.kill()
     # The cell's process notices that its runner has ended, saves and stops.
     wait_for(lambda: not claim_owner(study.folder, "FL-seed0"))
     assert read_record(study.folder, "FL-seed0") is None

@@ -1,12 +1,11 @@
 """The code that introduces the Python API, as a script, in a thread and in a notebook."""
 
-import os
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forked_tools import SMALL_NETWORK
 from places import PROJECT
 
 CODE = """
@@ -70,12 +69,12 @@ def test_the_code_runs_in_a_thread() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("place")
+@pytest.mark.usefixtures("place", "warm_python")
 @pytest.mark.filterwarnings("ignore:Kernel is running over TCP:UserWarning")
 def test_the_code_runs_in_a_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(PROJECT))
+    monkeypatch.setenv(SMALL_NETWORK, "1")  # as in this process, which trained the detector
     cells = [nbformat.v4.new_code_cell(code) for code in (CODE, "found")]
     notebook = nbformat.v4.new_notebook(cells=cells)
     nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()

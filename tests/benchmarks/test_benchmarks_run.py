@@ -228,6 +228,7 @@ def test_reports_of_before_there_were_breakdowns_can_be_read(kernels: Report, tm
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_python")
 def test_commands_are_timed_up_to_a_first_step() -> None:
     (found,) = measure_all(quick("start", "--repeats", "1", "--only", "train")).parts
     times = {timing.name: timing.seconds.median for timing in found.contestants if timing.seconds is not None}

@@ -53,6 +53,7 @@ def test_bad_checks_and_those_that_raise_are_counted_and_the_others_go_on(capsys
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_python")
 def test_losses_train_and_a_failed_one_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,6 +1,7 @@
 """`retinanet COMMAND`: one command line, from any folder, on any system."""
 
 import contextlib
+import json
 import re
 import subprocess
 import sys
@@ -15,14 +16,33 @@ from retinanet.config.shipped import find_config, find_study, shipped_configs
 
 Command = Callable[..., tuple[int, str, str]]
 
+MISTAKES: list[tuple[list[str], str]] = [
+    (["train", "quickstart", "schedule.learning_rate=1"], "schedule.lr"),
+    (["train", "quikstart"], "did you mean quickstart"),
+    (["ablate", "quickstart", "schedule.iterations=x"], "schedule.iterations"),
+    (["anchors", "quickstart", "model.anchors.size=[1]"], "model.anchors.sizes"),
+    (["eval", "best.pt", "eval.topk=-3"], "eval.topk"),
+    (["predict", "best.pt", "nowhere/*.jpg"], "nowhere/*.jpg"),
+    (["predict", "best.pt", ".", "evla.topk=3"], "eval"),
+    (["export", "best.pt", "a.onnx", "evla.topk=3"], "eval"),
+    (["convert", "detectron2", "a.pkl", "b.pt", "modle.head.depth=3"], "model"),
+    (["loss-distribution", "best.pt", "data.rot=x"], "data.root"),
+    (["config", "show", "quickstrat"], "quickstart"),
+]
+"""Words of a command line, and a part of its message."""
 WITHOUT_TORCH = """
-import sys
+import contextlib, io, json, sys
 from retinanet.__main__ import main
-sys.argv = ["retinanet", *sys.argv[1:]]
-try:
-    main()
-finally:
-    assert not {"torch", "torchvision", "numpy"} & set(sys.modules), "a tensor library was imported"
+outcomes = []
+for words in json.loads(sys.argv[1]):
+    sys.argv, err, code = ["retinanet", *words], io.StringIO(), 0
+    with contextlib.redirect_stderr(err):
+        try:
+            main()
+        except SystemExit as ended:
+            code = ended.code
+    outcomes.append([code, err.getvalue(), sorted({"torch", "torchvision", "numpy"} & set(sys.modules))])
+print(json.dumps(outcomes))
 """
 
 WITHOUT_POSIX = """
@@ -132,29 +152,25 @@ def test_shipped_configs_are_found_by_name_from_any_folder(tmp_path: Path, monke
     assert {"quickstart", "ablations/quickstart", "coco/r50_600_1x"} <= set(shipped_configs())
 
 
-@pytest.mark.parametrize(
-    ("words", "part"),
-    [
-        (["train", "quickstart", "schedule.learning_rate=1"], "schedule.lr"),
-        (["train", "quikstart"], "did you mean quickstart"),
-        (["ablate", "quickstart", "schedule.iterations=x"], "schedule.iterations"),
-        (["anchors", "quickstart", "model.anchors.size=[1]"], "model.anchors.sizes"),
-        (["eval", "best.pt", "eval.topk=-3"], "eval.topk"),
-        (["predict", "best.pt", "nowhere/*.jpg"], "nowhere/*.jpg"),
-        (["predict", "best.pt", ".", "evla.topk=3"], "eval"),
-        (["export", "best.pt", "a.onnx", "evla.topk=3"], "eval"),
-        (["convert", "detectron2", "a.pkl", "b.pt", "modle.head.depth=3"], "model"),
-        (["loss-distribution", "best.pt", "data.rot=x"], "data.root"),
-        (["config", "show", "quickstrat"], "quickstart"),
-    ],
-    ids=lambda value: " ".join(value[:1]) if isinstance(value, list) else "",
-)
-def test_a_mistake_is_reported_before_a_tensor_library_is_imported(words: list[str], part: str, tmp_path: Path) -> None:
-    done = run_python(WITHOUT_TORCH, *words, cwd=tmp_path)
-    assert done.returncode in (2, 3), done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stderr.count("error: ") >= 1
-    assert part in done.stderr
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, str, list[str]]]:
+    """Of each of MISTAKES, one after the other in one process: exit code, stderr, and tensor libraries imported."""
+    words = json.dumps([words for words, _ in MISTAKES])
+    done = run_python(WITHOUT_TORCH, words, cwd=tmp_path_factory.mktemp("mistakes"))
+    assert done.returncode == 0, done.stderr
+    return [tuple(outcome) for outcome in json.loads(done.stdout)]
+
+
+@pytest.mark.parametrize("number", range(len(MISTAKES)), ids=[words[0] for words, _ in MISTAKES])
+def test_a_mistake_is_reported_before_a_tensor_library_is_imported(
+    number: int, outcomes: list[tuple[int, str, list[str]]]
+) -> None:
+    code, err, imported = outcomes[number]
+    assert code in (2, 3), err
+    assert "Traceback" not in err
+    assert err.count("error: ") >= 1
+    assert MISTAKES[number][1] in err
+    assert imported == []
 
 
 @pytest.mark.slow

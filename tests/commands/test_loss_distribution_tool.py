@@ -92,6 +92,7 @@ def test_losses_split_and_images_are_chosen(tool: Tool, trained: Path, tmp_path:
     assert mined["negatives"]["effective"] <= 3 * 16 < plain["negatives"]["effective"]
 
 
+@pytest.mark.slow
 def test_the_formulas_need_no_checkpoint(tool: Tool, tmp_path: Path) -> None:
     code, out, err = tool("loss_distribution.py", "--formulas", tmp_path / "formulas")
     assert (code, err) == (0, "")

@@ -302,6 +302,7 @@ def test_each_class_is_shown_from_its_own_threshold(
     assert (tmp_path / "all" / first).read_bytes() != (tmp_path / "some" / first).read_bytes()
 
 
+@pytest.mark.slow
 def test_the_eval_json_of_a_training_has_thresholds(
     trained_resnet: Path, shapes: Path, tmp_path: Path, tool: Callable[..., tuple[int, str, str]]
 ) -> None:

@@ -1,12 +1,11 @@
 """Error messages of retinanet export for unusable command lines."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forked_tools import ToolServer
 from places import PROJECT
 
 WITHOUT = """
@@ -66,14 +65,10 @@ def test_existing_files_are_not_replaced_without_overwrite(
 
 
 @pytest.mark.slow
-def test_missing_packages_are_named_with_the_remedy(
-    trained: Path, tmp_path: Path, tool_environment: dict[str, str]
-) -> None:
-    tool = PROJECT / "tools" / "export.py"
-    command = [sys.executable, "-c", WITHOUT.format(tool=str(tool)), str(trained / "checkpoints" / "best.pt")]
-    done = subprocess.run(
-        [*command, str(tmp_path / "out.onnx")], env=tool_environment, capture_output=True, text=True, check=False
-    )
+def test_missing_packages_are_named_with_the_remedy(trained: Path, tmp_path: Path, tool_server: ToolServer) -> None:
+    program = WITHOUT.format(tool=str(PROJECT / "tools" / "export.py"))
+    done = tool_server.start_python("-c", program, trained / "checkpoints" / "best.pt", tmp_path / "out.onnx")
+    _, err = done.communicate(timeout=60)
     assert done.returncode == 6
-    assert "install with `pip install onnx onnxscript onnxruntime`" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert "install with `pip install onnx onnxscript onnxruntime`" in err
+    assert "Traceback" not in err

@@ -44,7 +44,8 @@ SHAPES = [(1, (64, 64)), (3, (96, 160)), (2, (288, 224)), (1, (100, 75))]
 
 
 WORDS = ["eval.score_threshold=0.02", "eval.topk=40"]
-NMS_WORDS = [*WORDS, "eval.detections=12", "model.channels_last=false"]
+NMS_WORDS = [*WORDS, "eval.detections=12", "model.channels_last=false", "precision=float32"]
+ALONE_WORDS = [*NMS_WORDS, "eval.class_agnostic=true", "eval.empty_boxes=drop_last"]
 
 
 @pytest.fixture(scope="module")
@@ -91,12 +92,9 @@ def load_short(path: Path, overrides: list[str]) -> SavedDetector:
 
 @pytest.fixture(scope="module")
 def nms_file(short: SavedDetector, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_with_suppression(tmp_path_factory.mktemp("nms") / "nms.onnx", short)
-
-
-def write_with_suppression(path: Path, saved: SavedDetector) -> Path:
-    info = ExportInfo(kind="onnx", config=saved.config, categories=saved.categories, step=7, nms=True, int8=False)
-    write_onnx(path, saved.detector, info)
+    path = tmp_path_factory.mktemp("nms") / "nms.onnx"
+    info = ExportInfo(kind="onnx", config=short.config, categories=short.categories, step=7, nms=True, int8=False)
+    write_onnx(path, short.detector, info)
     return path
 
 
@@ -135,13 +133,13 @@ def test_file_with_suppression_equals_the_detector(
 
 @pytest.mark.parametrize(("empty_boxes", "class_agnostic"), [("drop_before_nms", "false"), ("drop_last", "true")])
 def test_file_with_suppression_drops_boxes_without_area(
-    checkpoint: Path, nms: LoadedExport, tmp_path: Path, empty_boxes: str, class_agnostic: str
+    checkpoint: Path, nms: LoadedExport, exported_alone: Path, empty_boxes: str, class_agnostic: str
 ) -> None:
     """Images that fill a part of their canvas only: many boxes lie in the padding."""
     words = [*NMS_WORDS, f"eval.class_agnostic={class_agnostic}"]
     saved = load_short(checkpoint, [*words, f"eval.empty_boxes={empty_boxes}"])
     if empty_boxes != "drop_before_nms":
-        nms = load_exported(write_with_suppression(tmp_path / "nms.onnx", saved), [])
+        nms = load_exported(exported_alone.parent.with_name("float32.onnx"), [])
     assert nms.config == saved.config
     batch = random_batch(2, (96, 160))._replace(sizes_B2=torch.tensor([[96, 40], [30, 160]]))
     found = saved.detector(batch)
@@ -392,14 +390,23 @@ def test_calibration_images_are_evenly_spaced() -> None:
 
 @pytest.fixture(scope="module")
 def exported_alone(checkpoint: Path, shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An int8 file with suppression of the short network, written as by a process that does nothing else."""
-    path = tmp_path_factory.mktemp("alone") / "small.onnx"
+    """An int8 file with suppression of the short network, written as by a process that does nothing else.
+
+    What it was quantised from is kept as float32.onnx next to its folder.
+    """
+    path = tmp_path_factory.mktemp("alone") / "out" / "small.onnx"
     words = ["--int8", "--calibrate", shapes / "train", "--calibration-images", 4, "--nms", "--latency-runs", 0]
     pyramid_anchors.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("retinanet.export.command.load_detector", load_short)
-        command_main("export")([str(word) for word in (checkpoint, path, *words, *WORDS)], "retinanet export")
+        patch.setattr("retinanet.export.command.write_int8", quantise_a_copy)
+        command_main("export")([str(word) for word in (checkpoint, path, *words, *ALONE_WORDS)], "retinanet export")
     return path
+
+
+def quantise_a_copy(path: Path, source: Path, *rest: Any) -> None:
+    kept = shutil.copy(source, path.parent.with_name("float32.onnx"))
+    write_int8(path, kept, *rest)
 
 
 def test_int8_with_suppression_by_the_command_line(exported_alone: Path, shapes: Path) -> None:
@@ -417,7 +424,7 @@ def test_a_process_that_only_exports_compares_with_the_checkpoints_own_detection
     exported_alone: Path, checkpoint: Path, shapes: Path
 ) -> None:
     """Such a process traces the graph first, so nothing that tracing caches may be used afterwards."""
-    short = load_short(checkpoint, WORDS)
+    short = load_short(checkpoint, ALONE_WORDS)
     report = json.loads(exported_alone.with_name("small.onnx.json").read_text(encoding="utf-8"))
     dataset = load_coco(shapes / "annotations" / "val.json", shapes / "val", "none")
     evaluation, _ = evaluate_dataset(

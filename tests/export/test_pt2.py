@@ -73,8 +73,9 @@ def test_files_of_another_origin_are_refused(program: Path, tmp_path: Path) -> N
 
 
 def test_package_without_a_compiler_says_what_to_install(
-    saved: SavedDetector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    saved = detector_with_p2(tiny)
     monkeypatch.setenv("CXX", "no-such-compiler")
     info = ExportInfo(kind="aoti", config=saved.config, categories=saved.categories, step=3, nms=False, int8=False)
     with pytest.raises(ResourceError, match=r"C\+\+ compiler and no-such-compiler is not on the PATH"):

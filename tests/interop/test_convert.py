@@ -349,6 +349,7 @@ def test_tensors_that_are_not_finite_are_listed_with_the_other_errors(tmp_path: 
         assert line in message
 
 
+@pytest.mark.slow
 def test_names_of_distributed_training_lose_their_prefix(tmp_path: Path) -> None:
     plain = mmdetection(18, classes=4, channels=16).state
     torch.save({"state_dict": plain}, tmp_path / "a.pth")
@@ -435,6 +436,7 @@ def test_a_zoos_pickle_becomes_the_same_checkpoint(tmp_path: Path, from_detectro
     assert "strides in 1x1 convolutions" in "\n".join(lines)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("style", "caffe"), [("caffe", True), ("pytorch", False)])
 def test_mmdetections_meta_names_classes_and_style(tmp_path: Path, style: str, caffe: bool) -> None:
     """Its files contain numpy scalars."""

@@ -27,6 +27,7 @@ model:
   anchors: {scales: [1.0], sizes: [8, 16, 32, 64, 128]}
 """
 Make = Callable[..., Path]
+pytestmark = pytest.mark.usefixtures("small_network")
 
 
 def detector_config(tmp_path: Path, *overrides: str) -> Config:

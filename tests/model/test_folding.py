@@ -178,6 +178,7 @@ def test_a_folded_copy_in_bfloat16_rounds_as_the_folded_network_does() -> None:
                 assert float((found.float() - wanted).std()) < 0.02 * scale
 
 
+@pytest.mark.slow
 def test_the_strides_of_caffes_bottlenecks_stay_where_they_were_moved() -> None:
     plain, folded = (build("resnet50", fold=fold, stride_in_1x1=True) for fold in (False, True))
     randomise(plain)

@@ -41,7 +41,7 @@ def generate(folder: Path, train: int = 5, val: int = 2, seed: int = 3) -> Path:
 
 @pytest.fixture(scope="module")
 def scenes() -> list[Scene]:
-    return [draw_scene(11, 0, index, (256, 256)) for index in range(200)]
+    return [draw_scene(11, 0, index, (256, 256)) for index in range(120)]
 
 
 @pytest.fixture(scope="module")

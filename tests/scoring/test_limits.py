@@ -46,7 +46,7 @@ def crowded(*counts: dict[int, int], crowd: int = 0) -> tuple[dict[str, Any], li
     return truth, results
 
 
-@pytest.mark.parametrize("engine", ["fast", "pycocotools"])
+@pytest.mark.parametrize("engine", ["fast", pytest.param("pycocotools", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "counts", [({1: 250},), ({1: 250, 2: 3}, {1: 20}), ({1: 100, 2: 100},), ({1: 101}, {2: 40}, {1: 300}), ({2: 1},)]
 )

@@ -40,12 +40,11 @@ from retinanet.training.state import TrainState, build_state, restore, snapshot
 from retinanet.training.step import MOST_SKIPPED, StepParts, train_step
 
 Tiny = Callable[..., Config]
-SHALLOW = "model.backbone.name=resnet18"
-"""MobileNetV2's 52 layers amplify rounding, which differs between the runs, to more than 1e-5 in four steps."""
+pytestmark = pytest.mark.usefixtures("small_network")
 
 
 @pytest.fixture(scope="module")
-def finished(tiny: Tiny, real_curves: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(tiny: Tiny, small_network: None, real_curves: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of six steps with evaluations after three and six; read only."""
     folder = tmp_path_factory.mktemp("finished") / "run"
     run_training(tiny("eval.every=3", "eval.unit=steps", "schedule.ema=0.9", "log.pictures=2"), folder)
@@ -158,7 +157,7 @@ def test_a_run_does_not_depend_on_loader_workers(finished: Path, tiny: Tiny, tmp
 @pytest.mark.slow
 @pytest.mark.parametrize(("normaliser", "parts"), [("batch_positives", (2, 4)), ("image_positives", (4,))])
 def test_accumulation_changes_nothing(tiny: Tiny, tmp_path: Path, normaliser: str, parts: tuple[int, ...]) -> None:
-    words = ("schedule.iterations=4", f"loss.normaliser={normaliser}", "log.pictures=0", SHALLOW)
+    words = ("schedule.iterations=4", f"loss.normaliser={normaliser}", "log.pictures=0")
     for accumulation in (1, *parts):
         run_training(tiny(f"schedule.accumulation={accumulation}", *words), tmp_path / str(accumulation))
     whole, *split = (
@@ -279,6 +278,7 @@ def test_a_resumed_run_keeps_the_memory_order_that_it_began_with(
     assert load_checkpoint(tmp_path / "checkpoints" / "last.pt").config.model.channels_last == "inference"
 
 
+@pytest.mark.slow
 def test_a_folder_with_a_run_is_not_touched_unless_asked_to(finished: Path, tiny: Tiny, tmp_path: Path) -> None:
     before = (finished / "metrics.jsonl").read_bytes()
     with pytest.raises(ConfigError, match="already holds a run"):
@@ -305,15 +305,17 @@ def test_a_batch_that_does_not_split_evenly_is_refused(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("wrong", ["model.backbone.weights=imagenet", "data.train_images=absent"])
-def test_an_old_run_outlives_a_new_one_that_cannot_start(wrong: str, tiny: Tiny, trained: Path, tmp_path: Path) -> None:
+def test_an_old_run_outlives_a_new_one_that_cannot_start(
+    wrong: str, tiny: Tiny, finished: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
-    shutil.copytree(trained, run)
+    shutil.copytree(finished, run)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("retinanet.training.state.read_backbone_weights", unreadable)
         with pytest.raises(UserError):
             run_training(tiny(wrong), run, overwrite=True)
-    assert (run / "checkpoints/last.pt").read_bytes() == (trained / "checkpoints/last.pt").read_bytes()
-    assert (run / "metrics.jsonl").read_bytes() == (trained / "metrics.jsonl").read_bytes()
+    assert (run / "checkpoints/last.pt").read_bytes() == (finished / "checkpoints/last.pt").read_bytes()
+    assert (run / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
 
 
 def unreadable(*_: object) -> None:

@@ -2,13 +2,12 @@
 
 import json
 import shlex
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from forked_tools import ToolServer
 from places import PROJECT
 
 from retinanet.config.schema import Config
@@ -59,7 +58,7 @@ def alone(tiny: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="module")
 def on_two_ranks(
-    tiny_yaml: Path, tool_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+    tiny_yaml: Path, tool_server: ToolServer, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, str]:
     """The folder of all RUNS, trained by two processes under torchrun, and what they printed."""
     folder = tmp_path_factory.mktemp("two")
@@ -67,17 +66,11 @@ def on_two_ranks(
     program.write_text(ONE_AFTER_ANOTHER, encoding="utf-8")
     tool = [str(PROJECT / "tools" / "train.py"), str(tiny_yaml)]
     lines = [shlex.join([*tool, *words, f"output={folder / name}"]) for name, words in RUNS.items()]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*launcher, str(program), *lines],
-        env=tool_environment,
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return folder, done.stdout
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2)
+    done = tool_server.start_python(*launcher, program, *lines)
+    out, err = done.communicate(timeout=180)
+    assert done.returncode == 0, err
+    return folder, out
 
 
 def assert_equal_runs(folder: Path, expected: Path) -> None:

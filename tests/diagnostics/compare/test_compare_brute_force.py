@@ -1,6 +1,6 @@
 """Resampled AP and AR, and the interval of a difference, against pycocotools on data sets with duplicated images.
 
-The slow test checks real detectors, two of them on 200 resamples: some seconds on 10 images, some minutes with
+The slow test checks real detectors, two of them on 200 resamples: some seconds on 6 images, some minutes with
 COMPARE_IMAGES=300 python -m pytest -s -m slow tests/diagnostics/compare/test_compare_brute_force.py
 """
 
@@ -19,7 +19,7 @@ from retinanet.scoring.intervals import percentile_interval
 from retinanet.scoring.matches import match_detections
 from retinanet.scoring.samples import class_metrics, mean_over_classes
 
-IMAGES = int(os.environ.get("COMPARE_IMAGES", "10"))
+IMAGES = int(os.environ.get("COMPARE_IMAGES", "6"))
 QUANTILE_ERROR = 2.7
 """Standard error of the 2.5 % quantile of n normal samples, in units of deviation / sqrt(n)."""
 

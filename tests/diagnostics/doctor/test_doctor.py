@@ -28,7 +28,7 @@ def learned(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("learned") / "run"
     longer = ("schedule.iterations=120", "schedule.warmup=5", "schedule.ema=0.9", "log.every=10")
     optimizer = ("schedule.optimizer=adamw", "schedule.lr=0.002", "schedule.clip_norm=10", "assign.low_quality=true")
-    words = (*longer, *optimizer, "eval.score_threshold=0.05", "model.backbone.name=resnet18")
+    words = (*longer, *optimizer, "eval.score_threshold=0.05")
     run_training(tiny(*OVER_TRAIN, *words), folder)
     return folder
 
