@@ -7,7 +7,8 @@ from retinanet.api.load import ObjectDetector, find_checkpoint, open_any
 from retinanet.api.python_data import DetectionData, write_data
 from retinanet.api.train import TrainedRun, torch_settings_restored
 from retinanet.api.words import Overrides, override_words
-from retinanet.diagnostics.compare.report import Inputs, compare_files
+from retinanet.diagnostics.compare.inputs import Inputs
+from retinanet.diagnostics.compare.report import compare_files
 from retinanet.diagnostics.evaluate import evaluate_files, evaluate_loaded
 from retinanet.errors import CheckpointError, ConfigError
 from retinanet.evaluation.splits import Split

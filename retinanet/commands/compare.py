@@ -38,7 +38,8 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
         help="detections of a class and image that count (default: %(default)s)",
     )
     arguments = parser.parse_args(words)
-    from retinanet.diagnostics.compare.report import Inputs, compare_files
+    from retinanet.diagnostics.compare.inputs import Inputs
+    from retinanet.diagnostics.compare.report import compare_files
 
     compare_files(
         Inputs(arguments.first, arguments.second, arguments.ground_truth),

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import rich.table
@@ -31,6 +31,7 @@ from retinanet.diagnostics.compare.images import (
     image_differences,
     most_different,
 )
+from retinanet.diagnostics.compare.inputs import Inputs, described, labels, title_of
 from retinanet.diagnostics.compare.plots import draw_classes, draw_differences, largest_differences
 from retinanet.diagnostics.compare.tables import (
     READING,
@@ -59,14 +60,6 @@ OFF_CENTRE = 0.5
 """Maximum distance of the resampled differences' mean from the difference, in their standard deviations."""
 COVERED = 0.9
 """Minimum ratio of the numbers of images with detections; below it, one detector may not have been run on all."""
-
-
-class Inputs(NamedTuple):
-    """The files to compare."""
-
-    first: Path
-    second: Path
-    ground_truth: Path
 
 
 def compare_files(
@@ -125,28 +118,6 @@ def report_identical(console: Console, inputs: Inputs, detections: int, folder: 
     write_json(folder / "compare.json", {**named, "verdict": text}, indent=1)
     write_text(folder / "report.html", render_html(title_of(inputs), [Paragraph(text), Listing(described(inputs))]))
     print_plain(console, f"A  {inputs.first}\nB  {inputs.second}\n\n{text}\n\nwritten to {folder}/")
-
-
-def title_of(inputs: Inputs) -> str:
-    """Title of the report."""
-    first, second = labels(inputs)
-    return f"{second} against {first}"
-
-
-def labels(inputs: Inputs) -> tuple[str, str]:
-    """Short names of both files: up to the first dot, or of their folders where these are equal."""
-    first, second = (path.name.split(".")[0] for path in inputs[:2])
-    if first == second:
-        first, second = (path.absolute().parent.name or path.name for path in inputs[:2])
-    return first, second
-
-
-def described(inputs: Inputs) -> tuple[str, str]:
-    """What A and B are, in a report that is passed on: names of files, with their folders where these are equal."""
-    first, second = (path.name for path in inputs[:2])
-    if first == second:
-        first, second = (f"{path.absolute().parent.name}/{path.name}" for path in inputs[:2])
-    return f"A is {first}.", f"B is {second}."
 
 
 def remarks(

@@ -23,8 +23,9 @@ from retinanet.diagnostics.compare.differences import (
     judged,
 )
 from retinanet.diagnostics.compare.images import at_best_threshold, image_differences, most_different
+from retinanet.diagnostics.compare.inputs import Inputs, described, labels
 from retinanet.diagnostics.compare.plots import largest_differences
-from retinanet.diagnostics.compare.report import Inputs, compare_files, labels
+from retinanet.diagnostics.compare.report import compare_files
 from retinanet.diagnostics.compare.tables import class_findings, describe_scope, describe_verdict, why_undecided
 from retinanet.errors import ConfigError, DataError
 from retinanet.prepare.shapes import generate_shapes
@@ -336,6 +337,9 @@ def test_labels_of_equal_names_are_their_folders() -> None:
         "two",
     )
     assert labels(Inputs(Path("a.json.gz"), Path("b.json"), Path("t"))) == ("a", "b")
+    cells = Inputs(Path("cells/FL/test/detections.json"), Path("cells/CE/test/detections.json"), Path("t"))
+    assert labels(cells) == ("FL", "CE")
+    assert described(cells) == ("A is FL/test/detections.json.", "B is CE/test/detections.json.")
 
 
 def test_the_command_line(tool: Callable[..., Any], files: Path, tmp_path: Path) -> None:
