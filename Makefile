@@ -2,7 +2,7 @@
 # quick       set up, then lint, types and the unit tests: a minute
 # test        set up, then lint, types and every test
 # lint        ruff and the type checker
-# torture     set up, then try what chance decides about reliability many times: up to an hour (docs/reliability.md)
+# torture     set up, then try what chance decides about reliability many times: 20 minutes (docs/reliability.md)
 # docs        set up, then build the documentation site: build/site/docs/index.html
 # audit       look up known vulnerabilities of the pinned packages, where an advisory source can be reached
 # lock        write the lock files anew, after a change of requirements.txt (needs uv: pip install uv)

@@ -66,7 +66,9 @@ def try_case(case: Case, config: Path, run: Path) -> str:
     seconds = time.monotonic() - began
     text = printed.read_text(encoding="utf-8", errors="replace")
     own = re.search(r"^error: (rank 0: .*?);|^(Interrupted by .*?\.)", text, flags=re.MULTILINE)
-    codes = ", ".join(re.findall(r"exitcode\s*: (-?\d+)", text)) or "-"
+    pairs = re.findall(r"^ *rank *: (\d+).*?^ *exitcode *: (-?\d+)", text, flags=re.MULTILINE | re.DOTALL)
+    codes_of_ranks = dict(pairs)
+    codes = ", ".join(codes_of_ranks[rank] for rank in sorted(codes_of_ranks)) or "-"
     saved = load_checkpoint(RunFolder(run).last).progress.step
     message = (own[1] or own[2]) if own else "-"
     whole = "; finished" if case.restarts and saved == steps else ""

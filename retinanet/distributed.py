@@ -104,14 +104,36 @@ def start(ranks: Ranks, device: torch.device, timeout: float = 1800.0) -> None:
             _check_meeting_place(place[0], int(place[1]), timeout)
         on_gpu = device.type == "cuda"
         dist.init_process_group(
-            "nccl" if on_gpu else "gloo", timeout=timedelta(seconds=timeout), device_id=device if on_gpu else None
+            "nccl" if on_gpu else "gloo",
+            timeout=timedelta(seconds=timeout),
+            store=_open_store(ranks, timeout),
+            rank=ranks.rank,
+            world_size=ranks.world_size,
+            device_id=device if on_gpu else None,
         )
-    except (dist.DistError, TimeoutError) as error:
+    except (RuntimeError, TimeoutError) as error:  # gloo's are not all of torch's own kinds
         reason = "the port is in use" if "EADDRINUSE" in str(error) else str(error).partition("\n")[0]
         raise ResourceError(
             f"rank {ranks.rank}: the {ranks.world_size} processes cannot meet at {':'.join(place)} ({reason}); give "
             "another MASTER_PORT (torchrun --master-port), and start every rank with the same address."
         ) from error
+
+
+def _open_store(ranks: Ranks, timeout: float) -> "dist.Store":  # type: ignore[name-defined]
+    """The store in which ranks find each other: torch's, with keys of this restart alone.
+
+    torchrun keeps one store over its restarts, in which ranks find the addresses of those that are gone (torch 2.14).
+    Nodes count restarts each for itself, so several of them have no number in common.
+    """
+    limit = timedelta(seconds=timeout)
+    meeting = dist.rendezvous(  # type: ignore[attr-defined]
+        "env://", rank=ranks.rank, world_size=ranks.world_size, timeout=limit
+    )
+    store, _, _ = next(meeting)
+    store.set_timeout(limit)
+    one_node = os.environ.get("GROUP_WORLD_SIZE") == "1"
+    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if one_node else "0"
+    return dist.PrefixStore(f"restart_{restarts}", store)  # type: ignore[attr-defined]
 
 
 def _check_meeting_place(host: str, port: int, timeout: float) -> None:

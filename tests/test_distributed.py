@@ -156,3 +156,21 @@ def test_odd_variables_are_named(variables: dict[str, str], what: str, monkeypat
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=what):
         start(read_ranks(), torch.device("cpu"))
+
+
+@pytest.mark.parametrize(("nodes", "found"), [("1", [True, False]), ("2", [True, True])])
+def test_restarted_ranks_do_not_find_addresses_of_those_that_are_gone(
+    nodes: str, found: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # torchrun's, over all restarts
+    stores = []
+    monkeypatch.setattr(dist, "init_process_group", lambda *_, store, **__: stores.append(store))
+    agent = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(server.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    for name, value in {**agent, "GROUP_WORLD_SIZE": nodes}.items():
+        monkeypatch.setenv(name, value)
+    for restarts in ("0", "1"):
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", restarts)
+        start(Ranks(rank=0, local_rank=0, world_size=2), torch.device("cpu"), timeout=5)
+    first, second = stores
+    first.set("address of rank 1", "old")
+    assert [store.check(["address of rank 1"]) for store in (first, second)] == found
