@@ -69,6 +69,7 @@ def test_diff_of_a_file_and_a_checkpoint_in_tab_separated_lines(tool: Tool, tiny
         ["model.channels_last", "auto", "true"],
         ["schedule.iterations", "6", "2"],
         ["schedule.ema", "0.0", "0.9"],
+        ["compile", "auto", "false"],
     ]
 
 

@@ -11,6 +11,7 @@ from retinanet.config.load import with_overrides
 from retinanet.config.schema import Config
 from retinanet.errors import CheckpointError
 from retinanet.interop.backbone_file import read_backbone_weights
+from retinanet.model.backbone import build_backbone
 from retinanet.run.checkpoint import Checkpoint, Progress
 from retinanet.run.published import write_inference_checkpoint
 from retinanet.structures import Category
@@ -19,6 +20,11 @@ from retinanet.structures import Category
 def config(name: str) -> Config:
     sizes = ("model.fpn.channels=8", "model.head.depth=0", "model.backbone.norm=bn", "model.backbone.weights=none")
     return with_overrides(Config(), [f"model.backbone.name={name}", *sizes])
+
+
+@pytest.fixture(autouse=True)
+def _whole_backbones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("retinanet.build.network.build_backbone", build_backbone)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])

@@ -108,11 +108,12 @@ def test_a_run_killed_five_times_and_interrupted_twice_equals_an_uninterrupted_o
         *((0, signal.SIGKILL), (1, signal.SIGKILL), (4, signal.SIGKILL), (6, signal.SIGTERM), (7, signal.SIGKILL)),
         *((9, signal.SIGINT), (11, signal.SIGKILL)),
     ):
-        before = log_inode(run)
+        before, first = log_inode(run), last_step(run) + 1
         process = start_tool("train.py", *arguments)
-        wait_for_step(process, run, step, before)
+        # A step that this process has made, so that it listens to signals.
+        wait_for_step(process, run, max(step, first), before)
         if number == signal.SIGKILL:
-            time.sleep(delays.uniform(0, 0.25))
+            time.sleep(delays.uniform(0, 0.02))
             process.kill()
             process.communicate(timeout=30)
             continue
