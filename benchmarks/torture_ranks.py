@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.torture import CONFIG, logged
+from benchmarks.torture_runs import CONFIG, logged
 from retinanet.prepare.shapes import generate_shapes
 from retinanet.run.checkpoint import load_checkpoint
 from retinanet.run.folder import RunFolder
