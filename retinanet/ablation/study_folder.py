@@ -4,6 +4,7 @@ study.yaml (the resolved study), cells/NAME/ (run folder, cell.json, test/), cla
 report.html.
 """
 
+import os
 import shutil
 from pathlib import Path
 
@@ -142,7 +143,7 @@ def take_tuning_cells(study: Study, other: Path) -> int:
     """Copy tuning cells that another study has trained and this one has not; returns how many.
 
     A study and its pilot have these in common: the same arm, rate, seed and config. Nothing is taken if the tuning
-    cells may be results, which need their checkpoints.
+    cells may be results, which need their checkpoints. Raises ResourceError if they cannot be copied.
     """
     if study.lr_seeds is None:
         return 0
@@ -154,12 +155,22 @@ def take_tuning_cells(study: Study, other: Path) -> int:
         record = read_record(other, cell.name)
         if record is None or record.status == CellStatus.FAILED or _differences(cell, cell.lr, source):
             continue
-        partial = target.with_name(f".{cell.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
+        taken += _copy_cell(source, target)
+    return taken
+
+
+def _copy_cell(source: Path, target: Path) -> bool:
+    """Copy a cell's folder without what only a training needs; False if another process was faster."""
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
         shutil.copytree(source, partial, ignore=shutil.ignore_patterns("checkpoints", "tensorboard", "run.lock"))
         partial.replace(target)
-        taken += 1
-    return taken
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        if target.exists():
+            return False
+        raise ResourceError(f"{target}: cannot be copied from {source} ({error}); free some space") from error
+    return True
 
 
 def _differences(cell: Cell, lr: float, folder: Path) -> list[str]:

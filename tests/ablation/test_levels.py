@@ -27,7 +27,7 @@ from retinanet.ablation.study import Study, load_study
 from retinanet.ablation.study_folder import make_data, take_tuning_cells
 from retinanet.ablation.study_text import study_text
 from retinanet.config.dump import dump_config
-from retinanet.errors import ConfigError
+from retinanet.errors import ConfigError, ResourceError
 
 STUDY = """
 base: {base}
@@ -141,6 +141,11 @@ def test_tuning_cells_are_trained_once_for_a_study_and_its_pilot(make: Make) -> 
     assert take_tuning_cells(pilot, study.folder) == 0, "they are there"
     assert sorted(path.name for path in (pilot.folder / "cells").iterdir()) == [names[2], names[0]]
     assert read_record(pilot.folder, names[0]) == read_record(study.folder, names[0])
+    blocked = pilot._replace(folder=study.folder.with_name("blocked"))
+    blocked.folder.mkdir()
+    (blocked.folder / "cells").write_text("a file", encoding="utf-8")
+    with pytest.raises(ResourceError, match=r"many-FL-lr0\.1-seed100: cannot be copied from .*; free some space"):
+        take_tuning_cells(blocked, study.folder)
     of_one_seed = make((", seeds: [100, 101]}}", "}}"))._replace(folder=study.folder.with_name("other"))
     assert take_tuning_cells(of_one_seed, study.folder) == 0, "such a cell may be a result"
 
