@@ -77,8 +77,8 @@ def show_plan(study: Study, slots: Slots, given: Path | None, difference: float 
     from retinanet.ablation.plan import build_pilot, load_pilot, plan, primary_of
 
     primary_of(study)
-    make_data(study)
     pilot = build_pilot(study) if given is None else load_pilot(given)
+    make_data(study)
     if given is None:
         prepare_study(pilot, resume=True, overwrite=False)
         _take_tuning_cells(pilot, study.folder)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from retinanet.ablation.ablate import show_plan
 from retinanet.ablation.cells import (
     CellRecord,
     CellStatus,
@@ -21,6 +22,7 @@ from retinanet.ablation.cells import (
     write_record,
 )
 from retinanet.ablation.forecast import plan_warnings
+from retinanet.ablation.local import Slots
 from retinanet.ablation.plan import PILOT_SEEDS, build_pilot, load_pilot
 from retinanet.ablation.report.collect import collect
 from retinanet.ablation.study import Study, load_study
@@ -248,3 +250,6 @@ def test_a_pilot_has_the_primary_arms_seeds_of_its_own_and_the_studys_search(mak
         build_pilot(make()._replace(primary=None))
     with pytest.raises(ConfigError, match="holds no study"):
         load_pilot(tmp_path / "nothing")
+    with pytest.raises(ConfigError, match="holds no study"):
+        show_plan(make(), Slots(1, ()), tmp_path / "nothing", None)
+    assert not (tmp_path / "made").exists(), "no data is generated for a pilot that is not there"
