@@ -16,7 +16,8 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
     from retinanet.errors import ConfigError
 
     runs_no_study = arguments.report or arguments.dry_run or arguments.plan or arguments.cell is not None
-    if runs_no_study and (arguments.resume or arguments.overwrite):
+    # A pilot is always continued, so --resume means nothing else there.
+    if runs_no_study and (arguments.overwrite or (arguments.resume and not arguments.plan)):
         raise ConfigError("--resume and --overwrite apply only to running a whole study: remove them here.")
     if not arguments.plan and (arguments.pilot is not None or arguments.difference is not None):
         raise ConfigError("--pilot and --difference apply only to --plan: add it, or remove them.")

@@ -97,6 +97,8 @@ def test_cells_one_by_one_as_a_cluster_runs_them(tool: Tool, study: Path, tmp_pa
         (["--cell", "nine"], ["--cell nine", "0 FL-seed0, 1 flat-seed0"]),
         (["--resume", "--overwrite"], ["exclude each other"]),
         (["--report", "--resume"], ["apply only to running a whole study"]),
+        (["--plan", "--overwrite"], ["apply only to running a whole study"]),
+        (["--plan", "--resume"], ["names no primary comparison"]),  # as the message of an interrupted pilot advises
         (["--jobs", "0"], ["--jobs 0"]),
         (["--gpus", "0,1", "--jobs", "1"], ["--jobs 1 --gpus 0,1"]),
         (["--ray", "auto", "--gpus", "0"], ["--gpus and --ray exclude each other"]),
