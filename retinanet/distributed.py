@@ -195,8 +195,10 @@ def leaving() -> Iterator[None]:
         raise
 
 
-_LOST = re.compile(r"gloo|[Cc]onnection (closed|reset)|Broken pipe|Timed out waiting|NCCL")
-"""Texts of the communication's errors that have no class of their own."""
+_LOST = re.compile(r"gloo|caused pair closure|[Cc]onnection (closed|reset)|Broken pipe|Timed out waiting|NCCL")
+"""Texts of the communication's errors that have no class of their own. Gloo's name its file, except the second one:
+what operations that were under way get when another one has waited too long.
+"""
 ANSWER_SECONDS = 5.0
 MEETING_SECONDS = 20.0
 """Within which rank 0 answers a rank that has a connection to it."""

@@ -1,6 +1,7 @@
 """Ranks from torchrun's variables, the choice of device, and two real gloo processes."""
 
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,13 +16,14 @@ from retinanet.distributed import (
     Ranks,
     choose_device,
     gather_rows,
+    naming_ranks,
     read_ranks,
     start,
     stop,
     sum_over_ranks,
     was_restarted,
 )
-from retinanet.errors import ConfigError, ResourceError
+from retinanet.errors import ConfigError, RankError, ResourceError
 
 VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "TORCHELASTIC_RESTART_COUNT")
 ROWS = ([3, 0], [0, 2], [0, 0], [1, 1])
@@ -136,6 +138,32 @@ def test_a_program_that_listens_but_is_not_rank_0_is_named(monkeypatch: pytest.M
             ResourceError, match=r"rank 1: the 2 processes cannot meet at .* has not answered as rank 0"
         ):
             start(Ranks(rank=1, local_rank=1, world_size=2), torch.device("cpu"), timeout=1)
+
+
+def test_every_operation_under_way_names_the_rank_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gloo raises another error for the operations that were not the first to wait too long."""
+    first, _second = two_groups_of_this_process(seconds=0.2)
+    works = [first.allreduce([torch.ones(100)]) for _ in range(3)]
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist.distributed_c10d, "_get_default_store", dist.HashStore)
+    monkeypatch.setattr(distributed, "ANSWER_SECONDS", 0.1)
+    texts = set()
+    for work in works:
+        with pytest.raises(RankError, match="rank 0: rank 1 does not answer") as caught, naming_ranks(Ranks(0, 0, 2)):
+            work.wait()
+        texts.add(str(caught.value.__cause__))
+    assert len(texts) == 2
+
+
+def two_groups_of_this_process(seconds: float) -> list[dist.ProcessGroupGloo]:
+    """The process groups of ranks 0 and 1, both of this process; they wait so long for each other."""
+    store = dist.HashStore()
+
+    def join(rank: int) -> dist.ProcessGroupGloo:
+        return dist.ProcessGroupGloo(store, rank, 2, timedelta(seconds=seconds))
+
+    with ThreadPoolExecutor(2) as threads:
+        return list(threads.map(join, range(2)))
 
 
 @pytest.mark.parametrize(
