@@ -69,15 +69,18 @@ def dry_run(study: Study, slots: Slots) -> None:
     show_estimate(study, records, slots.jobs)
 
 
-def show_plan(study: Study, slots: Slots, given: Path | None, difference: float | None) -> None:
+def show_plan(
+    study: Study, slots: Slots, given: Path | None, difference: float | None, seeds: int | None = None
+) -> None:
     """Predict the primary comparison from a pilot: the study in the folder `given`, else one that is run, or continued.
 
+    seeds: of the pilot that is run; None: `plan.PILOT_SEEDS`.
     Raises as `plan`, `prepare_study` and `run_cells`.
     """
-    from retinanet.ablation.plan import build_pilot, load_pilot, plan, primary_of
+    from retinanet.ablation.plan import PILOT_SEEDS, build_pilot, load_pilot, plan, primary_of
 
     primary_of(study)
-    pilot = build_pilot(study) if given is None else load_pilot(given)
+    pilot = build_pilot(study, PILOT_SEEDS if seeds is None else seeds) if given is None else load_pilot(given)
     make_data(study)
     if given is None:
         prepare_study(pilot, resume=True, overwrite=False)

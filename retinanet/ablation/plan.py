@@ -21,8 +21,10 @@ from retinanet.errors import ConfigError
 from retinanet.run.metric_rows import FILE_NAME as METRICS
 from retinanet.run.metric_rows import read_rows
 
-PILOT_SEEDS = (1000, 1001, 1002, 1003)
-"""Seeds of a pilot that the command runs; no study's results should have them."""
+FIRST_PILOT_SEED = 1000
+"""Of a pilot that the command runs, which counts on from here; no study's results should have these seeds."""
+PILOT_SEEDS = 4
+"""Number of them, unless another is asked for."""
 
 
 def plan(study: Study, pilot: Study, difference: float | None, jobs: int) -> None:
@@ -52,13 +54,15 @@ def primary_of(study: Study) -> PrimaryKeys:
     return study.primary
 
 
-def build_pilot(study: Study) -> Study:
-    """The study of the two primary arms with PILOT_SEEDS and a folder of its own (see `pilot_folder`).
+def build_pilot(study: Study, seeds: int = PILOT_SEEDS) -> Study:
+    """The study of the two primary arms with so many seeds of its own and a folder of its own (see `pilot_folder`).
 
     It chooses learning rates as the study does: at a rate that does not suit an arm, its seeds vary far more. Raises
-    ConfigError for a study without a primary comparison.
+    ConfigError for a study without a primary comparison, or fewer than two seeds.
     """
     primary = primary_of(study)
+    if seeds < 2:
+        raise ConfigError(f"--pilot-seeds is {seeds}; seeds differ only if there are two or more.")
     both = (primary.arm, primary.against)
     levels = tuple(
         level._replace(arms=tuple(arm for arm in level.arms if arm.name in both))
@@ -69,7 +73,7 @@ def build_pilot(study: Study) -> Study:
         title=f"Pilot of {study.title}",
         arms=tuple(arm for arm in study.arms if arm.name in both),
         levels=levels,
-        seeds=PILOT_SEEDS,
+        seeds=tuple(range(FIRST_PILOT_SEED, FIRST_PILOT_SEED + seeds)),
         lr_seeds=tuning_seeds(study) if study.lr_values else None,
         folder=pilot_folder(study),
     )

@@ -19,8 +19,11 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
     # A pilot is always continued, so --resume means nothing else there.
     if runs_no_study and (arguments.overwrite or (arguments.resume and not arguments.plan)):
         raise ConfigError("--resume and --overwrite apply only to running a whole study: remove them here.")
-    if not arguments.plan and (arguments.pilot is not None or arguments.difference is not None):
-        raise ConfigError("--pilot and --difference apply only to --plan: add it, or remove them.")
+    of_plan = (arguments.pilot, arguments.pilot_seeds, arguments.difference)
+    if not arguments.plan and any(given is not None for given in of_plan):
+        raise ConfigError("--pilot, --pilot-seeds and --difference apply only to --plan: add it, or remove them.")
+    if arguments.pilot is not None and arguments.pilot_seeds is not None:
+        raise ConfigError("--pilot-seeds applies to a pilot that is run, --pilot names one that was: give one of them.")
     _check_cluster(arguments)
     study = load_study(find_study(arguments.study), arguments.overrides)
     if arguments.cell is not None:
@@ -31,7 +34,7 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
 
     if arguments.plan:
         slots = build_slots(study, arguments.jobs, arguments.gpus)
-        ablate.show_plan(study, slots, arguments.pilot, arguments.difference)
+        ablate.show_plan(study, slots, arguments.pilot, arguments.difference, arguments.pilot_seeds)
     elif arguments.report:
         ablate.report(study)
     elif arguments.dry_run:
@@ -68,6 +71,9 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
     only.add_argument("--report", action="store_true", help="only write the report of the finished cells")
     only.add_argument("--cell", metavar="NAME", help="run this one cell, by name or number, in this process")
     parser.add_argument("--pilot", type=Path, metavar="FOLDER", help="with --plan: a study's folder, instead of a run")
+    parser.add_argument(
+        "--pilot-seeds", type=int, metavar="N", help="with --plan: of the pilot that is run, or continued (default: 4)"
+    )
     parser.add_argument(
         "--difference", type=float, metavar="AP", help="with --plan: points to be found (default: the study's)"
     )

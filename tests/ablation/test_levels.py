@@ -23,7 +23,7 @@ from retinanet.ablation.cells import (
 )
 from retinanet.ablation.forecast import plan_warnings
 from retinanet.ablation.local import Slots
-from retinanet.ablation.plan import PILOT_SEEDS, build_pilot, load_pilot
+from retinanet.ablation.plan import build_pilot, load_pilot
 from retinanet.ablation.report.collect import collect
 from retinanet.ablation.study import Study, load_study
 from retinanet.ablation.study_folder import make_data, take_tuning_cells
@@ -148,6 +148,9 @@ def test_tuning_cells_are_trained_once_for_a_study_and_its_pilot(make: Make) -> 
     (blocked.folder / "cells").write_text("a file", encoding="utf-8")
     with pytest.raises(ResourceError, match=r"many-FL-lr0\.1-seed100: cannot be copied from .*; free some space"):
         take_tuning_cells(blocked, study.folder)
+    assert build_pilot(study, seeds=2).seeds == (1000, 1001)
+    with pytest.raises(ConfigError, match="--pilot-seeds is 1; seeds differ only if there are two or more"):
+        build_pilot(study, seeds=1)
     of_one_seed = make((", seeds: [100, 101]}}", "}}"))._replace(folder=study.folder.with_name("other"))
     assert take_tuning_cells(of_one_seed, study.folder) == 0, "such a cell may be a result"
 
@@ -236,9 +239,12 @@ def test_a_pilot_has_the_primary_arms_seeds_of_its_own_and_the_studys_search(mak
     study = make()
     pilot = build_pilot(study)
     tuning = [f"many-{arm}-lr{lr}-seed{seed}" for seed in (100, 101) for arm in ("FL", "CE") for lr in (0.1, 0.2)]
-    results = [f"many-{arm}-seed{seed}" for seed in PILOT_SEEDS for arm in ("FL", "CE")]
+    results = [f"many-{arm}-seed{seed}" for seed in range(1000, 1004) for arm in ("FL", "CE")]
     assert [cell.name for cell in list_cells(pilot)] == tuning + results
     assert set(tuning) < {cell.name for cell in list_cells(study)}
+    assert build_pilot(study, seeds=2).seeds == (1000, 1001)
+    with pytest.raises(ConfigError, match="--pilot-seeds is 1; seeds differ only if there are two or more"):
+        build_pilot(study, seeds=1)
     of_one_seed = make((", seeds: [100, 101]}}", "}}"))
     assert build_pilot(of_one_seed).lr_seeds == (3,)
     assert pilot.folder == tmp_path / "out-pilot"

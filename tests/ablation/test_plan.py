@@ -41,12 +41,11 @@ def test_a_plan_is_made_from_a_pilot_at_the_rates_that_the_study_would_choose(
     path.write_text(STUDY.format(base=tiny_yaml), encoding="utf-8")
     study = load_study(path, [f"output={tmp_path / 'out'}"])
     monkeypatch.setattr(ablate, "run_cells", run_here)
-    monkeypatch.setattr(plan, "PILOT_SEEDS", (1000, 1001))
-    ablate.show_plan(study, Slots(2, ()), None, None)
+    ablate.show_plan(study, Slots(2, ()), None, None, seeds=2)
     assert "2 at a time" in capsys.readouterr().out
     (found,) = json.loads((study.folder / "plan.json").read_text(encoding="utf-8"))
     assert (found["pilot_seeds"], found["seeds"], found["cells"]) == (2, 3, 2 * 2 + 2 * 3)
-    pilot = plan.build_pilot(study)
+    pilot = plan.build_pilot(study, seeds=2)
     records = read_records(pilot.folder, [cell.name for cell in list_cells(pilot)])
     assert len(records) == 2 * 2 + 2 * 2
     for arm in ("FL", "CE"):

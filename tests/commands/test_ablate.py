@@ -99,6 +99,8 @@ def test_cells_one_by_one_as_a_cluster_runs_them(tool: Tool, study: Path, tmp_pa
         (["--report", "--resume"], ["apply only to running a whole study"]),
         (["--plan", "--overwrite"], ["apply only to running a whole study"]),
         (["--plan", "--resume"], ["names no primary comparison"]),  # as the message of an interrupted pilot advises
+        (["--pilot-seeds", "8"], ["apply only to --plan"]),
+        (["--plan", "--pilot-seeds", "8", "--pilot", "runs"], ["--pilot-seeds applies to a pilot that is run"]),
         (["--jobs", "0"], ["--jobs 0"]),
         (["--gpus", "0,1", "--jobs", "1"], ["--jobs 1 --gpus 0,1"]),
         (["--ray", "auto", "--gpus", "0"], ["--gpus and --ray exclude each other"]),
