@@ -2,6 +2,9 @@
 
 import functools
 import glob
+import os
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import PIL
@@ -25,6 +28,8 @@ FORMATS = (
     *(("AVIF",) if _HAS_AVIF else ()),
 )
 """Formats that Pillow may try; others are refused (EPS, for one, runs an interpreter)."""
+MOST_FOLDERS = 1000
+"""Looked at for the images of a folder that has none itself."""
 
 
 @functools.cache
@@ -37,7 +42,8 @@ def image_suffixes() -> frozenset[str]:
 def find_images(inputs: list[str]) -> list[Path]:
     """The images that files, folders and glob patterns name, each once, in order.
 
-    Of a folder, subfolders and hidden files (whose names begin with a dot) are left out.
+    Of a folder, subfolders and hidden files (whose names begin with a dot) are left out; of a pattern, folders, unless
+    it matches nothing else.
 
     Raises DataError listing every input that names none; and where all files are of kinds that are not read, such as
     films, listing those.
@@ -48,11 +54,12 @@ def find_images(inputs: list[str]) -> list[Path]:
     for name in inputs:
         path = Path(name)
         if path.is_dir():
-            matches = sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes and _is_shown(p))
+            matches = _images_in(path)
         elif path.is_file():
             matches = [path]
         else:
-            matches = sorted(Path(p) for p in glob.glob(name, recursive=True) if Path(p).is_file())  # noqa: PTH207
+            paths = sorted(Path(p) for p in glob.glob(name, recursive=True))  # noqa: PTH207
+            matches = [p for p in paths if p.is_file()] or [image for p in paths for image in _images_in(p)]
         if not matches:
             errors.append(f"{name}: {_why_none(path)}")
         found.update(dict.fromkeys(matches))
@@ -62,6 +69,11 @@ def find_images(inputs: list[str]) -> list[Path]:
     if errors:
         raise DataError(list_errors("no images to read", errors))
     return list(found)
+
+
+def _images_in(folder: Path) -> list[Path]:
+    suffixes = image_suffixes()
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes and _is_shown(path))
 
 
 def _is_shown(path: Path) -> bool:
@@ -95,10 +107,24 @@ def files_passed_over(inputs: list[str]) -> str:
     below = [path for path in paths if not path.name.startswith(".") and path.is_dir()]
     lines = [
         *([f"{_counted(hidden, 'hidden file')} passed over, such as {hidden[0].name}"] if hidden else []),
-        *([f"{_counted(below, 'subfolder')} passed over; '{below[0]}/*' reads the first"] if below else []),
+        *([f"{_counted(below, 'subfolder')} passed over{_with_images(below)}"] if below else []),
         *([unread] if (unread := passed_over((p for p in paths if p not in {*hidden, *below}), suffixes)) else []),
     ]
     return "\n".join(lines)
+
+
+def _with_images(folders: list[Path]) -> str:
+    """Names the first folder in or below these that has images, among the first ones that are looked at."""
+    every = (below for folder in folders for below in _folders_below(folder))
+    found = next((folder for folder in islice(every, MOST_FOLDERS) if _images_in(folder)), None)
+    return "" if found is None else f"; '{found}' has images"
+
+
+def _folders_below(folder: Path) -> Iterator[Path]:
+    """The folder and all below it that can be listed, in order."""
+    for top, names, _ in os.walk(folder):
+        names.sort()
+        yield Path(top)
 
 
 def _counted(paths: list[Path], what: str) -> str:

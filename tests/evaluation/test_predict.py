@@ -226,12 +226,24 @@ def test_hidden_files_and_subfolders_are_passed_over_and_counted(tmp_path: Path)
     text = files_passed_over([str(tmp_path)])
     lines = text.splitlines()
     assert lines[0] == "2 hidden files passed over, such as ._a.jpg"
-    assert lines[1] == f"1 subfolder passed over; '{tmp_path / 'more'}/*' reads the first"
+    assert lines[1] == f"1 subfolder passed over; '{tmp_path / 'more'}' has images"
     assert lines[2].startswith("1 file in formats that are not read (1 MP4)")
     assert find_images([str(tmp_path / ".c.jpg")]) == [tmp_path / ".c.jpg"], "read where it is named"
     a.unlink()
     with pytest.raises(DataError, match="no image in this folder, but 2 hidden files"):
         find_images([str(tmp_path)])
+
+
+def test_a_folder_of_folders_is_answered_with_the_first_that_has_images(tmp_path: Path) -> None:
+    for name in ("test", "train/images", "train/labels", "val/images"):
+        (tmp_path / name).mkdir(parents=True)
+    images = make_images(tmp_path / "train/images", "a.jpg", "b.jpg")
+    (tmp_path / "train/labels/a.txt").write_text("0 .5 .5 .1 .1", encoding="utf-8")
+    with pytest.raises(DataError, match=f"but 3 subfolders passed over; '{tmp_path / 'train/images'}' has images"):
+        find_images([str(tmp_path)])
+    assert find_images([str(tmp_path / "train" / "*")]) == images, "a pattern that matches folders alone means theirs"
+    with pytest.raises(DataError, match=r"1 subfolder passed over$"):
+        find_images([str(tmp_path / "val")])
 
 
 def test_csv_yolo_and_crops_have_the_boxes_of_the_results(trained: Path, shapes: Path, tmp_path: Path) -> None:
