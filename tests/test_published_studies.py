@@ -86,6 +86,19 @@ def test_the_readmes_first_claim_is_what_was_measured() -> None:
         assert rows[ratio][3:] == [f"{difference_text(other, focal)} [{low}, {high}]", p_text(float(found[P_VALUE]))]
 
 
+def test_the_results_on_photographs_are_those_of_their_cells() -> None:
+    aps = aps_of(FOLDER / "fod" / "cells.csv")
+    rows = {cells[0]: cells for cells in rows_of("RESULTS.md", "The same on photographs of debris", level=3)}
+    assert len(aps) == 5
+    for arm, seeds in aps.items():
+        assert rows[arm][1:3] == [mean_text(seeds), " ".join(f"{100 * ap:.1f}" for ap in seeds)]
+        assert rows[arm][5].split(" ")[0] == ("reference" if arm == "focal" else difference_text(seeds, aps["focal"]))
+    (primary,) = read_cells(FOLDER / "fod" / "primary.csv")
+    low, high, worse = (f"{-100 * float(primary[name]):.1f}" for name in ("low", "high", "difference"))
+    claim = f"behind by {worse} AP [{high}, {low}], p {p_text(float(primary[P_VALUE]))}"
+    assert claim in " ".join((PROJECT / "README.md").read_text(encoding="utf-8").split())
+
+
 def test_the_results_of_rarity_are_those_of_its_cells() -> None:
     rows = rows_of("RESULTS.md", "How rare must objects be before the loss matters?")
     checked = 0

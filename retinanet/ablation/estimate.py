@@ -45,17 +45,16 @@ def show_cells(study: Study, records: dict[str, CellRecord]) -> None:
     """Print the cells in order with their status, and the settings that each arm changes."""
     console = Console()
     table = Table(title=study.title, title_justify="left")
-    levels = ("level",) if study.levels else ()
-    for column in ("cell", "name", *levels, "arm", "lr", "seed", "state"):
-        table.add_column(column, justify="right" if column in ("cell", "lr", "seed") else "left")
+    table.add_column("cell", justify="right")
+    table.add_column("name: level, arm, seed" if study.levels else "name: arm, seed", no_wrap=True)
+    table.add_column("lr", justify="right")
+    table.add_column("state")
     for cell in list_cells(study):
         record, lr = records.get(cell.name), lr_of(study, cell, records)
-        to_do = "to do" if is_wanted(study, cell, records) else "only if an end of the grid is best"
+        to_do = "to do" if is_wanted(study, cell, records) else "if needed"
         state = to_do if record is None else record.status
         rate = "chosen later" if lr is None else f"{lr:g}"
-        level = (cell.arm.level,) if study.levels else ()
-        row = (cell.number, cell.name, *level, cell.arm.name, rate, cell.seed, state)
-        table.add_row(*(Text(str(value)) for value in row))
+        table.add_row(*(Text(str(value)) for value in (cell.number, cell.name, rate, state)))
     console.print(table)
     for known in study.levels:
         changes = ", ".join(override_lines(known.overrides)) or "the base as it is"

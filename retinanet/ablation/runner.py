@@ -201,7 +201,7 @@ class Runner:
             self.failed[name] = record.message
         else:
             self.failed.pop(name, None)
-            if child.is_fresh():
+            if child.is_fresh() and record.status != CellStatus.DIVERGED:  # one that diverges ends early
                 self.walls.append((wall, training_length(child.cell)))
         self.console.ended(record, sum(is_finished(self.study, cell, records) for cell in self.cells), wall)
 

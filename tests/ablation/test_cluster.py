@@ -25,6 +25,7 @@ from retinanet.ablation.placement import Ended
 from retinanet.ablation.study import Study, load_study
 from retinanet.ablation.study_folder import log_path, prepare_study, study_file
 from retinanet.errors import ConfigError, DataError, ResourceError
+from retinanet.model.backbone import build_backbone
 from retinanet.run.checkpoint import load_checkpoint
 
 STUDY = """
@@ -108,7 +109,10 @@ def tables(folder: Path) -> dict[str, str]:
 
 @needs_ray
 @pytest.mark.slow
-def test_a_study_of_which_a_node_dies_ends_with_the_table_of_an_undisturbed_one(make: Make, tmp_path: Path) -> None:
+def test_a_study_of_which_a_node_dies_ends_with_the_table_of_an_undisturbed_one(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retinanet.build.network.build_backbone", build_backbone)  # nodes have no small network
     path = make()
     study, alone = load_study(path), load_study(path, [f"output={tmp_path / 'alone'}"])
     for cell in list_cells(alone):

@@ -432,6 +432,19 @@ def test_a_record_that_another_machine_wrote_may_appear_late(make: Make, monkeyp
     assert not runner.failed
 
 
+@pytest.mark.parametrize(("status", "counted"), [(CellStatus.DONE, 1), (CellStatus.DIVERGED, 0)])
+def test_a_cell_that_diverges_says_nothing_about_the_time_of_others(
+    status: CellStatus, counted: int, make: Make
+) -> None:
+    study = make("")
+    with RunnerConsole(1) as console:
+        runner = Runner(study._replace(arms=study.arms[:1]), Nodes(Ended(0)), console)
+        assert runner.step()
+        write_record(study.folder, record_of("FL", status))
+        assert not runner.step()
+    assert len(runner.walls) == counted
+
+
 def test_the_time_left_counts_the_steps_of_cells(make: Make) -> None:
     levels = "levels: [{{name: short}}, {{name: long, overrides: {{schedule.iterations: 6}}}}]\n"
     study = make(levels)

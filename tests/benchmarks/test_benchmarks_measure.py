@@ -69,7 +69,7 @@ def test_short_steps_are_repeated_and_long_ones_are_not(seconds: float, repeated
         time.sleep(seconds)
 
     take_turns({"it": ready(step)}, rounds=1, warmups=1, once=False, say=lambda _text: None)
-    assert len(steps) > 20 if repeated else len(steps) == 2
+    assert len(steps) > 4 if repeated else len(steps) == 2  # 20 and more on an idle machine
 
 
 @pytest.mark.slow

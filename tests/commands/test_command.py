@@ -46,9 +46,10 @@ print(json.dumps(outcomes))
 """
 
 WITHOUT_POSIX = """
-import sys
+import os, sys
 for name in ("fcntl", "resource", "termios", "pwd"):
     sys.modules[name] = None  # as on Windows, where Python has no such modules
+os.environ["USERNAME"] = "user"  # as Windows sets it, and torch 2.11 needs it there
 import retinanet.ablation.ablate, retinanet.ablation.report.report
 from retinanet.__main__ import command_main
 run, data, out = sys.argv[1:4]

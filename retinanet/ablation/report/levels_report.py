@@ -249,10 +249,11 @@ def _curve_blocks(levels: Sequence[LevelData]) -> list[Block]:
         if rising
         else "All learning curves are flat at their end."
     )
+    named = any(end.level for end in ends)
     rows = [
         TableRow(
             (
-                end.level,
+                *([end.level] if named else []),
                 end.arm,
                 points(end.last / 100),
                 signed_points(end.change / 100),
@@ -261,7 +262,8 @@ def _curve_blocks(levels: Sequence[LevelData]) -> list[Block]:
         )
         for end in ends
     ]
-    header = ("level", "arm", "AP val at the end", "change over the last quarter", "flat")
+    header = (*(["level"] if named else []), "arm", "AP val at the end", "change over the last quarter", "flat")
+    left = (0, 1, 4) if named else (0, 3)
     return [
         Heading("Are the learning curves flat?"),
         Paragraph(
@@ -269,7 +271,7 @@ def _curve_blocks(levels: Sequence[LevelData]) -> list[Block]:
             f"the last {LAST_PART:.0%} of the steps, by a straight line through its evaluations there. A schedule that "
             f"ends at a learning rate of 0 flattens every curve, so a flat one is no proof of convergence. {found}"
         ),
-        Table("The end of the learning curves", header, tuple(rows), (0, 1, 4)),
+        Table("The end of the learning curves", header, tuple(rows), left),
     ]
 
 
@@ -279,7 +281,8 @@ def _how_blocks(levels: Sequence[LevelData]) -> list[Block]:
     text = data.result.lr_rule_text
     if data.result.rates_text:
         rule = text.partition(" Selected: ")[0]
-        rates = "; ".join(f"{level.result.level or 'selected'}: {level.result.rates_text}" for level in levels)
+        found = [(level.result.level, level.result.rates_text) for level in levels]
+        rates = "; ".join(f"{level}: {text}" if level else text for level, text in found)
         text = f"{rule} Selected: {rates}. Test numbers are of the final weights."
     machines = "; ".join(dict.fromkeys(level.result.machine for level in levels))
     return fairness_blocks(data._replace(result=data.result._replace(lr_rule_text=text, machine=machines)))
