@@ -32,7 +32,7 @@ GPU = torch.device("cuda", 0)
 ALONE = Ranks(0, 0, 1)
 KINDS = (
     *("focal", "focal_star", "cross_entropy", "balanced_cross_entropy", "ghm", "quality_focal", "varifocal"),
-    *("softmax_cross_entropy", "softmax_focal"),
+    *("softmax_cross_entropy", "softmax_focal", "sampled"),
 )
 """Losses whose control flow does not depend on values."""
 
@@ -89,7 +89,7 @@ def test_losses_of_a_batch_are_computed_on_the_gpu(kind: str, normalised_by: str
     )
     config = tiny(*kinds, "assign.low_quality=true", "model.backbone.name=resnet18", "model.backbone.norm=frozen_bn")
     loaded, fakes = first_batch(config), Fakes()
-    seeds_B = image_seeds(0, 0, loaded.image_ids_B.tolist())
+    seeds_B = fakes.of(image_seeds(0, 0, loaded.image_ids_B.tolist()))
     _, model = build_loss_and_model(config, 3)
     weights = {name: fakes.of(tensor) for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
     host = fakes.batch(loaded)

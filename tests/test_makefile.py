@@ -4,8 +4,10 @@ import re
 import shlex
 import shutil
 import subprocess
+import tomllib
 
 import pytest
+import yaml
 from places import PROJECT
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
@@ -45,3 +47,12 @@ def test_the_locks_hold_every_pinned_package_with_hashes_and_torch_alone() -> No
     needs_cuda = ("torch", "triton", "nvidia-", "cuda-")
     assert not [package for package, *_ in entries["requirements.lock"] if package.startswith(needs_cuda)]
     assert all(package.startswith(needs_cuda) for package, *_ in entries["requirements-torch.lock"])
+
+
+def test_ci_tests_the_oldest_torch_that_the_package_allows() -> None:
+    workflow = yaml.safe_load((PROJECT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    cases = {case["torch"]: case["packages"] for case in workflow["jobs"]["versions"]["strategy"]["matrix"]["include"]}
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    least = [need for need in project["dependencies"] if need.startswith("torch")]
+    assert cases["oldest"].split() == [f"{need.replace('>=', '==')}.*" for need in least]
+    assert cases["newest"].split() == ["--upgrade", "torch", "torchvision"]

@@ -11,8 +11,8 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
     parser = new_parser(
         prog,
         "Write a checkpoint as a file for other runtimes: any batch size and canvas, pixels in, boxes and scores out,\n"
-        "in float32 on the CPU. Then run both on the val split of its config, and write AP, differences and latency\n"
-        "to OUTPUT.json. `retinanet predict` and `retinanet eval` accept the file like a checkpoint.",
+        "in float32. Then run both on the val split of its config, and write AP, differences and latency to\n"
+        "OUTPUT.json. `retinanet predict` and `retinanet eval` accept the file like a checkpoint.",
         "Example: retinanet export runs/quickstart/checkpoints/best.pt quickstart.onnx --nms\n"
         "Needs the extra `export` of the package, or: pip install onnx onnxscript onnxruntime.\n"
         "A .pt2 file is a program: load only those you trust.",
@@ -21,7 +21,8 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
     add("checkpoint", type=Path, help="such as runs/NAME/checkpoints/best.pt")
     add("output", type=Path, help="NAME.onnx, or NAME.pt2 for torch.export")
     add_overrides(parser)
-    add("--format", choices=("onnx", "pt2", "aoti"), dest="kind", help="default: by suffix; aoti: this CPU only")
+    add("--format", choices=("onnx", "pt2", "aoti"), dest="kind", help="default: by suffix; aoti: this machine only")
+    add("--device", choices=("cpu", "cuda"), default="cpu", help="aoti: compile for the CPU (default) or the GPU here")
     add("--nms", action="store_true", help="ONNX: include the NMS, with the thresholds of config section eval")
     add("--int8", action="store_true", help="ONNX: 8-bit integers; needs --calibrate")
     add("--calibrate", action="append", default=[], metavar="INPUT", help="image, folder or pattern to calibrate on")

@@ -17,6 +17,7 @@ from retinanet.data.upload import to_device
 from retinanet.detection.anchors import AnchorSpec, pyramid_anchors
 from retinanet.detection.postprocess import DetectRule, detect
 from retinanet.evaluation.features import FeatureRule, backbone_of
+from retinanet.model.epilogue import can_fuse, fuse_relus
 from retinanet.model.folding import inference_copy
 from retinanet.structures import Batch, Detections, HeadOutputs, Scoring
 
@@ -102,8 +103,11 @@ def build_detector(config: Config, model: nn.Module, device: torch.device) -> De
     """A copy of `model`, prepared for inference, with the rules of `config`."""
     precision = build_precision(config, device)
     channels_last = build_channels_last(config.model, device, training=False)
+    network = inference_copy(model, precision)
+    if can_fuse(device, precision, deterministic=config.deterministic):
+        fuse_relus(network)
     return Detector(
-        model=in_memory_order(inference_copy(model, precision), channels_last=channels_last),
+        model=in_memory_order(network, channels_last=channels_last),
         anchors=build_anchor_spec(config.model),
         scoring=build_class_loss(config.loss.classification).scoring,
         rule=build_detect_rule(config),

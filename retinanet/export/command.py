@@ -15,7 +15,7 @@ from retinanet.build.rules import build_depth_range, build_resize_rule
 from retinanet.data.coco import CocoDataset, first_images, load_coco
 from retinanet.data.find_images import find_images
 from retinanet.display.progress import steps
-from retinanet.errors import ConfigError, list_errors
+from retinanet.errors import ConfigError, ResourceError, list_errors
 from retinanet.evaluation.detector import AnyDetector, Detector
 from retinanet.evaluation.saved import SavedDetector, check_covers, load_detector
 from retinanet.evaluation.sources import resolve_data
@@ -50,20 +50,24 @@ class ExportOptions(NamedTuple):
     threads: list[int]
     """CPU threads to measure latency with; empty: torch's default."""
     overwrite: bool
+    device: Literal["cpu", "cuda"] = "cpu"
+    """What a package of AOTInductor is compiled for."""
 
 
 def export_checkpoint(checkpoint: Path, output: Path, overrides: list[str], options: ExportOptions) -> None:
     """Write `output`, compare it with the checkpoint on the val split, and write the results to `report_of(output)`.
 
-    The exported network computes in float32 on the CPU, and so does the checkpoint that it is compared with.
+    The exported network computes in float32, and so does the checkpoint that it is compared with, which is on the CPU,
+    but its latency is that of the device of the file.
     """
     kind = check_options(output, options)
-    if kind == "onnx":
-        need("onnx", "onnxscript", "onnxruntime")
+    check_machine(kind, options)
     images = find_images(options.calibrate) if options.int8 else []
-    saved = load_detector(checkpoint, [*overrides, "device=cpu", "precision=float32"])
+    words = [*overrides, "precision=float32"]
+    saved = load_detector(checkpoint, [*words, "device=cpu"])
+    config = saved.config.model_copy(update={"device": options.device})
     info = ExportInfo(
-        kind=kind, config=saved.config, categories=saved.categories, step=saved.step, nms=options.nms, int8=False
+        kind=kind, config=config, categories=saved.categories, step=saved.step, nms=options.nms, int8=False
     )
     dataset = validation_set(saved, checkpoint, options.limit) if options.check else None
     make_folder(output.parent)
@@ -92,13 +96,15 @@ def export_checkpoint(checkpoint: Path, output: Path, overrides: list[str], opti
             "nms": options.nms,
             "int8": options.int8,
             "megabytes": round(output.stat().st_size / 1e6, 1),
+            "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
             "hardware": measure.hardware(),
             "torch": torch.__version__,
         }
         if options.int8:
             report["calibration"] = {"inputs": options.calibrate, "images": len(chosen)}
         if dataset is not None:
-            report |= measured(saved, files, dataset, options)
+            timed = saved if options.device == "cpu" else load_detector(checkpoint, [*words, "device=cuda"])
+            report |= measured(saved, timed.detector, files, dataset, options)
     report_file = report_of(output)
     write_json(report_file, report, indent=1)
     print_export_report(report, report_file)
@@ -110,16 +116,19 @@ def report_of(output: Path) -> Path:
 
 
 def measured(
-    saved: SavedDetector, files: dict[str, Path], dataset: CocoDataset, options: ExportOptions
+    saved: SavedDetector, timed: AnyDetector, files: dict[str, Path], dataset: CocoDataset, options: ExportOptions
 ) -> dict[str, Any]:
-    """Results of the checkpoint and of each file: COCO metrics, differences and latency."""
+    """Results of the checkpoint and of each file: COCO metrics, differences and latency.
+
+    timed: the checkpoint's detector on the device of the files.
+    """
     resize_rule = build_resize_rule(saved.config)
 
     def opened(path: Path, threads: int) -> ExportedDetector:
         return load_exported(path, [f"threads={threads}"]).detector
 
     def own(_threads: int) -> AnyDetector:
-        return saved.detector
+        return timed
 
     default = torch.get_num_threads()
     detectors = {name: opened(path, default) for name, path in files.items()}
@@ -155,6 +164,8 @@ def check_options(output: Path, options: ExportOptions) -> Kind:
             if options.kind
             else f"OUTPUT {output}: the name must end in .onnx (ONNX) or .pt2 (torch.export)"
         )
+    if options.device == "cuda" and kind != "aoti":
+        errors.append("--device cuda is for --format aoti; a GPU runs ONNX files with eval.onnx_provider=cuda")
     if kind != "onnx" and (options.nms or options.int8):
         errors.append("--nms and --int8 are for ONNX files; `retinanet predict` applies NMS after a .pt2 file")
     if options.int8 != bool(options.calibrate):
@@ -165,6 +176,17 @@ def check_options(output: Path, options: ExportOptions) -> Kind:
     if errors:
         raise ConfigError(list_errors("cannot export", errors))
     return kind
+
+
+def check_machine(kind: Kind, options: ExportOptions) -> None:
+    """Raise ResourceError if a package or a device that the export needs is missing."""
+    if kind == "onnx":
+        need("onnx", "onnxscript", "onnxruntime")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise ResourceError(
+            "--device cuda: compiling for an NVIDIA GPU needs one, and torch finds none here; export on the machine "
+            "that will run the file, or leave out --device."
+        )
 
 
 def validation_set(saved: SavedDetector, checkpoint: Path, limit: int | None) -> CocoDataset:
@@ -194,6 +216,7 @@ def print_export_report(report: dict[str, Any], report_file: Path) -> None:
         hardware = report["hardware"]
         canvas = " x ".join(map(str, report["canvas"]))
         where = f"{hardware['cpu']}, {hardware['cores']} cores, load {hardware['load']} before"
+        where = where if report["device"] == "cpu" else f"{report['device']} with {where}"
         print(f"\nlatency from canvas ({canvas}) to detections on {where}:")
         console.print(latency_table(report["latency"]))
     print(f"results written to {report_file}")

@@ -36,6 +36,11 @@ class ExportInfo(NamedTuple):
     int8: bool
 
     @property
+    def device(self) -> Literal["cpu", "cuda"]:
+        """Where the file runs; an ONNX file also where eval.onnx_provider says."""
+        return "cuda" if self.kind == "aoti" and self.config.device == "cuda" else "cpu"
+
+    @property
     def pixels(self) -> Literal["uint8", "float32"]:
         """Type of the input images: integers, unless resizing yields fractions."""
         return "float32" if self.config.data.resize == "float_bilinear" else "uint8"

@@ -111,12 +111,13 @@ def compare_exports(
             raw = graph(batch.images, batch.sizes_B2)
             for name, detector in exported.items():
                 outputs = detector.outputs(batch)
-                found = detector.detections(outputs, batch)
+                found = [Detections(*map(Tensor.cpu, of_image)) for of_image in detector.detections(outputs, batch)]
                 rows[name].append(result_rows(ids_B, found))
                 for pair in zip(wanted, found, strict=True):
                     differences[name].add_detections(*pair)
                 if not detector.info.nms:
-                    differences[name].add_raw(raw, (outputs[0], outputs[1]), detector.rule.score_threshold)
+                    on_cpu = outputs[0].cpu(), outputs[1].cpu()
+                    differences[name].add_raw(raw, on_cpu, detector.rule.score_threshold)
             report(len(ids_B))
     results: dict[str, dict[str, Any]] = {}
     for name, found_rows in rows.items():

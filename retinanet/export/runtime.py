@@ -7,7 +7,7 @@ import logging
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from retinanet.config.load import with_overrides
 from retinanet.config.schema import Config
 from retinanet.detection.anchors import AnchorSpec
 from retinanet.detection.postprocess import DetectRule, detect_decoded, original_scale
+from retinanet.distributed import choose_device, read_ranks
 from retinanet.errors import CheckpointError, ConfigError, DataError, ResourceError, list_errors
 from retinanet.evaluation.saved import SavedDetector, load_detector
 from retinanet.export.graph import LEAST_TRACED_SIDE, level_sizes
@@ -37,7 +38,7 @@ PROVIDERS: dict[Provider, tuple[str, ...]] = {
 """onnxruntime's names: each operator runs on the first of them that has it."""
 
 Run = Callable[[Tensor, Tensor], Sequence[Tensor]]
-"""Images and sizes -> the outputs named in `info`, all on the CPU."""
+"""Images and sizes -> the outputs named in `info`, all on the detector's device."""
 
 
 class ExportedDetector(NamedTuple):
@@ -47,11 +48,8 @@ class ExportedDetector(NamedTuple):
     info: ExportInfo
     anchors: AnchorSpec
     rule: DetectRule
-
-    @property
-    def device(self) -> torch.device:
-        """The CPU."""
-        return torch.device("cpu")
+    device: torch.device
+    """Where `run` computes, and what becomes detections of its outputs."""
 
     def prepare(self) -> None:
         """Does nothing: the file is always in evaluation mode."""
@@ -70,16 +68,18 @@ class ExportedDetector(NamedTuple):
                 f"be at least {LEAST_TRACED_SIDE}. Set data.canvas or data.shorter_side higher, or export to ONNX."
             )
         pixels = torch.uint8 if self.info.pixels == "uint8" else torch.float32
+        images, sizes_B2 = (tensor.to(self.device, non_blocking=True) for tensor in (batch.images, batch.sizes_B2))
         # The memory format used for tracing: an AOTInductor file reads memory without checking its strides.
-        return self.run(batch.images.to(pixels).contiguous(), batch.sizes_B2)
+        return self.run(images.to(pixels).contiguous(), sizes_B2)
 
     def detections(self, outputs: Sequence[Tensor], batch: Batch) -> list[Detections]:
         """Detections of each image in its original frame from the file's outputs."""
+        sizes = batch.sizes_B2.to(self.device), batch.original_sizes_B2.to(self.device)
         if not self.info.nms:
             levels = level_sizes((batch.images.shape[2], batch.images.shape[3]), self.anchors)
-            return detect_decoded(outputs[1], outputs[0], levels, batch.sizes_B2, batch.original_sizes_B2, self.rule)
+            return detect_decoded(outputs[1], outputs[0], levels, *sizes, self.rule)
         boxes_BD4, scores_BD, classes_BD, counts_B = outputs
-        boxes_BD4 = boxes_BD4 * original_scale(batch.sizes_B2, batch.original_sizes_B2)[:, None]
+        boxes_BD4 = boxes_BD4 * original_scale(*sizes)[:, None]
         return [
             Detections(boxes_D4[:count], scores_D[:count], classes_D[:count])
             for boxes_D4, scores_D, classes_D, count in zip(boxes_BD4, scores_BD, classes_BD, counts_B.tolist())
@@ -119,7 +119,11 @@ def load_exported(path: Path, overrides: Sequence[str]) -> LoadedExport:
     if is_onnx and (config.threads or config.eval.onnx_provider != "cpu"):
         run, _ = open_session(path, torch.get_num_threads(), config.eval.onnx_provider)
     detector = ExportedDetector(
-        run=run, info=info, anchors=build_anchor_spec(config.model), rule=build_detect_rule(config)
+        run=run,
+        info=info,
+        anchors=build_anchor_spec(config.model),
+        rule=build_detect_rule(config),
+        device=choose_device(info.device, read_ranks()),
     )
     return LoadedExport(detector=detector, config=config, categories=info.categories, step=info.step)
 
@@ -131,7 +135,7 @@ def check_graph_overrides(config: Config, info: ExportInfo, path: Path) -> None:
         "model": config.model != before.model,
         "loss.classification": config.loss.classification != before.loss.classification,
         "data.resize": config.data.resize != before.data.resize,
-        "device": config.device not in ("auto", "cpu"),
+        "device": config.device not in ("auto", info.device),
     }
     if info.nms:
         fixed["eval (thresholds)"] = build_detect_rule(config) != build_detect_rule(before)
@@ -186,13 +190,29 @@ def open_program(path: Path) -> tuple[Run, str | None]:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
         if any("/data/aotinductor/" in f"/{name}" for name in names):
-            package = torch._inductor.aoti_load_package(str(path))
-            return package, package.get_metadata().get(KEY)
+            return open_package(path)
         extra = {KEY: ""}
         program = torch.export.load(path, extra_files=extra)
         return program.module(), extra[KEY]
+    except ResourceError:
+        raise
     except Exception as error:  # torch raises many kinds for a file of another origin
         raise CheckpointError(f"{path}: not a .pt2 file that this torch can run ({error!s:.200}).") from error
+
+
+def open_package(path: Path) -> tuple[Run, str | None]:
+    """Open an AOTInductor package on the device that it was compiled for; ResourceError if there is none here."""
+    loader: Any = torch._C._aoti.AOTIModelPackageLoader  # torch's types lack the function
+    metadata = loader.load_metadata_from_package(str(path), "model")
+    if metadata.get("AOTI_DEVICE_KEY") != "cuda":
+        return torch._inductor.aoti_load_package(str(path)), metadata.get(KEY)
+    if not torch.cuda.is_available():
+        raise ResourceError(
+            f"{path}: compiled for an NVIDIA GPU, and this machine has none that torch can use; run it where there is "
+            "one, or export the checkpoint again without --device cuda."
+        )
+    device = choose_device("cuda", read_ranks())
+    return torch._inductor.aoti_load_package(str(path), device_index=device.index), metadata.get(KEY)
 
 
 def load_any(path: Path, overrides: Sequence[str]) -> SavedDetector | LoadedExport:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch.export import Dim, ExportedProgram
+from torch.export.passes import move_to_device_pass
 
 from retinanet.errors import ResourceError
 from retinanet.evaluation.detector import Detector
@@ -93,7 +94,10 @@ def write_program(path: Path, detector: Detector, info: ExportInfo) -> None:
 
 
 def write_package(path: Path, detector: Detector, info: ExportInfo) -> None:
-    """Write a package (.pt2) of machine code for this kind of CPU. Raises ResourceError without a C++ compiler."""
+    """Write a package (.pt2) of machine code for this kind of CPU or GPU, by `info.device`.
+
+    Raises ResourceError without a C++ compiler, and if the compiler for the GPU fails.
+    """
     from torch._inductor import aoti_compile_and_package
 
     compilers = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++"]
@@ -103,10 +107,27 @@ def write_package(path: Path, detector: Detector, info: ExportInfo) -> None:
             "(Debian: `apt install g++`), set CXX to yours, or leave out --format."
         )
     traced = trace_graph(detector, info)
+    if info.device == "cuda":
+        traced = on_gpu(traced)
     with replacing(path) as part, quiet():
-        aoti_compile_and_package(
-            traced, package_path=str(part), inductor_configs={"aot_inductor.metadata": {KEY: info.as_text()}}
-        )
+        try:
+            aoti_compile_and_package(
+                traced, package_path=str(part), inductor_configs={"aot_inductor.metadata": {KEY: info.as_text()}}
+            )
+        except Exception as error:  # of many kinds, where a part of CUDA is missing
+            if info.device == "cpu":
+                raise
+            reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            raise ResourceError(
+                f"--device cuda: torch could not compile the network for the GPU ({reason:.200}); it needs Triton and "
+                f"a CUDA toolkit (CUDA_HOME) of torch's release {torch.version.cuda}. Or leave out --device."
+            ) from error
+
+
+def on_gpu(traced: ExportedProgram) -> ExportedProgram:
+    """The program with its inputs, constants and operators on the first GPU."""
+    # Not `cuda`, which assertions within the graph distinguish from `cuda:0`.
+    return move_to_device_pass(traced, "cuda:0")
 
 
 @contextmanager

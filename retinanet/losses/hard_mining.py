@@ -219,5 +219,5 @@ def ohem(logits_BAK: Tensor, targets: ClassTargets, rule: OhemRule, hardness: De
     labels_BA = targets.labels_BA
     if rule.ignored == "background":
         labels_BA = torch.where(labels_BA == IGNORE, BACKGROUND, labels_BA)
-    kept_M = hardest(logits_BAK, labels_BA, targets, rule, hardness)
-    return minibatch_cross_entropy(logits_BAK, labels_BA, kept_M, targets, rule.normaliser)
+    rows = hardest(logits_BAK, labels_BA, targets, rule, hardness)
+    return minibatch_cross_entropy(logits_BAK, rows, labels_BA[rows], targets, rule.normaliser)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from forked_tools import ToolServer
 from places import PROJECT
 
@@ -24,6 +25,11 @@ runpy.run_path({tool!r}, run_name="__main__")
         (["OUT.pth"], 2, "must end in .onnx (ONNX) or .pt2 (torch.export)"),
         (["OUT.onnx", "--format", "aoti"], 2, "of format aoti must end in .pt2"),
         (["OUT.pt2", "--nms"], 2, "--nms and --int8 are for ONNX files"),
+        (
+            ["OUT.onnx", "--device", "cuda"],
+            2,
+            "--device cuda is for --format aoti; a GPU runs ONNX files with eval.onnx",
+        ),
         (["OUT.onnx", "--int8"], 2, "--int8 and --calibrate must be given together"),
         (["OUT.onnx", "--calibrate", "photos"], 2, "--int8 and --calibrate must be given together"),
         (["OUT.onnx", "--int8", "--calibrate", "no/such/folder"], 3, "no/such/folder: no such file, folder or pattern"),
@@ -41,6 +47,17 @@ def test_errors(
     assert done.code == code, done.err
     assert message in done.err
     assert "Traceback" not in done.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_compiling_for_a_gpu_that_is_not_there(
+    trained: Path, tmp_path: Path, tool: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    words = (tmp_path / "out.pt2", "--format", "aoti", "--device", "cuda")
+    done = tool("export.py", trained / "checkpoints" / "best.pt", *words)
+    assert done.code == 6
+    assert "torch finds none here; export on the machine that will run the file, or leave out --device" in done.err
     assert not list(tmp_path.iterdir())
 
 

@@ -1,11 +1,14 @@
 """torch.export files and AOTInductor packages compared with the detector they were exported from."""
 
+import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch._inductor.config
 from export_fixtures import Tiny, assert_same, detector_with_p2, random_batch, sharpen, with_short_network
+from torch._guards import detect_fake_mode
 
 import retinanet
 from retinanet.detection.postprocess import original_scale
@@ -14,7 +17,7 @@ from retinanet.evaluation.saved import SavedDetector, load_detector
 from retinanet.export.graph import NmsGraph
 from retinanet.export.info import ExportInfo
 from retinanet.export.runtime import LoadedExport, load_exported
-from retinanet.export.writers import write_package, write_program
+from retinanet.export.writers import on_gpu, write_package, write_program
 from retinanet.structures import Detections
 
 SHAPES = [(1, (160, 160)), (3, (192, 288)), (2, (288, 224))]
@@ -70,6 +73,34 @@ def test_files_of_another_origin_are_refused(program: Path, tmp_path: Path) -> N
     for name in ("text", "cut", "flipped"):
         with pytest.raises(CheckpointError, match=rf"{name}\.pt2: not a \.pt2 file"):
             load_exported(tmp_path / f"{name}.pt2", [])
+
+
+@pytest.mark.slow
+def test_a_package_for_a_gpu_has_nothing_on_the_cpu(program: Path) -> None:
+    """What AOTInductor is given for a GPU, on fake tensors: each operator refuses operands of two devices."""
+    traced = torch.export.load(program)
+    mode = detect_fake_mode([node.meta.get("val") for node in traced.graph.nodes])
+    assert mode is not None
+    for held in (traced._state_dict, traced._constants):
+        held.update({name: mode.from_tensor(v) for name, v in held.items() if isinstance(v, torch.Tensor)})
+    traced._example_inputs = None
+    with mode:
+        graph = on_gpu(traced).graph_module
+        given = [node.meta["val"] for node in graph.graph.nodes if node.op == "placeholder"]
+        given[-2:] = [mode.from_tensor(tensor).to("cuda:0") for tensor in random_batch(2, (192, 288))[:2]]
+        outputs = torch.fx.Interpreter(graph).run(*given)
+    assert {tensor.device.type for tensor in (*given, *outputs)} == {"cuda"}
+
+
+def test_a_package_for_a_gpu_is_refused_where_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "gpu.pt2"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("gpu/data/aotinductor/model/a.so", "code")
+    loader = SimpleNamespace(load_metadata_from_package=lambda _path, _model: {"AOTI_DEVICE_KEY": "cuda"})
+    monkeypatch.setattr(torch._C._aoti, "AOTIModelPackageLoader", loader)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ResourceError, match=r"gpu\.pt2: compiled for an NVIDIA GPU, and this machine has none"):
+        load_exported(path, [])
 
 
 def test_package_without_a_compiler_says_what_to_install(

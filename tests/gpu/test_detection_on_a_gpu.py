@@ -4,9 +4,14 @@ import pytest
 import torch
 
 from benchmarks.gpu.numerics import Setting, compare_detections
+from retinanet.build.network import build_loss_and_model, in_memory_order, prepare_torch
+from retinanet.config.load import config_from_dict
 from retinanet.detection.anchors import AnchorSpec, pyramid_anchors
 from retinanet.detection.postprocess import DetectRule, detect
 from retinanet.detection.scores import SIGMOID
+from retinanet.evaluation.detector import build_detector
+from retinanet.model.epilogue import ConvRelu
+from retinanet.model.folding import inference_copy
 
 SPEC = AnchorSpec((16.0, 32.0, 64.0, 128.0, 256.0), (1.0, 1.4), (0.5, 1.0, 2.0), 0.5, "none", "stride")
 RULE = DetectRule(
@@ -51,3 +56,30 @@ def test_post_processing_equals_the_cpus(rule: DetectRule, images: int, device: 
 def test_detections_of_a_network_equal_the_cpus(setting: Setting) -> None:
     compare_detections(setting)
     assert not setting.checks.bad
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_fused_epilogues_compute_what_plain_operators_do(precision: str, name: str, device: torch.device) -> None:
+    config = config_from_dict(
+        {"precision": precision, "deterministic": False, "model": {"backbone": {"name": name}}}, "test"
+    )
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    prepare_torch(config)
+    try:
+        model = build_loss_and_model(config, 3)[1].to(device).eval()
+        detector = build_detector(config, model, device)
+        plain = in_memory_order(inference_copy(model, detector.precision), channels_last=detector.channels_last)
+        images = torch.rand(2, 3, 192, 256, device=device).contiguous(memory_format=torch.channels_last)
+        with torch.no_grad(), torch.autocast(device.type, detector.precision):
+            found, wanted = detector.model(images), plain(images)
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=True)
+        torch.backends.cudnn.benchmark = before[1]
+    layers = [layer for layer in detector.model.modules() if isinstance(layer, ConvRelu)]
+    assert bool(layers) == (device.type == "cuda")
+    assert all(layer.fused for layer in layers), "cuDNN has no kernel for some"
+    for own, expected in zip(found, wanted, strict=True):
+        error = (own.float() - expected.float()).abs().max() / expected.float().abs().max()
+        assert error < 0.05

@@ -6,11 +6,12 @@ from typing import Any
 import pydantic
 import pytest
 import torch
+from host_reads import HostReads
 from torch import Tensor
 
 from retinanet.build.losses import build_sample_rule
 from retinanet.config.class_losses import SampledKeys
-from retinanet.losses.sampled import SampleRule, draw, minibatch_cross_entropy, sampled
+from retinanet.losses.sampled import SampleRule, draw, minibatch_cross_entropy, random_ranks, sampled
 from retinanet.structures import BACKGROUND, IGNORE, ClassTargets
 
 HALF = SampleRule(batch=8, positive_fraction=0.5, normaliser="positives")
@@ -38,6 +39,12 @@ def targets_of(labels_BA: Tensor, seeds: list[int], images: int = 2, normaliser:
     )
 
 
+def drawn_of(labels_A: Tensor, seed: int, rule: SampleRule) -> Tensor:
+    """Indices drawn from one image."""
+    anchors_1M, is_drawn_1M = draw(labels_A[None], torch.tensor([seed]), rule)
+    return anchors_1M[is_drawn_1M]
+
+
 def random_logits(images: int, count: int, classes: int = 3, seed: int = 0) -> Tensor:
     return torch.randn((images, count, classes), generator=torch.Generator().manual_seed(seed)) * 4
 
@@ -59,7 +66,7 @@ def random_logits(images: int, count: int, classes: int = 3, seed: int = 0) -> T
 def test_counts(rule: SampleRule, given: tuple[int, int, int], expected: tuple[int, int]) -> None:
     labels_A = labels_of(*given)
     for seed in range(5):
-        drawn = draw(labels_A, seed, rule)
+        drawn = drawn_of(labels_A, seed, rule)
         assert len(set(drawn.tolist())) == len(drawn)
         assert (int((labels_A[drawn] >= 0).sum()), int((labels_A[drawn] == BACKGROUND).sum())) == expected
         assert len(drawn) == sum(expected)
@@ -87,11 +94,28 @@ def test_every_anchor_is_drawn_in_its_turn_and_none_more_often() -> None:
     times = torch.zeros(60)
     rounds = 3000
     for seed in range(rounds):
-        times[draw(labels_A, seed, HALF)] += 1
+        times[drawn_of(labels_A, seed, HALF)] += 1
     assert not times[labels_A == IGNORE].any()
     for label, share in ((1, 4 / 10), (BACKGROUND, 4 / 40)):
         sigma = math.sqrt(rounds * share * (1 - share))
         assert (times[labels_A == label] - rounds * share).abs().max() < 5 * sigma
+
+
+def test_random_ranks_are_splitmix64s() -> None:
+    """The first numbers of its reference implementation (prng.di.unimi.it) from seed 1234567."""
+    published = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431]
+    found_BA = random_ranks(torch.tensor([1234567, 2**63 - 1]), 1000)
+    assert found_BA[0, :4].tolist() == [number % 2**62 for number in published]
+    assert found_BA.unique().numel() == 2000
+    assert (found_BA >= 0).all()
+
+
+def test_images_are_drawn_together_without_a_wait() -> None:
+    labels_BA = torch.stack([labels_of(20, 50, 5), labels_of(0, 0, 75), labels_of(60, 3, 12)])
+    logits, targets = random_logits(3, 75), targets_of(labels_BA, [1, 2, 3])
+    with HostReads() as reads:
+        sampled(logits, targets, HALF)
+    assert not reads.found
 
 
 @pytest.mark.parametrize("normaliser", ["positives", "kept"])
@@ -106,7 +130,7 @@ def test_value_and_gradient_on_the_drawn_and_zero_elsewhere(normaliser: str, dty
     assert leaf.grad is not None
     expected, slope = torch.zeros((3, 75), dtype=torch.float64), torch.zeros((3, 75, 3), dtype=torch.float64)
     for image in range(3):
-        drawn = draw(labels_BA[image], 4 + image, rule).tolist()
+        drawn = drawn_of(labels_BA[image], 4 + image, rule).tolist()
         divisor = 3.0 if normaliser == "positives" else 7.0 * max(len(drawn), 1)
         for anchor in drawn:
             for k, x in enumerate(leaf[image, anchor].tolist()):
@@ -145,7 +169,8 @@ def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
 def test_a_minibatch_of_everything_is_the_mean_over_images_of_means() -> None:
     labels_BA = torch.stack([labels_of(5, 5, 0), labels_of(2, 3, 5)])
     logits, targets = random_logits(2, 10), targets_of(labels_BA, [0, 0])
-    value = minibatch_cross_entropy(logits, labels_BA, (labels_BA != IGNORE).nonzero(as_tuple=True), targets, "kept")
+    rows = (labels_BA != IGNORE).nonzero(as_tuple=True)
+    value = minibatch_cross_entropy(logits, rows, labels_BA[rows], targets, "kept")
     y = (labels_BA[..., None] == torch.arange(3)).float()
     each = torch.nn.functional.binary_cross_entropy_with_logits(logits, y, reduction="none").sum(dim=-1)
     means = [each[image][labels_BA[image] != IGNORE].mean() for image in range(2)]

@@ -16,7 +16,15 @@ from torch import Tensor, nn
 from retinanet import distributed
 from retinanet.config.schema import Config
 from retinanet.errors import CheckpointError, ResourceError
-from retinanet.run.checkpoint import FORMAT, Checkpoint, Progress, load_checkpoint, load_weights, save_checkpoint
+from retinanet.run.checkpoint import (
+    FORMAT,
+    Checkpoint,
+    Progress,
+    load_checkpoint,
+    load_weights,
+    not_finite_parts,
+    save_checkpoint,
+)
 from retinanet.structures import Category
 from retinanet.training.state import TrainState, build_state, restore, snapshot
 
@@ -38,6 +46,17 @@ def equal(a: object, b: object) -> bool:
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
         return len(a) == len(b) and all(map(equal, a, b))
     return a == b
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_parts_that_are_not_finite_are_named(bad: float, dtype: torch.dtype) -> None:
+    weights = {"good": torch.tensor([-1.0, 3.0]), "w": torch.tensor([[0.0, bad, 1.0]]), "none": torch.zeros(0)}
+    weights = {name: value.to(dtype) for name, value in weights.items()} | {"whole": torch.arange(3)}
+    momentum = {"state": {0: {"momentum_buffer": torch.tensor(bad, dtype=dtype), "step": torch.tensor(2.0)}}}
+    saved = small()._replace(model=weights, optimizer=momentum, average=weights)
+    assert not_finite_parts(small()) == []
+    assert not_finite_parts(saved) == ["weights: w", "moving average: w", "optimizer: state 0 momentum_buffer"]
 
 
 def test_everything_comes_back(tmp_path: Path) -> None:
