@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image, ImageColor, ImageDraw
+from PIL import Image, ImageColor, ImageDraw, ImageOps
 
 from retinanet.display.fonts import draw_line, text_width
 from retinanet.errors import ConfigError
@@ -168,6 +168,13 @@ def contact_sheet(pictures: Sequence[Picture], columns: int, title: str = "") ->
             corner = (gap + sum(widths[:column]) + gap * column, gap + sum(heights[:row_index]) + gap * row_index)
             sheet.paste(Image.fromarray(picture), corner)
     return add_title(np.array(sheet), title) if title else np.array(sheet)
+
+
+def fit(picture_HW3: Picture, width: int, height: int) -> Picture:
+    """The picture, shrunk to at most these pixels; a smaller one stays as it is."""
+    if picture_HW3.shape[1] <= width and picture_HW3.shape[0] <= height:
+        return picture_HW3
+    return np.array(ImageOps.contain(Image.fromarray(picture_HW3), (width, height)))
 
 
 def add_title(image_HW3: Picture, title: str) -> Picture:

@@ -17,6 +17,7 @@ from retinanet.display.drawing import (
     contact_sheet,
     draw_boxes,
     draw_ground_truth_and_predictions,
+    fit,
     save_picture,
 )
 from retinanet.errors import DataError
@@ -24,6 +25,9 @@ from retinanet.run.folder import RunFolder
 from retinanet.run.metric_rows import read_rows
 from retinanet.run.metrics import RunLog
 from retinanet.structures import Category
+
+MOST_WIDTH = 1400
+"""Pixels of an image's ground truth and predictions in the overview."""
 
 
 class PictureOptions(NamedTuple):
@@ -92,7 +96,10 @@ def draw_evaluation(
         log.image(step, f"ground_truth_left_predictions_right/{record.path.stem}", panel)
         panels.append(panel)
     if panels:
-        save_picture(folder.pictures / "overview.jpg", contact_sheet(panels, columns=2))
+        # Of images of many sizes, the usual one decides, so that no large one takes the sheet.
+        width = min(int(np.median([panel.shape[1] for panel in panels])), MOST_WIDTH)
+        shown = [fit(panel, width, width * 3 // 4) for panel in panels]
+        save_picture(folder.pictures / "overview.jpg", contact_sheet(shown, columns=2))
 
 
 def draw_run_curves(folder: RunFolder) -> None:

@@ -19,6 +19,7 @@ from retinanet.display.drawing import (
     draw_anchors_on,
     draw_boxes,
     draw_ground_truth_and_predictions,
+    fit,
     place_tags,
     save_picture,
 )
@@ -206,6 +207,12 @@ def test_positive_anchors_take_the_color_of_their_box_and_missed_boxes_are_red()
     assert tuple(drawn[300, 160]) == first
     assert tuple(drawn[650, 800]) == (225, 30, 30)
     assert draw_anchors_on(grey(480, 640), [], [], []).shape == drawn.shape
+
+
+def test_pictures_are_shrunk_to_fit_and_never_enlarged() -> None:
+    assert fit(grey(40, 30), 30, 40).shape == (40, 30, 3)
+    assert fit(grey(80, 30), 30, 40).shape == (40, 15, 3)
+    assert fit(grey(40, 90), 30, 40).shape[1] == 30
 
 
 def test_a_contact_sheet_holds_every_picture_unscaled() -> None:
