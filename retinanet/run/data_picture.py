@@ -132,9 +132,9 @@ def _draw_sizes(axes: Axes, columns: DataColumns, anchors_C2: NDArray[np.float64
     for side in anchors.tolist():
         axes.axvline(side, color=COLORS[1], linewidth=0.9, linestyle=(0, (4, 2)))
     far_N = (sides_N < anchors[0] / FAR) | (sides_N > anchors[-1] * FAR)
-    far = f" ({far_N.mean():.1%} of boxes far off)" if far_N.any() else ""
+    far = f"; {far_N.mean():.1%} far off" if far_N.any() else ""
     _log_pixels(axes, "x")
-    tidy(axes, "side (square root of the area), pixels of the input", "boxes", f"sizes; dashed: anchors{far}")
+    tidy(axes, "side (square root of the area), pixels of the input", "boxes", f"box sizes; dashed: anchors{far}")
 
 
 def _draw_shapes(axes: Axes, columns: DataColumns, anchors_C2: NDArray[np.float64]) -> None:
