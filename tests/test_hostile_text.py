@@ -70,6 +70,7 @@ def test_numbers_as_text_stay_numbers(tmp_path: Path) -> None:
     assert (tmp_path / "a.csv").read_text(encoding="utf-8") == "AP,change\n-0.5,+12.5%\n"
 
 
+@pytest.mark.slow
 def test_a_gzip_bomb_is_refused_and_ordinary_ones_are_read(tmp_path: Path) -> None:
     path = tmp_path / "a.json.gz"
     path.write_bytes(gzip.compress(b"[" + b" " * (70 << 20) + b"]"))

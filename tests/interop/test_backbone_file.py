@@ -27,6 +27,7 @@ def _whole_backbones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("retinanet.build.network.build_backbone", build_backbone)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 def test_this_projects_detector_gives_its_backbone(tmp_path: Path, name: str, suffix: str) -> None:
@@ -43,6 +44,7 @@ def test_this_projects_detector_gives_its_backbone(tmp_path: Path, name: str, su
     assert all(torch.equal(own[key], theirs.backbone.state_dict()[key]) for key in counted)
 
 
+@pytest.mark.slow
 def test_another_projects_detector_gives_its_backbone(tmp_path: Path) -> None:
     state = mmdetection(18, classes=2, channels=8).state
     path = tmp_path / "epoch_12.pth"

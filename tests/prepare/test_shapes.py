@@ -275,6 +275,7 @@ def test_a_folder_that_cannot_be_written_is_a_resource_error(tmp_path: Path) -> 
         generate(tmp_path / "file" / "set")
 
 
+@pytest.mark.slow
 def test_a_mix_makes_objects_rare_and_changes_the_usual_scenes_by_nothing(tmp_path: Path) -> None:
     rare = SceneMix(objects=(1, 1), object_sides=(10.0, 32.0), empty_share=0.5)
     scenes = [draw_scene(5, 0, index, SIZE, rare) for index in range(80)]

@@ -139,6 +139,7 @@ def test_the_averaged_weights_are_those_to_evaluate_with() -> None:
     assert list(plain._replace(average=average).weights()) == ["w"]
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_anywhere_is_noticed_or_harmless(tmp_path: Path) -> None:
     saved, path = small(), tmp_path / "a.pt"
     save_checkpoint(path, saved)

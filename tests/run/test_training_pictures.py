@@ -77,6 +77,7 @@ def test_a_huge_data_set_is_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 5 <= len(data_columns(tuple(record(i, (64, 64), []) for i in range(95)), RULE).objects_I) <= 10
 
 
+@pytest.mark.slow
 def test_data_is_drawn_with_and_without_objects(shapes: Path, tmp_path: Path) -> None:
     dataset = load_coco(shapes / "annotations/train.json", shapes / "train")
     draw_data(tmp_path / "data.png", dataset, RULE, ANCHORS)

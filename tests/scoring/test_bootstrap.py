@@ -76,6 +76,7 @@ def test_synthetic_sets_equal_brute_force(seed: int, decimals: int) -> None:
     assert 0 < values_RM[:, 0].mean() < 1, "the set must have something to measure"
 
 
+@pytest.mark.slow
 def test_small_sets_lose_classes_and_sizes_in_a_resample() -> None:
     values_RM = np.concatenate(
         [assert_equals_brute_force(*synthetic_pair(seed, images=3), resamples=12, seed=seed) for seed in range(8)]

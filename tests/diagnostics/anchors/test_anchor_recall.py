@@ -180,6 +180,7 @@ def test_climb_ends_where_no_number_helps() -> None:
     assert within_bounds(SQUARES._replace(sizes=(9.0, 4.0, 300.0, 10.0, 20.0))).sizes == (8.0, 16.0, 32.0, 64.0, 300.0)
 
 
+@pytest.mark.slow
 def test_suggestion_loads_and_keeps_its_promise(
     scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

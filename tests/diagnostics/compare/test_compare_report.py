@@ -147,6 +147,7 @@ def test_no_objects_is_not_measured() -> None:
     assert largest_differences(found.classes, 5) == []
 
 
+@pytest.mark.slow
 def test_resamples_grow_with_the_classes_and_too_few_are_reported() -> None:
     truth = truth_of(8, classes=30)
     rows = found_of(truth, 0.5, 1)
