@@ -101,6 +101,14 @@ def test_the_results_on_photographs_are_those_of_their_cells() -> None:
     assert claim in " ".join((PROJECT / "README.md").read_text(encoding="utf-8").split())
 
 
+def test_the_readme_has_the_differences_of_the_pilot() -> None:
+    aps = [aps_of(FOLDER / "rarity" / f"pilot-{level}.csv") for level in README_LEVELS.values()]
+    assert all(len(seeds) == 8 for arms in aps for seeds in arms.values())
+    common, rare, very_rare = (difference_text(arms["cross entropy"], arms["focal"]) for arms in aps)
+    text = " ".join((PROJECT / "README.md").read_text(encoding="utf-8").split())
+    assert f"Eight other seeds repeat it: {common}, {rare} and {very_rare}." in text
+
+
 def test_the_results_of_rarity_are_those_of_its_cells() -> None:
     rows = rows_of("RESULTS.md", "How rare must objects be before the loss matters?")
     checked = 0
