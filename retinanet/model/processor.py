@@ -18,7 +18,9 @@ def computes_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     features = torch.cpu.get_capabilities()
-    return device.type == "cpu" and bool(features.get("avx512_bf16") or features.get("amx_bf16"))
+    if device.type != "cpu" or not (features.get("avx512_bf16") or features.get("amx_bf16")):
+        return False
+    return _has_avx512()  # ATEN_CPU_CAPABILITY may hold torch to less than the processor has
 
 
 def trains_faster_in_nchw(device: torch.device) -> bool:
@@ -29,8 +31,12 @@ def trains_faster_in_nchw(device: torch.device) -> bool:
     """
     if device.type != "cpu" or platform.machine().lower() not in ("x86_64", "amd64"):
         return False
+    return not _has_avx512()
+
+
+def _has_avx512() -> bool:
     # The widest vectors of torch's own kernels: AVX512, AVX2, or DEFAULT for none of them.
-    return not torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    return torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 
 
 @lru_cache

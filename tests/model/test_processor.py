@@ -13,7 +13,10 @@ CPU = torch.device("cpu")
 def test_bfloat16_of_the_cpu_follows_its_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
     for features, expected in (({}, False), ({"avx2": True}, False), ({"avx512_bf16": True}, True)):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda features=features: features)
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
         assert computes_bfloat16(CPU) is expected
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")  # as ATEN_CPU_CAPABILITY asks
+        assert not computes_bfloat16(CPU)
     assert computes_bfloat16(torch.device("mps")) is False
 
 
