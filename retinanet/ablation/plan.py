@@ -55,7 +55,7 @@ def primary_of(study: Study) -> PrimaryKeys:
 
 
 def build_pilot(study: Study, seeds: int = PILOT_SEEDS) -> Study:
-    """The study of the two primary arms with so many seeds of its own and a folder of its own (see `pilot_folder`).
+    """The study of the two primary arms with `seeds` seeds that no result has, in another folder (see `pilot_folder`).
 
     It chooses learning rates as the study does: at a rate that does not suit an arm, its seeds vary far more. Raises
     ConfigError for a study without a primary comparison, or fewer than two seeds.

@@ -60,7 +60,7 @@ def test_preparation_is_not_timed_and_a_figure_is_of_one_step(time_of: Callable[
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("seconds", "repeated"), [(MIN_RUN_TIME / 50, True), (MIN_RUN_TIME * 1.2, False)])
+@pytest.mark.parametrize(("seconds", "repeated"), [(MIN_RUN_TIME / 500, True), (MIN_RUN_TIME * 1.2, False)])
 def test_short_steps_are_repeated_and_long_ones_are_not(seconds: float, repeated: bool) -> None:
     steps: list[None] = []
 
@@ -69,7 +69,7 @@ def test_short_steps_are_repeated_and_long_ones_are_not(seconds: float, repeated
         time.sleep(seconds)
 
     take_turns({"it": ready(step)}, rounds=1, warmups=1, once=False, say=lambda _text: None)
-    assert len(steps) > 4 if repeated else len(steps) == 2  # 20 and more on an idle machine
+    assert len(steps) > 20 if repeated else len(steps) == 2
 
 
 @pytest.mark.slow

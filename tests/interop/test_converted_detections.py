@@ -21,6 +21,8 @@ PHOTOGRAPHS = SHARED / "coco144" / "val2017"
 IMAGES = int(os.environ.get("PARITY_IMAGES", "1"))
 SAME_SCORE = 1e-5
 """Detections whose scores differ by less may change places."""
+SAME_BOX = 0.02 if torch.backends.cpu.get_cpu_capability().startswith("AVX512") else 0.05
+"""Pixels; without AVX512 sums are rounded in another order (measured: 0.021)."""
 
 
 def louder(model: nn.Module) -> nn.Module:
@@ -66,4 +68,4 @@ def test_converted_weights_detect_what_torchvision_does(
         boxes = largest_box_difference(ours, theirs)
         print(f"\nparity: {version} {file.name} boxes {boxes:.1e} pixels, scores by rank {scores:.1e}", end="")
         assert scores < SAME_SCORE
-        assert boxes < 0.05  # predict.py rounds to 0.001; sides reach 640 pixels; 0.021 on AVX2 alone
+        assert boxes < SAME_BOX  # predict.py rounds to 0.001; sides reach 640 pixels
