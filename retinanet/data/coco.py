@@ -61,7 +61,7 @@ class CocoDataset:
     annotation_file: Path
     image_folder: Path
     categories: tuple[Category, ...]
-    """Sorted by id; the position is the class index."""
+    """Sorted by id, or as `categories.aligned` orders them; the position is the class index."""
     images: tuple[ImageRecord, ...]
     """In the order of their ids, those without objects too."""
     dropped: dict[str, int]

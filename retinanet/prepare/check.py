@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from retinanet.data.categories import aligned
 from retinanet.data.coco import CocoDataset, parse_coco, summary
 from retinanet.data.content import read_annotations
 from retinanet.data.content_with_files import FileOptions
@@ -14,6 +15,7 @@ from retinanet.display.facts import print_lines
 from retinanet.errors import DataError
 from retinanet.files import data_title
 from retinanet.prepare.listing import exists, files_of, find_folder
+from retinanet.structures import Category
 
 MAX_CLASSES = 20
 """Classes whose counts are printed; the others are counted together."""
@@ -131,6 +133,11 @@ def _count_meant(index: FolderIndex, names: Sequence[str], split: str | None) ->
     return sum(one is not None and not all(is_other_split(path, split) for path in one.paths) for one in found)
 
 
+def _new_notes(dataset: CocoDataset, known: Sequence[Category], source: str) -> Sequence[str]:
+    """How the classes of a data set are read as those of `known`. Raises DataError where they cannot be."""
+    return aligned(dataset, known, source).notes[len(dataset.notes) :]
+
+
 def objects_by_class(datasets: Mapping[str, CocoDataset]) -> list[str]:
     """Lines with the number of objects of each class in each file, the most frequent classes first."""
     counts: dict[str, Counter[str]] = {}
@@ -158,12 +165,11 @@ def joint_notes(datasets: Mapping[str, CocoDataset]) -> list[str]:
     notes = []
     first, *others = datasets
     for title in others:
-        differing = set(datasets[first].categories) ^ set(datasets[title].categories)
-        if differing:
-            notes.append(
-                f"note: {first} and {title} have different categories, {sorted(differing)[:4]} ...; training needs the "
-                "same ids and names in both"
-            )
+        try:
+            new = _new_notes(datasets[title], datasets[first].categories, first)
+            notes += [f"note: {title}: {note}" for note in new]
+        except DataError as error:
+            notes.append(f"note: {error} A training on one is not evaluated on the other")
     titles: dict[Path, list[str]] = {}
     for title, dataset in datasets.items():
         for record in dataset.images:

@@ -179,7 +179,7 @@ def test_files_that_do_not_belong_together_are_noted(
     shutil.copy(copied / "annotations/train.json", copied / "annotations/test.json")
     check_data_sets(copied, copied / "train")
     out = capsys.readouterr().out
-    assert "note: test and val have different categories" in out
+    assert "val.json: its categories differ from those of test: only here" in out
     assert "12 images are in several files, for example 000001.jpg in test and train" in out
 
 
