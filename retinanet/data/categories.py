@@ -4,11 +4,12 @@ Splits that were exported one by one number their classes anew, leave out those 
 another way. A name that both lists have once means the same class.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from retinanet.data.class_names import folded_name
 from retinanet.data.coco import CocoDataset, noted
 from retinanet.errors import DataError
 from retinanet.structures import Category
@@ -42,19 +43,6 @@ def aligned(dataset: CocoDataset, known: Sequence[Category], source: str) -> Coc
         _names_note("classes without objects that {} does not have are left out", strange, source),
         _names_note("classes of {} are not listed here", [one for k, one in enumerate(known) if k not in owns], source),
     )
-
-
-def folded_name(name: str) -> str:
-    """A name without spaces at its ends, in lower case."""
-    return name.strip().casefold()
-
-
-def spellings(names: Iterable[str]) -> list[list[str]]:
-    """Groups of different names that are equal without spaces at their ends and in lower case."""
-    groups: dict[str, dict[str, None]] = {}
-    for name in names:
-        groups.setdefault(folded_name(name), {})[name] = None
-    return [list(group) for group in groups.values() if len(group) > 1]
 
 
 def _counterpart(own: Category, owns: Sequence[Category], known: Sequence[Category]) -> int | None:

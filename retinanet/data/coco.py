@@ -127,7 +127,7 @@ def parse_coco(
         images=images,
         dropped={"zero_area": int(arrays.zero_area_N.sum()), "outside": int(arrays.outside_N.sum())},
         clipped=int(arrays.clipped_N.sum()),
-        notes=(*content.notes, *notes, *_category_notes(data), *arrays.notes(data["annotations"], rows)),
+        notes=(*content.notes, *notes, *arrays.notes(data["annotations"], rows)),
         ground_truth=data,
         depth_range=options.depth_range,
     )
@@ -275,21 +275,3 @@ class _ImageArrays:
                 more = ", ..." if len(where) > 3 else ""
                 notes.append(f"{counted(len(where), what)}: annotation {', '.join(named)}{more}")
         return notes
-
-
-def _category_notes(data: dict[str, Any]) -> list[str]:
-    """Notes on classes of one name, and on one that only is the group of the others, as Roboflow writes it."""
-    rows = data["categories"]
-    counts = Counter(row["name"] for row in rows)
-    used = {row["category_id"] for row in data["annotations"]}
-    pairs = [(row["name"], row.get("supercategory")) for row in rows]
-    groups = {group for name, group in pairs if isinstance(group, str) and group != name}
-    notes = [
-        f"{count} categories are named {name!r}; they stay separate classes, distinguished by their ids"
-        for name, count in counts.items()
-        if count > 1
-    ]
-    empty = [row["name"] for row in rows if row["name"] in groups and row["id"] not in used]
-    return notes + [
-        f"the class {name!r} has no objects and is the supercategory of others: it is harmless" for name in empty
-    ]

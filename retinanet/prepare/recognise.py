@@ -19,8 +19,10 @@ from retinanet.prepare.unknown import ARCHIVES, describe_unknown, foreign_file
 from retinanet.prepare.voc import read_voc
 from retinanet.prepare.yolo import read_yolo
 
-_NO_OBJECTS = ("captions_", "person_keypoints_", "image_info_", "stuff_", "panoptic_")
+_NO_OBJECTS = ("captions_", "image_info_", "stuff_", "panoptic_")
 """Beginnings of COCO's own files without objects to detect."""
+_KEY_POINTS = "person_keypoints_"
+"""Beginning of files that repeat the boxes of instances_*, and that alone are a data set (CVAT's COCO Keypoints)."""
 _JSON = (".json", ".json.gz")
 _DEPTH = 3
 """Levels of folders below a path in which a data set is searched."""
@@ -188,7 +190,8 @@ def coco_files(folder: Path) -> dict[str, Part]:
 def annotation_candidates(folder: Path) -> list[Path]:
     """The JSON files directly in a folder; of COCO's own, those with objects (instances_*)."""
     files = [file for file in files_of(folder, *_JSON) if not file.name.startswith(_NO_OBJECTS)]
-    return [file for file in files if file.name.startswith("instances_")] or files
+    instances = [file for file in files if file.name.startswith("instances_")]
+    return instances or [file for file in files if not file.name.startswith(_KEY_POINTS)] or files
 
 
 def split_of(file: Path, folder: Path) -> str | None:

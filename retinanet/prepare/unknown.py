@@ -71,7 +71,8 @@ def _ending(files: Sequence[Path], suffix: str) -> list[Path]:
 
 def _json_kind_of(file: Path) -> str:
     try:
-        return json_kind(read_json(file, "segmentation"))
+        kind = json_kind(read_json(file, "segmentation"))
+        return "COCO JSON without boxes of objects; export instances" if kind == "coco" else kind
     except DataError as error:
         return str(error).removeprefix(f"{file}: ")
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from retinanet.data.categories import aligned, spellings
+from retinanet.data.categories import aligned
+from retinanet.data.class_names import spellings
 from retinanet.data.coco import CocoDataset, load_coco
 from retinanet.errors import DataError
 from retinanet.evaluation.evaluate import results_on
@@ -41,7 +42,7 @@ def test_equal_categories_change_nothing(tmp_path: Path) -> None:
     [
         ({0: "dog", 1: "cat", 2: "hen"}, [1, 0], [1, 0], (0, 1, 2), "3 of 3 classes have another id"),
         ({1: "cat", 2: "dog", 5: "hen"}, [1, 2], [1, 0], (2, 1, 5), "1 'cat' is 2 'cat' there"),
-        ({1: "Dog ", 2: "cat", 5: "hen"}, [1, 2], [0, 1], (1, 2, 5), "1 'Dog ' is 1 'dog' there"),
+        ({1: "Dog", 2: "cat", 5: "hen"}, [1, 2], [0, 1], (1, 2, 5), "1 'Dog' is 1 'dog' there"),
         ({2: "cat"}, [2], [1], (1, 2, 3), "2 classes of train are not listed here: 1 'dog', 5 'hen'"),
         ({1: "dog", 2: "cat", 5: "hen", 7: "cow"}, [5], [2], (1, 2, 5), "classes without objects that train"),
     ],
