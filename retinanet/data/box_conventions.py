@@ -52,7 +52,7 @@ def read_boxes(boxes_N4: Floats, areas_N: Floats, limits_N2: Floats) -> BoxReadi
         return _converted(boxes_N4, "corners", why, "pixels")
     with np.errstate(over="ignore", invalid="ignore"):
         over_N2 = boxes_N4[:, :2] + boxes_N4[:, 2:] > limits_N2 + _SLACK
-    over_N: NDArray[np.bool_] = over_N2.any(axis=1)
+    over_N = over_N2[:, 0] | over_N2[:, 1]
     over = int(over_N.sum())
     if over < 2 or over < _SHARE * len(boxes_N4) or (boxes_N4[:, :2] < -_SLACK).any():
         return as_written

@@ -384,3 +384,23 @@ def test_a_region_attribute_that_could_be_two_is_asked_for(tmp_path: Path) -> No
     write(tmp_path / "via_project.json", content)
     with pytest.raises(DataError, match=r"which region attribute is the class. Attributes are colour, kind"):
         read_any(tmp_path)
+
+
+def test_what_a_whole_file_decides_is_read_before_it_is_divided(tmp_path: Path, cache: Path) -> None:
+    """Corners, which two boxes of a val split would not show, and images without a file_name."""
+    names = [f"{n}.jpg" for n in range(10)]
+    for n, name in enumerate(names):
+        image(tmp_path, name, 20 * n)
+    content = coco(*names)
+    for row in content["annotations"]:
+        row["bbox"] = [4, 20, 60, 44]
+        del row["area"]
+    for row in content["images"]:
+        row["coco_url"] = f"http://example.org/{row.pop('file_name')}"
+    write(tmp_path / "a.json", content)
+    source = open_source(tmp_path, 0.2)
+    sides = [json.loads(part.annotations.read_text(encoding="utf-8")) for part in (source.train, source.val)]
+    assert [len(side["images"]) for side in sides] == [8, 2]
+    assert all(row["bbox"] == [4, 20, 56, 24] for side in sides for row in side["annotations"])
+    assert any("10 boxes are read as two corners" in line for line in source.lines)
+    assert any("'coco_url' is used" in line for line in source.lines)
