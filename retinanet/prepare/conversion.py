@@ -151,6 +151,14 @@ def read_number(text: str, notes: KindNotes) -> float:
     return number
 
 
+def in_order(corners: tuple[float, float, float, float], notes: KindNotes) -> tuple[float, float, float, float]:
+    """The corners (x1, y1, x2, y2) with the upper left one first, which is noted where they were exchanged."""
+    x1, y1, x2, y2 = corners
+    if x2 < x1 or y2 < y1:
+        notes.add("boxes are written from another corner", f"({x1:g}, {y1:g}, {x2:g}, {y2:g})")
+    return min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
+
+
 def refuse_errors(folder: Path, source: str, errors: list[str]) -> None:
     """Raise DataError with all errors of a folder in the format `source`, if there are any."""
     if errors:

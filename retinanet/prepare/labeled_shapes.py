@@ -8,7 +8,7 @@ from retinanet.data.file_names import FolderIndex
 from retinanet.data.images import image_header
 from retinanet.data.notes import KindNotes
 from retinanet.errors import DataError
-from retinanet.prepare.conversion import LabeledBox, LabeledImage, LabeledSet, LabeledSplit, refuse_errors
+from retinanet.prepare.conversion import LabeledBox, LabeledImage, LabeledSet, LabeledSplit, in_order, refuse_errors
 
 Corners = tuple[float, float, float, float]
 Shapes = Mapping[str, list[tuple[str, Corners]]]
@@ -103,8 +103,7 @@ def box_within(
         raise DataError(f"box {corners} is not finite")
     if max(x1, x2) <= 0 or max(y1, y2) <= 0 or min(x1, x2) >= width or min(y1, y2) >= height:
         raise DataError(f"box ({x1:g}, {y1:g}, {x2:g}, {y2:g}) is outside the image of {width} x {height}")
-    if x2 < x1 or y2 < y1:
-        raise DataError(f"box ({x1:g}, {y1:g}, {x2:g}, {y2:g}) is reversed")
+    x1, y1, x2, y2 = in_order((x1, y1, x2, y2), notes)
     if min(x1, y1, width - x2, height - y2) < -ROUNDING_PIXELS:
         notes.add("boxes are cut at the border of the image", f"({x1:g}, {y1:g}, {x2:g}, {y2:g})")
     x1, x2, y1, y2 = max(x1, 0.0), min(x2, width), max(y1, 0.0), min(y2, height)

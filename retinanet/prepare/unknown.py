@@ -1,5 +1,6 @@
 """What a folder holds that is no data set in a known format, and what to do about it."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ _FOREIGN = {
     ".ndjson": f"exports of Labelbox or Ultralytics (NDJSON), {_COCO}",
     ".jsonl": f"lists of JSON lines (Vertex AI, Hugging Face), {_COCO}",
     ".manifest": f"manifests of SageMaker Ground Truth, {_COCO}",
+    ".odgt": "annotations of CrowdHuman (ODGT), which are not read; convert them to COCO",
     ".vott": f"a project of VoTT, {_COCO}",
     ".mat": f"MATLAB files, {_COCO}",
     ".xlsx": "a spreadsheet, which is not read; save it as .csv",
@@ -89,6 +91,18 @@ def _described_images(folder: Path, images: Sequence[Path], has_others: bool) ->
     return text
 
 
+def _program_of(file: Path, lines: Sequence[str]) -> str:
+    """VisDrone, MOTChallenge or WIDER FACE, by the lines of their text files; empty for any other."""
+    rows = [line.strip().strip(",").split(",") for line in lines if line.strip()]
+    is_numbers = all(re.fullmatch(r"-?[\d.]+", cell.strip()) for row in rows for cell in row)
+    lengths = {len(row) for row in rows}
+    if rows and is_numbers and lengths == {8}:
+        return "VisDrone"
+    if rows and is_numbers and lengths <= {7, 9, 10} and file.name in ("gt.txt", "det.txt"):
+        return "MOTChallenge"
+    return "WIDER FACE" if "wider_face" in file.name else ""
+
+
 def _described_texts(texts: Sequence[Path]) -> str:
     """Text files that are no labels of YOLO, by the first line of the first with numbers."""
     for file in texts[:20]:
@@ -96,6 +110,12 @@ def _described_texts(texts: Sequence[Path]) -> str:
             lines = read_lines(file)
         except DataError:
             continue
+        program = _program_of(file, lines)
+        if program:
+            return (
+                f"{len(texts):,} .txt files such as {file.name}, as {program} has them, which are not read; convert "
+                "them to COCO"
+            )
         row = next((line.split() for line in lines if len(line.split()) >= 5), None)
         if row is None:
             continue

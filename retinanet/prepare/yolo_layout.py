@@ -14,7 +14,7 @@ import yaml
 
 from retinanet.data.notes import KindNotes
 from retinanet.errors import DataError, list_errors
-from retinanet.files import read_text
+from retinanet.files import read_json, read_text
 from retinanet.prepare.conversion import find_here, read_lines
 from retinanet.prepare.listing import describing_yaml, exists, find_folder, find_inside
 
@@ -59,6 +59,10 @@ def find_layout(
         classes = [line.strip() for line in lines]
         errors.extend(f"{listed}:{n}: empty line" for n, name in enumerate(classes, 1) if not name)
         sources = sources or _folder_sources(folder)
+    elif (named := _noted_classes(folder)) is not None:
+        classes = named
+        notes.say("the classes are those of notes.json, which Label Studio writes")
+        sources = sources or _folder_sources(folder)
     else:
         raise DataError(
             f"{folder}: has no data.yaml, obj.names or classes.txt, so classes have no names; add one of them, such "
@@ -66,6 +70,19 @@ def find_layout(
         )
     errors.extend(f"class {name!r} is listed twice" for name, count in Counter(classes).items() if count > 1)
     return YoloLayout(classes, sources, key_points)
+
+
+def _noted_classes(folder: Path) -> list[str] | None:
+    """The names in notes.json, which Label Studio writes next to classes.txt; None where they do not count from 0."""
+    file = find_inside(folder, ("notes.json",))
+    content = read_json(file) if file is not None else None
+    rows = content.get("categories") if isinstance(content, dict) else None
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
+        return None
+    names = {row.get("id"): row.get("name") for row in rows}
+    if not all(isinstance(names.get(number), str) for number in range(len(rows))):
+        return None
+    return [str(names[number]).strip() for number in range(len(rows))]
 
 
 def _key_points(path: Path, content: dict[object, object], errors: list[str]) -> int:
@@ -189,7 +206,7 @@ def _yaml_classes(path: Path, content: dict[object, object], errors: list[str]) 
         if not isinstance(name, str) or not name.strip():
             errors.append(f"{path}: names: class {number} is {_shown(name)}; write its name")
     count = content.get("nc", len(names))
-    if count != len(names):
+    if str(count).strip() != str(len(names)):
         errors.append(f"{path}: nc is {_shown(count)} but names has {len(names)}; correct one of them")
     return [str(name).strip() for name in names]
 
