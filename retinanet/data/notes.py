@@ -21,6 +21,10 @@ class KindNotes:
         """Note something that is not counted."""
         self._found.setdefault(sentence, (0, ""))
 
+    def count(self, kind: str) -> int:
+        """How many readings of a kind there are."""
+        return self._found.get(kind, (0, ""))[0]
+
     def texts(self) -> list[str]:
         """A sentence of each kind with its count and its first example, in the order of their first readings."""
         return [

@@ -166,6 +166,11 @@ def divide(part: Part, folder: Path, held_out: float, seed: int) -> tuple[Part, 
     if len(content["images"]) < 2:
         raise DataError(f"{part.annotations}: has {len(content['images'])} image; two are needed to hold one out")
     train, val = hold_out(content, part.images, held_out, seed)
+    if not val["images"]:
+        raise DataError(
+            f"{part.annotations}: its {len(content['images'])} images are copies of one; two different are needed to "
+            "hold one out"
+        )
     files = folder / "train.json", folder / "val.json"
     for file, side in zip(files, (train, val), strict=True):
         write_json(file, side)

@@ -21,6 +21,7 @@ from retinanet.prepare.conversion import (
     LabeledImage,
     LabeledSet,
     LabeledSplit,
+    check_order,
     read_lines,
     refuse_errors,
     with_notes,
@@ -93,6 +94,7 @@ def read_voc(
         if image is not None:
             read[name] = image
     errors += _claimed_twice(read)
+    check_order(sum(len(image.boxes) for image in read.values()), notes, errors)
     named = {image.file_name for image in read.values()}
     for name in sorted(pictures.names - named) if splits is None else ():
         notes.add("images are without an XML file or in no list, and are left out", name)
