@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from retinanet.data.annotation_arrays import AnnotationArrays
 from retinanet.data.content import read_annotations
 from retinanet.data.content_with_files import FileOptions, content_with_files
+from retinanet.data.copies import find_copies
 from retinanet.data.file_names import path_in
 from retinanet.data.ground_truth import complete
 from retinanet.data.image_files import CheckImages
@@ -140,6 +141,12 @@ def shared_images_note(train: CocoDataset, val: CocoDataset) -> str:
         return f"the images to evaluate on are the training images ({train.annotation_file} is both): {remedy}"
     trained = set(_real_paths(train))
     shared = [path for path in _real_paths(val) if path in trained]
+    copies = [] if shared else find_copies([one.path for one in train.images], [one.path for one in val.images])
+    if copies:
+        return (
+            f"{len(copies):,} of the {len(val.images):,} images to evaluate on are copies of training images, such as "
+            f"{copies[0][1].name} of {copies[0][0].name}: {remedy}"
+        )
     if not shared:
         return ""
     return (

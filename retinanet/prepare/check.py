@@ -8,13 +8,14 @@ from retinanet.data.categories import aligned
 from retinanet.data.coco import CocoDataset, parse_coco, summary
 from retinanet.data.content import read_annotations
 from retinanet.data.content_with_files import FileOptions
+from retinanet.data.copies import find_copies
 from retinanet.data.file_names import FolderIndex, is_other_split, split_of_name
 from retinanet.data.foreign_layout import layout_of_coco
 from retinanet.data.notes import KindNotes
 from retinanet.display.facts import print_lines
 from retinanet.errors import DataError
 from retinanet.files import data_title
-from retinanet.prepare.listing import exists, files_of, find_folder
+from retinanet.prepare.listing import ARCHIVES, exists, files_of, find_folder
 from retinanet.structures import Category
 
 MAX_CLASSES = 20
@@ -120,9 +121,11 @@ def find_image_folder(annotations: Path, content: object) -> Path:
         folder, count = found.most_common(1)[0] if found else (home, 0)
     if not count:
         places = ", ".join(str(home / name) for name in near[:4])
+        packed = [file.name for file in files_of(home, *ARCHIVES)]
         raise DataError(
             f"{annotations}: its images, such as {names[0]}, are in none of {home}, {places}; "
-            "give their folder with --images FOLDER"
+            + (f"unpack {packed[0]} there, or " if packed else "")
+            + "give their folder with --images FOLDER"
         )
     return folder
 
@@ -181,4 +184,11 @@ def joint_notes(datasets: Mapping[str, CocoDataset]) -> list[str]:
             f"note: {len(shared):,} images are in several files, for example {path.name} in {' and '.join(files)}; "
             "a detector must not be evaluated on its training images"
         )
+    for title in others:
+        paths = ([one.path for one in datasets[name].images] for name in (first, title))
+        if not shared and (pairs := find_copies(*paths)):
+            notes.append(
+                f"note: {len(pairs):,} images of {title} are copies of images of {first}, such as "
+                f"{pairs[0][1].name} of {pairs[0][0].name}; a detector must not be evaluated on its training images"
+            )
     return notes

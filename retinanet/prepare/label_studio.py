@@ -38,7 +38,8 @@ def read_label_studio(file: Path, folder: Path) -> LabeledSet:
             continue
         boxes = shapes.setdefault(image, [])
         for result in results:
-            stated[image] = result.get("original_width"), result.get("original_height")
+            if "original_width" in result:
+                stated[image] = result["original_width"], result.get("original_height")
             try:
                 found = _shape(result, notes)
             except (DataError, KeyError, TypeError, ValueError) as error:

@@ -126,7 +126,8 @@ def _check_stated(stated: tuple[object, object] | None, size: tuple[int, int], i
     remedy = "use the image that was labelled" + (", or scale its labels" if same_shape else "")
     turned = " (its EXIF rotation may have been removed or added)" if (height, width) == size else ""
     raise DataError(
-        f"it was labelled at {width:g} x {height:g} (width x height), the file has {size[0]} x {size[1]}{turned}; {remedy}"
+        f"it was labelled at {width:g} x {height:g} (width x height), the file has {size[0]} x {size[1]}{turned}; "
+        f"{remedy}"
     )
 
 

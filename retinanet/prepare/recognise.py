@@ -12,10 +12,10 @@ from retinanet.prepare.cvat import read_cvat
 from retinanet.prepare.json_kinds import READ, is_supervisely_project, json_kind
 from retinanet.prepare.json_lists import read_createml, read_datumaro, read_supervisely
 from retinanet.prepare.label_studio import read_label_studio
-from retinanet.prepare.listing import children, describing_yaml, files_of, find_folder, has_images, root_tag
+from retinanet.prepare.listing import ARCHIVES, children, describing_yaml, files_of, find_folder, has_images, root_tag
 from retinanet.prepare.other_labels import read_labelme, read_via
 from retinanet.prepare.tables import is_table, read_tables
-from retinanet.prepare.unknown import ARCHIVES, describe_unknown, foreign_file
+from retinanet.prepare.unknown import describe_unknown, foreign_file
 from retinanet.prepare.voc import read_voc
 from retinanet.prepare.yolo import read_yolo
 
@@ -84,7 +84,7 @@ def _read_file(path: Path) -> LabeledSet | CocoFiles:
         return read_cvat(path, folder)
     if suffix in (".xml", ".txt"):
         raise DataError(f"{path}: one label file; give the folder of the data set")
-    if suffix in ARCHIVES:
+    if path.name.lower().endswith((*ARCHIVES, ".gz")):
         raise DataError(f"{path}: of the archives only .zip is read; unpack it and give the folder")
     known = foreign_file(path)
     if known:

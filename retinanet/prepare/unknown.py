@@ -11,10 +11,9 @@ from retinanet.errors import DataError
 from retinanet.files import read_json
 from retinanet.prepare.conversion import read_lines
 from retinanet.prepare.json_kinds import json_kind
-from retinanet.prepare.listing import files_below, is_image
+from retinanet.prepare.listing import ARCHIVES, files_below, is_image
 from retinanet.prepare.tables import describe_heading
 
-ARCHIVES = (".zip", ".rar", ".7z", ".tar", ".gz", ".tgz", ".bz2", ".xz")
 _COCO = "which are not read; export COCO instead"
 _FOREIGN = {
     ".tfrecord": f"TFRecords, {_COCO}",
@@ -56,7 +55,7 @@ def _what_is_there(folder: Path) -> list[str]:
     images = [file for file in files if is_image(file)]
     there = [f"{file.name}: {_json_kind_of(file)}" for file in _ending(files, ".json")[:3]]
     there += [f"{file.name}: {describe_heading(read_lines(file))}" for file in _ending(files, ".csv")[:3]]
-    packed = [file for file in files if file.suffix.lower() in ARCHIVES]
+    packed = [file for file in files if file.name.lower().endswith(ARCHIVES)]
     there += [f"{packed[0].name}, an archive: unpack it, or give it alone"] if packed else []
     kinds = {foreign_file(file): file.name for file in reversed(files) if foreign_file(file)}
     there += [f"{name}: {kind}" for kind, name in kinds.items()]

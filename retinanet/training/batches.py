@@ -50,7 +50,7 @@ def load_data(config: Config, ranks: Ranks) -> tuple[CocoDataset, CocoDataset]:
         )
     if train_set.notes == val_set.notes and train_set.annotation_file == val_set.annotation_file:
         val_set = replace(val_set, notes=())  # each is printed once
-    val_set = noted(val_set, shared_images_note(train_set, val_set))
+    val_set = noted(val_set, shared_images_note(train_set, val_set) if ranks.is_main else "")
     if not data.empty_images:
         train_set = with_objects(train_set)
     cut = tiled(first_images(train_set, data.limit), build_view_rule(config), empty=data.empty_images)

@@ -2,7 +2,9 @@
 
 import copy
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +207,17 @@ def test_most_crowd_is_noted(folder: Path) -> None:
 def test_evaluating_on_the_training_images_is_noted(folder: Path) -> None:
     dataset = load(folder, lambda data: None)
     assert "the images to evaluate on are the training images" in shared_images_note(dataset, dataset)
+
+
+def test_evaluating_on_copies_of_training_images_is_noted(folder: Path) -> None:
+    train = load(folder, lambda data: None)
+    for n in range(4):
+        shutil.copy(folder / f"images/i{n}.jpg", folder / f"images/copy{n}.jpg")
+    val = load(folder, each("images", file_name=lambda row: f"copy{row['id']}.jpg"))
+    val = replace(val, annotation_file=folder / "val.json")
+    assert "4 of the 4 images to evaluate on are copies of training images, such as copy0.jpg of i0.jpg" in (
+        shared_images_note(train, val)
+    )
 
 
 def deep(folder: Path, low: int, high: int) -> Path:

@@ -280,6 +280,22 @@ def test_other_archives_are_to_be_unpacked(tmp_path: Path) -> None:
         open_source(tmp_path / "set.tar.gz", 0.5)
 
 
+def test_copies_of_one_image_cannot_be_divided(tmp_path: Path, cache: Path) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        image(tmp_path / "set", name)
+    write(tmp_path / "set/a.json", coco("a.jpg", "b.jpg"))
+    with pytest.raises(DataError, match="its 2 images are copies of one"):
+        open_source(tmp_path / "set", 0.5)
+
+
+def test_images_that_are_still_packed_are_pointed_to(tmp_path: Path) -> None:
+    write(tmp_path / "a.json", coco("a.jpg"))
+    with zipfile.ZipFile(tmp_path / "pictures.zip", "w") as archive:
+        archive.writestr("a.jpg", b"")
+    with pytest.raises(DataError, match=r"unpack pictures\.zip there, or give"):
+        read_any(tmp_path)
+
+
 def test_one_image_cannot_be_divided(tmp_path: Path) -> None:
     image(tmp_path / "set")
     write(tmp_path / "set" / "a.xml", XML)
