@@ -30,9 +30,11 @@ class Content(NamedTuple):
 def read_annotations(path: Path) -> object:
     """The JSON of an annotation file without "segmentation", except where that alone says where an object is.
 
+    NaN is read as null.
+
     Raises DataError as `read_json`.
     """
-    return read_json(path, hook=_without_mask)
+    return read_json(path, hook=_without_mask, nan_as_null=True)
 
 
 def _without_mask(row: dict[str, object]) -> dict[str, object]:

@@ -71,7 +71,7 @@ def _read_file(path: Path) -> LabeledSet | CocoFiles:
     if suffix == ".csv":
         return read_tables([path], folder)
     if path.name.lower().endswith(_JSON):
-        content: Any = read_json(path, leave_out="segmentation")
+        content: Any = read_json(path, leave_out="segmentation", nan_as_null=True)
         kind = json_kind(content)
         if kind == "coco":
             return CocoFiles({split_of(path, folder) or "all": Part(path, find_image_folder(path, content))})
@@ -110,7 +110,7 @@ def _read_folder(path: Path, root: Path) -> LabeledSet | CocoFiles | None:
         return read_yolo(path, clip=True) if label_format == "yolo" else read_voc(path, zero_based=None, clip=True)
     for place in places:
         for file in files_of(place, *_JSON):
-            content = read_json(file)
+            content = read_json(file, nan_as_null=True)
             if is_supervisely_project(content) and any((child / "ann").is_dir() for child in [path, *children(path)]):
                 return read_supervisely(path)
             kind = json_kind(content)
@@ -172,7 +172,7 @@ def coco_files(folder: Path) -> dict[str, Part]:
     found: dict[str, list[tuple[Path, Any]]] = {}
     for place in places:
         for file in annotation_candidates(place):
-            content = read_json(file, leave_out="segmentation")
+            content = read_json(file, leave_out="segmentation", nan_as_null=True)
             kind = json_kind(content)
             if kind == "labelme":
                 break  # one file an image: none of them is a whole data set
@@ -212,7 +212,7 @@ def is_coco(path: Path) -> bool:
     files = [*annotation_candidates(annotations), *annotation_candidates(path)] if path.is_dir() else [path]
     for file in files:
         is_json = ".json" in (suffix.lower() for suffix in file.suffixes)
-        kind = json_kind(read_json(file, leave_out="segmentation")) if is_json else ""
+        kind = json_kind(read_json(file, leave_out="segmentation", nan_as_null=True)) if is_json else ""
         if kind in ("coco", "labelme"):
             return kind == "coco"
     return False

@@ -159,7 +159,7 @@ def in_usual_form(part: Part, folder: Path, root: Path) -> tuple[Part, list[str]
 
 def divide(part: Part, folder: Path, held_out: float, seed: int) -> tuple[Part, Part, str]:
     """Write train.json and val.json of one split into `folder`; also a line on how many images each has."""
-    content: Any = read_json(part.annotations)
+    content: Any = read_json(part.annotations, nan_as_null=True)
     missing = [key for key in ("images", "annotations", "categories") if not isinstance(content.get(key), list)]
     if missing:
         raise DataError(f"{part.annotations}: has no list {', '.join(missing)}")
@@ -211,7 +211,7 @@ def split_source(path: Path, output: Path, held_out: float, seed: int, overwrite
     summaries = "\n".join(source.lines), source.divided
     written = []
     for name, part, summary in zip(("train", "val"), (source.train, source.val), summaries, strict=True):
-        write_json(output / f"{name}.json", read_json(part.annotations))
+        write_json(output / f"{name}.json", read_json(part.annotations, nan_as_null=True))
         written.append(
             ConvertedSplit(name=name, annotations=output / f"{name}.json", images=part.images, summary=summary)
         )

@@ -281,7 +281,7 @@ def test_an_invalid_row_does_not_own_an_id(place: Place) -> None:
         ("", "the file is empty"),
         ('{"images": [\n  {"id": 1,', "line 2, column 12: .*truncated"),
         ('{"images": [}', "line 1, column 13"),
-        ('{"name": "NaN",\n "images": [1, NaN]}', "line 2, column 16: NaN"),
+        ('{"name": "Infinity",\n "images": [1, Infinity]}', "line 2, column 16: Infinity"),
         ('{"images": [-Infinity]}', "line 1, column 13: -Infinity"),
         ("[" * 100_000, "nested too deeply|not valid JSON"),
         ("1" * 5000, "JSON that cannot be used"),

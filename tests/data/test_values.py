@@ -140,6 +140,10 @@ KINDS: dict[str, tuple[Change, str]] = {
         lambda data: [row.update(coco_url=f"http://a.org/x/{row.pop('file_name')}") for row in data["images"]],
         "4 images have no 'file_name': 'coco_url' is used",
     ),
+    "what a data frame lacks": (
+        lambda data: [row.update(area=float("nan"), iscrowd=float("nan")) for row in data["annotations"]],
+        "4 annotations have no 'area'",
+    ),
     "another case": (each("images", file_name=lambda row: row["file_name"].replace(".jpg", ".JPG")), "file names"),
 }
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from retinanet.data.coco import load_coco
 from retinanet.errors import DataError
 from retinanet.prepare.recognise import CocoFiles, read_any, split_of
 from retinanet.prepare.source import Source, open_source
@@ -286,6 +287,17 @@ def test_copies_of_one_image_cannot_be_divided(tmp_path: Path, cache: Path) -> N
     write(tmp_path / "set/a.json", coco("a.jpg", "b.jpg"))
     with pytest.raises(DataError, match="its 2 images are copies of one"):
         open_source(tmp_path / "set", 0.5)
+
+
+def test_nan_is_a_value_that_is_missing(tmp_path: Path, cache: Path) -> None:
+    names = ["a.jpg", "b.jpg"]
+    content = coco(*names)
+    for n, row in enumerate(content["annotations"]):
+        image(tmp_path, names[n], 20 * n)
+        row["area"] = float("nan")
+    write(tmp_path / "a.json", content)
+    source = open_source(tmp_path, 0.5)
+    assert len(load_coco(source.val.annotations, source.val.images).images) == 1
 
 
 def test_images_that_are_still_packed_are_pointed_to(tmp_path: Path) -> None:
