@@ -10,13 +10,19 @@ Row = dict[str, Any]
 _NAME_KEYS = ("filename", "image_path", "path", "name", "coco_url")  # what other tools call "file_name"
 
 
+_OTHER_KEYS = {
+    "image_id": ("imageId", "imageid", "image_name", "file_name", "image"),
+    "category_id": ("categoryId", "categoryid", "class_id", "label_id", "category_name", "category", "class", "label"),
+}
+
+
 def layout_of_coco(data: dict[str, Any], notes: KindNotes) -> dict[str, Any]:
     """The content with three lists of objects, where it can be brought there in one way; nothing changes in place.
 
     Read and noted: sections that are objects with the ids as keys, annotations within their images, image files
-    under another key than "file_name", categories that are a plain list of names where the ids in use decide
-    whether they count from 0 or from 1, entries that are repeated, as merged exports have them, and boxes of another
-    `bbox_mode`.
+    under another key than "file_name", images and categories of annotations likewise, categories that are a plain list
+    of names where the ids in use decide whether they count from 0 or from 1, entries that are repeated, as merged
+    exports have them, and boxes of another `bbox_mode`.
     """
     for section in ("images", "categories", "annotations"):
         rows = data.get(section)
@@ -25,6 +31,7 @@ def layout_of_coco(data: dict[str, Any], notes: KindNotes) -> dict[str, Any]:
             data = {**data, section: [{"id": key, **row} for key, row in rows.items()]}
     data = _flattened(data, notes)
     data = _with_file_names(data, notes)
+    data = _with_usual_keys(data, notes)
     data = _with_category_rows(data, notes)
     return with_usual_boxes(_without_repeats(data, notes), notes)
 
@@ -61,6 +68,21 @@ def _with_file_names(data: dict[str, Any], notes: KindNotes) -> dict[str, Any]:
             notes.add(f"images have no 'file_name': {key!r} is used", repr(images[0][key]), len(images))
             return {**data, "images": [{**row, "file_name": row[key]} for row in images]}
     return data
+
+
+def _with_usual_keys(data: dict[str, Any], notes: KindNotes) -> dict[str, Any]:
+    """Annotations whose image and category are under the keys that other programs use."""
+    rows = data.get("annotations")
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
+        return data
+    for usual, others in _OTHER_KEYS.items():
+        if usual in rows[0] or any(usual in row for row in rows):
+            continue
+        key = next((key for key in others if all(isinstance(row.get(key), int | str) for row in rows)), None)
+        if key is not None:
+            notes.add(f"annotations have no {usual!r}: {key!r} is used", repr(rows[0][key]), len(rows))
+            rows = [{**row, usual: row[key]} for row in rows]
+    return {**data, "annotations": rows} if rows is not data["annotations"] else data
 
 
 def _with_category_rows(data: dict[str, Any], notes: KindNotes) -> dict[str, Any]:

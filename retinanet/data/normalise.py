@@ -182,6 +182,10 @@ def _boxes(rows: list[Row], notes: KindNotes) -> list[Row]:
         made: tuple[list[float], str] | None = None
         if isinstance(box, str | dict) or (isinstance(box, list) and any(isinstance(one, str) for one in box)):
             made = parsed_box(box)
+        elif isinstance(box, list) and len(box) == 1 and isinstance(box[0], list) and len(box[0]) == 4:
+            made = box[0], "boxes are in a list of one: they are read as [x, y, width, height]"
+        elif isinstance(box, list) and len(box) == 8 and (around := mask_box([box])) is not None:
+            made = around, "boxes have eight numbers, four corners: the upright box around them is used"
         elif "bbox" not in row and "segmentation" not in row:
             made = parsed_box(row)
         elif (not box or (isinstance(box, list) and not any(box))) and "segmentation" in row:

@@ -2,7 +2,7 @@
 
 import re
 
-_VERBS = {"are": "is", "have": "has", "lack": "lacks", "repeat": "repeats", "differ": "differs"}
+_VERBS = {"are": "is", "have": "has", "lack": "lacks", "repeat": "repeats", "differ": "differs", "begin": "begins"}
 _SUBJECT = re.compile(rf"(?P<words>[^:;,]*?)(?P<noun>\w+s) (?P<verb>{'|'.join(_VERBS)})\b")
 
 

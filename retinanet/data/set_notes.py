@@ -15,6 +15,7 @@ from retinanet.data.notes import counted
 
 _MANY = 20  # boxes from which their common extent says something about their images
 _SAME_IMAGES = 4  # images, likewise
+_LEAST_SHARE, _MOST_SHARE = 0.02, 2.0  # usual parts that the area of a mask is of its box
 _PASSED_OVER = ("ignore", "difficult", "deleted", "is_crowd", "isCrowd", "isgroupof", "IsGroupOf", "ignore_flag")
 """Keys of other programs that mark what training or scoring should pass over."""
 
@@ -26,6 +27,7 @@ def set_notes(data: dict[str, Any], arrays: AnnotationArrays, limits_N2: NDArray
     """
     rows = data["annotations"]
     notes = [*_crowd_notes(arrays), *_duplicate_notes(rows, arrays), *_file_notes(data["images"])]
+    notes += _area_notes(arrays)
     notes += [*_extent_notes(arrays, limits_N2), *_key_notes(rows), *_image_key_notes(data["images"])]
     return notes
 
@@ -99,6 +101,21 @@ def _file_notes(images: list[dict[str, Any]]) -> list[str]:
         f"{counted(len(twice), 'image files are listed under several ids')}, each with its own annotations only, so "
         "that objects of one count as background of the other; for example "
         f"{twice[0]} under {', '.join(map(str, ids[:3]))}"
+    ]
+
+
+def _area_notes(arrays: AnnotationArrays) -> list[str]:
+    """Areas that belong to no box or mask of their annotations, such as 0, or in another unit."""
+    areas_N = arrays.areas_N
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        box_N = arrays.boxes_N4[:, 2] * arrays.boxes_N4[:, 3]
+        share_N = areas_N[(box_N > 1) & np.isfinite(areas_N)] / box_N[(box_N > 1) & np.isfinite(areas_N)]
+    if not len(share_N) or _LEAST_SHARE <= np.median(share_N) <= _MOST_SHARE:
+        return []
+    first = int(np.flatnonzero((box_N > 1) & np.isfinite(areas_N))[0])
+    return [
+        f"most 'area' are not those of their boxes, such as {areas_N[first]:g} where width * height is "
+        f"{box_N[first]:g}: scoring sorts objects into small, medium and large by it; leave 'area' out, or write pixels"
     ]
 
 

@@ -306,4 +306,6 @@ def _not_box(value: object) -> str:
     reason = "four finite numbers [x, y, width, height] are needed"
     if isinstance(value, list) and len(value) != 4:
         reason = f"it has {len(value)} numbers; [x, y, width, height] are needed"
+        if len(value) == 5:
+            reason += ": leave out a score; of a box with an angle, write the upright box around it"
     return f"has 'bbox' {short_repr(value)}; {reason}"

@@ -141,6 +141,21 @@ def _new_notes(dataset: CocoDataset, known: Sequence[Category], source: str) -> 
     return aligned(dataset, known, source).notes[len(dataset.notes) :]
 
 
+def _unseen_notes(first: str, dataset: CocoDataset, title: str, other: CocoDataset) -> list[str]:
+    """A note on classes with objects in a split to evaluate on, and none in the split to train on."""
+    if split_of_name(first) != "train":
+        return []
+    learned, evaluated = (
+        {one.categories[k].name for record in one.images for k in record.classes_G.tolist()} for one in (dataset, other)
+    )
+    unseen = sorted(evaluated - learned)
+    if not unseen:
+        return []
+    return [
+        f"note: {title} has objects of classes without any in {first}, which cannot be learned: {', '.join(unseen[:5])}"
+    ]
+
+
 def objects_by_class(datasets: Mapping[str, CocoDataset]) -> list[str]:
     """Lines with the number of objects of each class in each file, the most frequent classes first."""
     counts: dict[str, Counter[str]] = {}
@@ -173,6 +188,8 @@ def joint_notes(datasets: Mapping[str, CocoDataset]) -> list[str]:
             notes += [f"note: {title}: {note}" for note in new]
         except DataError as error:
             notes.append(f"note: {error} A training on one is not evaluated on the other")
+    for title in others:
+        notes += _unseen_notes(first, datasets[first], title, datasets[title])
     titles: dict[Path, list[str]] = {}
     for title, dataset in datasets.items():
         for record in dataset.images:

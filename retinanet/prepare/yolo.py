@@ -213,6 +213,9 @@ def _read_image(
     boxes = []
     for number, line in enumerate(lines, 1):
         fields = fields_of(line)
+        if fields and fields[0].startswith("#"):
+            notes.add("lines begin with #, and are left out", line.strip())
+            continue
         if not fields:
             continue
         if len(fields) > 6:

@@ -16,7 +16,7 @@ from retinanet.data.notes import KindNotes
 from retinanet.errors import DataError, list_errors
 from retinanet.files import read_json, read_text
 from retinanet.prepare.conversion import find_here, read_lines
-from retinanet.prepare.listing import describing_yaml, exists, find_folder, find_inside
+from retinanet.prepare.listing import YAML_NAMES, describing_yaml, exists, files_below, find_folder, find_inside
 
 MAX_YAML_BYTES = 1 << 20
 MAX_YAML_LEVELS = 16
@@ -43,6 +43,8 @@ def find_layout(
     sources = {name: [path] for name, path in (splits or {}).items()}
     described = described or describing_yaml(folder)
     names, listed = find_inside(folder, ("obj.names",)), find_inside(folder, ("classes.txt",))
+    if described is names is listed is None:
+        described, listed = _named_below(folder, notes)
     key_points = 0
     if described is not None:
         content = _read_yaml(described)
@@ -70,6 +72,17 @@ def find_layout(
         )
     errors.extend(f"class {name!r} is listed twice" for name, count in Counter(classes).items() if count > 1)
     return YoloLayout(classes, sources, key_points)
+
+
+def _named_below(folder: Path, notes: KindNotes) -> tuple[Path | None, Path | None]:
+    """The only data.yaml, or else the only classes.txt, that a subfolder has, as labelImg leaves it with the labels."""
+    files = files_below(folder)
+    for wanted in (YAML_NAMES, ("classes.txt", "predefined_classes.txt")):
+        found = [file for file in files if file.name.lower() in wanted]
+        if len(found) == 1:
+            notes.say(f"the classes are those of {found[0].relative_to(folder).as_posix()}")
+            return (found[0], None) if wanted is YAML_NAMES else (None, found[0])
+    return None, None
 
 
 def _noted_classes(folder: Path) -> list[str] | None:

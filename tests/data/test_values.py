@@ -140,6 +140,18 @@ KINDS: dict[str, tuple[Change, str]] = {
         lambda data: [row.update(coco_url=f"http://a.org/x/{row.pop('file_name')}") for row in data["images"]],
         "4 images have no 'file_name': 'coco_url' is used",
     ),
+    "other keys": (
+        lambda data: [
+            row.update(imageId=row.pop("image_id"), category={1: "cat"}[row.pop("category_id")])
+            for row in data["annotations"]
+        ],
+        "4 annotations have no 'category_id': 'category' is used",
+    ),
+    "four corners": (
+        each("annotations", bbox=lambda row: polygon(row)[0]),
+        "4 boxes have eight numbers, four corners: the upright box around them is used",
+    ),
+    "a list of one": (each("annotations", bbox=lambda row: [row["bbox"]]), "4 boxes are in a list of one"),
     "what a data frame lacks": (
         lambda data: [row.update(area=float("nan"), iscrowd=float("nan")) for row in data["annotations"]],
         "4 annotations have no 'area'",
@@ -168,6 +180,7 @@ def test_a_correct_file_has_no_notes(folder: Path) -> None:
         (lambda data: data["annotations"][0].pop("bbox"), "no 'bbox'"),
         (lambda data: data["annotations"][0].update(bbox=[1, 2, float("nan"), 4]), "finite"),
         (lambda data: data["annotations"][0].update(image_id=1.5), "integer"),
+        (each("annotations", bbox=[1, 2, 3, 4, 0.5]), "5 numbers; .* of a box with an angle"),
         (lambda data: data["annotations"][0].update(image_id=9), "has 'image_id' 9.*; add it there, or remove"),
         (lambda data: data["images"].append({**data["images"][0], "file_name": "i1.jpg"}), "same id as images"),
         (lambda data: data.update(annotations=[{"image_id": 1, "caption": "a cat"}]), "annotations are captions"),
@@ -187,6 +200,7 @@ def test_what_is_ambiguous_is_refused(folder: Path, change: Change, message: str
         (lambda data: data["categories"][0].update(name="Dog"), "the classes 'Dog' and 'dog' differ in upper and"),
         (lambda data: data["categories"][1].update(name="__background__"), "needs no class for the background; harm"),
         (lambda data: data["categories"][0].update(name="background"), "'background' has boxes, and is learned as"),
+        (each("annotations", area=0), "most 'area' are not those of their boxes, such as 0 where"),
         (lambda data: data["images"][0].update(deleted=True), "1 image has 'deleted' true, which is not read"),
         (lambda data: data["images"][0].update(not_exhaustive_category_ids=[2]), "are not annotated throughout"),
         (lambda data: data["annotations"][0].update(isCrowd=1), "1 annotation has 'isCrowd' 1, which is not read"),

@@ -183,6 +183,14 @@ def test_files_that_do_not_belong_together_are_noted(
     assert "12 images are in several files, for example 000001.jpg in test and train" in out
 
 
+def test_classes_that_only_val_has_objects_of_are_noted(
+    copied: Path, edit: Edit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit("train", lambda content: [row.update(category_id=1) for row in content["annotations"]])
+    check_data_sets(copied)
+    assert "note: val has objects of classes without any in train, which cannot be learned: " in capsys.readouterr().out
+
+
 def test_many_classes_are_counted_together(copied: Path, edit: Edit, capsys: pytest.CaptureFixture[str]) -> None:
     more = [{"id": 100 + number, "name": f"class {number}"} for number in range(30)]
     for split in ("train", "val"):

@@ -238,6 +238,7 @@ def test_paths_of_another_place_are_found_in_the_folder(tmp_path: Path, descript
         ("0,0.5,0.5,0.4,0.4", "", [[60, 30, 80, 40]], ""),
         ("ant 0.5 0.5 0.4 0.4", "", [[60, 30, 80, 40]], "1 line has the names of classes"),
         ("ant\t0.5 0.5 0.4 0.4\r\n", "", [[60, 30, 80, 40]], ""),
+        ("# class cx cy w h\n0 0.5 0.5 0.4 0.4", "", [[60, 30, 80, 40]], "1 line begins with #"),
         ("0 0.5 0.5 -0.4 0.4", 'nc: "1"', [[60, 30, 80, 40]], "1 box has a negative width or height, which is read"),
     ],
 )
@@ -344,3 +345,13 @@ def test_a_list_of_names_and_classes_of_label_studio(tmp_path: Path) -> None:
 def test_images_that_share_a_label_file_are_noted(tmp_path: Path) -> None:
     folder = build(small(tmp_path / "set", "0 0.5 0.5 0.4 0.4"), {"images/train/a.png": ""})
     assert "2 images share a label file" in convert_yolo(folder, tmp_path / "out")[-1].summary
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("labels/classes.txt", "ant\n"), ("cfg/data.yaml", "path: ..\ntrain: images\nnames: [ant]\n")]
+)
+def test_classes_are_found_in_a_subfolder(tmp_path: Path, name: str, text: str) -> None:
+    files = {"images/a.jpg": "", "labels/a.txt": "0 0.5 0.5 0.4 0.4", name: text}
+    written = convert_yolo(build(tmp_path / "set", files), tmp_path / "out")
+    assert [row["name"] for row in content(written[0].annotations)["categories"]] == ["ant"]
+    assert f"the classes are those of {name}" in written[-1].summary
