@@ -270,7 +270,11 @@ class _ImageArrays:
             (self.outside_N, "boxes are wholly outside their image, and are dropped"),
             (self.clipped_N, "boxes are partly outside their image, and are clipped for training"),
         )
-        notes = [] if annotations else ["there are no annotations: nothing can be learned from this data set"]
+        notes = (
+            []
+            if annotations
+            else ["there are no annotations: nothing can be learned from this data set, nor measured on it"]
+        )
         for chosen_N, what in kinds:
             where = np.flatnonzero(chosen_N)
             if len(where):

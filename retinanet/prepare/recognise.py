@@ -176,6 +176,11 @@ def coco_files(folder: Path) -> dict[str, Part]:
             kind = json_kind(content)
             if kind == "labelme":
                 break  # one file an image: none of them is a whole data set
+            is_bare = isinstance(content, dict) and "images" in content and "annotations" not in content
+            if is_bare and split_of(file, folder) == "val":
+                raise DataError(
+                    f"{file}: has images but no 'annotations', so nothing can be evaluated on it; remove it"
+                )
             if kind == "coco":
                 found.setdefault(split_of(file, folder) or "all", []).append((file, content))
     for split, files in found.items():

@@ -300,6 +300,17 @@ def test_nan_is_a_value_that_is_missing(tmp_path: Path, cache: Path) -> None:
     assert len(load_coco(source.val.annotations, source.val.images).images) == 1
 
 
+def test_a_val_split_without_annotations_is_not_passed_over(tmp_path: Path) -> None:
+    for split in ("train", "valid"):
+        image(tmp_path / split)
+        write(tmp_path / split / "_annotations.coco.json", coco("a.jpg"))
+    content = coco("a.jpg")
+    del content["annotations"]
+    write(tmp_path / "valid/_annotations.coco.json", content)
+    with pytest.raises(DataError, match=r"valid.*has images but no 'annotations'"):
+        read_any(tmp_path)
+
+
 def test_images_that_are_still_packed_are_pointed_to(tmp_path: Path) -> None:
     write(tmp_path / "a.json", coco("a.jpg"))
     with zipfile.ZipFile(tmp_path / "pictures.zip", "w") as archive:
