@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from retinanet.data.notes import counted
+
 Floats = NDArray[np.float64]
 
 _SLACK = 2.0  # pixels that a box may leave its image by
@@ -37,6 +39,9 @@ def read_boxes(boxes_N4: Floats, areas_N: Floats, limits_N2: Floats) -> BoxReadi
 
     areas_N: NaN where missing. limits_N2: NaN where the image's size is unknown.
     """
+    flipped_N = _are_flipped(boxes_N4)
+    if flipped_N.any():
+        return _flipped(boxes_N4, areas_N, limits_N2, flipped_N)
     as_written = BoxReading(boxes_N4=None, notes=[], errors=[])
     if not len(boxes_N4):
         return as_written
@@ -47,12 +52,13 @@ def read_boxes(boxes_N4: Floats, areas_N: Floats, limits_N2: Floats) -> BoxReadi
         return _converted(boxes_N4, "corners", why, "pixels")
     with np.errstate(over="ignore", invalid="ignore"):
         over_N2 = boxes_N4[:, :2] + boxes_N4[:, 2:] > limits_N2 + _SLACK
-    over = int(over_N2.any(axis=1).sum())
+    over_N = over_N2[:, 0] | over_N2[:, 1]
+    over = int(over_N.sum())
     if over < 2 or over < _SHARE * len(boxes_N4) or (boxes_N4[:, :2] < -_SLACK).any():
         return as_written
     others = [name for name in ("corners", "centres") if _explains(name, boxes_N4, limits_N2, _SLACK)]
     if not others:
-        return as_written
+        return as_written._replace(errors=_turned_errors(boxes_N4, over_N, limits_N2))
     why = f"as [x, y, width, height], {over:,} of {len(boxes_N4):,} would leave their image"
     if len(others) == 1 and len(boxes_N4) >= _ENOUGH:
         return _converted(boxes_N4, others[0], why, "pixels")
@@ -60,10 +66,50 @@ def read_boxes(boxes_N4: Floats, areas_N: Floats, limits_N2: Floats) -> BoxReadi
         return as_written
     error = (
         f"the boxes look like {' or '.join(_NAMES[name] for name in others)}: {why}, as those none does, such as "
-        f"{_shown(boxes_N4[over_N2.any(axis=1)][0])}. Write every 'bbox' as [x, y, width, height]; if they are that, "
+        f"{_shown(boxes_N4[over_N][0])}. Write every 'bbox' as [x, y, width, height]; if they are that, "
         "cut them at the border of their image"
     )
     return as_written._replace(errors=[error])
+
+
+def _turned_errors(boxes_N4: Floats, over_N: NDArray[np.bool_], limits_N2: Floats) -> list[str]:
+    """An error where many boxes leave their image, and none does with x and y exchanged."""
+    turned_N4 = boxes_N4[:, [1, 0, 3, 2]]
+    if over_N.sum() < max(_ENOUGH, 0.3 * len(boxes_N4)):
+        return []
+    if not any(_explains(name, turned_N4, limits_N2, _SLACK) for name in ("sizes", "corners")):
+        return []
+    return [
+        f"{int(over_N.sum()):,} of {len(boxes_N4):,} boxes leave their image, such as {_shown(boxes_N4[over_N][0])}, "
+        "and none would with x and y exchanged: they look like [y, x, height, width] or [y1, x1, y2, x2], or like "
+        "boxes of images before their EXIF rotation. Write every 'bbox' as [x, y, width, height] of the image as "
+        "viewers show it"
+    ]
+
+
+def _are_flipped(boxes_N4: Floats) -> NDArray[np.bool_]:
+    """(N,) whether a box has a negative side, and begins where its other end is inside: drawn from another corner."""
+    negative_N2 = boxes_N4[:, 2:] < -1
+    ends_N2 = boxes_N4[:, :2] + np.minimum(boxes_N4[:, 2:], 0)
+    flipped: NDArray[np.bool_] = (
+        negative_N2.any(axis=1) & (boxes_N4[:, 2:] != 0).all(axis=1) & (ends_N2 >= 0).all(axis=1)
+    )
+    return flipped
+
+
+def _flipped(boxes_N4: Floats, areas_N: Floats, limits_N2: Floats, flipped_N: NDArray[np.bool_]) -> BoxReading:
+    """The reading of all boxes, those that are flipped with the same extent and sides above 0."""
+    low_N2 = boxes_N4[:, :2] + np.minimum(boxes_N4[:, 2:], 0)
+    upright_N4 = np.where(flipped_N[:, None], np.concatenate([low_N2, np.abs(boxes_N4[:, 2:])], axis=1), boxes_N4)
+    first = int(np.flatnonzero(flipped_N)[0])
+    kind = "boxes have a negative width or height, and are read as drawn from another corner"
+    example = f"for example {_shown(boxes_N4[first])} becomes {_shown(upright_N4[first])}"
+    reading = read_boxes(upright_N4, areas_N, limits_N2)
+    return BoxReading(
+        boxes_N4=upright_N4 if reading.boxes_N4 is None else reading.boxes_N4,
+        notes=[f"{counted(int(flipped_N.sum()), kind)}; {example}", *reading.notes],
+        errors=reading.errors,
+    )
 
 
 def read_areas(boxes_N4: Floats, reading: BoxReading, areas_N: Floats) -> Floats:

@@ -31,7 +31,7 @@ def parsed_box(value: object) -> tuple[list[float], str] | None:
     numbers = [_number(part) for part in parts]
     if any(number is None for number in numbers):
         return None
-    return [number for number in numbers if number is not None], "boxes in quotes are read as [x, y, width, height]"
+    return [number for number in numbers if number is not None], "quoted boxes are read as [x, y, width, height]"
 
 
 def _from_named(value: dict[str, object]) -> tuple[list[float], str] | None:
@@ -44,8 +44,8 @@ def _from_named(value: dict[str, object]) -> tuple[list[float], str] | None:
             return None
         if keys in _CORNERS:
             x1, y1, x2, y2 = numbers
-            return [x1, y1, x2 - x1, y2 - y1], f"boxes with {', '.join(keys)} are read as corners"
-        return numbers, f"boxes with {', '.join(keys)} are read as [x, y, width, height]"
+            return [x1, y1, x2 - x1, y2 - y1], f"boxes are read as corners, with the sides {', '.join(keys)}"
+        return numbers, f"boxes are read as [x, y, width, height], with the sides {', '.join(keys)}"
     return None
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from retinanet.data.annotation_arrays import AnnotationArrays
 from retinanet.data.content import read_annotations
 from retinanet.data.content_with_files import FileOptions, content_with_files
+from retinanet.data.copies import find_copies
 from retinanet.data.file_names import path_in
 from retinanet.data.ground_truth import complete
 from retinanet.data.image_files import CheckImages
@@ -61,7 +62,7 @@ class CocoDataset:
     annotation_file: Path
     image_folder: Path
     categories: tuple[Category, ...]
-    """Sorted by id; the position is the class index."""
+    """Sorted by id, or as `categories.aligned` orders them; the position is the class index."""
     images: tuple[ImageRecord, ...]
     """In the order of their ids, those without objects too."""
     dropped: dict[str, int]
@@ -127,7 +128,7 @@ def parse_coco(
         images=images,
         dropped={"zero_area": int(arrays.zero_area_N.sum()), "outside": int(arrays.outside_N.sum())},
         clipped=int(arrays.clipped_N.sum()),
-        notes=(*content.notes, *notes, *_category_notes(data), *arrays.notes(data["annotations"], rows)),
+        notes=(*content.notes, *notes, *arrays.notes(data["annotations"], rows)),
         ground_truth=data,
         depth_range=options.depth_range,
     )
@@ -140,6 +141,12 @@ def shared_images_note(train: CocoDataset, val: CocoDataset) -> str:
         return f"the images to evaluate on are the training images ({train.annotation_file} is both): {remedy}"
     trained = set(_real_paths(train))
     shared = [path for path in _real_paths(val) if path in trained]
+    copies = [] if shared else find_copies([one.path for one in train.images], [one.path for one in val.images])
+    if copies:
+        return (
+            f"{len(copies):,} of the {len(val.images):,} images to evaluate on are copies of training images, such as "
+            f"{copies[0][1].name} of {copies[0][0].name}: {remedy}"
+        )
     if not shared:
         return ""
     return (
@@ -263,7 +270,11 @@ class _ImageArrays:
             (self.outside_N, "boxes are wholly outside their image, and are dropped"),
             (self.clipped_N, "boxes are partly outside their image, and are clipped for training"),
         )
-        notes = [] if annotations else ["there are no annotations: nothing can be learned from this data set"]
+        notes = (
+            []
+            if annotations
+            else ["there are no annotations: nothing can be learned from this data set, nor measured on it"]
+        )
         for chosen_N, what in kinds:
             where = np.flatnonzero(chosen_N)
             if len(where):
@@ -275,21 +286,3 @@ class _ImageArrays:
                 more = ", ..." if len(where) > 3 else ""
                 notes.append(f"{counted(len(where), what)}: annotation {', '.join(named)}{more}")
         return notes
-
-
-def _category_notes(data: dict[str, Any]) -> list[str]:
-    """Notes on classes of one name, and on one that only is the group of the others, as Roboflow writes it."""
-    rows = data["categories"]
-    counts = Counter(row["name"] for row in rows)
-    used = {row["category_id"] for row in data["annotations"]}
-    pairs = [(row["name"], row.get("supercategory")) for row in rows]
-    groups = {group for name, group in pairs if isinstance(group, str) and group != name}
-    notes = [
-        f"{count} categories are named {name!r}; they stay separate classes, distinguished by their ids"
-        for name, count in counts.items()
-        if count > 1
-    ]
-    empty = [row["name"] for row in rows if row["name"] in groups and row["id"] not in used]
-    return notes + [
-        f"the class {name!r} has no objects and is the supercategory of others: it is harmless" for name in empty
-    ]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from retinanet.data.annotation_arrays import AnnotationArrays, annotation_arrays
 from retinanet.data.box_conventions import read_areas, read_boxes
+from retinanet.data.class_names import class_notes
 from retinanet.data.normalise import normalise_content
 from retinanet.data.set_notes import set_notes
 from retinanet.data.validate import validate_ground_truth
@@ -29,9 +30,11 @@ class Content(NamedTuple):
 def read_annotations(path: Path) -> object:
     """The JSON of an annotation file without "segmentation", except where that alone says where an object is.
 
+    NaN is read as null.
+
     Raises DataError as `read_json`.
     """
-    return read_json(path, hook=_without_mask)
+    return read_json(path, hook=_without_mask, nan_as_null=True)
 
 
 def _without_mask(row: dict[str, object]) -> dict[str, object]:
@@ -75,6 +78,7 @@ def checked_content(data: dict[str, Any], arrays: AnnotationArrays, notes: list[
         data = {**data, "annotations": rows}
         arrays = arrays._replace(boxes_N4=reading.boxes_N4, areas_N=areas_N)
     notes = [*notes, *reading.notes, *set_notes(data, arrays, limits_N2)]
+    notes += class_notes(data["categories"], set(np.unique(arrays.category_ids_N).tolist()))
     return Content(data, arrays, notes), reading.errors
 
 

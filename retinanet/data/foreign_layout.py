@@ -2,19 +2,27 @@
 
 from typing import Any
 
+from retinanet.data.box_modes import with_usual_boxes
 from retinanet.data.notes import KindNotes
 
 Row = dict[str, Any]
 
-_NAME_KEYS = ("filename", "image_path", "path", "name")  # what other tools call "file_name"
+_NAME_KEYS = ("filename", "image_path", "path", "name", "coco_url")  # what other tools call "file_name"
+
+
+_OTHER_KEYS = {
+    "image_id": ("imageId", "imageid", "image_name", "file_name", "image"),
+    "category_id": ("categoryId", "categoryid", "class_id", "label_id", "category_name", "category", "class", "label"),
+}
 
 
 def layout_of_coco(data: dict[str, Any], notes: KindNotes) -> dict[str, Any]:
     """The content with three lists of objects, where it can be brought there in one way; nothing changes in place.
 
     Read and noted: sections that are objects with the ids as keys, annotations within their images, image files
-    under another key than "file_name", and categories that are a plain list of names where the ids in use decide
-    whether they count from 0 or from 1.
+    under another key than "file_name", images and categories of annotations likewise, categories that are a plain list
+    of names where the ids in use decide whether they count from 0 or from 1, entries that are repeated, as merged
+    exports have them, and boxes of another `bbox_mode`.
     """
     for section in ("images", "categories", "annotations"):
         rows = data.get(section)
@@ -23,7 +31,9 @@ def layout_of_coco(data: dict[str, Any], notes: KindNotes) -> dict[str, Any]:
             data = {**data, section: [{"id": key, **row} for key, row in rows.items()]}
     data = _flattened(data, notes)
     data = _with_file_names(data, notes)
-    return _with_category_rows(data, notes)
+    data = _with_usual_keys(data, notes)
+    data = _with_category_rows(data, notes)
+    return with_usual_boxes(_without_repeats(data, notes), notes)
 
 
 def _flattened(data: dict[str, Any], notes: KindNotes) -> dict[str, Any]:
@@ -60,6 +70,21 @@ def _with_file_names(data: dict[str, Any], notes: KindNotes) -> dict[str, Any]:
     return data
 
 
+def _with_usual_keys(data: dict[str, Any], notes: KindNotes) -> dict[str, Any]:
+    """Annotations whose image and category are under the keys that other programs use."""
+    rows = data.get("annotations")
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
+        return data
+    for usual, others in _OTHER_KEYS.items():
+        if usual in rows[0] or any(usual in row for row in rows):
+            continue
+        key = next((key for key in others if all(isinstance(row.get(key), int | str) for row in rows)), None)
+        if key is not None:
+            notes.add(f"annotations have no {usual!r}: {key!r} is used", repr(rows[0][key]), len(rows))
+            rows = [{**row, usual: row[key]} for row in rows]
+    return {**data, "annotations": rows} if rows is not data["annotations"] else data
+
+
 def _with_category_rows(data: dict[str, Any], notes: KindNotes) -> dict[str, Any]:
     """Categories as {"1": "dog"}, or as ["dog", "cat"] where the ids in use fit one way of counting only."""
     names = data.get("categories")
@@ -77,4 +102,25 @@ def _with_category_rows(data: dict[str, Any], notes: KindNotes) -> dict[str, Any
             if used and only_here in used and other not in used and all(one in ids for one in used):
                 notes.add(f"categories are a list of names: their ids count from {first}", repr(names[0]), len(names))
                 return {**data, "categories": [{"id": i, "name": name} for i, name in zip(ids, names)]}
+    return data
+
+
+def _without_repeats(data: dict[str, Any], notes: KindNotes) -> dict[str, Any]:
+    """Sections without entries that repeat what another says: the same id, and the same file, name or whole row."""
+    for section, keys in (("images", ("file_name", "width", "height")), ("categories", ("name",))):
+        rows = data.get(section)
+        if not isinstance(rows, list) or not all(
+            isinstance(row, dict) and isinstance(row.get("id"), int | str) for row in rows
+        ):
+            continue
+        first = {row["id"]: row for row in reversed(rows)}
+        if len(first) == len(rows):
+            continue
+        kept = [
+            row for row in rows if row is first[row["id"]] or any(row.get(k) != first[row["id"]].get(k) for k in keys)
+        ]
+        if len(kept) < len(rows):
+            name = next(row for row in rows if all(row is not one for one in kept)).get(keys[0])
+            notes.add(f"{section} are listed twice: each is read once", repr(name), len(rows) - len(kept))
+            data = {**data, section: kept}
     return data

@@ -17,8 +17,9 @@ def load_ground_truth(path: Path) -> dict[str, Any]:
 
     As read, except for values in another form than COCO's (see `normalise_content`, `read_boxes`), and what pycocotools
     needs: a missing "area" becomes width * height, a missing "iscrowd" 0, missing "info" and "licenses" empty; where an
-    annotation id is missing or 0 all are renumbered from 1 (and a warning is logged), since pycocotools takes id 0 for
-    "not matched". "segmentation" is left out: scoring boxes does not read it, and it takes most of the memory.
+    annotation id is missing, 0 or used twice all are renumbered from 1 (and a warning is logged), since pycocotools
+    takes id 0 for "not matched" and confuses annotations of one id. "segmentation" is left out: scoring boxes does not
+    read it, and it takes most of the memory.
     Raises DataError with every error of the file.
     """
     content = scored_content(path, read_annotations(path))
@@ -33,7 +34,8 @@ def complete(data: dict[str, Any]) -> list[str]:
     data.setdefault("licenses", [])
     annotations = data["annotations"]
     notes = []
-    renumber = not all(row.get("id", 0) for row in annotations)
+    missing = not all(row.get("id", 0) for row in annotations)
+    renumber = missing or len({row["id"] for row in annotations}) < len(annotations)
     no_area = no_crowd = 0
     for number, row in enumerate(annotations, start=1):
         if renumber:
@@ -45,7 +47,8 @@ def complete(data: dict[str, Any]) -> list[str]:
             no_crowd += 1
             row["iscrowd"] = 0
     if renumber:
-        notes.append("annotation ids are missing or 0, which pycocotools scores wrongly: all are renumbered from 1")
+        cause = "missing or 0" if missing else "used more than once"
+        notes.append(f"annotation ids are {cause}, which pycocotools scores wrongly: all are renumbered from 1")
     if no_area:
         notes.append(f"{no_area:,} annotations have no 'area': width * height is used")
     if no_crowd:

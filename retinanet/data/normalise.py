@@ -49,6 +49,7 @@ def normalise_content(data: object) -> Normalised:
     if "categories" in sections:
         changed["categories"] = _integers("categories", changed["categories"], "id", notes)
         changed["categories"] = _column("categories", changed["categories"], "name", _name, notes)
+        changed["categories"] = _stripped(changed["categories"], notes)
     if "images" in sections:
         for key in ("id", "width", "height"):
             changed["images"] = _integers("images", changed["images"], key, notes)
@@ -151,6 +152,18 @@ def _name(value: object) -> _Change | None:
     return None
 
 
+def _stripped(rows: list[Row], notes: KindNotes) -> list[Row]:
+    """Categories without spaces and byte order marks at the ends of their names."""
+    values: list[object] = [_AS_IS] * len(rows)
+    for i, row in enumerate(rows):
+        name = row.get("name")
+        plain = name.strip().strip("\ufeff").strip() if isinstance(name, str) else name
+        if plain and plain != name:
+            values[i] = plain
+            notes.add("category names begin or end with spaces, which are left out", repr(name))
+    return _replaced(rows, "name", values) if any(value is not _AS_IS for value in values) else rows
+
+
 def _without_null(rows: list[Row], keys: tuple[str, ...]) -> list[Row]:
     """The rows without keys that are null and may as well be missing; completion of the file notes those."""
     for key in keys:
@@ -169,6 +182,12 @@ def _boxes(rows: list[Row], notes: KindNotes) -> list[Row]:
         made: tuple[list[float], str] | None = None
         if isinstance(box, str | dict) or (isinstance(box, list) and any(isinstance(one, str) for one in box)):
             made = parsed_box(box)
+        elif isinstance(box, list) and len(box) == 1 and isinstance(box[0], list) and len(box[0]) == 4:
+            made = box[0], "boxes are in a list of one: they are read as [x, y, width, height]"
+        elif isinstance(box, list) and len(box) == 8 and (around := mask_box([box])) is not None:
+            made = around, "boxes have eight numbers, four corners: the upright box around them is used"
+        elif "bbox" not in row and "segmentation" not in row:
+            made = parsed_box(row)
         elif (not box or (isinstance(box, list) and not any(box))) and "segmentation" in row:
             around = mask_box(row["segmentation"])
             if around is not None:

@@ -2,7 +2,7 @@
 
 import re
 
-_VERBS = {"are": "is", "have": "has", "lack": "lacks", "repeat": "repeats", "differ": "differs"}
+_VERBS = {"are": "is", "have": "has", "lack": "lacks", "repeat": "repeats", "differ": "differs", "begin": "begins"}
 _SUBJECT = re.compile(rf"(?P<words>[^:;,]*?)(?P<noun>\w+s) (?P<verb>{'|'.join(_VERBS)})\b")
 
 
@@ -20,6 +20,10 @@ class KindNotes:
     def say(self, sentence: str) -> None:
         """Note something that is not counted."""
         self._found.setdefault(sentence, (0, ""))
+
+    def count(self, kind: str) -> int:
+        """How many readings of a kind there are."""
+        return self._found.get(kind, (0, ""))[0]
 
     def texts(self) -> list[str]:
         """A sentence of each kind with its count and its first example, in the order of their first readings."""

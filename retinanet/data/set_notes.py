@@ -11,9 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retinanet.data.annotation_arrays import AnnotationArrays
+from retinanet.data.notes import counted
 
 _MANY = 20  # boxes from which their common extent says something about their images
 _SAME_IMAGES = 4  # images, likewise
+_LEAST_SHARE, _MOST_SHARE = 0.02, 2.0  # usual parts that the area of a mask is of its box
+_PASSED_OVER = ("ignore", "difficult", "deleted", "is_crowd", "isCrowd", "isgroupof", "IsGroupOf", "ignore_flag")
+"""Keys of other programs that mark what training or scoring should pass over."""
 
 
 def set_notes(data: dict[str, Any], arrays: AnnotationArrays, limits_N2: NDArray[np.float64]) -> list[str]:
@@ -23,7 +27,9 @@ def set_notes(data: dict[str, Any], arrays: AnnotationArrays, limits_N2: NDArray
     """
     rows = data["annotations"]
     notes = [*_crowd_notes(arrays), *_duplicate_notes(rows, arrays), *_file_notes(data["images"])]
-    return [*notes, *_extent_notes(arrays, limits_N2), *_key_notes(rows)]
+    notes += _area_notes(arrays)
+    notes += [*_extent_notes(arrays, limits_N2), *_key_notes(rows), *_image_key_notes(data["images"])]
+    return notes
 
 
 def no_box_cause(ground_truth: dict[str, Any], dropped: dict[str, int]) -> str:
@@ -92,8 +98,24 @@ def _file_notes(images: list[dict[str, Any]]) -> list[str]:
         return []
     ids = [row["id"] for row in images if row.get("file_name") == twice[0]]
     return [
-        f"{len(twice):,} image files are listed under several ids, each with its own annotations only, so that objects "
-        f"of one count as background of the other; for example {twice[0]} under {', '.join(map(str, ids[:3]))}"
+        f"{counted(len(twice), 'image files are listed under several ids')}, each with its own annotations only, so "
+        "that objects of one count as background of the other; for example "
+        f"{twice[0]} under {', '.join(map(str, ids[:3]))}"
+    ]
+
+
+def _area_notes(arrays: AnnotationArrays) -> list[str]:
+    """Areas that belong to no box or mask of their annotations, such as 0, or in another unit."""
+    areas_N = arrays.areas_N
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        box_N = arrays.boxes_N4[:, 2] * arrays.boxes_N4[:, 3]
+        share_N = areas_N[(box_N > 1) & np.isfinite(areas_N)] / box_N[(box_N > 1) & np.isfinite(areas_N)]
+    if not len(share_N) or _LEAST_SHARE <= np.median(share_N) <= _MOST_SHARE:
+        return []
+    first = int(np.flatnonzero((box_N > 1) & np.isfinite(areas_N))[0])
+    return [
+        f"most 'area' are not those of their boxes, such as {areas_N[first]:g} where width * height is "
+        f"{box_N[first]:g}: scoring sorts objects into small, medium and large by it; leave 'area' out, or write pixels"
     ]
 
 
@@ -128,23 +150,41 @@ def _extent_notes(arrays: AnnotationArrays, limits_N2: NDArray[np.float64]) -> l
 def _key_notes(rows: list[dict[str, Any]]) -> list[str]:
     """Keys of other programs that a user may expect to have an effect."""
     notes: list[str] = []
-    if set(chain.from_iterable(rows)).isdisjoint(("score", "ignore", "difficult", "attributes", "rotation", "angle")):
+    if set(chain.from_iterable(rows)).isdisjoint(("score", *_PASSED_OVER, "attributes", "rotation", "angle")):
         return notes
     scored = sum("score" in row for row in rows)
     if scored:
         notes.append(
             f"{scored:,} annotations have a 'score', as detections do: is this ground truth? All count as objects"
         )
-    for key in ("ignore", "difficult"):
+    for key in _PASSED_OVER:
         marked = [row for row in rows if row.get(key) and not row.get("iscrowd")]
         if marked:
             notes.append(
-                f"{len(marked):,} annotations have {key!r} {marked[0][key]!r}, which is not read: they count as "
-                "objects; write iscrowd 1 for what training and scoring should pass over"
+                f"{counted(len(marked), 'annotations have')} {key!r} {marked[0][key]!r}, which is not read: they count "
+                "as objects; write iscrowd 1 for what training and scoring should pass over, or leave them out"
             )
     turned = sum(_is_turned(row) for row in rows if "attributes" in row or "rotation" in row or "angle" in row)
     if turned:
         notes.append(f"{turned:,} annotations have a rotation: their upright 'bbox' is used as it is")
+    return notes
+
+
+def _image_key_notes(images: list[dict[str, Any]]) -> list[str]:
+    """Keys of images that a user may expect to have an effect."""
+    notes: list[str] = []
+    deleted = [row for row in images if row.get("deleted") is True]
+    if deleted:
+        notes.append(
+            f"{counted(len(deleted), 'images have')} 'deleted' true, which is not read: they are used, such as "
+            f"{deleted[0].get('file_name')}; leave them out of 'images' if they should not be"
+        )
+    partly = sum(bool(row.get("not_exhaustive_category_ids")) for row in images)
+    if partly:
+        notes.append(
+            f"{counted(partly, 'images have')} classes that are not annotated throughout (not_exhaustive_category_ids, "
+            "of LVIS), which is not read: objects without a box count as background in training and scoring"
+        )
     return notes
 
 

@@ -113,10 +113,12 @@ class Rows:
         again = owner != np.arange(len(ids))
         self.report(again, lambda i: f"has the same id as {self.section}[{owner[i]}]; every id must be used once")
 
-    def known(self, key: str, ids: NDArray[np.int64], good: Mask, known: Collection[int], what: str) -> None:
+    def known(
+        self, key: str, ids: NDArray[np.int64], good: Mask, known: Collection[int], what: str, remedy: str = ""
+    ) -> None:
         """Report ids under `key` that no entry of `what` has."""
         unknown = good & ~np.isin(ids, np.fromiter(known, np.int64, len(known)))
-        self.report(unknown, lambda i: f"has {key!r} {ids[i]}, which no entry of {what} has")
+        self.report(unknown, lambda i: f"has {key!r} {ids[i]}, which no entry of {what} has{remedy}")
         if not unknown.any():
             return
         used = np.unique(ids[good])
@@ -151,6 +153,9 @@ def validate_ground_truth(data: object, needs_files: bool = True, annotations: b
     if not isinstance(data, dict):
         hint = "; is it a detections file? an annotation file is needed" if isinstance(data, list) else ""
         return [f"the file contains {_kind(data)}, not an object with images, annotations and categories{hint}"]
+    task = _other_task(data.get("annotations"))
+    if task:
+        return [f"the annotations are {task}; use the file with boxes, such as COCO's own instances_*.json"]
     errors: list[str] = []
     sections: dict[str, Rows] = {}
     for key in ("images", "categories", "annotations"):
@@ -179,13 +184,23 @@ def validate_ground_truth(data: object, needs_files: bool = True, annotations: b
     return errors
 
 
+def _other_task(rows: object) -> str:
+    """What annotations without boxes are for, in words; empty where any has a box, or where nothing tells."""
+    first = rows[0] if isinstance(rows, list) and rows and isinstance(rows[0], dict) else {}
+    if "bbox" in first:
+        return ""
+    if "segments_info" in first:
+        return "those of panoptic segmentation (segments_info)"
+    return "captions" if "caption" in first else ""
+
+
 def _validate_annotations(rows: Rows, known: dict[str, set[int]]) -> AnnotationArrays:
     """Their columns, of use where they have no errors."""
     columns: dict[str, NDArray[np.int64]] = {}
     for key, section in (("image_id", "images"), ("category_id", "categories")):
         columns[key], good = rows.integers(key)
         if section in known:
-            rows.known(key, columns[key], good, known[section], section)
+            rows.known(key, columns[key], good, known[section], section, "; add it there, or remove the annotation")
     boxes, _ = rows.boxes()
     areas, has_area = rows.numbers("area", optional=True)
     rows.report(has_area & (areas < 0), lambda i: f"has 'area' {areas[i]:g}; an area cannot be negative")
@@ -196,9 +211,8 @@ def _validate_annotations(rows: Rows, known: dict[str, set[int]]) -> AnnotationA
     rows.report(odd, lambda i: f"has 'iscrowd' {short_repr(crowd[i])}; 0 or 1 is needed")
     with_id = np.fromiter(("id" in row for row in rows.rows), bool, len(rows.rows))
     identified = rows if with_id.all() else _with_id(rows, with_id)
-    ids, good = identified.integers("id")
-    # Rows without an id and with id 0 are renumbered when the file is loaded; only others can clash.
-    identified.unique(ids, good & with_id & (ids != 0))
+    # Ids that are missing, 0 or used twice are renumbered when the file is loaded: nothing refers to them.
+    identified.integers("id")
     return AnnotationArrays(
         image_ids_N=columns["image_id"],
         category_ids_N=columns["category_id"],
@@ -292,4 +306,6 @@ def _not_box(value: object) -> str:
     reason = "four finite numbers [x, y, width, height] are needed"
     if isinstance(value, list) and len(value) != 4:
         reason = f"it has {len(value)} numbers; [x, y, width, height] are needed"
+        if len(value) == 5:
+            reason += ": leave out a score; of a box with an angle, write the upright box around it"
     return f"has 'bbox' {short_repr(value)}; {reason}"

@@ -18,7 +18,7 @@ from retinanet.display.progress import image_progress, steps
 from retinanet.errors import DataError
 from retinanet.evaluation.detector import precision_name
 from retinanet.evaluation.evaluate import evaluate_dataset
-from retinanet.evaluation.saved import LoadedDetector, check_covers, load_detector
+from retinanet.evaluation.saved import LoadedDetector, count_unlisted, covered, load_detector
 from retinanet.evaluation.sources import resolve_data
 from retinanet.evaluation.splits import Split, load_split
 from retinanet.files import data_title, make_folder, write_json
@@ -53,8 +53,8 @@ def evaluate_loaded(
     ranks = distributed.read_ranks()
     check_engine(saved.config.eval.engine)
     data = saved.config.data
-    dataset = load_split(data, split, data.check_images)
-    left_out = check_covers(saved.categories, dataset, path)
+    dataset = covered(saved.categories, load_split(data, split, data.check_images), path)
+    left_out = count_unlisted(saved.categories, dataset)
     home = path.parent.parent if path.parent.name == "checkpoints" else path.parent
     folder = output or home / f"eval-{path.stem}-{dataset.annotation_file.stem if data.source is None else split}"
     if crops:

@@ -4,7 +4,7 @@ Legend: D detections of an image, rows N of a data set's detections.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,7 @@ def evaluate_dataset(
     looks = views.looks()
     rows = [look_at(detector, numbered, resize_rule, batches, ranks, on_batch, look) for look in looks]
     results = to_results(merged_rows(rows, looks, cut.images, detector.rule), categories)
-    results = results_on(dataset, results)
+    results = results_on(dataset, results, categories)
     return coco_evaluation(dataset.ground_truth, results, scoring.engine, scoring.max_detections), results
 
 
@@ -134,10 +134,18 @@ def write_evaluation(
     write_eval_file(eval_file, analyse(evaluation), step=step, precision=precision)
 
 
-def results_on(dataset: CocoDataset, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The results whose category is one of the data set's."""
-    known = {category.id for category in dataset.categories}
-    return [result for result in results if result["category_id"] in known]
+def results_on(dataset: CocoDataset, results: list[dict[str, Any]], known: Sequence[Category]) -> list[dict[str, Any]]:
+    """The results whose category, an id of `known`, the data set's file lists, with the ids of that file."""
+    listed = {row["id"] for row in dataset.ground_truth["categories"]}
+    is_aligned = [category.name for category in dataset.categories] == [category.name for category in known]
+    pairs = zip(known if is_aligned else dataset.categories, dataset.categories)
+    ids = {category.id: own.id for category, own in pairs if own.id in listed}
+    return [
+        result if ids[result["category_id"]] == result["category_id"]
+        else {**result, "category_id": ids[result["category_id"]]}
+        for result in results
+        if result["category_id"] in ids
+    ]  # fmt: skip
 
 
 def to_results(rows_N7: Tensor, categories: tuple[Category, ...]) -> list[dict[str, Any]]:

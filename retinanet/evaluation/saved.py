@@ -8,8 +8,8 @@ from retinanet import distributed
 from retinanet.build.network import build_loss_and_model, prepare_torch
 from retinanet.config.load import with_overrides
 from retinanet.config.schema import Config
+from retinanet.data.categories import aligned
 from retinanet.data.coco import CocoDataset
-from retinanet.errors import DataError
 from retinanet.evaluation.detector import AnyDetector, Detector, build_detector
 from retinanet.run.checkpoint import Checkpoint, load_weights
 from retinanet.run.published import open_checkpoint
@@ -66,22 +66,15 @@ def prepare_detector(saved: Checkpoint, source: str) -> SavedDetector:
     return SavedDetector(detector=detector, config=config, categories=saved.categories, step=saved.progress.step)
 
 
-def check_categories(known: tuple[Category, ...], dataset: CocoDataset, source: Path) -> None:
-    """DataError if the classes of the data set differ from those that the checkpoint was trained on."""
-    if known != dataset.categories:
-        only_model = [f"{c.id} {c.name}" for c in known if c not in dataset.categories][:5]
-        only_data = [f"{c.id} {c.name}" for c in dataset.categories if c not in known][:5]
-        raise DataError(
-            f"{dataset.annotation_file}: its categories differ from those of {source}: only in the checkpoint "
-            f"{only_model}, only in the data {only_data}. Evaluate on data with the ids and names of the training data."
-        )
+def covered(known: tuple[Category, ...], dataset: CocoDataset, source: Path) -> CocoDataset:
+    """The data set, its classes those of the checkpoint; DataError if it has one that the checkpoint does not know.
 
-
-def check_covers(known: tuple[Category, ...], dataset: CocoDataset, source: Path) -> int:
-    """Number of classes that only the checkpoint knows; DataError if the data have one that it does not know.
-
-    It may know more: torchvision's COCO models have outputs for ids that COCO does not use.
+    The checkpoint may know more: torchvision's COCO models have outputs for ids that COCO does not use.
     """
-    if not set(dataset.categories) <= set(known):
-        check_categories(known, dataset, source)
-    return len(known) - len(dataset.categories)
+    return dataset if set(dataset.categories) <= set(known) else aligned(dataset, known, str(source))
+
+
+def count_unlisted(known: tuple[Category, ...], dataset: CocoDataset) -> int:
+    """Number of classes that only the checkpoint knows."""
+    listed = {row["id"] for row in dataset.ground_truth["categories"]}
+    return len(known) - sum(category.id in listed for category in dataset.categories)

@@ -17,7 +17,7 @@ from retinanet.data.find_images import find_images
 from retinanet.display.progress import steps
 from retinanet.errors import ConfigError, ResourceError, list_errors
 from retinanet.evaluation.detector import AnyDetector, Detector
-from retinanet.evaluation.saved import SavedDetector, check_covers, load_detector
+from retinanet.evaluation.saved import SavedDetector, covered, load_detector
 from retinanet.evaluation.sources import resolve_data
 from retinanet.export import measure
 from retinanet.export.info import ExportInfo, Kind, need
@@ -201,7 +201,7 @@ def validation_set(saved: SavedDetector, checkpoint: Path, limit: int | None) ->
         root=root,
         depth_range=build_depth_range(data),
     )
-    check_covers(saved.categories, dataset, checkpoint)
+    dataset = covered(saved.categories, dataset, checkpoint)
     return first_images(first_images(dataset, data.limit), limit)
 
 

@@ -121,7 +121,7 @@ def compare_exports(
             report(len(ids_B))
     results: dict[str, dict[str, Any]] = {}
     for name, found_rows in rows.items():
-        found_results = results_on(dataset, to_results(torch.cat(found_rows), categories))
+        found_results = results_on(dataset, to_results(torch.cat(found_rows), categories), categories)
         evaluation = coco_evaluation(dataset.ground_truth, found_results, scoring.engine, scoring.max_detections)
         results[name] = {"metrics": evaluation.metrics}
         if name in exported:

@@ -4,16 +4,19 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from retinanet.data.categories import aligned
 from retinanet.data.coco import CocoDataset, parse_coco, summary
 from retinanet.data.content import read_annotations
 from retinanet.data.content_with_files import FileOptions
+from retinanet.data.copies import find_copies
 from retinanet.data.file_names import FolderIndex, is_other_split, split_of_name
 from retinanet.data.foreign_layout import layout_of_coco
 from retinanet.data.notes import KindNotes
 from retinanet.display.facts import print_lines
 from retinanet.errors import DataError
 from retinanet.files import data_title
-from retinanet.prepare.listing import exists, files_of, find_folder
+from retinanet.prepare.listing import ARCHIVES, exists, files_of, find_folder
+from retinanet.structures import Category
 
 MAX_CLASSES = 20
 """Classes whose counts are printed; the others are counted together."""
@@ -118,9 +121,11 @@ def find_image_folder(annotations: Path, content: object) -> Path:
         folder, count = found.most_common(1)[0] if found else (home, 0)
     if not count:
         places = ", ".join(str(home / name) for name in near[:4])
+        packed = [file.name for file in files_of(home, *ARCHIVES)]
         raise DataError(
             f"{annotations}: its images, such as {names[0]}, are in none of {home}, {places}; "
-            "give their folder with --images FOLDER"
+            + (f"unpack {packed[0]} there, or " if packed else "")
+            + "give their folder with --images FOLDER"
         )
     return folder
 
@@ -129,6 +134,26 @@ def _count_meant(index: FolderIndex, names: Sequence[str], split: str | None) ->
     """How many names mean a file of the folder, other than files of another split that are called the same."""
     found = (index.find(name) for name in names)
     return sum(one is not None and not all(is_other_split(path, split) for path in one.paths) for one in found)
+
+
+def _new_notes(dataset: CocoDataset, known: Sequence[Category], source: str) -> Sequence[str]:
+    """How the classes of a data set are read as those of `known`. Raises DataError where they cannot be."""
+    return aligned(dataset, known, source).notes[len(dataset.notes) :]
+
+
+def _unseen_notes(first: str, dataset: CocoDataset, title: str, other: CocoDataset) -> list[str]:
+    """A note on classes with objects in a split to evaluate on, and none in the split to train on."""
+    if split_of_name(first) != "train":
+        return []
+    learned, evaluated = (
+        {one.categories[k].name for record in one.images for k in record.classes_G.tolist()} for one in (dataset, other)
+    )
+    unseen = sorted(evaluated - learned)
+    if not unseen:
+        return []
+    return [
+        f"note: {title} has objects of classes without any in {first}, which cannot be learned: {', '.join(unseen[:5])}"
+    ]
 
 
 def objects_by_class(datasets: Mapping[str, CocoDataset]) -> list[str]:
@@ -158,12 +183,13 @@ def joint_notes(datasets: Mapping[str, CocoDataset]) -> list[str]:
     notes = []
     first, *others = datasets
     for title in others:
-        differing = set(datasets[first].categories) ^ set(datasets[title].categories)
-        if differing:
-            notes.append(
-                f"note: {first} and {title} have different categories, {sorted(differing)[:4]} ...; training needs the "
-                "same ids and names in both"
-            )
+        try:
+            new = _new_notes(datasets[title], datasets[first].categories, first)
+            notes += [f"note: {title}: {note}" for note in new]
+        except DataError as error:
+            notes.append(f"note: {error} A training on one is not evaluated on the other")
+    for title in others:
+        notes += _unseen_notes(first, datasets[first], title, datasets[title])
     titles: dict[Path, list[str]] = {}
     for title, dataset in datasets.items():
         for record in dataset.images:
@@ -175,4 +201,11 @@ def joint_notes(datasets: Mapping[str, CocoDataset]) -> list[str]:
             f"note: {len(shared):,} images are in several files, for example {path.name} in {' and '.join(files)}; "
             "a detector must not be evaluated on its training images"
         )
+    for title in others:
+        paths = ([one.path for one in datasets[name].images] for name in (first, title))
+        if not shared and (pairs := find_copies(*paths)):
+            notes.append(
+                f"note: {len(pairs):,} images of {title} are copies of images of {first}, such as "
+                f"{pairs[0][1].name} of {pairs[0][0].name}; a detector must not be evaluated on its training images"
+            )
     return notes

@@ -17,6 +17,8 @@ from retinanet.prepare.listing import describing_yaml, files_below, files_of, fi
 LabelFormat = Literal["voc", "yolo"]
 _DECIMAL_COMMA = re.compile(r"[+-]?(0|\d+(?!,\d{3}$)),\d+")
 """Not 1,234, which may be a thousand and more."""
+_REVERSED = "boxes are written from another corner"
+_MOST_REVERSED = 0.2
 
 
 class LabeledBox(NamedTuple):
@@ -149,6 +151,24 @@ def read_number(text: str, notes: KindNotes) -> float:
     if not math.isfinite(number):
         raise DataError(f"{text!r} is not a finite number")
     return number
+
+
+def in_order(corners: tuple[float, float, float, float], notes: KindNotes) -> tuple[float, float, float, float]:
+    """The corners (x1, y1, x2, y2) with the upper left one first, which is noted where they were exchanged."""
+    x1, y1, x2, y2 = corners
+    if x2 < x1 or y2 < y1:
+        notes.add(_REVERSED, f"({x1:g}, {y1:g}, {x2:g}, {y2:g})")
+    return min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
+
+
+def check_order(boxes: int, notes: KindNotes, errors: list[str]) -> None:
+    """Add an error where so many boxes were brought in order that they may be no corners."""
+    reversed_boxes = notes.count(_REVERSED)
+    if reversed_boxes >= 2 and reversed_boxes >= _MOST_REVERSED * boxes:
+        errors.append(
+            f"{reversed_boxes:,} of {boxes:,} boxes have their second corner left of or above the first: are the last "
+            "two numbers width and height? Two corners x1, y1, x2, y2 are needed"
+        )
 
 
 def refuse_errors(folder: Path, source: str, errors: list[str]) -> None:

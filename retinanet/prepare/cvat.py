@@ -35,6 +35,7 @@ def read_cvat(file: Path, folder: Path) -> LabeledSet:
     errors: list[str] = []
     notes = KindNotes()
     splits: dict[str, dict[str, list[tuple[str, Corners]]]] = {}
+    stated: dict[str, tuple[object, object]] = {}
     for number, image in enumerate(root.iter("image"), 1):
         name = (image.get("name") or "").strip()
         if not name:
@@ -43,6 +44,7 @@ def read_cvat(file: Path, folder: Path) -> LabeledSet:
         subset = image.get("subset", "")
         shapes = splits.setdefault(SPLITS.get(subset.lower(), subset) or "all", {})
         boxes = shapes.setdefault(name, [])
+        stated[name] = image.get("width"), image.get("height")
         for shape in image:
             try:
                 corners = _corners(shape, notes)
@@ -58,7 +60,7 @@ def read_cvat(file: Path, folder: Path) -> LabeledSet:
         splits = {"all": merged}
     if not any(splits.values()) and not errors:
         errors.append(f"{file}: has no image")
-    return labeled_set("CVAT for images", folder, splits, errors, notes)
+    return labeled_set("CVAT for images", folder, splits, errors, notes, stated=stated)
 
 
 def _corners(shape: ElementTree.Element, notes: KindNotes) -> Corners | None:

@@ -55,12 +55,22 @@ def _list_kind(content: list[Any]) -> str:
         return "label studio"
     if any({"annotation_id", "annotator"} <= row.keys() for row in rows):
         return "label studio"
+    if {"file_name", "annotations"} <= rows[0].keys():
+        return (
+            f"detectron2's own format (data set dicts), {_EXPORT_COCO} (detectron2.data.datasets.convert_to_coco_json)"
+        )
+    if isinstance(rows[0].get("ann"), dict):
+        return f"mmdetection's own format (middle format), {_EXPORT_COCO}"
+    if {"name", "labels"} <= rows[0].keys():
+        return f"BDD100K's format (Scalabel), {_EXPORT_COCO} (scalabel.label.to_coco)"
     if "data_row" in rows[0] or "Labeled Data" in rows[0]:
         return f"an export of Labelbox, {_EXPORT_COCO}"
     return "a list"
 
 
 def _other_kind(content: dict[Any, Any]) -> str:
+    if {"metainfo", "data_list"} <= content.keys():
+        return f"mmdetection's own format, {_EXPORT_COCO}"
     if isinstance(content.get("item"), dict) and "annotations" in content:
         return f"an export of V7 (Darwin), {_EXPORT_COCO}"
     if "classes" in content and isinstance(content.get("labels"), dict):

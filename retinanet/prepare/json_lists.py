@@ -50,6 +50,7 @@ def read_datumaro(files: Sequence[Path], folder: Path) -> LabeledSet:
     errors: list[str] = []
     notes = KindNotes()
     splits: dict[str, _Split] = {}
+    stated: dict[str, tuple[object, object]] = {}
     for file in files:
         content: Any = read_json(file)
         if json_kind(content) != "datumaro":
@@ -64,7 +65,10 @@ def read_datumaro(files: Sequence[Path], folder: Path) -> LabeledSet:
         for item in content["items"]:
             try:
                 image = item.get("image") or item.get("media") or {}
-                boxes = shapes.setdefault(str(image.get("path") or item["id"]), [])
+                name = str(image.get("path") or item["id"])
+                boxes = shapes.setdefault(name, [])
+                height, width = image.get("size") or (None, None)
+                stated[name] = width, height
                 for found in item["annotations"]:
                     corners = _datumaro_corners(found, notes)
                     if corners is not None:
@@ -73,7 +77,7 @@ def read_datumaro(files: Sequence[Path], folder: Path) -> LabeledSet:
                 errors.append(
                     f"{file}: item {item.get('id') if isinstance(item, dict) else item!r}: {unreadable_cause(error)}"
                 )
-    return labeled_set("Datumaro JSON", folder, splits, errors, notes)
+    return labeled_set("Datumaro JSON", folder, splits, errors, notes, stated=stated)
 
 
 def _datumaro_corners(found: dict[str, Any], notes: KindNotes) -> Corners | None:

@@ -24,6 +24,7 @@ def read_label_studio(file: Path, folder: Path) -> LabeledSet:
     errors: list[str] = []
     notes = KindNotes()
     shapes: dict[str, list[tuple[str, Corners]]] = {}
+    stated: dict[str, tuple[object, object]] = {}
     for number, task in enumerate(content, 1):
         if not isinstance(task, dict):
             errors.append(f"{file}: task {number} is not an object")
@@ -37,13 +38,15 @@ def read_label_studio(file: Path, folder: Path) -> LabeledSet:
             continue
         boxes = shapes.setdefault(image, [])
         for result in results:
+            if "original_width" in result:
+                stated[image] = result["original_width"], result.get("original_height")
             try:
                 found = _shape(result, notes)
             except (DataError, KeyError, TypeError, ValueError) as error:
                 errors.append(f"{place}: a region cannot be read: {unreadable_cause(error)}")
                 continue
             boxes += [found] if found is not None else []
-    return labeled_set(_FORM, folder, {"all": shapes}, errors, notes, in_fractions=True)
+    return labeled_set(_FORM, folder, {"all": shapes}, errors, notes, in_fractions=True, stated=stated)
 
 
 def _image_of(task: Mapping[str, Any]) -> str:

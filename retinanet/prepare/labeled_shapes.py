@@ -8,11 +8,21 @@ from retinanet.data.file_names import FolderIndex
 from retinanet.data.images import image_header
 from retinanet.data.notes import KindNotes
 from retinanet.errors import DataError
-from retinanet.prepare.conversion import LabeledBox, LabeledImage, LabeledSet, LabeledSplit, refuse_errors
+from retinanet.prepare.conversion import (
+    LabeledBox,
+    LabeledImage,
+    LabeledSet,
+    LabeledSplit,
+    check_order,
+    in_order,
+    refuse_errors,
+)
 
 Corners = tuple[float, float, float, float]
 Shapes = Mapping[str, list[tuple[str, Corners]]]
 """Image as it is written -> class and corners (x1, y1, x2, y2) of the box around each of its shapes."""
+StatedSizes = Mapping[str, tuple[object, object]]
+"""Image as it is written -> width and height that its label file states."""
 ROUNDING_PIXELS = 1.0
 """A box may leave its image by so much without a note."""
 
@@ -40,10 +50,12 @@ def labeled_set(
     notes: KindNotes,
     *,
     in_fractions: bool | None = None,
+    stated: StatedSizes | None = None,
 ) -> LabeledSet:
     """The images that each split's shapes name, with their boxes.
 
-    in_fractions: whether corners are fractions of the image's size; None decides by all of them. Images that are not
+    in_fractions: whether corners are fractions of the image's size; None decides by all of them. stated: the sizes of
+    the images that were labelled, with which those of the files must agree. Images that are not
     named are left out and counted. Raises DataError with `errors` and those that are found.
     """
     index = FolderIndex(str(folder))
@@ -55,8 +67,10 @@ def labeled_set(
         if in_fractions:
             notes.say("no corner is above 1: all are read as fractions of the image's size")
     read = {
-        split: _labeled_images(folder, index, shapes, in_fractions, errors, notes) for split, shapes in splits.items()
+        split: _labeled_images(folder, index, shapes, in_fractions, stated or {}, errors, notes)
+        for split, shapes in splits.items()
     }
+    check_order(len(every), notes, errors)
     refuse_errors(folder, form, errors)
     named = {image.file_name for images in read.values() for image in images}
     for name in sorted(index.images - named):
@@ -70,7 +84,13 @@ def labeled_set(
 
 
 def _labeled_images(
-    folder: Path, index: FolderIndex, shapes: Shapes, in_fractions: bool, errors: list[str], notes: KindNotes
+    folder: Path,
+    index: FolderIndex,
+    shapes: Shapes,
+    in_fractions: bool,
+    stated: StatedSizes,
+    errors: list[str],
+    notes: KindNotes,
 ) -> list[LabeledImage]:
     """The images of one split; every error is added to `errors`."""
     images: dict[str, LabeledImage] = {}
@@ -78,6 +98,7 @@ def _labeled_images(
         try:
             name = find_image(index, folder, written, notes)
             height, width = image_header(folder / name)
+            _check_stated(stated.get(written), (width, height), in_fractions)
             sides = (width, height) if in_fractions else (1, 1)
             labeled = [
                 LabeledBox(label, box_within(corners, sides, (height, width), notes), False) for label, corners in boxes
@@ -88,6 +109,26 @@ def _labeled_images(
         earlier = images[name].boxes if name in images else []
         images[name] = LabeledImage(name, (height, width), earlier + labeled)
     return list(images.values())
+
+
+def _check_stated(stated: tuple[object, object] | None, size: tuple[int, int], in_fractions: bool) -> None:
+    """DataError where an image was labelled at another size than its file's; sizes are (width, height).
+
+    Fractions hold at any size of the same shape. Sizes that are no numbers above 0 say nothing.
+    """
+    try:
+        width, height = (float(str(side)) for side in stated or ())
+    except ValueError:
+        return
+    same_shape = abs(width * size[1] - height * size[0]) <= 0.02 * width * size[1]
+    if min(width, height) <= 0 or (width, height) == size or (in_fractions and same_shape):
+        return
+    remedy = "use the image that was labelled" + (", or scale its labels" if same_shape else "")
+    turned = " (its EXIF rotation may have been removed or added)" if (height, width) == size else ""
+    raise DataError(
+        f"it was labelled at {width:g} x {height:g} (width x height), the file has {size[0]} x {size[1]}{turned}; "
+        f"{remedy}"
+    )
 
 
 def box_within(
@@ -103,8 +144,7 @@ def box_within(
         raise DataError(f"box {corners} is not finite")
     if max(x1, x2) <= 0 or max(y1, y2) <= 0 or min(x1, x2) >= width or min(y1, y2) >= height:
         raise DataError(f"box ({x1:g}, {y1:g}, {x2:g}, {y2:g}) is outside the image of {width} x {height}")
-    if x2 < x1 or y2 < y1:
-        raise DataError(f"box ({x1:g}, {y1:g}, {x2:g}, {y2:g}) is reversed")
+    x1, y1, x2, y2 = in_order((x1, y1, x2, y2), notes)
     if min(x1, y1, width - x2, height - y2) < -ROUNDING_PIXELS:
         notes.add("boxes are cut at the border of the image", f"({x1:g}, {y1:g}, {x2:g}, {y2:g})")
     x1, x2, y1, y2 = max(x1, 0.0), min(x2, width), max(y1, 0.0), min(y2, height)

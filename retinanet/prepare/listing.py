@@ -12,6 +12,7 @@ from retinanet.data.find_images import image_suffixes
 from retinanet.errors import DataError
 from retinanet.files import read_text
 
+ARCHIVES = (".zip", ".rar", ".7z", ".tar", ".tgz", ".tar.gz", ".bz2", ".xz")
 YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 _NAMES_KEY = re.compile(r"^names\s*:", re.MULTILINE)
 _STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*")

@@ -130,6 +130,7 @@ def read_labelme(folder: Path, files: Iterable[Path]) -> LabeledSet:
     errors: list[str] = []
     notes = KindNotes()
     shapes: dict[str, list[tuple[str, Corners]]] = {}
+    stated: dict[str, tuple[object, object]] = {}
     is_without_images = not has_images(folder)
     for file in files:
         content: Any = read_json(file)
@@ -141,7 +142,9 @@ def read_labelme(folder: Path, files: Iterable[Path]) -> LabeledSet:
                 f"{folder}: the images are only within the JSON files of labelme (imageData); write each out, with "
                 f"labelme: labelme_export_json {file} -o FOLDER"
             )
-        boxes = shapes.setdefault(_labelme_image(file, str(content["imagePath"] or ""), folder), [])
+        name = _labelme_image(file, str(content["imagePath"] or ""), folder)
+        boxes = shapes.setdefault(name, [])
+        stated[name] = content.get("imageWidth"), content.get("imageHeight")
         found = content["shapes"]
         if not isinstance(found, list) or not all(isinstance(shape, dict) for shape in found):
             errors.append(f"{file}: its shapes are not a list of objects")
@@ -158,7 +161,7 @@ def read_labelme(folder: Path, files: Iterable[Path]) -> LabeledSet:
                 boxes.append((label, corners))
             except (DataError, KeyError, TypeError, ValueError) as error:
                 errors.append(f"{file}: shape {number} cannot be read: {unreadable_cause(error)}")
-    return labeled_set("labelme", folder, {"all": shapes}, errors, notes)
+    return labeled_set("labelme", folder, {"all": shapes}, errors, notes, stated=stated)
 
 
 def _labelme_image(file: Path, written: str, folder: Path) -> str:

@@ -12,15 +12,17 @@ from retinanet.prepare.cvat import read_cvat
 from retinanet.prepare.json_kinds import READ, is_supervisely_project, json_kind
 from retinanet.prepare.json_lists import read_createml, read_datumaro, read_supervisely
 from retinanet.prepare.label_studio import read_label_studio
-from retinanet.prepare.listing import children, describing_yaml, files_of, find_folder, has_images, root_tag
+from retinanet.prepare.listing import ARCHIVES, children, describing_yaml, files_of, find_folder, has_images, root_tag
 from retinanet.prepare.other_labels import read_labelme, read_via
 from retinanet.prepare.tables import is_table, read_tables
-from retinanet.prepare.unknown import ARCHIVES, describe_unknown, foreign_file
+from retinanet.prepare.unknown import describe_unknown, foreign_file
 from retinanet.prepare.voc import read_voc
 from retinanet.prepare.yolo import read_yolo
 
-_NO_OBJECTS = ("captions_", "person_keypoints_", "image_info_", "stuff_", "panoptic_")
+_NO_OBJECTS = ("captions_", "image_info_", "stuff_", "panoptic_")
 """Beginnings of COCO's own files without objects to detect."""
+_KEY_POINTS = "person_keypoints_"
+"""Beginning of files that repeat the boxes of instances_*, and that alone are a data set (CVAT's COCO Keypoints)."""
 _JSON = (".json", ".json.gz")
 _DEPTH = 3
 """Levels of folders below a path in which a data set is searched."""
@@ -69,7 +71,7 @@ def _read_file(path: Path) -> LabeledSet | CocoFiles:
     if suffix == ".csv":
         return read_tables([path], folder)
     if path.name.lower().endswith(_JSON):
-        content: Any = read_json(path, leave_out="segmentation")
+        content: Any = read_json(path, leave_out="segmentation", nan_as_null=True)
         kind = json_kind(content)
         if kind == "coco":
             return CocoFiles({split_of(path, folder) or "all": Part(path, find_image_folder(path, content))})
@@ -82,7 +84,7 @@ def _read_file(path: Path) -> LabeledSet | CocoFiles:
         return read_cvat(path, folder)
     if suffix in (".xml", ".txt"):
         raise DataError(f"{path}: one label file; give the folder of the data set")
-    if suffix in ARCHIVES:
+    if path.name.lower().endswith((*ARCHIVES, ".gz")):
         raise DataError(f"{path}: of the archives only .zip is read; unpack it and give the folder")
     known = foreign_file(path)
     if known:
@@ -108,7 +110,7 @@ def _read_folder(path: Path, root: Path) -> LabeledSet | CocoFiles | None:
         return read_yolo(path, clip=True) if label_format == "yolo" else read_voc(path, zero_based=None, clip=True)
     for place in places:
         for file in files_of(place, *_JSON):
-            content = read_json(file)
+            content = read_json(file, nan_as_null=True)
             if is_supervisely_project(content) and any((child / "ann").is_dir() for child in [path, *children(path)]):
                 return read_supervisely(path)
             kind = json_kind(content)
@@ -170,10 +172,15 @@ def coco_files(folder: Path) -> dict[str, Part]:
     found: dict[str, list[tuple[Path, Any]]] = {}
     for place in places:
         for file in annotation_candidates(place):
-            content = read_json(file, leave_out="segmentation")
+            content = read_json(file, leave_out="segmentation", nan_as_null=True)
             kind = json_kind(content)
             if kind == "labelme":
                 break  # one file an image: none of them is a whole data set
+            is_bare = isinstance(content, dict) and "images" in content and "annotations" not in content
+            if is_bare and split_of(file, folder) == "val":
+                raise DataError(
+                    f"{file}: has images but no 'annotations', so nothing can be evaluated on it; remove it"
+                )
             if kind == "coco":
                 found.setdefault(split_of(file, folder) or "all", []).append((file, content))
     for split, files in found.items():
@@ -188,7 +195,8 @@ def coco_files(folder: Path) -> dict[str, Part]:
 def annotation_candidates(folder: Path) -> list[Path]:
     """The JSON files directly in a folder; of COCO's own, those with objects (instances_*)."""
     files = [file for file in files_of(folder, *_JSON) if not file.name.startswith(_NO_OBJECTS)]
-    return [file for file in files if file.name.startswith("instances_")] or files
+    instances = [file for file in files if file.name.startswith("instances_")]
+    return instances or [file for file in files if not file.name.startswith(_KEY_POINTS)] or files
 
 
 def split_of(file: Path, folder: Path) -> str | None:
@@ -209,7 +217,7 @@ def is_coco(path: Path) -> bool:
     files = [*annotation_candidates(annotations), *annotation_candidates(path)] if path.is_dir() else [path]
     for file in files:
         is_json = ".json" in (suffix.lower() for suffix in file.suffixes)
-        kind = json_kind(read_json(file, leave_out="segmentation")) if is_json else ""
+        kind = json_kind(read_json(file, leave_out="segmentation", nan_as_null=True)) if is_json else ""
         if kind in ("coco", "labelme"):
             return kind == "coco"
     return False

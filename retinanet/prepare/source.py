@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock
 
+from retinanet.data.content import read_annotations
+from retinanet.data.content_with_files import FileOptions, content_with_files
 from retinanet.display.progress import transfer_progress
 from retinanet.errors import DataError, ResourceError
 from retinanet.files import cache_folder, make_folder, read_json, write_json
@@ -19,7 +21,7 @@ from retinanet.prepare.conversion import ConvertedSplit, LabeledSet, coco_docume
 from retinanet.prepare.recognise import CocoFiles, Part, read_any
 from retinanet.prepare.split import hold_out
 
-VERSION = 4
+VERSION = 5
 """Raised when the same files would be read differently, so that caches of before are not used."""
 LARGEST_ZIP, LEAST_UNPACKED, MOST_PACKED = 200 << 30, 1 << 30, 100
 """Bytes that an archive may unpack to, that any may, and times its own size that larger ones may."""
@@ -120,6 +122,8 @@ def _make(path: Path, home: Path, held_out: float, seed: int) -> Source:
         val, test = test, None
     divided = None
     if val is None:
+        train, notes = in_usual_form(train, home, path if path.is_dir() else path.parent)
+        lines += notes
         train, val, divided = divide(train, home, held_out, seed)
     return Source(form=form, train=train, val=val, test=test, divided=divided, lines=lines)
 
@@ -135,15 +139,38 @@ def _write_parts(read: LabeledSet, home: Path) -> tuple[dict[str, Part], list[st
     return parts, [f"note: {note}" for note in read.notes]
 
 
+def in_usual_form(part: Part, folder: Path, root: Path) -> tuple[Part, list[str]]:
+    """One split whose file is in COCO's own form, written into `folder` where it is not, and notes on that.
+
+    What the file as a whole decides, such as the convention of its boxes, must be read before it is divided. root: the
+    data set's folder. Raises DataError with the file's errors.
+    """
+    options = FileOptions(root=root)
+    content = content_with_files(read_annotations(part.annotations), part.annotations, part.images, options)
+    if not content.notes:
+        return part, []
+    again = content_with_files(content.data, part.annotations, part.images, options)
+    read_otherwise = [note for note in content.notes if note not in again.notes]
+    if not read_otherwise:
+        return part, []
+    write_json(folder / "all.json", content.data)
+    return Part(folder / "all.json", part.images), [f"note: {note}" for note in read_otherwise]
+
+
 def divide(part: Part, folder: Path, held_out: float, seed: int) -> tuple[Part, Part, str]:
     """Write train.json and val.json of one split into `folder`; also a line on how many images each has."""
-    content: Any = read_json(part.annotations)
+    content: Any = read_json(part.annotations, nan_as_null=True)
     missing = [key for key in ("images", "annotations", "categories") if not isinstance(content.get(key), list)]
     if missing:
         raise DataError(f"{part.annotations}: has no list {', '.join(missing)}")
     if len(content["images"]) < 2:
         raise DataError(f"{part.annotations}: has {len(content['images'])} image; two are needed to hold one out")
     train, val = hold_out(content, part.images, held_out, seed)
+    if not val["images"]:
+        raise DataError(
+            f"{part.annotations}: its {len(content['images'])} images are copies of one; two different are needed to "
+            "hold one out"
+        )
     files = folder / "train.json", folder / "val.json"
     for file, side in zip(files, (train, val), strict=True):
         write_json(file, side)
@@ -184,7 +211,7 @@ def split_source(path: Path, output: Path, held_out: float, seed: int, overwrite
     summaries = "\n".join(source.lines), source.divided
     written = []
     for name, part, summary in zip(("train", "val"), (source.train, source.val), summaries, strict=True):
-        write_json(output / f"{name}.json", read_json(part.annotations))
+        write_json(output / f"{name}.json", read_json(part.annotations, nan_as_null=True))
         written.append(
             ConvertedSplit(name=name, annotations=output / f"{name}.json", images=part.images, summary=summary)
         )

@@ -33,6 +33,12 @@ _CORNERS = _COMMON | {
     "xmax": ("xmax", "x2", "right"),
     "ymax": ("ymax", "y2", "bottom"),
 }
+_CENTRES = _COMMON | {
+    "cx": ("xcenter", "xcentre", "cx", "centerx", "centrex", "xc"),
+    "cy": ("ycenter", "ycentre", "cy", "centery", "centrey", "yc"),
+    "w": ("bboxwidth", "boxwidth", "w", "width"),
+    "h": ("bboxheight", "boxheight", "h", "height"),
+}
 _SIZES = _COMMON | {
     "x": ("bboxx", "x", "xmin", "left"),
     "y": ("bboxy", "y", "ymin", "top"),
@@ -46,6 +52,7 @@ _VIA = {"filename", "regionshapeattributes", "regionattributes"}
 _SEPARATORS = ",;\t"
 
 _Split = dict[str, list[tuple[str, Corners]]]
+_Stated = dict[str, tuple[object, object]]
 
 
 def read_tables(files: Sequence[Path], folder: Path) -> LabeledSet:
@@ -63,12 +70,13 @@ def read_tables(files: Sequence[Path], folder: Path) -> LabeledSet:
         )
     notes = KindNotes()
     errors: list[str] = []
-    shapes = {str(split): _read_table(file, notes, errors) for split, file in zip(splits, files)}
+    stated: _Stated = {}
+    shapes = {str(split): _read_table(file, stated, notes, errors) for split, file in zip(splits, files)}
     shapes = _with_described_classes(shapes, files[0].parent, notes)
-    return labeled_set("a table (CSV)", folder, shapes, errors, notes)
+    return labeled_set("a table (CSV)", folder, shapes, errors, notes, stated=stated)
 
 
-def _read_table(file: Path, notes: KindNotes, errors: list[str]) -> _Split:
+def _read_table(file: Path, stated: _Stated, notes: KindNotes, errors: list[str]) -> _Split:
     lines = _rows_of(file)
     skipped = len(read_lines(file)) - len(lines)
     shapes: _Split = {}
@@ -81,17 +89,20 @@ def _read_table(file: Path, notes: KindNotes, errors: list[str]) -> _Split:
         rows = csv.reader(io.StringIO("\n".join(lines)), delimiter=separator)
         columns = _BARE
         for row in rows:
-            heading = table_columns(row) if rows.line_num == 1 else None
-            if heading is not None:
+            heading = table_columns(row)
+            if heading is not None and rows.line_num > 1:
+                notes.add("headings are repeated within the table", f"line {rows.line_num}")
+            elif heading is not None:
                 columns = heading
                 if "w" in columns:
-                    x, y, w, h = (row[columns[side]].strip() for side in "xywh")
-                    notes.say(f"{x}, {y} are read as the upper left corner of a box, {w}, {h} as its size")
+                    x, y, w, h = (row[columns[side]].strip() for side in _box_columns(columns))
+                    place = "centre" if "cx" in columns else "upper left corner"
+                    notes.say(f"{x}, {y} are read as the {place} of a box, {w}, {h} as its size")
                 if group := [n for n, text in enumerate(row) if _plain(text) == "isgroupof"]:
                     columns = columns | {"group": group[0]}
             elif any(row):
                 try:
-                    _add_row(row, columns, shapes, notes)
+                    _add_row(row, columns, shapes, stated, notes)
                 except DataError as error:
                     errors.append(f"{file}:{rows.line_num + skipped}: {error}")
     except csv.Error as error:
@@ -99,7 +110,14 @@ def _read_table(file: Path, notes: KindNotes, errors: list[str]) -> _Split:
     return shapes
 
 
-def _add_row(row: list[str], columns: Mapping[str, int], shapes: _Split, notes: KindNotes) -> None:
+def _box_columns(columns: Mapping[str, int]) -> tuple[str, str, str, str]:
+    """The four columns of a box."""
+    if "cx" in columns:
+        return "cx", "cy", "w", "h"
+    return ("x", "y", "w", "h") if "w" in columns else ("xmin", "ymin", "xmax", "ymax")
+
+
+def _add_row(row: list[str], columns: Mapping[str, int], shapes: _Split, stated: _Stated, notes: KindNotes) -> None:
     """The box of a line. Raises DataError, to which the caller adds the place."""
     if len(row) <= max(columns.values()):
         raise DataError(f"{len(row)} cells, but {max(columns.values()) + 1} are needed")
@@ -107,7 +125,9 @@ def _add_row(row: list[str], columns: Mapping[str, int], shapes: _Split, notes: 
     if not cells["filename"]:
         raise DataError("names no image")
     boxes = shapes.setdefault(cells["filename"], [])
-    given = [cells[side] for side in ("xywh" if "w" in cells else ("xmin", "ymin", "xmax", "ymax"))]
+    if "across" in cells:
+        stated[cells["filename"]] = cells["across"], cells["down"]
+    given = [cells[side] for side in _box_columns(columns)]
     if not any(given):
         return
     a, b, c, d = (read_number(number, notes) for number in given)
@@ -115,7 +135,11 @@ def _add_row(row: list[str], columns: Mapping[str, int], shapes: _Split, notes: 
         raise DataError("the box has no class")
     if cells.get("group") == "1":
         notes.add("boxes are around groups of objects (IsGroupOf): they count as one object", cells["filename"])
-    boxes.append((cells["class"], (a, b, a + c, b + d) if "w" in cells else (a, b, c, d)))
+    if "cx" in cells:
+        corners = a - c / 2, b - d / 2, a + c / 2, b + d / 2
+    else:
+        corners = (a, b, a + c, b + d) if "w" in cells else (a, b, c, d)
+    boxes.append((cells["class"], corners))
 
 
 def _with_described_classes(splits: dict[str, _Split], folder: Path, notes: KindNotes) -> dict[str, _Split]:
@@ -201,12 +225,15 @@ def _is_bare(cells: list[str]) -> bool:
 def table_columns(heading: list[str]) -> dict[str, int] | None:
     """Column of an image, a class and four sides, or a corner and a size; None if a row is no heading with them."""
     found = [_plain(text) for text in heading]
-    for wanted in (_CORNERS, _SIZES):
+    for wanted in (_CORNERS, _CENTRES, _SIZES):
         columns = {
             name: next((found.index(word) for word in words if word in found), -1) for name, words in wanted.items()
         }
         if -1 not in columns.values():
-            return columns
+            sides = {"across": ("width", "imagewidth"), "down": ("height", "imageheight")}
+            of_image = {name: found.index(word) for name, words in sides.items() for word in words if word in found}
+            is_of_image = len(of_image) == 2 and not set(of_image.values()) & set(columns.values())
+            return columns | of_image if is_of_image else columns
     return None
 
 

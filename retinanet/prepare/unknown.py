@@ -1,5 +1,6 @@
 """What a folder holds that is no data set in a known format, and what to do about it."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,10 +11,9 @@ from retinanet.errors import DataError
 from retinanet.files import read_json
 from retinanet.prepare.conversion import read_lines
 from retinanet.prepare.json_kinds import json_kind
-from retinanet.prepare.listing import files_below, is_image
+from retinanet.prepare.listing import ARCHIVES, files_below, is_image
 from retinanet.prepare.tables import describe_heading
 
-ARCHIVES = (".zip", ".rar", ".7z", ".tar", ".gz", ".tgz", ".bz2", ".xz")
 _COCO = "which are not read; export COCO instead"
 _FOREIGN = {
     ".tfrecord": f"TFRecords, {_COCO}",
@@ -22,6 +22,7 @@ _FOREIGN = {
     ".ndjson": f"exports of Labelbox or Ultralytics (NDJSON), {_COCO}",
     ".jsonl": f"lists of JSON lines (Vertex AI, Hugging Face), {_COCO}",
     ".manifest": f"manifests of SageMaker Ground Truth, {_COCO}",
+    ".odgt": "annotations of CrowdHuman (ODGT), which are not read; convert them to COCO",
     ".vott": f"a project of VoTT, {_COCO}",
     ".mat": f"MATLAB files, {_COCO}",
     ".xlsx": "a spreadsheet, which is not read; save it as .csv",
@@ -54,7 +55,7 @@ def _what_is_there(folder: Path) -> list[str]:
     images = [file for file in files if is_image(file)]
     there = [f"{file.name}: {_json_kind_of(file)}" for file in _ending(files, ".json")[:3]]
     there += [f"{file.name}: {describe_heading(read_lines(file))}" for file in _ending(files, ".csv")[:3]]
-    packed = [file for file in files if file.suffix.lower() in ARCHIVES]
+    packed = [file for file in files if file.name.lower().endswith(ARCHIVES)]
     there += [f"{packed[0].name}, an archive: unpack it, or give it alone"] if packed else []
     kinds = {foreign_file(file): file.name for file in reversed(files) if foreign_file(file)}
     there += [f"{name}: {kind}" for kind, name in kinds.items()]
@@ -71,7 +72,8 @@ def _ending(files: Sequence[Path], suffix: str) -> list[Path]:
 
 def _json_kind_of(file: Path) -> str:
     try:
-        return json_kind(read_json(file, "segmentation"))
+        kind = json_kind(read_json(file, "segmentation"))
+        return "COCO JSON without boxes of objects; export instances" if kind == "coco" else kind
     except DataError as error:
         return str(error).removeprefix(f"{file}: ")
 
@@ -88,6 +90,18 @@ def _described_images(folder: Path, images: Sequence[Path], has_others: bool) ->
     return text
 
 
+def _program_of(file: Path, lines: Sequence[str]) -> str:
+    """VisDrone, MOTChallenge or WIDER FACE, by the lines of their text files; empty for any other."""
+    rows = [line.strip().strip(",").split(",") for line in lines if line.strip()]
+    is_numbers = all(re.fullmatch(r"-?[\d.]+", cell.strip()) for row in rows for cell in row)
+    lengths = {len(row) for row in rows}
+    if rows and is_numbers and lengths == {8}:
+        return "VisDrone"
+    if rows and is_numbers and lengths <= {7, 9, 10} and file.name in ("gt.txt", "det.txt"):
+        return "MOTChallenge"
+    return "WIDER FACE" if "wider_face" in file.name else ""
+
+
 def _described_texts(texts: Sequence[Path]) -> str:
     """Text files that are no labels of YOLO, by the first line of the first with numbers."""
     for file in texts[:20]:
@@ -95,6 +109,12 @@ def _described_texts(texts: Sequence[Path]) -> str:
             lines = read_lines(file)
         except DataError:
             continue
+        program = _program_of(file, lines)
+        if program:
+            return (
+                f"{len(texts):,} .txt files such as {file.name}, as {program} has them, which are not read; convert "
+                "them to COCO"
+            )
         row = next((line.split() for line in lines if len(line.split()) >= 5), None)
         if row is None:
             continue

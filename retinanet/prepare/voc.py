@@ -10,9 +10,10 @@ positives nor plain negatives, as VOC's rules require.
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from retinanet.data.file_names import SPLITS
+from retinanet.data.find_images import image_suffixes
 from retinanet.data.notes import KindNotes
 from retinanet.errors import DataError
 from retinanet.prepare.conversion import (
@@ -20,6 +21,7 @@ from retinanet.prepare.conversion import (
     LabeledImage,
     LabeledSet,
     LabeledSplit,
+    check_order,
     read_lines,
     refuse_errors,
     with_notes,
@@ -92,13 +94,16 @@ def read_voc(
         if image is not None:
             read[name] = image
     errors += _claimed_twice(read)
+    check_order(sum(len(image.boxes) for image in read.values()), notes, errors)
+    named = {image.file_name for image in read.values()}
+    for name in sorted(pictures.names - named) if splits is None else ():
+        notes.add("images are without an XML file or in no list, and are left out", name)
     found_classes = {box.name for image in read.values() for box in image.boxes}
     if classes is not None:
         unknown = sorted(found_classes - set(classes))
         errors.extend(f"class {name!r} occurs but is not in the given classes" for name in unknown)
     refuse_errors(folder, "Pascal VOC", errors)
     order = list(classes) if classes is not None else sorted(found_classes)
-    _note_spellings(order, notes)
     return LabeledSet(
         form="Pascal VOC",
         splits={
@@ -137,16 +142,6 @@ def _claimed_twice(read: Mapping[str, LabeledImage]) -> list[str]:
     return errors
 
 
-def _note_spellings(classes: Sequence[str], notes: KindNotes) -> None:
-    """Note names that differ in upper and lower case only, which are classes of their own."""
-    spellings: dict[str, list[str]] = {}
-    for name in classes:
-        spellings.setdefault(name.casefold(), []).append(name)
-    for names in spellings.values():
-        if len(names) > 1:
-            notes.say(f"classes that differ in upper and lower case only: {' and '.join(names)}")
-
-
 def _corner_rule(corners: Sequence[float], zero_based: bool | None, clip: bool, notes: KindNotes) -> CornerRule:
     """How the corners of a whole data set are written; zero_based as of `read_voc`."""
     fractions = any(0 < corner < 1 for corner in corners) and max(corners) <= 1
@@ -177,6 +172,13 @@ def _split_names(
     return {"all": sorted(labels)} if "" in by_split or not labels else by_split
 
 
+def _listed_name(written: str, labels: Mapping[str, Path]) -> str:
+    """The name of a line; that of the label file where an image or a path to it is written, such as images/a.jpg."""
+    stem = PurePosixPath(written.replace("\\", "/")).stem
+    is_image_name = PurePosixPath(written).suffix.lower() in image_suffixes()
+    return stem if written not in labels and stem in labels and (is_image_name or "/" in written) else written
+
+
 def _read_image_set(path: Path, home: Path, labels: Mapping[str, Path], errors: list[str]) -> list[str]:
     try:
         lines = read_lines(path)
@@ -185,7 +187,7 @@ def _read_image_set(path: Path, home: Path, labels: Mapping[str, Path], errors: 
         return []
     names: dict[str, None] = {}
     for number, line in enumerate(lines, 1):
-        name = line.strip()
+        name = _listed_name(line.strip(), labels)
         if not name:
             continue
         if len(name.split()) > 1 and name not in labels:
@@ -197,7 +199,7 @@ def _read_image_set(path: Path, home: Path, labels: Mapping[str, Path], errors: 
         elif name in names:
             errors.append(f"{path}:{number}: {name} is listed twice")
         elif name not in labels:
-            errors.append(f"{path}:{number}: no {name}.xml in {home}")
+            errors.append(f"{path}:{number}: no {name}.xml in {home}; add it, or remove the line")
         else:
             names[name] = None
     if not names:

@@ -1,5 +1,6 @@
 """One Pascal VOC annotation file: its image, its size and its boxes, by the rule that holds for the whole data set."""
 
+import math
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
@@ -7,16 +8,29 @@ from pathlib import Path
 from typing import NamedTuple
 
 import defusedxml
-from defusedxml.ElementTree import parse
+from defusedxml.ElementTree import fromstring, parse
 
 from retinanet.data.images import ImageHeader, read_header
 from retinanet.data.notes import KindNotes
 from retinanet.errors import DataError
 from retinanet.files import read_text
-from retinanet.prepare.conversion import LabeledBox, LabeledImage, read_number
+from retinanet.prepare.conversion import LabeledBox, LabeledImage, in_order, read_number
 from retinanet.prepare.voc_images import ImageFolder
 
 MAX_XML_BYTES = 16 << 20
+_TRUTH = {
+    "0": False,
+    "false": False,
+    "no": False,
+    "unspecified": False,
+    "": False,
+    "1": True,
+    "true": True,
+    "yes": True,
+}
+"""Texts of <difficult>, in lower case."""
+_ROTATED = ("cx", "cy", "w", "h", "angle")
+_ENCODING = re.compile(rb"""\s*<\?xml\s[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
 
 
 class CornerRule(NamedTuple):
@@ -33,12 +47,26 @@ class CornerRule(NamedTuple):
 def all_corners(path: Path) -> list[float]:
     """The numbers of the boxes of an XML file; none of a file that cannot be read, which is reported later."""
     try:
-        root = parse(path, forbid_dtd=True).getroot()
+        root = _parsed(path)
         assert root is not None
         boxes = [*root.iter("bndbox"), *root.iter("polygon")]
         return [float(text) for box in boxes for tag in box.iter() if (text := (tag.text or "").strip())]
     except (OSError, ValueError, LookupError, AssertionError, ElementTree.ParseError, defusedxml.DefusedXmlException):
         return []
+
+
+def _parsed(path: Path) -> ElementTree.Element | None:
+    """The outermost tag; also of files in an encoding of several bytes, such as GB2312, that the parser does not know.
+
+    Raises as `defusedxml.ElementTree.parse`.
+    """
+    with path.open("rb") as file:
+        declared = _ENCODING.match(file.read(100))
+    name = declared[1].decode() if declared is not None else "utf-8"
+    if name.lower().startswith(("utf", "us-ascii", "iso-8859", "latin")):
+        return parse(path, forbid_dtd=True).getroot()
+    text = path.read_bytes().decode(name)
+    return fromstring(_ENCODING.sub(b"<?xml version='1.0'", text.encode(), count=1), forbid_dtd=True)
 
 
 def read_voc_file(
@@ -48,7 +76,7 @@ def read_voc_file(
     try:
         if path.stat().st_size > MAX_XML_BYTES:
             raise DataError(f"larger than {MAX_XML_BYTES >> 20} MiB")
-        root = parse(path, forbid_dtd=True).getroot()
+        root = _parsed(path)
         if root is None or root.tag != "annotation":
             raise DataError("the outermost tag is not <annotation>")
         file_name = pictures.find(label, (root.findtext("filename") or "").strip(), notes)
@@ -116,7 +144,12 @@ def _check_size(
             )
         notes.add("sizes are those before the EXIF rotation, the boxes fit the image after it", path.name)
     else:
-        raise DataError(f"states height {stated[0]} and width {stated[1]}, but {file_name} has {height} and {width}")
+        ratio = [(side or 0) / real for side, real in zip(sides, (height, width))]
+        scaled = min(ratio) > 0 and abs(ratio[0] / ratio[1] - 1) < 0.02
+        raise DataError(
+            f"states height {stated[0]} and width {stated[1]}, but {file_name} has {height} and {width}; "
+            + ("use the image that was annotated, or scale its boxes" if scaled else "correct the XML or the image")
+        )
 
 
 def _side(text: str) -> float | None:
@@ -133,11 +166,7 @@ def _read_object(element: ElementTree.Element, size: tuple[int, int], rule: Corn
     name = (element.findtext("name") or "").strip()
     if not name:
         raise DataError("no <name>")
-    xmin, ymin, xmax, ymax = corners = _corners_of(element, name, notes)
-    if xmax < xmin or ymax < ymin:
-        raise DataError(
-            f"{name}: reversed box, xmin {xmin:g} ymin {ymin:g} xmax {xmax:g} ymax {ymax:g}; exchange the corners"
-        )
+    xmin, ymin, xmax, ymax = corners = in_order(_corners_of(element, name, notes), notes)
     if rule.fractions:
         xmin, ymin, xmax, ymax = xmin * width, ymin * height, xmax * width, ymax * height
     elif not rule.zero_based and (xmin, ymin) != (xmax, ymax):
@@ -155,13 +184,27 @@ def _read_object(element: ElementTree.Element, size: tuple[int, int], rule: Corn
             "tool that wrote it counts from 0, use --zero-based; to cut boxes at the border, use --clip"
         )
     difficult = (element.findtext("difficult") or "0").strip()
-    if difficult not in ("0", "1"):
+    if difficult.lower() not in _TRUTH:
         raise DataError(f"{name}: <difficult> is {difficult!r}, expected 0 or 1")
-    return LabeledBox(name, (xmin, ymin, xmax - xmin, ymax - ymin), difficult == "1")
+    return LabeledBox(name, (xmin, ymin, xmax - xmin, ymax - ymin), _TRUTH[difficult.lower()])
+
+
+def _around_rotated(values: Sequence[float]) -> tuple[float, float, float, float]:
+    """Corners of the upright box around one of roLabelImg: centre, width, height and angle in radians."""
+    cx, cy, w, h, angle = values
+    cos, sin = abs(math.cos(angle)), abs(math.sin(angle))
+    across, down = (w * cos + h * sin) / 2, (w * sin + h * cos) / 2
+    return cx - across, cy - down, cx + across, cy + down
 
 
 def _corners_of(element: ElementTree.Element, name: str, notes: KindNotes) -> tuple[float, float, float, float]:
-    """The numbers of <bndbox>, or where there is none the corners of the box around <polygon>. Raises DataError."""
+    """The numbers of <bndbox>, or where there is none the corners of the box around <polygon> or <robndbox>.
+
+    Raises DataError.
+    """
+    if element.find("bndbox") is None and element.find("robndbox") is not None:
+        notes.add("objects have a rotated box (<robndbox>): the upright box around it is used", name)
+        return _around_rotated([read_number(element.findtext(f"robndbox/{tag}") or "", notes) for tag in _ROTATED])
     if element.find("bndbox") is None and element.find("polygon") is not None:
         sides: list[list[float]] = []
         for letter in "xy":

@@ -4,7 +4,9 @@ Images stay where they are. `yolo_layout` finds the classes and splits, `yolo_li
 """
 
 import os
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from retinanet.data.find_images import image_suffixes
@@ -25,7 +27,7 @@ from retinanet.prepare.conversion import (
 )
 from retinanet.prepare.listing import exists, files_below, files_of, find_folder, find_inside, has_images, images_below
 from retinanet.prepare.yolo_layout import find_layout
-from retinanet.prepare.yolo_lines import LabelRule, fields_of, looks_like_key_points, read_line
+from retinanet.prepare.yolo_lines import LabelRule, convention_of, fields_of, looks_like_key_points, read_line
 
 
 def convert_yolo(
@@ -67,9 +69,9 @@ def read_yolo(
             + (f". There are {unread}" if unread else "")
         )
     refuse_errors(folder, "YOLO", errors)
-    rule = LabelRule(classes=layout.classes, key_points=layout.key_points, clip=clip)
     converted: dict[str, LabeledSplit] = {}
     polygons: list[list[str]] = []
+    found: dict[str, tuple[Path, dict[Path, Path]]] = {}
     for name, sources in layout.sources.items():
         files = _image_files(sources, folder, errors, notes)
         if not files:
@@ -77,13 +79,23 @@ def read_yolo(
             errors.append(f"{name}: no image in {', '.join(map(str, sources))}" + (f", but {unread}" if unread else ""))
             continue
         base = sources[0] if len(sources) == 1 and sources[0].is_dir() else _common_folder(files)
-        labels = _label_files(files)
+        found[name] = base, _label_files(files)
+    undecided: list[str] = []
+    convention = convention_of(_lines_of([labels for _, labels in found.values()]), notes, undecided)
+    refuse_errors(folder, "YOLO", undecided)
+    rule = LabelRule(classes=layout.classes, key_points=layout.key_points, convention=convention, clip=clip)
+    for name, (base, labels) in found.items():
         images = [_read_image(file, label, base, rule, errors, notes, polygons) for file, label in labels.items()]
         unlabeled = [file for file, label in labels.items() if not label.is_file()]
-        if len(unlabeled) == len(files):
-            errors.append(f"{name}: none of {len(files)} images has a label file, for example {labels[files[0]]}")
+        if len(unlabeled) == len(labels):
+            missing = next(iter(labels.values()))
+            errors.append(f"{name}: none of {len(labels)} images has a label file, for example {missing}")
         for file in unlabeled:
             notes.add("images have no label file, and are read as empty", file.name)
+        shared = Counter(labels.values())
+        for file, label in labels.items():
+            if shared[label] > 1:
+                notes.add("images share a label file with another of the same name", file.name)
         for orphan in _orphans(labels):
             notes.add("label files have no image, and are left out", str(orphan))
         converted[name] = LabeledSplit(base, images)
@@ -94,6 +106,15 @@ def read_yolo(
         )
     refuse_errors(folder, "YOLO", errors)
     return LabeledSet(form="YOLO labels", splits=converted, classes=layout.classes, notes=notes.texts())
+
+
+def _lines_of(labels: Iterable[dict[Path, Path]]) -> list[list[str]]:
+    """The values of every line of all label files that can be read; errors are reported later."""
+    lines: list[list[str]] = []
+    for label in {label for of_split in labels for label in of_split.values()}:
+        with suppress(DataError, OSError):
+            lines += [fields_of(line) for line in read_lines(label)]
+    return lines
 
 
 def _image_files(sources: list[Path], folder: Path, errors: list[str], notes: KindNotes) -> list[Path]:
@@ -119,12 +140,15 @@ def _listed_files(source: Path, folder: Path, errors: list[str], notes: KindNote
         errors.append(str(error))
         return []
     found = []
+    images = images_below(folder)
+    stems = {image.stem: image for image in images}  # of lists without suffixes, as Pascal VOC has them
+    stems = {} if len(stems) < len(images) else stems
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         file = Path(os.path.normpath(source.parent / line.strip()))
         if not exists(file) or not file.resolve().is_relative_to(source.parent.resolve()):
-            here = find_here(line, [source.parent, folder])
+            here = find_here(line, [source.parent, folder]) or stems.get(line.strip())
             if here is None or not here.is_file():
                 errors.append(f"{source}:{number}: no image {line.strip()} in {source.parent}")
                 continue
@@ -189,6 +213,9 @@ def _read_image(
     boxes = []
     for number, line in enumerate(lines, 1):
         fields = fields_of(line)
+        if fields and fields[0].startswith("#"):
+            notes.add("lines begin with #, and are left out", line.strip())
+            continue
         if not fields:
             continue
         if len(fields) > 6:

@@ -14,9 +14,9 @@ import yaml
 
 from retinanet.data.notes import KindNotes
 from retinanet.errors import DataError, list_errors
-from retinanet.files import read_text
+from retinanet.files import read_json, read_text
 from retinanet.prepare.conversion import find_here, read_lines
-from retinanet.prepare.listing import describing_yaml, exists, find_folder, find_inside
+from retinanet.prepare.listing import YAML_NAMES, describing_yaml, exists, files_below, find_folder, find_inside
 
 MAX_YAML_BYTES = 1 << 20
 MAX_YAML_LEVELS = 16
@@ -43,6 +43,8 @@ def find_layout(
     sources = {name: [path] for name, path in (splits or {}).items()}
     described = described or describing_yaml(folder)
     names, listed = find_inside(folder, ("obj.names",)), find_inside(folder, ("classes.txt",))
+    if described is names is listed is None:
+        described, listed = _named_below(folder, notes)
     key_points = 0
     if described is not None:
         content = _read_yaml(described)
@@ -59,6 +61,10 @@ def find_layout(
         classes = [line.strip() for line in lines]
         errors.extend(f"{listed}:{n}: empty line" for n, name in enumerate(classes, 1) if not name)
         sources = sources or _folder_sources(folder)
+    elif (named := _noted_classes(folder)) is not None:
+        classes = named
+        notes.say("the classes are those of notes.json, which Label Studio writes")
+        sources = sources or _folder_sources(folder)
     else:
         raise DataError(
             f"{folder}: has no data.yaml, obj.names or classes.txt, so classes have no names; add one of them, such "
@@ -66,6 +72,30 @@ def find_layout(
         )
     errors.extend(f"class {name!r} is listed twice" for name, count in Counter(classes).items() if count > 1)
     return YoloLayout(classes, sources, key_points)
+
+
+def _named_below(folder: Path, notes: KindNotes) -> tuple[Path | None, Path | None]:
+    """The only data.yaml, or else the only classes.txt, that a subfolder has, as labelImg leaves it with the labels."""
+    files = files_below(folder)
+    for wanted in (YAML_NAMES, ("classes.txt", "predefined_classes.txt")):
+        found = [file for file in files if file.name.lower() in wanted]
+        if len(found) == 1:
+            notes.say(f"the classes are those of {found[0].relative_to(folder).as_posix()}")
+            return (found[0], None) if wanted is YAML_NAMES else (None, found[0])
+    return None, None
+
+
+def _noted_classes(folder: Path) -> list[str] | None:
+    """The names in notes.json, which Label Studio writes next to classes.txt; None where they do not count from 0."""
+    file = find_inside(folder, ("notes.json",))
+    content = read_json(file) if file is not None else None
+    rows = content.get("categories") if isinstance(content, dict) else None
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
+        return None
+    names = {row.get("id"): row.get("name") for row in rows}
+    if not all(isinstance(names.get(number), str) for number in range(len(rows))):
+        return None
+    return [str(names[number]).strip() for number in range(len(rows))]
 
 
 def _key_points(path: Path, content: dict[object, object], errors: list[str]) -> int:
@@ -189,7 +219,7 @@ def _yaml_classes(path: Path, content: dict[object, object], errors: list[str]) 
         if not isinstance(name, str) or not name.strip():
             errors.append(f"{path}: names: class {number} is {_shown(name)}; write its name")
     count = content.get("nc", len(names))
-    if count != len(names):
+    if str(count).strip() != str(len(names)):
         errors.append(f"{path}: nc is {_shown(count)} but names has {len(names)}; correct one of them")
     return [str(name).strip() for name in names]
 

@@ -6,7 +6,8 @@ A line is `class cx cy w h` in fractions of the image; with more numbers it is a
 image by at most one pixel, the rounding of the fractions, are cut.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, assert_never
 
 from retinanet.data.notes import KindNotes
 from retinanet.errors import DataError
@@ -16,6 +17,14 @@ ROUNDING_PIXELS = 1.0
 FEWEST_POSES = 3
 """Lines that must all be a box with points inside for a set of polygons to be taken for key points."""
 
+Convention = Literal["centres", "corners", "sizes"]
+_CONVENTIONS: dict[Convention, str] = {
+    "corners": "two corners, class x1 y1 x2 y2", "sizes": "a corner and a size, class x1 y1 w h",
+}  # fmt: skip
+_ENOUGH = 5  # boxes that together make a convention certain
+_SHARE = 0.2  # of the boxes that must leave their image for another convention to be considered
+_SLACK = 0.01  # of the image's side that a box may leave it by
+
 
 class LabelRule(NamedTuple):
     """What lines mean."""
@@ -23,6 +32,8 @@ class LabelRule(NamedTuple):
     classes: list[str]
     key_points: int
     """Numbers of the key points of a line (`kpt_shape`: points times 2 or 3); 0 for a data set without."""
+    convention: Convention
+    """How the four numbers of a box are meant; see `convention_of`."""
     clip: bool
     """Cut boxes whose centre is in the image but that cross the border, instead of refusing them."""
 
@@ -41,7 +52,9 @@ def read_line(fields: list[str], size: tuple[int, int], rule: LabelRule, notes: 
         notes.add("lines have a confidence, which is left out: are these predictions?", " ".join(fields))
         values = values[:4]
     if len(values) == 4:
-        corners = _box_corners(values)
+        if values[2] < 0 or values[3] < 0:
+            notes.add("boxes have a negative width or height, which is read without its sign", " ".join(fields))
+        corners = _corners_by(rule.convention, values)
     elif len(values) >= 6 and len(values) % 2 == 0:
         corners = min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])
     else:
@@ -72,7 +85,7 @@ def _is_pose(fields: list[str]) -> bool:
         values = [float(field) for field in fields[1:]]
     except ValueError:
         return False
-    x1, y1, x2, y2 = _box_corners([*values[:2], *map(abs, values[2:4])])
+    x1, y1, x2, y2 = _corners_by("centres", values[:4])
     points = values[4:]
     return all(x1 <= x <= x2 for x in points[::2]) and all(y1 <= y <= y2 for y in points[1::2])
 
@@ -88,11 +101,58 @@ def _class_name(text: str, classes: list[str], notes: KindNotes) -> str:
     return classes[int(number)]
 
 
-def _box_corners(values: list[float]) -> tuple[float, float, float, float]:
-    cx, cy, w, h = values
-    if w < 0 or h < 0:
-        raise DataError(f"negative width or height ({w:g}, {h:g})")
-    return cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2
+def convention_of(lines: Sequence[list[str]], notes: KindNotes, errors: list[str]) -> Convention:
+    """How the four numbers of the boxes of a data set are meant, from all its lines.
+
+    As centres, YOLO's own, unless many leave their image so while none does as corners or as a corner and a size.
+    Where both others explain them an error is added to `errors`.
+    """
+    rows = [numbers for fields in lines if len(fields) == 5 and (numbers := _plain_numbers(fields[1:]))]
+    leaving = [row for row in rows if not _is_inside(_corners_by("centres", row))]
+    if len(leaving) < max(_ENOUGH, _SHARE * len(rows)):
+        return "centres"
+    others: tuple[Convention, ...] = ("corners", "sizes")
+    fitting = [one for one in others if all(_is_inside(_corners_by(one, row)) for row in rows)]
+    if not fitting:
+        return "centres"
+    first = " ".join(f"{number:g}" for number in leaving[0])
+    why = (
+        f"as class cx cy w h, {len(leaving):,} of {len(rows):,} would leave their image, such as {first}, and as these "
+        "none does"
+    )
+    if len(fitting) > 1:
+        names = " or ".join(_CONVENTIONS[one] for one in fitting)
+        errors.append(f"the boxes look like {names}: {why}. Write class cx cy w h")
+        return "centres"
+    notes.say(f"{len(rows):,} boxes are read as {_CONVENTIONS[fitting[0]]}: {why}")
+    return fitting[0]
+
+
+def _plain_numbers(fields: list[str]) -> list[float]:
+    """The numbers of a line; none where one is no number."""
+    try:
+        return [float(field) for field in fields]
+    except ValueError:
+        return []
+
+
+def _is_inside(corners: tuple[float, float, float, float]) -> bool:
+    x1, y1, x2, y2 = corners
+    return -_SLACK <= x1 <= x2 <= 1 + _SLACK and -_SLACK <= y1 <= y2 <= 1 + _SLACK
+
+
+def _corners_by(convention: Convention, values: list[float]) -> tuple[float, float, float, float]:
+    """(x1, y1, x2, y2) of the four numbers of a line; of a centre, sizes count without their sign."""
+    a, b, c, d = values
+    match convention:
+        case "centres":
+            return a - abs(c) / 2, b - abs(d) / 2, a + abs(c) / 2, b + abs(d) / 2
+        case "corners":
+            return a, b, c, d
+        case "sizes":
+            return a, b, a + c, b + d
+        case _:
+            assert_never(convention)
 
 
 def _in_pixels(

@@ -15,6 +15,7 @@ from retinanet.build.network import build_channels_last, build_precision
 from retinanet.build.rules import build_augment, build_depth_range, build_pixel_rule, build_resize_rule, build_view_rule
 from retinanet.config.fields import known
 from retinanet.config.schema import Config
+from retinanet.data.categories import aligned
 from retinanet.data.coco import CocoDataset, first_images, load_coco, noted, shared_images_note, with_objects
 from retinanet.data.feature_cache import FeatureCache
 from retinanet.data.loader import Shard, SkippedImages, train_batches
@@ -25,6 +26,7 @@ from retinanet.distributed import Ranks
 from retinanet.errors import ConfigError, DataError
 from retinanet.evaluation.features import FeatureRule, backbone_of, open_features
 from retinanet.evaluation.sources import resolve_data
+from retinanet.files import data_title
 from retinanet.structures import Batch
 
 
@@ -40,11 +42,7 @@ def load_data(config: Config, ranks: Ranks) -> tuple[CocoDataset, CocoDataset]:
     load = partial(load_coco, check_images=check, root=root, depth_range=build_depth_range(data))
     train_set = load(root / data.train_annotations, root / data.train_images)
     val_set = load(root / data.val_annotations, root / data.val_images)
-    if train_set.categories != val_set.categories:
-        raise DataError(
-            f"{train_set.annotation_file} and {val_set.annotation_file} have different categories: "
-            f"{sorted(set(train_set.categories) ^ set(val_set.categories))[:6]}; both need the same ids and names."
-        )
+    val_set = aligned(val_set, train_set.categories, data_title(train_set.annotation_file))
     if not any(len(record.boxes_G4) for record in train_set.images):
         raise DataError(
             f"{train_set.annotation_file}: no image has a usable box, so there is nothing to learn: "
@@ -52,7 +50,7 @@ def load_data(config: Config, ranks: Ranks) -> tuple[CocoDataset, CocoDataset]:
         )
     if train_set.notes == val_set.notes and train_set.annotation_file == val_set.annotation_file:
         val_set = replace(val_set, notes=())  # each is printed once
-    val_set = noted(val_set, shared_images_note(train_set, val_set))
+    val_set = noted(val_set, shared_images_note(train_set, val_set) if ranks.is_main else "")
     if not data.empty_images:
         train_set = with_objects(train_set)
     cut = tiled(first_images(train_set, data.limit), build_view_rule(config), empty=data.empty_images)

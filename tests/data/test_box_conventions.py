@@ -101,6 +101,17 @@ def test_a_few_boxes_over_the_border_are_no_convention() -> None:
     assert read(given).boxes_N4 is None
 
 
+@pytest.mark.parametrize("convention", ["sizes", "corners"])
+def test_boxes_that_fit_with_x_and_y_exchanged_alone_are_refused(convention: str) -> None:
+    exchanged = np.array([[5.0, 62 + n, 20, 30 - n] for n in range(8)])
+    (error,) = read(written(convention, exchanged)).errors
+    assert "would with x and y exchanged" in error
+
+
+def test_a_side_of_minus_one_is_no_flipped_box() -> None:
+    assert read(np.array([[5.0, 5, -1, -1], [8, 6, 30, 24]])).boxes_N4 is None
+
+
 def notes(boxes_N4: Floats, scale: int = 1, **columns: Any) -> list[str]:
     rows = [
         {

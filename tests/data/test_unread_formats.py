@@ -47,6 +47,16 @@ def test_a_film_by_name_is_called_a_film(photos: Path) -> None:
         find_images([str(photos)])
 
 
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [(b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"), (b"<!DOCTYPE html><html>", "a web page")],
+)
+def test_what_was_downloaded_in_place_of_an_image_is_named(tmp_path: Path, start: bytes, message: str) -> None:
+    (tmp_path / "a.jpg").write_bytes(start)
+    with pytest.raises(DataError, match=rf"a\.jpg: .*{message}"):
+        decode_image(tmp_path / "a.jpg")
+
+
 def test_the_content_of_a_file_counts_more_than_its_name(photos: Path) -> None:
     (photos / "b.heic").rename(photos / "really_heic.jpg")
     with pytest.raises(DataError, match=r"really_heic\.jpg: a HEIC image"):

@@ -2,7 +2,9 @@
 
 import copy
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +109,53 @@ KINDS: dict[str, tuple[Change, str]] = {
         each("images", file_name=lambda row: f"images/{row['file_name']}"),
         "repeat the image folder's name",
     ),
+    "corners by their mode": (
+        each(
+            "annotations",
+            bbox_mode=0,
+            bbox=lambda row: [*row["bbox"][:2], row["bbox"][0] + row["bbox"][2], row["bbox"][1] + row["bbox"][3]],
+        ),
+        "4 boxes are read by their 'bbox_mode' as two corners",
+    ),
+    "sides in the annotation itself": (
+        lambda data: [
+            row.update(zip(("x", "y", "width", "height"), row.pop("bbox"), strict=True)) for row in data["annotations"]
+        ],
+        "4 boxes are read as [x, y, width, height], with the sides x, y, width, height",
+    ),
+    "negative sides": (
+        each(
+            "annotations",
+            bbox=lambda row: [row["bbox"][0] + row["bbox"][2], row["bbox"][1], -row["bbox"][2], row["bbox"][3]],
+        ),
+        "4 boxes have a negative width or height, and are read as drawn from another corner",
+    ),
+    "an image twice": (
+        lambda data: data["images"].append(dict(data["images"][0])),
+        "1 image is listed twice: each is read once; for example 'i0.jpg'",
+    ),
+    "one id for all annotations": (each("annotations", id=7), "annotation ids are used more than once"),
+    "names with spaces": (each("categories", name=lambda row: f"{row['name']} "), "2 category names begin or end with"),
+    "the address of LVIS": (
+        lambda data: [row.update(coco_url=f"http://a.org/x/{row.pop('file_name')}") for row in data["images"]],
+        "4 images have no 'file_name': 'coco_url' is used",
+    ),
+    "other keys": (
+        lambda data: [
+            row.update(imageId=row.pop("image_id"), category={1: "cat"}[row.pop("category_id")])
+            for row in data["annotations"]
+        ],
+        "4 annotations have no 'category_id': 'category' is used",
+    ),
+    "four corners": (
+        each("annotations", bbox=lambda row: polygon(row)[0]),
+        "4 boxes have eight numbers, four corners: the upright box around them is used",
+    ),
+    "a list of one": (each("annotations", bbox=lambda row: [row["bbox"]]), "4 boxes are in a list of one"),
+    "what a data frame lacks": (
+        lambda data: [row.update(area=float("nan"), iscrowd=float("nan")) for row in data["annotations"]],
+        "4 annotations have no 'area'",
+    ),
     "another case": (each("images", file_name=lambda row: row["file_name"].replace(".jpg", ".JPG")), "file names"),
 }
 
@@ -131,6 +180,11 @@ def test_a_correct_file_has_no_notes(folder: Path) -> None:
         (lambda data: data["annotations"][0].pop("bbox"), "no 'bbox'"),
         (lambda data: data["annotations"][0].update(bbox=[1, 2, float("nan"), 4]), "finite"),
         (lambda data: data["annotations"][0].update(image_id=1.5), "integer"),
+        (each("annotations", bbox=[1, 2, 3, 4, 0.5]), "5 numbers; .* of a box with an angle"),
+        (lambda data: data["annotations"][0].update(image_id=9), "has 'image_id' 9.*; add it there, or remove"),
+        (lambda data: data["images"].append({**data["images"][0], "file_name": "i1.jpg"}), "same id as images"),
+        (lambda data: data.update(annotations=[{"image_id": 1, "caption": "a cat"}]), "annotations are captions"),
+        (lambda data: data.update(annotations=[{"image_id": 1, "segments_info": []}]), "of panoptic segmentation"),
         (lambda data: data["images"][0].update(file_name="gone.jpg"), "no such file"),
         (lambda data: data["images"][0].update(file_name="../images/../../x.jpg"), "absolute path or '..'"),
     ],
@@ -138,6 +192,24 @@ def test_a_correct_file_has_no_notes(folder: Path) -> None:
 def test_what_is_ambiguous_is_refused(folder: Path, change: Change, message: str) -> None:
     with pytest.raises(DataError, match=message):
         load(folder, change)
+
+
+@pytest.mark.parametrize(
+    ("change", "note"),
+    [
+        (lambda data: data["categories"][0].update(name="Dog"), "the classes 'Dog' and 'dog' differ in upper and"),
+        (lambda data: data["categories"][1].update(name="__background__"), "needs no class for the background; harm"),
+        (lambda data: data["categories"][0].update(name="background"), "'background' has boxes, and is learned as"),
+        (each("annotations", area=0), "most 'area' are not those of their boxes, such as 0 where"),
+        (lambda data: data["images"][0].update(deleted=True), "1 image has 'deleted' true, which is not read"),
+        (lambda data: data["images"][0].update(not_exhaustive_category_ids=[2]), "are not annotated throughout"),
+        (lambda data: data["annotations"][0].update(isCrowd=1), "1 annotation has 'isCrowd' 1, which is not read"),
+        (lambda data: data["annotations"][0].update(bbox_mode=9), "1 annotation has a 'bbox_mode' that is not known"),
+    ],
+)
+def test_what_may_matter_is_named(folder: Path, change: Change, note: str) -> None:
+    (found,) = load(folder, change).notes
+    assert note in found
 
 
 def test_a_set_of_crowds_only_is_explained(folder: Path) -> None:
@@ -153,6 +225,17 @@ def test_most_crowd_is_noted(folder: Path) -> None:
 def test_evaluating_on_the_training_images_is_noted(folder: Path) -> None:
     dataset = load(folder, lambda data: None)
     assert "the images to evaluate on are the training images" in shared_images_note(dataset, dataset)
+
+
+def test_evaluating_on_copies_of_training_images_is_noted(folder: Path) -> None:
+    train = load(folder, lambda data: None)
+    for n in range(4):
+        shutil.copy(folder / f"images/i{n}.jpg", folder / f"images/copy{n}.jpg")
+    val = load(folder, each("images", file_name=lambda row: f"copy{row['id']}.jpg"))
+    val = replace(val, annotation_file=folder / "val.json")
+    assert "4 of the 4 images to evaluate on are copies of training images, such as copy0.jpg of i0.jpg" in (
+        shared_images_note(train, val)
+    )
 
 
 def deep(folder: Path, low: int, high: int) -> Path:

@@ -179,8 +179,16 @@ def test_files_that_do_not_belong_together_are_noted(
     shutil.copy(copied / "annotations/train.json", copied / "annotations/test.json")
     check_data_sets(copied, copied / "train")
     out = capsys.readouterr().out
-    assert "note: test and val have different categories" in out
+    assert "val.json: its categories differ from those of test: only here" in out
     assert "12 images are in several files, for example 000001.jpg in test and train" in out
+
+
+def test_classes_that_only_val_has_objects_of_are_noted(
+    copied: Path, edit: Edit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit("train", lambda content: [row.update(category_id=1) for row in content["annotations"]])
+    check_data_sets(copied)
+    assert "note: val has objects of classes without any in train, which cannot be learned: " in capsys.readouterr().out
 
 
 def test_many_classes_are_counted_together(copied: Path, edit: Edit, capsys: pytest.CaptureFixture[str]) -> None:

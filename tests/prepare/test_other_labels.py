@@ -70,6 +70,7 @@ def labelme(**shape: object) -> dict[str, Any]:
     [
         ({"imagePath": "a.png", "shapes": None}, "its shapes are not a list of objects"),
         ({"imagePath": "a.png", "shapes": ["x"]}, "its shapes are not a list of objects"),
+        (labelme() | {"imageWidth": 128, "imageHeight": 96}, "labelled at 128 x 96 .*, the file has 64 x 48"),
         (labelme(label=None), "shape 1 cannot be read: its class is None"),
         (labelme(label=" "), "shape 1 cannot be read: its label is empty"),
         (labelme(label="absent"), "it has no 'label'"),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from retinanet.data.coco import load_coco
 from retinanet.errors import DataError
 from retinanet.prepare.recognise import CocoFiles, read_any, split_of
 from retinanet.prepare.source import Source, open_source
@@ -280,6 +281,44 @@ def test_other_archives_are_to_be_unpacked(tmp_path: Path) -> None:
         open_source(tmp_path / "set.tar.gz", 0.5)
 
 
+def test_copies_of_one_image_cannot_be_divided(tmp_path: Path, cache: Path) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        image(tmp_path / "set", name)
+    write(tmp_path / "set/a.json", coco("a.jpg", "b.jpg"))
+    with pytest.raises(DataError, match="its 2 images are copies of one"):
+        open_source(tmp_path / "set", 0.5)
+
+
+def test_nan_is_a_value_that_is_missing(tmp_path: Path, cache: Path) -> None:
+    names = ["a.jpg", "b.jpg"]
+    content = coco(*names)
+    for n, row in enumerate(content["annotations"]):
+        image(tmp_path, names[n], 20 * n)
+        row["area"] = float("nan")
+    write(tmp_path / "a.json", content)
+    source = open_source(tmp_path, 0.5)
+    assert len(load_coco(source.val.annotations, source.val.images).images) == 1
+
+
+def test_a_val_split_without_annotations_is_not_passed_over(tmp_path: Path) -> None:
+    for split in ("train", "valid"):
+        image(tmp_path / split)
+        write(tmp_path / split / "_annotations.coco.json", coco("a.jpg"))
+    content = coco("a.jpg")
+    del content["annotations"]
+    write(tmp_path / "valid/_annotations.coco.json", content)
+    with pytest.raises(DataError, match=r"valid.*has images but no 'annotations'"):
+        read_any(tmp_path)
+
+
+def test_images_that_are_still_packed_are_pointed_to(tmp_path: Path) -> None:
+    write(tmp_path / "a.json", coco("a.jpg"))
+    with zipfile.ZipFile(tmp_path / "pictures.zip", "w") as archive:
+        archive.writestr("a.jpg", b"")
+    with pytest.raises(DataError, match=r"unpack pictures\.zip there, or give"):
+        read_any(tmp_path)
+
+
 def test_one_image_cannot_be_divided(tmp_path: Path) -> None:
     image(tmp_path / "set")
     write(tmp_path / "set" / "a.xml", XML)
@@ -336,6 +375,13 @@ def two_sets(root: Path) -> None:
         (two_files, "several annotation files for all: a.json, b.json"),
         (two_sets, "several data sets below it"),
         (lambda root: write(root / "a.json", []), "There: a.json: a list"),
+        (lambda root: write(root / "a.json", [{"file_name": "a", "annotations": []}]), "a.json: detectron2's own"),
+        (lambda root: write(root / "a.json", [{"filename": "a", "ann": {}}]), "a.json: mmdetection's own format"),
+        (lambda root: write(root / "a.json", {"metainfo": {}, "data_list": []}), "a.json: mmdetection's own format"),
+        (lambda root: write(root / "captions_a.json", coco()), "captions_a.json: COCO JSON without boxes"),
+        (lambda root: write(root / "a.odgt", "{}"), "a.odgt: annotations of CrowdHuman"),
+        (lambda root: write(root / "gt.txt", "1,1,8,6,30,24,1,1,1\n"), "as MOTChallenge has them, which are not read"),
+        (lambda root: write(root / "a.txt", "8,6,30,24,1,4,0,0\n"), "as VisDrone has them, which are not read"),
         (lambda root: write(root / "a.csv", "image,class,box"), "There: a.csv: a table .* no column xmin, ymin"),
         (lambda root: write(root / "x.tfrecord", "x"), "x.tfrecord: TFRecords, which are not read; export COCO"),
     ],
@@ -384,3 +430,23 @@ def test_a_region_attribute_that_could_be_two_is_asked_for(tmp_path: Path) -> No
     write(tmp_path / "via_project.json", content)
     with pytest.raises(DataError, match=r"which region attribute is the class. Attributes are colour, kind"):
         read_any(tmp_path)
+
+
+def test_what_a_whole_file_decides_is_read_before_it_is_divided(tmp_path: Path, cache: Path) -> None:
+    """Corners, which two boxes of a val split would not show, and images without a file_name."""
+    names = [f"{n}.jpg" for n in range(10)]
+    for n, name in enumerate(names):
+        image(tmp_path, name, 20 * n)
+    content = coco(*names)
+    for row in content["annotations"]:
+        row["bbox"] = [4, 20, 60, 44]
+        del row["area"]
+    for row in content["images"]:
+        row["coco_url"] = f"http://example.org/{row.pop('file_name')}"
+    write(tmp_path / "a.json", content)
+    source = open_source(tmp_path, 0.2)
+    sides = [json.loads(part.annotations.read_text(encoding="utf-8")) for part in (source.train, source.val)]
+    assert [len(side["images"]) for side in sides] == [8, 2]
+    assert all(row["bbox"] == [4, 20, 56, 24] for side in sides for row in side["annotations"])
+    assert any("10 boxes are read as two corners" in line for line in source.lines)
+    assert any("'coco_url' is used" in line for line in source.lines)

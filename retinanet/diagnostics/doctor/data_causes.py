@@ -75,19 +75,17 @@ def read_as(boxes: BoxFormat) -> str:
 
 
 def other_categories(evidence: Evidence) -> Finding | None:
-    """Val has classes that the detector does not have, or the same names under other ids."""
+    """Val has classes that the detector does not have."""
     known, val = evidence.known, evidence.val
-    if known is None or val is None or set(val.categories) <= set(known):
+    names = {category.name for category in known or ()}
+    if known is None or val is None or {category.name for category in val.categories} <= names:
         return None
-    new = [category for category in val.categories if category not in known]
-    ids = {category.name: category.id for category in known}
-    moved = [category for category in new if category.name in ids]
+    new = [category for category in val.categories if category.name not in names]
     return Finding(
         title="the classes of val are not those of the detector",
-        proof=f"Only in {val.file}: {named(new)}."
-        + (f" The detector has {moved[0].name!r} as id {ids[moved[0].name]}." if moved else ""),
+        proof=f"Only in {val.file}: {named(new)}.",
         remedy="data.val_annotations=FILE",
-        advice="give val the ids and names of the training data:",
+        advice="give val the names of the training data:",
     )
 
 

@@ -1,6 +1,7 @@
 """Reading a run's folder, and its data and detector where they are found, into `Evidence`."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,6 +9,7 @@ from retinanet.config.auto import resolve_auto
 from retinanet.config.fields import known
 from retinanet.config.load import load_config
 from retinanet.config.schema import Config
+from retinanet.data.categories import aligned
 from retinanet.data.coco import CocoDataset, with_objects
 from retinanet.data.results import read_results
 from retinanet.diagnostics.doctor.diagnose import Part
@@ -129,6 +131,8 @@ def _data(config: Config, reasons: dict[Part, str]) -> Data | None:
     except DataError as error:
         reasons["data"] = str(error)
         return None
+    with suppress(DataError):  # of categories that differ, which is a cause of its own
+        val = aligned(val, train.categories, "")
     return Data(train if config.data.empty_images else with_objects(train), val)
 
 

@@ -15,6 +15,7 @@ from rich.table import Table
 from retinanet.build.losses import build_class_loss, build_criterion
 from retinanet.build.rules import build_assign_rule, build_resize_rule, build_view_rule
 from retinanet.config.class_losses import ClassLossKeys
+from retinanet.data.categories import aligned
 from retinanet.data.coco import CocoDataset
 from retinanet.data.views import tiled
 from retinanet.diagnostics.loss_distribution.curves import HARDEST_FRACTIONS, Breakdown, Distribution, distribution_of
@@ -24,7 +25,7 @@ from retinanet.diagnostics.loss_distribution.samples import LossSamples, Measure
 from retinanet.display.console import print_plain
 from retinanet.display.progress import image_progress
 from retinanet.errors import ConfigError, DataError, list_errors
-from retinanet.evaluation.saved import SavedDetector, check_categories, load_detector
+from retinanet.evaluation.saved import SavedDetector, load_detector
 from retinanet.evaluation.splits import Split, load_split
 from retinanet.files import CsvValue, make_folder, write_csv, write_json
 from retinanet.losses.classification import ClassificationLoss
@@ -70,8 +71,7 @@ def draw_loss_distribution(
     built = {name: build_class_loss(options) for name, options in named.items()}
     check_head(trained_with, len(saved.categories), built, path)
     data = saved.config.data
-    dataset = load_split(data, split, data.check_images)
-    check_categories(saved.categories, dataset, path)
+    dataset = aligned(load_split(data, split, data.check_images), saved.categories, str(path))
     dataset = tiled(dataset, build_view_rule(saved.config))
     home = path.parent.parent if path.parent.name == "checkpoints" else path.parent
     folder = output or home / "loss_distribution"
