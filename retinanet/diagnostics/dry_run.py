@@ -24,6 +24,7 @@ from retinanet.diagnostics.anchors.report import describe_fit, measure_anchors
 from retinanet.diagnostics.pace import STEPS, WARM_STEPS, Pace, estimate_duration, measure_pace
 from retinanet.display.console import format_seconds
 from retinanet.display.facts import Fact, Facts
+from retinanet.display.numbers import epochs_text
 from retinanet.interop.start import resolve_model
 from retinanet.training.balance import count_epoch, describe_balance
 from retinanet.training.batches import load_data
@@ -126,7 +127,7 @@ def describe_time(config: Config, pace: Pace, train_images: int, val_images: int
         ),
         Fact(
             "time",
-            f"{format_seconds(whole.total())}: {whole.steps:,} steps ({epochs:.3g} epochs) "
+            f"{format_seconds(whole.total())}: {whole.steps:,} steps ({epochs_text(epochs)}) "
             f"{format_seconds(whole.training)}, evaluations {format_seconds(whole.evaluation)}",
         ),
     ]
