@@ -84,7 +84,7 @@ def _texts(rows: list[Row], key: str, read: Callable[[str], float | None], kind:
     values = [row.get(key) for row in rows]
     if not values or set(map(type, values)) != {str}:
         return rows
-    numbers = [read(value) for value in values]
+    numbers = [read(str(value)) for value in values]
     if None in numbers:
         return rows
     notes.add(kind, f"{values[0]!r} of detections[0] is {numbers[0]:g}", len(rows))
