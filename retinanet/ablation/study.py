@@ -17,6 +17,8 @@ from retinanet.config.flat import leaves
 from retinanet.config.load import config_name, load_config, with_values
 from retinanet.config.origins import InvalidConfig, LocatedError, Origin, located, nearest_origin, raise_located
 from retinanet.config.schema import Config
+from retinanet.config.shipped import STUDIES, shipped_configs
+from retinanet.config.suggestions import suggest_name
 from retinanet.errors import ConfigError
 
 
@@ -91,7 +93,8 @@ def load_study(path: Path, overrides: list[str] | None = None) -> Study:
     Raises ConfigError naming every error with its file and line; OSError if the file cannot be read.
     """
     if not path.is_file():
-        raise ConfigError(f"there is no study {path}; the studies that ship are in configs/ablations/")
+        known = [name.removeprefix(STUDIES) for name in shipped_configs() if name.startswith(STUDIES)]
+        raise ConfigError(f"there is no study {path}; {suggest_name(path.stem, known)}")
     title = f"cannot use the study {path}"
     keys, origins, errors = read_study_file(path)
     if keys is None:

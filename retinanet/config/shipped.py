@@ -5,6 +5,9 @@ import errno
 import stat
 from pathlib import Path
 
+STUDIES = "ablations/"
+"""Folder of the studies below that of the configs."""
+
 
 def config_folder() -> Path:
     """Where the configs that ship are: in an installed package, or at the top of a checkout."""
@@ -25,7 +28,7 @@ def find_config(word: str) -> Path:
 
 def find_study(word: str) -> Path:
     """The file that a command line means: a path, or the name of a study that ships."""
-    return _shipped(word, "ablations/") or Path(word)
+    return _shipped(word, STUDIES) or Path(word)
 
 
 def _shipped(word: str, kind: str) -> Path | None:

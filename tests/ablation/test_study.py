@@ -209,3 +209,10 @@ def test_a_study_that_does_not_exist() -> None:
 )
 def test_slugs_are_safe_file_names(name: str, slug: str) -> None:
     assert slug_of(name) == slug
+
+
+def test_a_mistyped_study_is_answered_with_the_nearest_or_all_that_ship(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"there is no study .*rariti\.yaml; did you mean rarity\?"):
+        load_study(tmp_path / "rariti.yaml")
+    with pytest.raises(ConfigError, match=r"choose from .*fod, paper_1a, .*rarity"):
+        load_study(Path("zzzz"))
