@@ -61,8 +61,6 @@ def find_images(inputs: list[str]) -> list[Path]:
             paths = sorted(Path(p) for p in glob.glob(name, recursive=True))  # noqa: PTH207
             folders = [p for p in paths if p.is_dir()]
             matches = [p for p in paths if p.is_file()] or [image for p in folders for image in _images_in(p)]
-                image for p in paths if p.is_dir() for image in _images_in(p)
-            ]
         if not matches:
             errors.append(f"{name}: {_why_none(path)}")
         found.update(dict.fromkeys(matches))
