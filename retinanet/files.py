@@ -43,6 +43,30 @@ class _NotJson(ValueError):
     """A constant that Python's parser accepts but that is not JSON."""
 
 
+def wrong_download(start: bytes) -> str:
+    """What was saved in place of the wanted file, with the remedy; empty for any other content.
+
+    start: the first bytes of a file, at least 64, or all that it has.
+    """
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if not start:
+        return "the file is empty (0 bytes); copy or download it again"
+    if text.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS, not the file itself; fetch that with: git lfs pull"
+    if text.startswith((b"<!doctype html", b"<html")):
+        return (
+            "a web page, not the file itself, as sites answer that want a login or a confirmation first; "
+            "download the file in a browser or with the site's own program"
+        )
+    return ""
+
+
+def start_of(path: Path) -> bytes:
+    """The first bytes of a file, for `wrong_download`."""
+    with path.open("rb") as file:
+        return file.read(512)
+
+
 def read_json(
     path: Path,
     leave_out: str | None = None,
@@ -62,6 +86,8 @@ def read_json(
     text = read_text(path)
     if not text.strip():
         raise DataError(f"{path}: the file is empty; it must be a JSON document")
+    if wrong := wrong_download(text[:512].encode(errors="replace")):
+        raise DataError(f"{path}: {wrong}")
     try:
         with without_garbage_collection():
             constant = _nan_as_null if nan_as_null else _refuse_constant

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from retinanet.config import strict_yaml
 from retinanet.config.class_losses import OwnLossKeys, kind_of
+from retinanet.config.not_a_config import config_error, key_for_path
 from retinanet.config.origins import (
     LocatedError,
     Origin,
@@ -65,8 +66,8 @@ def load_config(
     OSError when an existing file cannot be read.
     """
     path = Path(path)
-    if file_type(path) != stat.S_IFREG:
-        raise ConfigError(describe_missing(path))
+    if error := config_error(path):
+        raise ConfigError(error)
     layers, unread = _read_chain(path)
     overlay, wrong = _read_overrides(overrides, _value_layer(values or {}, origins or {}))
     unread = _Unread(unread.errors + wrong.errors, unread.partial or wrong.partial)
@@ -220,7 +221,8 @@ def _read_overrides(overrides: Sequence[str], below: _Layer | None = None) -> tu
         key, equals, text = word.partition("=")
         parts = key.strip().split(".")
         if not equals or not all(parts):
-            errors.append(located(origin, "write it as key.path=value, for example schedule.lr=0.01"))
+            example = key_for_path(word) or "key.path=value, for example schedule.lr=0.01"
+            errors.append(located(origin, f"write it as {example}"))
             continue
         if parts[0] == "base":
             errors.append(located(origin, "base: only a config file can name its base"))

@@ -59,7 +59,8 @@ def find_images(inputs: list[str]) -> list[Path]:
             matches = [path]
         else:
             paths = sorted(Path(p) for p in glob.glob(name, recursive=True))  # noqa: PTH207
-            matches = [p for p in paths if p.is_file()] or [image for p in paths for image in _images_in(p)]
+            folders = [p for p in paths if p.is_dir()]
+            matches = [p for p in paths if p.is_file()] or [image for p in folders for image in _images_in(p)]
         if not matches:
             errors.append(f"{name}: {_why_none(path)}")
         found.update(dict.fromkeys(matches))
@@ -82,6 +83,10 @@ def _is_shown(path: Path) -> bool:
 
 
 def _why_none(path: Path) -> str:
+    if path.is_symlink() and not path.exists():
+        return f"a symbolic link to '{path.readlink()}', which does not exist"
+    if ":/" in str(path):  # Path makes one slash of two
+        return "an address, which is not read; download it, and give the file"
     if not path.is_dir():
         return "no such file, folder or pattern"
     others = files_passed_over([str(path)])

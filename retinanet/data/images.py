@@ -26,6 +26,7 @@ from retinanet.data.find_images import FORMATS
 from retinanet.data.pixel_depth import DepthRange, Levels, bytes_of_levels, describe_few_levels
 from retinanet.data.unread_formats import unread_remedy
 from retinanet.errors import DataError
+from retinanet.files import wrong_download
 
 _log = logging.getLogger(__name__)
 
@@ -269,8 +270,9 @@ def _parse_other(file: BinaryIO, path: Path) -> ImageHeader:
                 width, height = image.tag_v2[_TIFF_WIDTH_TAG], image.tag_v2[_TIFF_HEIGHT_TAG]
     except UnidentifiedImageError as error:
         file.seek(0)
-        known = unread_remedy(path, file.read(16))
-        what = known or f"not an image (none of {', '.join(FORMATS)}), or its header is damaged"
+        start = file.read(512)
+        what = unread_remedy(path, start[:16]) or wrong_download(start)
+        what = what or f"not an image (none of {', '.join(FORMATS)}), or its header is damaged"
         raise DataError(f"{path}: {what}") from error
     except Image.DecompressionBombError as error:
         raise DataError(f"{path}: far more than the {MAX_PIXELS:,} pixels that one image may have") from error

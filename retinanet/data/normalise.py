@@ -47,12 +47,12 @@ def normalise_content(data: object) -> Normalised:
     sections = {key: rows for key in ("images", "categories", "annotations") if (rows := _objects(data.get(key)))}
     changed = dict(sections)
     if "categories" in sections:
-        changed["categories"] = _integers("categories", changed["categories"], "id", notes)
+        changed["categories"] = whole_numbers("categories", changed["categories"], "id", notes)
         changed["categories"] = _column("categories", changed["categories"], "name", _name, notes)
         changed["categories"] = _stripped(changed["categories"], notes)
     if "images" in sections:
         for key in ("id", "width", "height"):
-            changed["images"] = _integers("images", changed["images"], key, notes)
+            changed["images"] = whole_numbers("images", changed["images"], key, notes)
     arrays: AnnotationArrays | None = None
     if "annotations" in sections:
         if not any("segmentation" in row for row in sections["annotations"]):
@@ -67,7 +67,7 @@ def normalise_content(data: object) -> Normalised:
 def _annotations(rows: list[Row], notes: KindNotes) -> list[Row]:
     rows = _without_null(rows, ("id", "area", "iscrowd"))
     for key in ("id", "image_id", "category_id", "iscrowd"):
-        rows = _integers("annotations", rows, key, notes)
+        rows = whole_numbers("annotations", rows, key, notes)
     rows = _column("annotations", rows, "iscrowd", _truth_value, notes)
     rows = _column("annotations", rows, "area", _decimal, notes)
     return _boxes(rows, notes)
@@ -78,7 +78,7 @@ def _objects(rows: object) -> list[Row]:
     return rows if isinstance(rows, list) and set(map(type, rows)) == {dict} else []
 
 
-def _replaced(rows: list[Row], key: str, values: list[object]) -> list[Row]:
+def replaced_values(rows: list[Row], key: str, values: list[object]) -> list[Row]:
     """The rows with new values under `key`; `_AS_IS` keeps a row, `_LEFT_OUT` drops the key."""
     return [
         row if value is _AS_IS
@@ -88,7 +88,7 @@ def _replaced(rows: list[Row], key: str, values: list[object]) -> list[Row]:
     ]  # fmt: skip
 
 
-def _integers(section: str, rows: list[Row], key: str, notes: KindNotes) -> list[Row]:
+def whole_numbers(section: str, rows: list[Row], key: str, notes: KindNotes) -> list[Row]:
     """Whole numbers as 1.0, and "1" where the whole column is in quotes, become integers."""
     kinds = set(map(type, [row.get(key) for row in rows]))
     if kinds <= {int, type(None)}:
@@ -121,7 +121,7 @@ def _column(
     for i, made in enumerate(changes):
         if made is not None:
             notes.add(made.kind, f"{key!r} {values[i]!r} of {section}[{i}]")
-    return _replaced(rows, key, [_AS_IS if made is None else made.value for made in changes])
+    return replaced_values(rows, key, [_AS_IS if made is None else made.value for made in changes])
 
 
 def _whole(value: object) -> _Change | None:
@@ -161,14 +161,14 @@ def _stripped(rows: list[Row], notes: KindNotes) -> list[Row]:
         if plain and plain != name:
             values[i] = plain
             notes.add("category names begin or end with spaces, which are left out", repr(name))
-    return _replaced(rows, "name", values) if any(value is not _AS_IS for value in values) else rows
+    return replaced_values(rows, "name", values) if any(value is not _AS_IS for value in values) else rows
 
 
 def _without_null(rows: list[Row], keys: tuple[str, ...]) -> list[Row]:
     """The rows without keys that are null and may as well be missing; completion of the file notes those."""
     for key in keys:
         if None in [row.get(key, 0) for row in rows]:
-            rows = _replaced(rows, key, [_LEFT_OUT if row.get(key, 0) is None else _AS_IS for row in rows])
+            rows = replaced_values(rows, key, [_LEFT_OUT if row.get(key, 0) is None else _AS_IS for row in rows])
     return rows
 
 
@@ -197,10 +197,10 @@ def _boxes(rows: list[Row], notes: KindNotes) -> list[Row]:
             read = [round(one, 3) for one in made[0]]
             notes.add(made[1], f"{box!r} of annotations[{i}] is {read}" if box else f"{read} for annotations[{i}]")
     if any(value is not _AS_IS for value in values):
-        rows = _replaced(rows, "bbox", values)
+        rows = replaced_values(rows, "bbox", values)
     if any("segmentation" in row for row in rows):
         dropped: list[object] = [_LEFT_OUT if "segmentation" in row else _AS_IS for row in rows]
-        rows = _replaced(rows, "segmentation", dropped)
+        rows = replaced_values(rows, "segmentation", dropped)
     return rows
 
 

@@ -119,10 +119,20 @@ class Rows:
         """Report ids under `key` that no entry of `what` has."""
         unknown = good & ~np.isin(ids, np.fromiter(known, np.int64, len(known)))
         self.report(unknown, lambda i: f"has {key!r} {ids[i]}, which no entry of {what} has{remedy}")
-        if not unknown.any():
+        if not unknown.any() or not known:
             return
         used = np.unique(ids[good])
-        first = int(used[0])
+        first, count = int(used[0]), len(known)
+        if unknown.sum() == good.sum() > 1 and first > 1:
+            self.errors.append(
+                f"no {key!r} of {self.section} is one of {what}: is the file of another split or data set?"
+            )
+        if max(known) > count and first in (0, 1) and used[-1] < count + first:
+            self.errors.append(
+                f"{self.section} use {key!r} {first} to {used[-1]}, and {what} have {count:,} ids from {min(known)} to "
+                f"{max(known)}: they look like positions among these; write the id of position {first} as "
+                f"{min(known)}, and so on"
+            )
         step, verb = (1, "add 1 to") if first == 0 else (-1, "subtract 1 from")
         if first in (0, 1) and set((used + step).tolist()) <= set(known):
             self.errors.append(

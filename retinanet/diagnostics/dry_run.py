@@ -24,6 +24,8 @@ from retinanet.diagnostics.anchors.report import describe_fit, measure_anchors
 from retinanet.diagnostics.pace import STEPS, WARM_STEPS, Pace, estimate_duration, measure_pace
 from retinanet.display.console import format_seconds
 from retinanet.display.facts import Fact, Facts
+from retinanet.display.numbers import epochs_text
+from retinanet.errors import ResourceError
 from retinanet.interop.start import resolve_model
 from retinanet.training.balance import count_epoch, describe_balance
 from retinanet.training.batches import load_data
@@ -44,7 +46,15 @@ def report_dry_run(config: Config, output: Path) -> None:
     resolved = resolve(config, train_set, device, ranks, None)
     images, balance = count_epoch(resolved, train_set), describe_balance(resolved, train_set)
     with tempfile.TemporaryDirectory() as folder:
-        pace = measure_pace(resolved, Path(folder) / "run")
+        try:
+            pace = measure_pace(resolved, Path(folder) / "run")
+        except ResourceError as error:
+            if folder not in str(error):  # the memory of a GPU, for one
+                raise
+            raise ResourceError(
+                f"--dry-run writes checkpoints below {Path(folder).parent} while it measures: "
+                f"{str(error).partition(';')[0]}. Set the environment variable TMPDIR to a folder with space."
+            ) from error
     rows = [
         *describe_network(resolved, train_set),
         Fact("data", f"{len(train_set.images):,} training images, {len(val_set.images):,} validation images"),
@@ -126,7 +136,7 @@ def describe_time(config: Config, pace: Pace, train_images: int, val_images: int
         ),
         Fact(
             "time",
-            f"{format_seconds(whole.total())}: {whole.steps:,} steps ({epochs:.3g} epochs) "
+            f"{format_seconds(whole.total())}: {whole.steps:,} steps ({epochs_text(epochs)}) "
             f"{format_seconds(whole.training)}, evaluations {format_seconds(whole.evaluation)}",
         ),
     ]

@@ -4,11 +4,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from retinanet import distributed
 from retinanet.build.rules import build_resize_rule, build_view_rule
 from retinanet.data.coco import CocoDataset
 from retinanet.data.ground_truth import load_ground_truth
-from retinanet.data.results import read_results
+from retinanet.data.results import read_noted_results
 from retinanet.data.views import count_views
 from retinanet.diagnostics.analysis.error_crops import check_no_crops
 from retinanet.diagnostics.analysis.evaluate import write_evaluation_report
@@ -141,11 +143,13 @@ def evaluate_files(
         if images is not None:
             check_image_folder(images, truth)
         on_step(f"reading {detections.name}")
-        results = read_results(detections, truth)
+        results, notes = read_noted_results(detections, truth)
         make_folder(folder)
         on_step("computing COCO metrics")
         evaluation = coco_evaluation(truth, results, engine, max_detections)
-    lines = (f"Detections: {detections.name}.", f"Ground truth: {ground_truth.name}.")
+    for note in notes:
+        Console().print(f"note: {detections.name}: {note}", markup=False)
+    lines = (f"Detections: {detections.name}.", f"Ground truth: {ground_truth.name}.", *(f"{note}." for note in notes))
     header = ReportHeader(f"{TITLE}{detections.name.split('.')[0]}", lines, images)
     write_evaluation_report(
         folder, header, evaluation, step=None, precision=None, report=report, intervals=intervals, crops=crops

@@ -12,6 +12,12 @@ def amount(count: int, noun: str) -> str:
     return f"{count:,} {noun}{ending}"
 
 
+def epochs_text(epochs: float) -> str:
+    """Epochs to three digits: `1 epoch`, `0.667 epochs`."""
+    shown = f"{epochs:.3g}"
+    return f"{shown} epoch" if shown == "1" else f"{shown} epochs"
+
+
 def points(value: float, decimals: int = 1) -> str:
     """A metric in 0..1 as points; a dash for NaN and for COCO's -1."""
     return NOTHING if math.isnan(value) or value < 0 else f"{100 * value:.{decimals}f}"

@@ -15,6 +15,9 @@ from retinanet.interop.weights_file import WeightsFile, read_weights
 from retinanet.model.backbone import ARCHITECTURES, InitialWeights, published_stage_names
 from retinanet.run.published import open_checkpoint
 
+FIRST = ("layer1.0.conv1.weight", "features.0.0.weight")
+"""Names by which torchvision's ResNets and MobileNets are recognised."""
+
 BODY = "backbone.body."
 """Where torchvision's detector has its ResNet."""
 
@@ -82,7 +85,7 @@ def _foreign_backbone(name: str, file: WeightsFile, source: str) -> InitialWeigh
     """The backbone of another project's RetinaNet, under torchvision's names; None for other files."""
     found = detect_format(file.tensors)
     if found is None:
-        return None
+        return _backbone_inside(file, source)
     naming = FORMATS[found].naming
     state = with_current_names(file.tensors) if naming is TORCHVISION else file.tensors
     layout = infer(dict(state), naming, source)
@@ -92,6 +95,20 @@ def _foreign_backbone(name: str, file: WeightsFile, source: str) -> InitialWeigh
     body = {key.removeprefix(BODY): value for key, value in renamed.items() if key.startswith(BODY)}
     caffe = "; Caffe's backbones also need model.backbone.stride_in_1x1=true and model.pixels of recipes/detectron2"
     return _with_note(body, source, found, caffe if found == "detectron2" else "")
+
+
+def _backbone_inside(file: WeightsFile, source: str) -> InitialWeights | None:
+    """The one ResNet or MobileNet with torchvision's names below a prefix, as other detectors have it; None without."""
+    prefixes = {name.removesuffix(first) for first in FIRST for name in file.tensors if name.endswith(f".{first}")}
+    if len(prefixes) != 1:
+        return None
+    (prefix,) = prefixes
+    body = {name.removeprefix(prefix): value for name, value in file.tensors.items() if name.startswith(prefix)}
+    note = (
+        f"model.backbone.weights: of {source} the tensors below {prefix!r} are loaded ({len(body)} of "
+        f"{len(file.tensors)}), the rest is not"
+    )
+    return InitialWeights(body, source, note)
 
 
 def _check_name(wanted: str, found: str, source: str) -> None:

@@ -33,6 +33,16 @@ PUBLISHED: dict[str, WeightsEnum] = {
 """Detectors that torchvision publishes, by the name that config `model.weights` takes."""
 
 
+ARCHITECTURES = {
+    "roi_head": "a two-stage detector such as Faster R-CNN",
+    "ctrness": "an FCOS or ATSS",
+    "centerness": "an FCOS or ATSS",
+    "transformer.": "a detector of the DETR family",
+    "model.22.": "a YOLO of ultralytics",
+}
+"""Part of a tensor's name -> architecture that it shows."""
+
+
 class TrainedDetector(NamedTuple):
     """A trained detector to start from."""
 
@@ -157,7 +167,14 @@ def _describe_other(source: str, file: WeightsFile) -> str:
             f"{source}: a backbone alone, not a detector. {shown}. Give it as model.backbone.weights={source} and "
             "leave out model.weights."
         )
+    kind = next((text for mark, text in ARCHITECTURES.items() if any(mark in name for name in names)), "")
+    if not kind and any(mark in name for name in names for mark in ("classification_head", "cls_subnet", "retina_reg")):
+        return (
+            f"{source}: a RetinaNet whose class output is missing. {shown}. Give the file as it was saved: outputs of "
+            "classes that the data set does not have start anew anyhow."
+        )
     return (
-        f"{source}: not a RetinaNet of this project, torchvision, detectron2 or mmdetection. {shown}. A detector of "
-        "another architecture cannot be loaded; give the backbone of one as model.backbone.weights."
+        f"{source}: {kind or 'something else'}, not a RetinaNet of this project, torchvision, detectron2 or "
+        f"mmdetection. {shown}. Another architecture cannot be loaded; its backbone may be, with "
+        f"model.backbone.weights={source}."
     )

@@ -36,6 +36,8 @@ FORMATS = {
 
 def detect_format(names: Collection[str]) -> FormatName | None:
     """The format of a state dict with these names of tensors; None if it is not a RetinaNet of one of FORMATS."""
+    if any(mark in name for name in names for mark in ("bbox_ctrness", "centerness")):
+        return None  # FCOS and ATSS have the same class head
     if f"{TORCHVISION.class_predict}.weight" in names:
         norms = ("head.classification_head.conv.0.1.weight", "head.classification_head.conv.1.1.weight")
         return "torchvision_v2" if any(name in names for name in norms) else "torchvision_v1"

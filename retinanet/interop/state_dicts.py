@@ -63,8 +63,11 @@ def import_names(
             errors.append(f"missing {foreign} {tuple(value.shape)}")
     extra = [translate(name, to_foreign) for name in given if name not in wanted and not name.endswith(COUNTER)]
     errors += [f"unexpected {name} {tuple(state[name].shape)}" for name in dict.fromkeys([*extra, *unknown])]
-    errors += not_finite(state)
-    if errors:
+    damaged = not_finite(state)
+    if damaged and not errors:
+        title = f"{source}: a training that diverged, or a damaged file; give an earlier checkpoint"
+        raise CheckpointError(list_errors(title, damaged, most=1000))
+    if errors := errors + damaged:
         raise CheckpointError(
             list_errors(f"{source}: does not fit the network that it appears to be", errors, most=1000)
         )

@@ -16,9 +16,11 @@ import numpy as np
 import torch
 
 from retinanet.errors import CheckpointError
+from retinanet.files import start_of
 from retinanet.run.archive import damage_of_archive
 from retinanet.run.checkpoint import refused_global
 
+GZIP, TAR = b"\x1f\x8b", b"ustar"
 ZIP, PICKLE = b"PK", b"\x80"
 """First bytes of files that torch.save writes; the second until torch 1.5."""
 
@@ -91,15 +93,22 @@ def read_torch(path: Path) -> object:
 
 def _damage(path: Path) -> str:
     """What is wrong with a zip archive: torch.load does not verify checksums. Empty for other files."""
+    start = start_of(path)
+    if start.startswith(GZIP) or start[257:262] == TAR:
+        unpack = "gunzip --keep" if start.startswith(GZIP) else "tar xf"
+        return f"packed; unpack it first: {unpack} {path}"
     try:
         if not zipfile.is_zipfile(path):
             return ""
         with zipfile.ZipFile(path) as archive:
-            is_script = any(name.endswith("/constants.pkl") for name in archive.namelist())
+            records = archive.namelist()
     except Exception:  # zipfile raises many kinds for a damaged archive
         return _why_unreadable(path)
-    if is_script:
+    if any(name.endswith("/constants.pkl") for name in records):
         return "is TorchScript, a program without separate weights; save the state dict of the network it was made from"
+    if not any(name.endswith("data.pkl") for name in records):
+        inside = f", of {records[0]}" if records else ""
+        return f"a zip archive{inside}, not a file that torch.save wrote; unpack it and give the file of weights"
     damage = damage_of_archive(path)
     return f"{damage}; use another copy" if damage else ""
 
@@ -118,10 +127,9 @@ def _numpy_scalars() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]
 
 
 def _why_unreadable(path: Path) -> str:
-    with path.open("rb") as file:
-        start = file.read(2)
+    start = start_of(path)
     if not start.startswith((ZIP, PICKLE)):
         return "not a file of weights (torch.save did not write it)"
-    if start == ZIP and not zipfile.is_zipfile(path):
+    if start.startswith(ZIP) and not zipfile.is_zipfile(path):
         return "cut short or damaged; use another copy"
     return "damaged, or not written by torch.save"

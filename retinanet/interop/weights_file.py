@@ -11,19 +11,27 @@ from torch import Tensor
 from retinanet.errors import CheckpointError, list_errors
 from retinanet.files import replacing
 from retinanet.interop.damage import check_memory, check_named_hash, check_values
+from retinanet.interop.formats import FORMATS, detect_format
 from retinanet.interop.numpy_pickle import read_numpy_pickle
 from retinanet.interop.torch_file import read_torch
-from retinanet.run.checkpoint import FORMAT
+from retinanet.run.checkpoint import FORMAT, check_download
 from retinanet.run.published import read_safetensors
 
 WRAPPERS = ("state_dict", "model", "module", "blobs")
-"""Keys under which training programs store a state dict among other things."""
+"""Keys under which training programs store a state dict among other things; under another key it is found where it is
+the only one."""
 
 AVERAGES = ("model_ema", "state_dict_ema", "ema_state_dict", "ema_model", "ema")
 """Keys under which they store the moving average of the weights, which is preferred."""
 
 PREFIXES = ("module.", "_orig_mod.", "model.")
 """What DistributedDataParallel and AveragedModel, torch.compile, and Lightning put before every name."""
+
+_OUTPUTS = tuple({f"{form.naming.class_predict}.weight": None for form in FORMATS.values()})
+"""Names of the last weights of the class head, by which a format is recognised."""
+
+FILES = (".pt", ".pth", ".pkl", ".safetensors", ".bin", ".ckpt")
+"""Suffixes of files of weights."""
 
 COUNTERS = ("n_averaged", "steps", "num_updates")
 """Entries of a moving average that are not weights."""
@@ -80,9 +88,12 @@ def check_weights_path(path: Path) -> None:
     """Raise CheckpointError, with the remedy, for a path that cannot be a file of weights."""
     best = path / "checkpoints" / "best.pt"
     if path.is_dir():
-        raise CheckpointError(f"{path}: is a folder; give a file{f', here {best}' if best.is_file() else ''}.")
+        inside = sorted(file for file in path.iterdir() if file.suffix in FILES)
+        found = best if best.is_file() else inside[0] if inside else None
+        raise CheckpointError(f"{path}: is a folder; give a file{f', here {found}' if found else ''}.")
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file.")
+    check_download(path)
     if path.suffix in (".onnx", ".pt2", ".engine", ".tflite", ".torchscript"):
         raise CheckpointError(
             f"{path}: is an exported network, which cannot be trained; give the checkpoint that it was exported from, "
@@ -119,7 +130,17 @@ def _without_prefix(file: WeightsFile) -> WeightsFile:
         if file.tensors and all(name.startswith(prefix) for name in file.tensors):
             tensors = {name.removeprefix(prefix): value for name, value in file.tensors.items()}
             return _without_prefix(file._replace(tensors=tensors, stripped=file.stripped + prefix))
-    return file
+    return _inner_detector(file)
+
+
+def _inner_detector(file: WeightsFile) -> WeightsFile:
+    """The one RetinaNet among other tensors, under a prefix: of a user's own module, such as one with a loss."""
+    outputs = [name for name in file.tensors for output in _OUTPUTS if name.endswith(f".{output}")]
+    prefix = outputs[0].removesuffix(next(o for o in _OUTPUTS if outputs[0].endswith(f".{o}"))) if outputs else ""
+    tensors = {name.removeprefix(prefix): value for name, value in file.tensors.items() if name.startswith(prefix)}
+    if len(outputs) != 1 or detect_format(tensors) is None:
+        return file
+    return file._replace(tensors=tensors, stripped=file.stripped + prefix)
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
@@ -135,13 +156,35 @@ def _unwrapped(content: object) -> object:
     for wrapper in WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
+    if isinstance(content, dict) and not _is_state(content):
+        inner = [value for value in content.values() if _is_state(value)]
+        return inner[0] if len(inner) == 1 else content
     return content
+
+
+def _is_state(value: object) -> bool:
+    """Whether a value is a mapping of names to tensors, of which none is an optimizer's, whose keys are numbers."""
+    return (
+        isinstance(value, dict)
+        and bool(value)
+        and all(isinstance(name, str) and isinstance(tensor, Tensor | np.ndarray) for name, tensor in value.items())
+    )
+
+
+def _contents(content: object) -> str:
+    """What a file without a state dict holds, for an error."""
+    if isinstance(content, dict):
+        several = [str(key) for key, value in content.items() if _is_state(value)]
+        if several:
+            return f"it holds {len(several)} state dicts ({', '.join(several[:8])}); save the one that is meant alone"
+        return f"it holds {', '.join(map(str, list(content)[:8])) or 'nothing'}"
+    return f"it holds a {type(content).__name__}; save model.state_dict() alone"
 
 
 def _state(content: object, path: Path) -> dict[str, Tensor]:
     content = _unwrapped(content)
     if not isinstance(content, dict) or not any(isinstance(value, Tensor | np.ndarray) for value in content.values()):
-        raise CheckpointError(f"{path}: holds no state dict (a mapping of names to tensors).")
+        raise CheckpointError(f"{path}: holds no state dict (a mapping of names to tensors): {_contents(content)}.")
     errors = [
         f"{name} is of type {type(value).__name__}, not a tensor"
         for name, value in content.items()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from retinanet.config.load import config_from_dict, config_to_dict
 from retinanet.config.schema import Config
 from retinanet.errors import CheckpointError
-from retinanet.files import replacing
+from retinanet.files import replacing, start_of, wrong_download
 from retinanet.run.archive import damage_of_archive
 from retinanet.structures import Category
 
@@ -106,8 +106,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     content = read_archive(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(
-            f"{path}: not a checkpoint of this project (no format {FORMAT!r}). "
-            "Give a run's checkpoints/last.pt or checkpoints/best.pt."
+            f"{path}: not a checkpoint of this project (no format {FORMAT!r}). Give a run's checkpoints/best.pt; a "
+            "detector of torchvision, detectron2 or mmdetection is converted by retinanet convert first."
         )
     running_R = content.get("running_positives")  # absent from older files
     try:
@@ -135,6 +135,7 @@ def read_archive(path: Path) -> object:
         raise CheckpointError(f"{path}: this is a folder; give a file such as {path}/checkpoints/best.pt.")
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint.")
+    check_download(path)
     if damage := damage_of_archive(path):
         raise CheckpointError(f"{path}: not a checkpoint, or {damage}. Use another one.")
     try:
@@ -143,6 +144,12 @@ def read_archive(path: Path) -> object:
         wanted = refused_global(error)
         more = f" It refers to {wanted}; it was not loaded, and none of its code was run." if wanted else ""
         raise CheckpointError(f"{path}: holds something other than plain tensors and numbers.{more}") from error
+
+
+def check_download(path: Path) -> None:
+    """Raise CheckpointError, with the remedy, for a file that is empty, a web page or a pointer of Git LFS."""
+    if wrong := wrong_download(start_of(path)):
+        raise CheckpointError(f"{path}: {wrong}.")
 
 
 def refused_global(error: Exception) -> str | None:

@@ -13,7 +13,14 @@ from torch import Tensor
 from retinanet.config.load import config_from_dict, config_to_dict
 from retinanet.errors import CheckpointError, ConfigError
 from retinanet.files import replacing
-from retinanet.run.checkpoint import FORMAT, Checkpoint, Progress, load_checkpoint, save_checkpoint
+from retinanet.run.checkpoint import (
+    FORMAT,
+    Checkpoint,
+    Progress,
+    check_download,
+    load_checkpoint,
+    save_checkpoint,
+)
 from retinanet.structures import Category
 
 CHECKSUM = "sha256"
@@ -72,6 +79,7 @@ def write_inference_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a file; the checksum that `write_safetensors` adds is verified. CheckpointError else."""
+    check_download(path)
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping

@@ -15,7 +15,7 @@ from retinanet.config.schedule_keys import ScheduleKeys
 from retinanet.config.schema import Config
 from retinanet.data.coco import CocoDataset
 from retinanet.display.facts import Fact
-from retinanet.display.numbers import amount
+from retinanet.display.numbers import amount, epochs_text
 from retinanet.distributed import Ranks
 from retinanet.files import data_title
 from retinanet.training.balance import describe_balance
@@ -143,7 +143,7 @@ def describe_length(opening: Opening) -> str:
     evaluated = "1 evaluation, at the end" if count == 1 else f"{count} evaluations"
     stops = schedule.early_stop is not None and count > schedule.early_stop
     early = f", fewer if {schedule.early_stop} in a row bring nothing" if stops else ""
-    return f"{amount(total, 'step')} ({epochs:.3g} epochs) from step {opening.step}, {evaluated}{early}"
+    return f"{amount(total, 'step')} ({epochs_text(epochs)}) from step {opening.step}, {evaluated}{early}"
 
 
 def describe_optimizer(schedule: ScheduleKeys, plan: Plan) -> str:

@@ -114,3 +114,25 @@ def test_a_range_of_depths_maps_linearly_and_cuts(tmp_path: Path, mode: str) -> 
 def test_a_range_of_depths_leaves_8_bits_as_they_are(tmp_path: Path) -> None:
     Image.fromarray(np.arange(48, dtype=np.uint8).reshape(6, 8)).save(tmp_path / "a.png")
     assert decode_image(tmp_path / "a.png", DepthRange(10, 20)).equal(decode_image(tmp_path / "a.png"))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("https://example.com/a.jpg", "an address"), ("rtsp://camera/1", "an address"), ("a.jpg", "no such file")],
+)
+def test_a_name_that_is_no_path_is_answered_with_what_it_is(name: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        find_images([name])
+
+
+def test_a_link_to_nothing_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").symlink_to("gone.jpg")
+    with pytest.raises(DataError, match=r"a symbolic link to 'gone\.jpg', which does not exist"):
+        find_images([str(tmp_path / "a.jpg")])
+
+
+def test_what_was_saved_in_place_of_an_image_is_named(tmp_path: Path) -> None:
+    for content, part in ((b"<!DOCTYPE html><html>", "a web page"), (b"version https://git-lfs", "git lfs pull")):
+        (tmp_path / "a.jpg").write_bytes(content)
+        with pytest.raises(DataError, match=part):
+            decode_image(tmp_path / "a.jpg")

@@ -16,7 +16,7 @@ from retinanet.diagnostics.pace import (
     estimate_duration,
     measure_pace,
 )
-from retinanet.errors import DataError
+from retinanet.errors import DataError, ResourceError
 
 Tiny = Callable[..., Config]
 PACE = Pace(step=0.5, image=0.1, memory_mb=100.0, checkpoint_bytes=3_000_000, positives_per_image=4.0)
@@ -98,3 +98,15 @@ def test_a_dry_run_prints_what_fits_and_leaves_nothing(
     assert "warmup takes 5000 of the 1038 steps" in flat
     assert not (tmp_path / "run").exists()
     assert torch.is_grad_enabled()
+
+
+def test_a_full_temporary_folder_is_answered_with_the_variable_that_moves_it(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_config: Config, folder: Path) -> Pace:
+        raise ResourceError(f"{folder}/last.pt: cannot be written (No space left on device); write to output=FOLDER.")
+
+    monkeypatch.setattr("retinanet.diagnostics.dry_run.measure_pace", full)
+    with pytest.raises(ResourceError, match=r"No space left on device\)\. Set .*TMPDIR") as caught:
+        report_dry_run(tiny(), tmp_path)
+    assert "output=" not in str(caught.value)

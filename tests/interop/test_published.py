@@ -91,7 +91,7 @@ def test_a_flipped_bit_in_weights_or_header_is_noticed(small: Path, tmp_path: Pa
             open_checkpoint(path)
     for share in (0.0, 0.3, 0.99):
         path.write_bytes(whole[: int(share * len(whole))])
-        with pytest.raises(CheckpointError, match="not a safetensors file, or cut short"):
+        with pytest.raises(CheckpointError, match=r"not a safetensors file, or cut short|empty"):
             open_checkpoint(path)
 
 

@@ -181,7 +181,7 @@ def test_a_file_cut_short_is_refused(tmp_path: Path, share: float) -> None:
     save_checkpoint(path, small())
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(CheckpointError, match=r"a\.pt: not a checkpoint, or cut short"):
+    with pytest.raises(CheckpointError, match=r"a\.pt: (not a checkpoint, or cut short|the file is empty)"):
         load_checkpoint(path)
 
 

@@ -11,7 +11,7 @@ import rich.text
 from rich.console import Console
 
 from retinanet.data.ground_truth import load_ground_truth
-from retinanet.data.results import read_results
+from retinanet.data.results import read_noted_results
 from retinanet.diagnostics.analysis.thumbnails import LEGEND
 from retinanet.diagnostics.compare.differences import (
     MAIN_METRIC,
@@ -80,8 +80,12 @@ def compare_files(
     if resamples is not None:
         check_resamples(resamples)
     truth = load_ground_truth(inputs.ground_truth)
-    results = [read_results(path, truth) for path in (inputs.first, inputs.second)]
-    console = Console()
+    console, results = Console(), []
+    for path in (inputs.first, inputs.second):
+        detections, notes = read_noted_results(path, truth)
+        results.append(detections)
+        for note in notes:
+            console.print(f"note: {path.name}: {note}", markup=False)
     folder = output or Path("runs") / f"compare-{'-'.join(labels(inputs))}"
     if results[0] == results[1]:
         report_identical(console, inputs, len(results[0]), folder)
