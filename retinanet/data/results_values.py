@@ -121,8 +121,8 @@ def boxes_in_pixels(
     """
     sizes = {row["id"]: (row.get("width"), row.get("height")) for row in truth["images"]}
     known = [number for number, size in sizes.items() if all(type(side) is int and side > 0 for side in size)]
-    if not rows or len(known) < len(sizes):
-        return rows, []
+    if not rows or len(known) < len(sizes) or (boxes_N4[:, 2:] < 0).any():
+        return rows, []  # boxes of negative size are scored as they are
     ids = np.array(sorted(known))
     limits = np.array([sizes[number] for number in ids.tolist()], dtype=np.float64)
     reading = read_boxes(boxes_N4, np.full(len(rows), np.nan), limits[np.searchsorted(ids, image_ids_N)])

@@ -63,8 +63,11 @@ FORMS: dict[str, tuple[Callable[[Row], Row], str]] = {
     "last part": (lambda row: {**row, "image_id": f"p{row['image_id']}.jpg"}, "file name of an image"),
     "stem": (lambda row: {**row, "image_id": f"p{row['image_id']}"}, "'p11' is 11"),
     "class name": (lambda row: {**row, "category_id": NAMES[row["category_id"]]}, "'cat' is 3"),
-    "named sides": (lambda row: {**row, "bbox": dict(zip("xywh", row["bbox"], strict=True))}, "boxes with x, y, w, h"),
-    "quoted box": (lambda row: {**row, "bbox": str(row["bbox"])}, "boxes in quotes"),
+    "named sides": (
+        lambda row: {**row, "bbox": dict(zip("xywh", row["bbox"], strict=True))},
+        "with the sides x, y, w, h",
+    ),
+    "quoted box": (lambda row: {**row, "bbox": str(row["bbox"])}, "quoted boxes are read"),
     "corners": (lambda row: {**row, "bbox": corners(row["bbox"])}, "6 boxes are read as two corners"),
     "fractions": (lambda row: {**row, "bbox": fractions(corners(row["bbox"]))}, "fractions of the image's size"),
 }
