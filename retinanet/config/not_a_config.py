@@ -13,6 +13,8 @@ TABLES = frozenset({".xml", ".csv", ".tsv", ".jsonl", ".ndjson"})
 _CONFIGS = frozenset({".yaml", ".yml"})
 _DATA_KEYS = re.compile(r"^(train|val|valid|test|path|nc|names|roboflow)\s*:", re.MULTILINE)
 """Keys of ultralytics' data.yaml, none of which a config has at its top level."""
+_ARMS = re.compile(r"^arms\s*:", re.MULTILINE)
+"""The key that every study has, and no config."""
 _START = 4096
 
 
@@ -32,10 +34,11 @@ def not_a_config(path: Path) -> str:
         start = file.read(_START)
     suffix, media = path.suffix.lower(), mimetypes.guess_type(path.name)[0] or ""
     if suffix in _CONFIGS:
-        keys = {found[1] for found in _DATA_KEYS.finditer(start.decode("utf-8", errors="replace"))}
+        text = start.decode("utf-8", errors="replace")
+        keys = {found[1] for found in _DATA_KEYS.finditer(text)}
         if "names" in keys and len(keys) >= 2:
             return f"{path} describes a data set, not a training: {_as_data(path.parent)}"
-        return ""
+        return f"{path} is a study; to run it: retinanet ablate {path}" if _ARMS.search(text) else ""
     if suffix in EXPORTS:
         return f"{path} is an exported network, which cannot be trained; to detect: retinanet predict {path} IMAGES"
     if suffix in WEIGHTS or start.startswith((b"PK\x03\x04archive/", b"\x80\x02")):

@@ -8,8 +8,6 @@ from retinanet.data.notes import KindNotes
 Row = dict[str, Any]
 
 _NAME_KEYS = ("filename", "image_path", "path", "name", "coco_url")  # what other tools call "file_name"
-
-
 _OTHER_KEYS = {
     "image_id": ("imageId", "imageid", "image_name", "file_name", "image"),
     "category_id": ("categoryId", "categoryid", "class_id", "label_id", "category_name", "category", "class", "label"),

@@ -271,7 +271,7 @@ def _parse_other(file: BinaryIO, path: Path) -> ImageHeader:
     except UnidentifiedImageError as error:
         file.seek(0)
         start = file.read(512)
-        what = unread_remedy(path, start[:16]) or wrong_download(start)
+        what = wrong_download(start) or unread_remedy(path, start[:16])
         what = what or f"not an image (none of {', '.join(FORMATS)}), or its header is damaged"
         raise DataError(f"{path}: {what}") from error
     except Image.DecompressionBombError as error:

@@ -23,8 +23,6 @@ _KINDS = {
     "svg": ("a drawing (SVG)", "draw it as PNG, for example with librsvg: rsvg-convert {} -o {stem}.png"),
     "psd": ("a Photoshop file", "export it as PNG or JPEG"),
     "pdf": ("a PDF document", "draw its pages as PNG, for example with poppler: pdftoppm -png {} page"),
-    "lfs": ("a Git LFS pointer and not the image", "run: git lfs pull"),
-    "html": ("a web page and not the image", "the download failed: get the image again"),
     "dcm": ("a DICOM image", "export it as 16-bit PNG with a DICOM viewer, and see data.depth_range"),
 }
 """Suffix -> what it is, and the remedy; `{}` stands for the file."""
@@ -33,8 +31,7 @@ _STARTS = (
     (4, b"ftypheic", "heic"), (4, b"ftypheix", "heic"), (4, b"ftypmif1", "heif"), (4, b"ftypmsf1", "heif"),
     (4, b"ftypavif", "avif"), (4, b"ftyp", "mp4"), (4, b"moov", "mov"), (0, b"\x1aE\xdf\xa3", "mkv"),
     (8, b"AVI ", "avi"), (0, b"\x00\x00\x00\x0cJXL ", "jxl"), (0, b"\xff\x0a", "jxl"), (0, b"<svg", "svg"),
-    (0, b"8BPS", "psd"), (0, b"%PDF", "pdf"), (0, b"version https://", "lfs"), (0, b"<!DOCTYPE html", "html"),
-    (0, b"<!doctype html", "html"), (0, b"<html", "html"),
+    (0, b"8BPS", "psd"), (0, b"%PDF", "pdf"),
 )  # fmt: skip
 """Offset and bytes at the start of a file that give its kind, whatever its name."""
 
@@ -56,8 +53,7 @@ def unread_remedy(path: Path, start: bytes = b"") -> str:
             f"a film, not an image; cut it into frames, for example 2 a second: mkdir -p {frames} && "
             f"ffmpeg -i {name} -vf fps=2 {pattern}"
         )
-    unread = "; " if suffix in ("lfs", "html") else ", which is not read; "
-    return what + unread + remedy.format(name, stem=_quoted(str(path.with_suffix("")))).strip()
+    return f"{what}, which is not read; " + remedy.format(name, stem=_quoted(str(path.with_suffix("")))).strip()
 
 
 def passed_over(files: Iterable[Path], read: Container[str]) -> str:

@@ -162,7 +162,7 @@ def in_order(corners: tuple[float, float, float, float], notes: KindNotes) -> tu
 
 
 def check_order(boxes: int, notes: KindNotes, errors: list[str]) -> None:
-    """Add an error where so many boxes were brought in order that they may be no corners."""
+    """Add an error if a large share of the boxes had their corners reordered: they may not be corners at all."""
     reversed_boxes = notes.count(_REVERSED)
     if reversed_boxes >= 2 and reversed_boxes >= _MOST_REVERSED * boxes:
         errors.append(

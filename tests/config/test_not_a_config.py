@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from retinanet.config.load import check_overrides, load_config
+from retinanet.config.shipped import find_study
 from retinanet.errors import ConfigError
 
 
@@ -66,3 +67,8 @@ def test_a_path_without_its_key_is_answered_with_the_key(tmp_path: Path) -> None
     for word, key in ((tmp_path, "data"), (weights, "model.weights")):
         with pytest.raises(ConfigError, match=f"write it as {key}={word}"):
             check_overrides([str(word)])
+
+
+def test_a_study_is_answered_with_the_command_that_runs_it() -> None:
+    study = find_study("rarity")
+    assert refusal(study) == f"{study} is a study; to run it: retinanet ablate {study}"

@@ -129,10 +129,3 @@ def test_a_link_to_nothing_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").symlink_to("gone.jpg")
     with pytest.raises(DataError, match=r"a symbolic link to 'gone\.jpg', which does not exist"):
         find_images([str(tmp_path / "a.jpg")])
-
-
-def test_what_was_saved_in_place_of_an_image_is_named(tmp_path: Path) -> None:
-    for content, part in ((b"<!DOCTYPE html><html>", "a web page"), (b"version https://git-lfs", "git lfs pull")):
-        (tmp_path / "a.jpg").write_bytes(content)
-        with pytest.raises(DataError, match=part):
-            decode_image(tmp_path / "a.jpg")
