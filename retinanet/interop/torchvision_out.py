@@ -13,7 +13,7 @@ from retinanet.interop.naming import Shape
 TorchvisionName = Literal["torchvision_v1", "torchvision_v2"]
 
 FREE = (
-    *("weights", "frozen", "backbone.weights", "backbone.norm", "backbone.frozen_stages", "backbone.fold"),
+    *("weights", "frozen", "new_classes", "backbone.weights", "backbone.norm", "backbone.frozen_stages", "backbone.fold"),
     "backbone.zero_init_residual",
     *("head.prior", "channels_last"),
 )
