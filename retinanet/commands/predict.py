@@ -23,11 +23,13 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
     from retinanet.evaluation.outputs import PredictOptions
     from retinanet.evaluation.predict import predict
     from retinanet.export.runtime import load_any
+    from retinanet.interop.any_detector import find_checkpoint
 
+    checkpoint = find_checkpoint(arguments.checkpoint)
     predict(
-        lambda: load_any(arguments.checkpoint, overrides),
+        lambda: load_any(checkpoint, overrides),
         paths,
-        source=arguments.checkpoint,
+        source=checkpoint,
         options=PredictOptions(
             output=arguments.output,
             formats=tuple(arguments.format or ("coco",)),
@@ -50,7 +52,10 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
         "          retinanet predict BEST.pt aerial/ --tile 1024 --overlap 0.2 --format csv --format crops",
     )
     parser.add_argument(
-        "checkpoint", type=Path, help="such as runs/NAME/checkpoints/best.pt, NAME.safetensors, NAME.onnx or NAME.pt2"
+        "checkpoint",
+        type=Path,
+        help="such as runs/NAME, runs/NAME/checkpoints/best.pt, NAME.safetensors, NAME.onnx, NAME.pt2, a "
+        "detector's file of torchvision, detectron2 or mmdetection, or torchvision_v2_coco, which is downloaded",
     )
     parser.add_argument(
         "inputs", nargs="+", metavar="INPUT", help="image, folder or glob pattern; key=value changes a config key"
