@@ -163,7 +163,8 @@ def check_readable(images: Sequence[ImageLike]) -> None:
             try:
                 if path.is_dir():
                     raise DataError(f"{path}: is a folder; pass it alone, not in a list")
-                image_header(path)
+                if path.suffix.lower() != ".npy":
+                    image_header(path)
             except DataError as error:
                 errors.append(str(error))
     if errors:
