@@ -22,13 +22,11 @@ from retinanet.data.find_images import files_passed_over, find_images
 from retinanet.data.images import image_header
 from retinanet.data.loose_images import ImageLike
 from retinanet.data.prefetch import prefetched
-from retinanet.errors import CheckpointError, DataError, list_errors
+from retinanet.errors import DataError, list_errors
 from retinanet.evaluation.predict import LoadedImage, detected, load_pixels
 from retinanet.evaluation.saved import LoadedDetector, prepare_detector
 from retinanet.export.runtime import is_exported, load_exported
-from retinanet.interop.detector_file import PUBLISHED, fetch_detector
-from retinanet.run.folder import RunFolder
-from retinanet.run.published import open_checkpoint
+from retinanet.interop.any_detector import find_checkpoint, open_detector
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +36,8 @@ Item = TypeVar("Item", bound=ImageLike)
 def load(path_or_name: str | Path, *, device: str = "auto", overrides: Overrides = ()) -> "ObjectDetector":
     """A detector that is ready to use.
 
-    path_or_name: a checkpoint of a training (.pt), a published one (.safetensors), a file from `retinanet export`
+    path_or_name: a checkpoint of a training (.pt), a published one (.safetensors), a detector's file of torchvision,
+        detectron2 or mmdetection, a file from `retinanet export`
         (.onnx or .pt2; a .pt2 file is a program, so load only those you trust), the folder of a run, whose best
         checkpoint is taken, or the name of a detector that torchvision publishes, `torchvision_v1_coco` or
         `torchvision_v2_coco`, which is downloaded once.
@@ -58,26 +57,9 @@ def open_any(path_or_name: str | Path, words: Sequence[str]) -> LoadedDetector:
     source = find_checkpoint(path_or_name)
     if is_exported(source):
         return load_exported(source, words)
-    name = str(path_or_name)
-    saved = fetch_detector(name) if name in PUBLISHED else open_checkpoint(source)
+    saved = open_detector(source)
     with torch.random.fork_rng(devices=[]):
-        return prepare_detector(saved._replace(config=with_overrides(saved.config, words)), name)
-
-
-def find_checkpoint(path_or_name: str | Path) -> Path:
-    """The file of a detector: that of a path, or the best checkpoint of a run's folder. Raises CheckpointError."""
-    path = Path(path_or_name).expanduser()
-    if not path.is_dir():
-        if not path.exists() and not path.suffix and str(path_or_name) not in PUBLISHED:
-            raise CheckpointError(
-                f"{path}: no such file; give a checkpoint, an exported file, the folder of a run, or one of the names "
-                f"{', '.join(PUBLISHED)}."
-            )
-        return path
-    best = RunFolder(path).best
-    if not best.is_file():
-        raise CheckpointError(f"{path}: this folder holds no run with a checkpoint (no file {best}).")
-    return best
+        return prepare_detector(saved._replace(config=with_overrides(saved.config, words)), str(path_or_name))
 
 
 class ObjectDetector:
@@ -181,7 +163,8 @@ def check_readable(images: Sequence[ImageLike]) -> None:
             try:
                 if path.is_dir():
                     raise DataError(f"{path}: is a folder; pass it alone, not in a list")
-                image_header(path)
+                if path.suffix.lower() != ".npy":
+                    image_header(path)
             except DataError as error:
                 errors.append(str(error))
     if errors:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from retinanet.api.load import ObjectDetector, find_checkpoint, open_any
+from retinanet.api.load import ObjectDetector, open_any
 from retinanet.api.python_data import DetectionData, write_data
 from retinanet.api.train import TrainedRun, torch_settings_restored
 from retinanet.api.words import Overrides, override_words
@@ -13,6 +13,7 @@ from retinanet.diagnostics.evaluate import evaluate_files, evaluate_loaded
 from retinanet.errors import CheckpointError, ConfigError
 from retinanet.evaluation.splits import Split
 from retinanet.files import read_json
+from retinanet.interop.any_detector import find_checkpoint
 from retinanet.scoring.eval_file import read_eval_file
 
 

@@ -1,9 +1,11 @@
 """What the command lines have in common: parsers, and words such as `schedule.lr=0.01` among paths."""
 
 import argparse
+import difflib
 import re
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from retinanet.config.numbers import COCO_DETECTIONS
 
@@ -13,9 +15,32 @@ TTA = ("eval.tta_flip=true", "eval.tta_scales=[0.8,1,1.25]")
 _OVERRIDE = re.compile(r"\s*[A-Za-z_]\w*(\.\w+)*\s*=")
 
 
+class _Parser(argparse.ArgumentParser):
+    """Names the flag or the config key that an unknown flag probably means."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message with what was meant, and exit with code 2."""
+        _, found, words = message.partition("unrecognized arguments: ")
+        flags = [word.split("=")[0] for word in words.split() if word.startswith("--")] if found else []
+        meant = [f"\n{flag}: {text}" for flag in flags if (text := self._meant(flag))]
+        super().error(message + "".join(dict.fromkeys(meant)))
+
+    def _meant(self, flag: str) -> str:
+        near = difflib.get_close_matches(flag, self._option_string_actions, n=1, cutoff=0.75)
+        if near:
+            return f"did you mean {near[0]}?"
+        # Imported here: only a mistake needs them.
+        from retinanet.config.faults import schema_tree
+        from retinanet.config.schema import Config
+        from retinanet.config.suggestions import named_elsewhere
+
+        text = named_elsewhere(flag.lstrip("-").replace("-", "_"), schema_tree(Config, {}))
+        return f"{text} Config keys are written key=value" if text.startswith("did you mean") else text
+
+
 def new_parser(prog: str | None, description: str, epilog: str) -> argparse.ArgumentParser:
     """A parser whose help keeps the line breaks of its texts. prog: None takes the name of the script."""
-    return argparse.ArgumentParser(
+    return _Parser(
         prog=prog,
         allow_abbrev=False,
         description=description,

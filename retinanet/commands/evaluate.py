@@ -22,11 +22,12 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
         check_overrides(overrides)
         from retinanet.diagnostics.evaluate import evaluate_loaded
         from retinanet.export.runtime import load_any
+        from retinanet.interop.any_detector import find_checkpoint
 
-        detector = load_any(arguments.checkpoint, overrides)
+        checkpoint = find_checkpoint(arguments.checkpoint)
         evaluate_loaded(
-            detector,
-            arguments.checkpoint,
+            load_any(checkpoint, overrides),
+            checkpoint,
             arguments.output,
             report=report,
             intervals=arguments.intervals,
@@ -61,7 +62,8 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
         "checkpoint",
         nargs="?",
         type=Path,
-        help="such as runs/NAME/checkpoints/best.pt, or a file from `retinanet export`",
+        help="such as runs/NAME, runs/NAME/checkpoints/best.pt, a file from `retinanet export`, a detector's file of "
+        "torchvision, detectron2 or mmdetection, or torchvision_v2_coco, which is downloaded",
     )
     add_overrides(parser)
     parser.add_argument("--ground-truth", type=Path, metavar="JSON", help="COCO annotations, .json or .json.gz")

@@ -211,7 +211,11 @@ def _worded(raw: dict[str, Any], tree: dict[str, Any]) -> SchemaError:
         return WrongKey(path, f"{dotted}: unknown key; {suggest_key(path, tree)}{nest}")
     node = schema_node(path, tree)
     given = raw["input"]
-    return WrongKey(path, f"{dotted}: expected {describe_type(node)}, got {describe_value(given)}{_hint(node, given)}")
+    return WrongKey(
+        path,
+        f"{dotted}: expected {describe_type(node)}, got {describe_value(given)}{_hint(node, given)}"
+        + (f"; {node['remark']}" if "remark" in node else ""),
+    )
 
 
 def _hint(node: dict[str, Any], given: Any) -> str:

@@ -119,14 +119,6 @@ class PixelKeys(Section):
 Part = Literal["backbone", "fpn", "class_head", "box_head"]
 """The parts of the network that can be frozen."""
 
-WEIGHTS_ALIASES = (
-    *("init", "init_from", "init_weights", "checkpoint", "ckpt", "pretrained", "pretrained_weights", "weights"),
-    *("start_from", "finetune", "fine_tune", "finetune_from", "load", "load_from", "load_weights", "model_weights"),
-    *("from_pretrained", "transfer"),
-)
-RESUME_ALIASES = ("resume", "resume_from", "resume_from_checkpoint", "restore")
-"""Names of `model.weights` in other projects, to which the message about an unknown key leads."""
-
 
 class ModelKeys(Section):
     """The network, its anchors and its input."""
@@ -136,17 +128,10 @@ class ModelKeys(Section):
         description="Trained detector to start from, which brings the other keys of `model`: a file (this project's, "
         "torchvision's, detectron2's or mmdetection's), `torchvision_v1_coco` or `torchvision_v2_coco`; null starts "
         "from backbone.weights.",
-        json_schema_extra={
-            "aliases": {
-                **dict.fromkeys(WEIGHTS_ALIASES, "it names a trained detector to start from"),
-                **dict.fromkeys(RESUME_ALIASES, "it starts a new run from a detector; --resume continues a run"),
-            }
-        },
     )
     frozen: tuple[Part, ...] = Field(
         (),
         description="Parts that do not train, nor do their batch norms' statistics; see also backbone.frozen_stages.",
-        json_schema_extra={"aliases": dict.fromkeys(("freeze", "frozen_parts", "freeze_backbone"), "a list of parts")},
     )
     new_classes: Literal["prior", "mean"] = Field(
         "prior",

@@ -148,7 +148,9 @@ class Config(Section):
         "choice. `graphs`: replay it as CUDA graphs too, for small batches on one GPU.",
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
-        "auto", description="`auto` takes CUDA, then an Apple GPU, then the CPU."
+        "auto",
+        description="`auto` takes CUDA, then an Apple GPU, then the CPU.",
+        json_schema_extra={"remark": "CUDA_VISIBLE_DEVICES=0 before the command chooses a GPU, torchrun takes several"},
     )
     threads: Natural = Field(0, description="CPU threads of each rank; 0 leaves torch's choice.")
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(

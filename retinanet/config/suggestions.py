@@ -4,6 +4,8 @@ import difflib
 import re
 from typing import Any
 
+from retinanet.config.other_names import known_elsewhere
+
 KeyPath = tuple[str | int, ...]
 """Keys, and indices of lists, from the top."""
 
@@ -25,16 +27,6 @@ def leaf_paths(tree: dict[str, Any], prefix: str = "") -> dict[str, str]:
     return paths
 
 
-def _aliases(tree: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """Names under which keys are known elsewhere -> the key that is meant, and what it does."""
-    found: dict[str, str] = {}
-    for key, node in tree["properties"].items():
-        if "properties" in node:
-            found |= _aliases(node, f"{prefix}{key}.")
-        found |= {alias: f"{prefix}{key}? ({remark})" for alias, remark in node.get("aliases", {}).items()}
-    return found
-
-
 def _section_paths(tree: dict[str, Any]) -> list[str]:
     """Dotted paths of the sections, sections within sections included."""
     return sorted({leaf.rsplit(".", depth)[0] for leaf in leaf_paths(tree) for depth in range(1, leaf.count(".") + 1)})
@@ -44,6 +36,13 @@ def _speaks_of(description: str, parts: list[str]) -> bool:
     """Whether a description has all parts of a key, up to a typing error, such as `lerning_rate`."""
     used = re.findall(r"[a-z]+", description.lower())
     return len("".join(parts)) > 3 and all(difflib.get_close_matches(part, used, n=1, cutoff=0.8) for part in parts)
+
+
+def named_elsewhere(name: str, tree: dict[str, Any]) -> str:
+    """Ending of a message about a name without its section: the key that has it, or that other projects call so."""
+    leaves = leaf_paths(tree)
+    same = [leaf for leaf in leaves if leaf.rsplit(".", 1)[-1] == name]
+    return known_elsewhere(name, leaves) or (f"did you mean {' or '.join(same[:3])}?" if same else "")
 
 
 def suggest_key(path: KeyPath, tree: dict[str, Any]) -> str:
@@ -60,9 +59,8 @@ def suggest_key(path: KeyPath, tree: dict[str, Any]) -> str:
         return f"it is a key of kind {', '.join(kinds)}, and the keys of this kind are {', '.join(siblings)}"
     if key in leaves:
         return f"did you mean {key}?"
-    alias = _aliases(tree).get(key.rsplit(".", 1)[-1].lower())
-    if alias:
-        return f"did you mean {alias}"
+    if elsewhere := known_elsewhere(key.rsplit(".", 1)[-1], leaves):
+        return elsewhere
     meant = [parent + near for near in difflib.get_close_matches(key, siblings, n=1)]
     meant += [path for path in everything if path.rsplit(".", 1)[-1] == key]
     if not meant:

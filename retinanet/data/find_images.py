@@ -3,6 +3,7 @@
 import functools
 import glob
 import os
+import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -28,6 +29,10 @@ FORMATS = (
     *(("AVIF",) if _HAS_AVIF else ()),
 )
 """Formats that Pillow may try; others are refused (EPS, for one, runs an interpreter)."""
+_FRAMES = (
+    "images, folders, patterns, lists and data sets are. Save its frames, for example 2 a second, and give their "
+    "folder: mkdir -p frames && ffmpeg {} -vf fps=2 frames/%06d.jpg"
+)
 MOST_FOLDERS = 1000
 """Looked at for the images of a folder that has none itself."""
 
@@ -62,7 +67,7 @@ def find_images(inputs: list[str]) -> list[Path]:
             folders = [p for p in paths if p.is_dir()]
             matches = [p for p in paths if p.is_file()] or [image for p in folders for image in _images_in(p)]
         if not matches:
-            errors.append(f"{name}: {_why_none(path)}")
+            errors.append(f"{name}: {_why_none(name)}")
         found.update(dict.fromkeys(matches))
     unread = {path: remedy for path in found if path.suffix.lower() not in suffixes and (remedy := _remedy(path))}
     if unread and len(unread) == len(found):
@@ -82,7 +87,13 @@ def _is_shown(path: Path) -> bool:
     return path.is_file() and not path.name.startswith(".")
 
 
-def _why_none(path: Path) -> str:
+def _why_none(name: str) -> str:
+    path = Path(name)
+    if (name.isdecimal() and not path.exists()) or path.is_char_device():
+        device = f"/dev/video{name}" if name.isdecimal() else name
+        return f"a camera, which is not read; {_FRAMES.format(f'-f v4l2 -i {device}')}"
+    if re.match(r"(rtsp|rtmp|rtp|udp|tcp|srt)s?://", name, re.IGNORECASE):
+        return f"an address of a stream, which is not read; {_FRAMES.format(f'-i {name!r}')}"
     if path.is_symlink() and not path.exists():
         return f"a symbolic link to '{path.readlink()}', which does not exist"
     if ":/" in str(path):  # Path makes one slash of two

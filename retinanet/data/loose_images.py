@@ -51,12 +51,14 @@ def image_batch(image: Tensor, image_id: int, resize_rule: ResizeRule, augment: 
 def read_image(image: ImageLike, name: str, depth_range: DepthRange | None = None) -> Tensor:
     """(3, H, W) uint8 RGB of a file or of pixels in memory, which it may share.
 
-    image: a path, read as `decode_image` reads it; a Pillow image of any mode, turned upright as its EXIF rotation
-    demands; a uint8 array (H, W, 3), (H, W, 4) with an alpha channel that is dropped, or grey (H, W) or (H, W, 1); a
-    uint8 tensor (3, H, W) or grey (1, H, W), on any device.
+    image: a path, read as `decode_image` reads it, or of a .npy file with such an array as below; a Pillow image of any
+        mode, turned upright as its EXIF rotation demands; a uint8 array (H, W, 3), (H, W, 4) with an alpha channel
+        that is dropped, or grey (H, W) or (H, W, 1); a uint8 tensor (3, H, W) or grey (1, H, W), on any device.
     name: of the image, for errors. Raises DataError for anything else.
     """
     match image:
+        case str() | Path() if Path(image).suffix.lower() == ".npy":
+            return _of_array(_load_array(Path(image).expanduser()), name)
         case str() | Path():
             return decode_image(Path(image).expanduser(), depth_range, warn=False)
         case Image.Image():
@@ -70,6 +72,18 @@ def read_image(image: ImageLike, name: str, depth_range: DepthRange | None = Non
         f"{name}: an object of type {kind} is not an image; give a path, a Pillow image, a NumPy array (H, W, 3) or a "
         "tensor (3, H, W) of type uint8"
     )
+
+
+def _load_array(path: Path) -> NDArray[np.uint8]:
+    """The array of a .npy file. Raises DataError for one that cannot be read, or that holds Python objects."""
+    try:
+        # Mapped first, which compares the shape in its header with the size of the file.
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError, SyntaxError, TypeError) as error:
+        raise DataError(f"{path}: not an array of pixels that numpy.save wrote, or damaged ({error!s:.200})") from error
+    if not isinstance(found, np.ndarray):
+        raise DataError(f"{path}: holds several arrays; save one alone with numpy.save")
+    return np.array(found)
 
 
 def _of_pillow(image: Image.Image, name: str, depth_range: DepthRange | None) -> Tensor:

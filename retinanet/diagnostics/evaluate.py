@@ -58,6 +58,8 @@ def evaluate_loaded(
     dataset = covered(saved.categories, load_split(data, split, data.check_images), path)
     left_out = count_unlisted(saved.categories, dataset)
     home = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+    if not path.exists():
+        home = Path("runs")  # of a detector that has a name, and no file that the user chose
     folder = output or home / f"eval-{path.stem}-{dataset.annotation_file.stem if data.source is None else split}"
     if crops:
         check_no_crops(folder)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from retinanet.build.rules import build_depth_range, build_resize_rule, build_view_rule
-from retinanet.data.images import DEEP_SUFFIXES, decode_image, depth_note
+from retinanet.data.images import DEEP_SUFFIXES, depth_note
 from retinanet.data.loose_images import ImageLike, read_image
 from retinanet.data.pixel_depth import DepthRange
 from retinanet.data.prefetch import prefetched
@@ -163,7 +163,7 @@ def load_image(
     """Read an image, or the reason why it cannot be read. numbered: its image_id and its file."""
     image_id, path = numbered
     try:
-        image = decode_image(path, depth_range, warn=False)
+        image = read_image(path, str(path), depth_range)
         note = depth_note([path]) if depth_range is None and path.suffix.lower() in DEEP_SUFFIXES else ""
     except DataError as error:
         return LoadedImage(path=path, error=str(error))

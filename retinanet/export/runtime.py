@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from retinanet.build.network import build_anchor_spec
+from retinanet.build.network import build_anchor_spec, prepare_torch
 from retinanet.build.rules import build_detect_rule
 from retinanet.config.load import with_overrides
 from retinanet.config.schema import Config
@@ -20,11 +20,13 @@ from retinanet.detection.anchors import AnchorSpec
 from retinanet.detection.postprocess import DetectRule, detect_decoded, original_scale
 from retinanet.distributed import choose_device, read_ranks
 from retinanet.errors import CheckpointError, ConfigError, DataError, ResourceError, list_errors
-from retinanet.evaluation.saved import SavedDetector, load_detector
+from retinanet.evaluation.saved import SavedDetector, prepare_detector
 from retinanet.export.graph import LEAST_TRACED_SIDE, level_sizes
 from retinanet.export.info import INPUTS, KEY, ExportInfo, need, read_info
 from retinanet.export.seal import check_seal
+from retinanet.interop.any_detector import open_detector
 from retinanet.run.archive import damage_of_archive
+from retinanet.run.nearest import describe_missing_checkpoint
 from retinanet.structures import Batch, Category, Detections
 
 SUFFIXES = (".onnx", ".pt2")
@@ -108,7 +110,12 @@ def load_exported(path: Path, overrides: Sequence[str]) -> LoadedExport:
     runtime is not installed.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}; give an exported file.")
+        what = (
+            f"{path}: is a folder; give an exported file."
+            if path.is_dir()
+            else describe_missing_checkpoint(path, "file")
+        )
+        raise CheckpointError(what)
     is_onnx = path.suffix.lower() == ".onnx"
     run, text = open_session(path, torch.get_num_threads()) if is_onnx else open_program(path)
     info = read_info(text, str(path))
@@ -216,5 +223,10 @@ def open_package(path: Path) -> tuple[Run, str | None]:
 
 
 def load_any(path: Path, overrides: Sequence[str]) -> SavedDetector | LoadedExport:
-    """Read a checkpoint, or a file that retinanet export wrote."""
-    return load_exported(path, overrides) if is_exported(path) else load_detector(path, overrides)
+    """Read what `find_checkpoint` returns: a checkpoint, another project's file, or one that retinanet export wrote."""
+    if is_exported(path):
+        return load_exported(path, overrides)
+    saved = open_detector(path)
+    config = with_overrides(saved.config, overrides)
+    prepare_torch(config)
+    return prepare_detector(saved._replace(config=config), str(path))

@@ -23,6 +23,7 @@ from retinanet.interop.convert import NO_OPTIONS, convert_foreign
 from retinanet.interop.formats import detect_format
 from retinanet.interop.weights_file import WeightsFile, not_finite, read_weights
 from retinanet.run.checkpoint import Checkpoint
+from retinanet.run.nearest import nearest_checkpoints
 from retinanet.run.published import open_checkpoint
 from retinanet.structures import Category
 
@@ -74,7 +75,7 @@ def read_detector(keys: ModelKeys) -> TrainedDetector:
         return _own(source, open_checkpoint(path))
     name = detect_format(file.tensors)
     if name is None:
-        raise CheckpointError(_describe_other(source, file))
+        raise CheckpointError(describe_other(source, file))
     anchors = keys.anchors.model_dump(exclude_unset=True)
     if keys.fpn.finest == "p2" and "sizes" in anchors:
         anchors["sizes"] = anchors["sizes"][1:]  # other projects' files have P3 to P7
@@ -97,7 +98,7 @@ def fetch_detector(name: str) -> Checkpoint:
 
     Raises CheckpointError where it cannot be downloaded.
     """
-    path = fetch_published(PUBLISHED[name], name, "torchvision's detector", "load a file")
+    path = fetch_published(PUBLISHED[name], name, "torchvision's detector", "give a file")
     file = read_weights(path)
     form = detect_format(file.tensors)
     assert form is not None
@@ -112,6 +113,8 @@ def _locate(source: str) -> Path:
     if not path.exists():
         near = difflib.get_close_matches(source, PUBLISHED, n=1)
         meant = f" Did you mean {near[0]}?" if near and not path.suffix else ""
+        near_files = nearest_checkpoints(path) if path.suffix or len(path.parts) > 1 else []
+        meant = meant or (f" The nearest is {near_files[0]}." if near_files else "")
         raise CheckpointError(
             f"model.weights: no file {source}.{meant} Give a detector's checkpoint (.pt, .pth, .pkl or .safetensors) "
             f"or one of {', '.join(PUBLISHED)}."
@@ -152,7 +155,8 @@ def _is_unnamed(category: Category, saved: Checkpoint) -> bool:
     return numbered or category.name in NOT_A_CLASS
 
 
-def _describe_other(source: str, file: WeightsFile) -> str:
+def describe_other(source: str, file: WeightsFile) -> str:
+    """Why a file of weights is no detector that can be read, with the remedy."""
     names = list(file.tensors)
     shown = f"It holds {len(names)} tensors: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
     if any(name.startswith(("backbone.stages.", "class_head.")) for name in names):

@@ -15,6 +15,7 @@ from retinanet.interop.formats import FORMATS, detect_format
 from retinanet.interop.numpy_pickle import read_numpy_pickle
 from retinanet.interop.torch_file import read_torch
 from retinanet.run.checkpoint import FORMAT, check_download
+from retinanet.run.nearest import describe_missing_checkpoint
 from retinanet.run.published import read_safetensors
 
 WRAPPERS = ("state_dict", "model", "module", "blobs")
@@ -92,7 +93,7 @@ def check_weights_path(path: Path) -> None:
         found = best if best.is_file() else inside[0] if inside else None
         raise CheckpointError(f"{path}: is a folder; give a file{f', here {found}' if found else ''}.")
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file.")
+        raise CheckpointError(describe_missing_checkpoint(path, "file"))
     check_download(path)
     if path.suffix in (".onnx", ".pt2", ".engine", ".tflite", ".torchscript"):
         raise CheckpointError(

@@ -100,7 +100,9 @@ def _is_annotations(content: object) -> bool:
     return isinstance(content, dict) and bool({"images", "annotations", "categories"} & content.keys())
 
 
-def find_image_folder(annotations: Path, content: object) -> Path:
+def find_image_folder(
+    annotations: Path, content: object, remedy: str = "give their folder with --images FOLDER"
+) -> Path:
     """The folder near an annotation file that has the most of its first images. Raises DataError where none has any."""
     content = layout_of_coco(content, KindNotes()) if isinstance(content, dict) else content
     rows = content.get("images") if isinstance(content, dict) else None
@@ -125,7 +127,7 @@ def find_image_folder(annotations: Path, content: object) -> Path:
         raise DataError(
             f"{annotations}: its images, such as {names[0]}, are in none of {home}, {places}; "
             + (f"unpack {packed[0]} there, or " if packed else "")
-            + "give their folder with --images FOLDER"
+            + remedy
         )
     return folder
 

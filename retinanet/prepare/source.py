@@ -1,34 +1,28 @@
 """One's own data, whatever program wrote them: recognised, converted once into a cache, divided where needed."""
 
-import errno
 import hashlib
 import re
-import shutil
 import stat
 import zipfile
 import zlib
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from filelock import FileLock
 
 from retinanet.data.content import read_annotations
 from retinanet.data.content_with_files import FileOptions, content_with_files
-from retinanet.display.progress import transfer_progress
 from retinanet.errors import DataError, ResourceError
 from retinanet.files import cache_folder, make_folder, read_json, write_json
 from retinanet.prepare.conversion import ConvertedSplit, LabeledSet, coco_document
 from retinanet.prepare.recognise import CocoFiles, Part, read_any
 from retinanet.prepare.split import hold_out
+from retinanet.prepare.unpack import is_unpacked, unpacked
 
 VERSION = 5
 """Raised when the same files would be read differently, so that caches of before are not used."""
-LARGEST_ZIP, LEAST_UNPACKED, MOST_PACKED = 200 << 30, 1 << 30, 100
-"""Bytes that an archive may unpack to, that any may, and times its own size that larger ones may."""
-
-
-_NO_NAMES = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL)
-"""Errors of a name that this file system does not take, such as one of a file and of a folder."""
 
 
 class Source(NamedTuple):
@@ -61,6 +55,30 @@ def open_source(path: Path, held_out: float, seed: int = 0) -> Source:
         raise DataError(
             f"{path}: no such file or folder; data=PATH is a folder, a .zip, a .json, a data.yaml or a .csv"
         )
+    with _cache_of(path, held_out, seed) as home:
+        kept = _kept(home)
+        if kept is not None:
+            return kept
+        try:
+            source = _make(unpacked(path, home) if zipfile.is_zipfile(path) else path, home, held_out, seed)
+        except DataError as error:
+            # Of files in the cache, the reader of a message knows only what they were made from.
+            made = re.compile(re.escape(str(home)) + r"[\\/](unpacked|[\w.-]+\.json)")
+            raise DataError(made.sub(lambda _: str(path), str(error))) from error
+        write_json(home / "source.json", _plain(source, home))
+        return source
+
+
+def unpacked_archive(path: Path, held_out: float) -> Path:
+    """The folder that a zip is unpacked to, once, which `open_source` uses, too. Raises as that does."""
+    path = path.expanduser().absolute()
+    with _cache_of(path, held_out, 0) as home:
+        return unpacked(path, home)
+
+
+@contextmanager
+def _cache_of(path: Path, held_out: float, seed: int) -> Iterator[Path]:
+    """The folder in the cache of what is made from `path`, locked. Raises as `open_source`."""
     try:
         str(path).encode()
     except UnicodeEncodeError as error:
@@ -75,17 +93,7 @@ def open_source(path: Path, held_out: float, seed: int = 0) -> Source:
             f"{home}: cannot be written ({error.strerror}); set RETINANET_CACHE to a folder with space"
         ) from error
     with lock:
-        kept = _kept(home)
-        if kept is not None:
-            return kept
-        try:
-            source = _make(unpacked(path, home) if zipfile.is_zipfile(path) else path, home, held_out, seed)
-        except DataError as error:
-            # Of files in the cache, the reader of a message knows only what they were made from.
-            made = re.compile(re.escape(str(home)) + r"[\\/](unpacked|[\w.-]+\.json)")
-            raise DataError(made.sub(lambda _: str(path), str(error))) from error
-        write_json(home / "source.json", _plain(source, home))
-        return source
+        yield home
 
 
 def _kept(home: Path) -> Source | None:
@@ -94,7 +102,7 @@ def _kept(home: Path) -> Source | None:
         content: Any = read_json(home / "source.json")
         source = _from_plain(content)
         same = _checksums(source, home) == content["checksums"]
-        whole = not (home / "unpacked.json").is_file() or _is_unpacked(home)
+        whole = not (home / "unpacked.json").is_file() or is_unpacked(home)
     except (DataError, KeyError, IndexError, TypeError, AttributeError, OSError):
         return None
     return source if same and whole else None
@@ -225,81 +233,6 @@ def describe_classes(train: dict[str, Any], val: dict[str, Any]) -> str:
     alone = sides[0] ^ sides[1]
     lone = [f"{name} only in {'train' if key in sides[0] else 'val'}" for key, name in names.items() if key in alone]
     return ", ".join(lone[:5]) + (" ..." if len(lone) > 5 else "") if lone else "every class is on both sides"
-
-
-def unpacked(path: Path, home: Path) -> Path:
-    """The folder that a zip is unpacked to, once.
-
-    Raises DataError for one that is damaged, encrypted or leaves its folder, ResourceError where there is no space.
-    """
-    folder = home / "unpacked"
-    if _is_unpacked(home):
-        return folder
-    try:
-        with zipfile.ZipFile(path) as archive:
-            targets = _targets(archive, path, folder)
-            if not targets:
-                raise DataError(f"{path}: an archive without files")
-            done_bytes, total = 0, sum(info.file_size for info in targets)
-            with transfer_progress(f"unpacking {path.name}", total, 0) as report:
-                for info, target in targets.items():
-                    # Not written atomically: unpacked.json, written last, says that all are whole.
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    with archive.open(info) as packed, target.open("wb") as whole:
-                        shutil.copyfileobj(packed, whole)
-                    done_bytes += info.file_size
-                    report(done_bytes)
-    except OSError as error:
-        if error.errno in _NO_NAMES:
-            raise DataError(
-                f"{path}: a name in it cannot be that of a file here ({error.strerror}: "
-                f"{Path(error.filename or '...').name[:60]}); unpack it yourself"
-            ) from error
-        raise ResourceError(
-            f"{folder}: cannot be written ({error.strerror}); free some space, or set RETINANET_CACHE to another folder"
-        ) from error
-    # zipfile raises RuntimeError for an encrypted member and NotImplementedError for an unknown compression.
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
-        raise DataError(f"{path}: cannot be unpacked ({error}); use another copy, or unpack it yourself") from error
-    write_json(home / "unpacked.json", {"files": len(set(targets.values()))})
-    return folder
-
-
-def _is_unpacked(home: Path) -> bool:
-    """Whether all files of the archive are there."""
-    try:
-        content: Any = read_json(home / "unpacked.json")
-        return bool(content["files"] == sum(file.is_file() for file in (home / "unpacked").rglob("*")))
-    except (DataError, KeyError, TypeError):
-        return False
-
-
-def _targets(archive: zipfile.ZipFile, path: Path, folder: Path) -> dict[zipfile.ZipInfo, Path]:
-    """Where each file of an archive belongs. Raises DataError if one would be outside of the folder, or is a link."""
-    members = [info for info in archive.infolist() if not info.is_dir() and _is_wanted(info)]
-    total, size = sum(info.file_size for info in members), path.stat().st_size
-    if total > LARGEST_ZIP or total > max(LEAST_UNPACKED, MOST_PACKED * size):
-        raise DataError(
-            f"{path}: {size / 1e6:,.1f} MB would unpack to {total / 1e9:,.1f} GB; if you trust the file, unpack it "
-            "yourself and give the folder"
-        )
-    # Some programs of Windows write backslashes.
-    targets = {info: folder / info.filename.replace("\\", "/") for info in members}
-    for info, target in targets.items():
-        if (
-            "\0" in info.filename
-            or not target.resolve().is_relative_to(folder.resolve())
-            or stat.S_ISLNK(info.external_attr >> 16)
-        ):
-            raise DataError(
-                f"{path}: {info.filename} would be written outside of its folder, or is a link; not unpacked"
-            )
-    return targets
-
-
-def _is_wanted(info: zipfile.ZipInfo) -> bool:
-    parts = PurePosixPath(info.filename.replace("\\", "/")).parts
-    return not any(part == "__MACOSX" or part.startswith("._") for part in parts)
 
 
 def _digest(path: Path, held_out: float, seed: int) -> str:

@@ -108,6 +108,21 @@ def read_yolo(
     return LabeledSet(form="YOLO labels", splits=converted, classes=layout.classes, notes=notes.texts())
 
 
+def described_images(described: Path) -> tuple[str, list[Path]]:
+    """The images that a data.yaml names to evaluate on, or else to test or to train on, and the name of that split.
+
+    Their labels are not read. Raises DataError as `read_yolo`.
+    """
+    errors: list[str] = []
+    notes = KindNotes()
+    sources = find_layout(described.parent, None, errors, notes, described).sources
+    refuse_errors(described, "YOLO", errors)
+    split = next((name for name in ("val", "test", "train") if name in sources), next(iter(sources), "train"))
+    images = _image_files(sources.get(split, []), described.parent, errors, notes)
+    refuse_errors(described, "YOLO", errors)
+    return split, images
+
+
 def _lines_of(labels: Iterable[dict[Path, Path]]) -> list[list[str]]:
     """The values of every line of all label files that can be read; errors are reported later."""
     lines: list[list[str]] = []

@@ -17,6 +17,7 @@ from retinanet.config.schema import Config
 from retinanet.errors import CheckpointError
 from retinanet.files import replacing, start_of, wrong_download
 from retinanet.run.archive import damage_of_archive
+from retinanet.run.nearest import describe_missing_checkpoint
 from retinanet.structures import Category
 
 FORMAT = "retinanet-1"
@@ -134,7 +135,7 @@ def read_archive(path: Path) -> object:
     if path.is_dir():
         raise CheckpointError(f"{path}: this is a folder; give a file such as {path}/checkpoints/best.pt.")
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint.")
+        raise CheckpointError(describe_missing_checkpoint(path))
     check_download(path)
     if damage := damage_of_archive(path):
         raise CheckpointError(f"{path}: not a checkpoint, or {damage}. Use another one.")

@@ -21,6 +21,7 @@ from retinanet.run.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from retinanet.run.nearest import describe_missing_checkpoint
 from retinanet.structures import Category
 
 CHECKSUM = "sha256"
@@ -35,7 +36,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
     if path.suffix != ".safetensors":
         return load_checkpoint(path)
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file.")
+        raise CheckpointError(describe_missing_checkpoint(path, "file"))
     tensors, meta = read_safetensors(path)
     if meta.get("format") != FORMAT:
         raise CheckpointError(
