@@ -26,9 +26,9 @@ from retinanet.errors import CheckpointError, DataError, list_errors
 from retinanet.evaluation.predict import LoadedImage, detected, load_pixels
 from retinanet.evaluation.saved import LoadedDetector, prepare_detector
 from retinanet.export.runtime import is_exported, load_exported
-from retinanet.interop.detector_file import PUBLISHED, fetch_detector
+from retinanet.interop.detector_file import PUBLISHED, fetch_detector, open_detector
+from retinanet.interop.shards import shard_files
 from retinanet.run.folder import RunFolder
-from retinanet.run.published import open_checkpoint
 
 _log = logging.getLogger(__name__)
 
@@ -39,9 +39,9 @@ def load(path_or_name: str | Path, *, device: str = "auto", overrides: Overrides
     """A detector that is ready to use.
 
     path_or_name: a checkpoint of a training (.pt), a published one (.safetensors), a file from `retinanet export`
-        (.onnx or .pt2; a .pt2 file is a program, so load only those you trust), the folder of a run, whose best
-        checkpoint is taken, or the name of a detector that torchvision publishes, `torchvision_v1_coco` or
-        `torchvision_v2_coco`, which is downloaded once.
+        (.onnx or .pt2; a .pt2 file is a program, so load only those you trust), a file of torchvision, detectron2 or
+        mmdetection with a RetinaNet, the folder of a run, whose best checkpoint is taken, or the name of a detector
+        that torchvision publishes, `torchvision_v1_coco` or `torchvision_v2_coco`, which is downloaded once.
     device: "auto", "cpu", "cuda" or "mps"; exported files run on the CPU.
     overrides: config keys to change, such as `{"eval.score_threshold": 0.3}`.
 
@@ -59,7 +59,7 @@ def open_any(path_or_name: str | Path, words: Sequence[str]) -> LoadedDetector:
     if is_exported(source):
         return load_exported(source, words)
     name = str(path_or_name)
-    saved = fetch_detector(name) if name in PUBLISHED else open_checkpoint(source)
+    saved = fetch_detector(name) if name in PUBLISHED else open_detector(source, words)
     with torch.random.fork_rng(devices=[]):
         return prepare_detector(saved._replace(config=with_overrides(saved.config, words)), name)
 
@@ -73,6 +73,8 @@ def find_checkpoint(path_or_name: str | Path) -> Path:
                 f"{path}: no such file; give a checkpoint, an exported file, the folder of a run, or one of the names "
                 f"{', '.join(PUBLISHED)}."
             )
+        return path
+    if shard_files(path):
         return path
     best = RunFolder(path).best
     if not best.is_file():

@@ -20,10 +20,11 @@ from retinanet.detection.anchors import AnchorSpec
 from retinanet.detection.postprocess import DetectRule, detect_decoded, original_scale
 from retinanet.distributed import choose_device, read_ranks
 from retinanet.errors import CheckpointError, ConfigError, DataError, ResourceError, list_errors
-from retinanet.evaluation.saved import SavedDetector, load_detector
+from retinanet.evaluation.saved import SavedDetector, ready_detector
 from retinanet.export.graph import LEAST_TRACED_SIDE, level_sizes
 from retinanet.export.info import INPUTS, KEY, ExportInfo, need, read_info
 from retinanet.export.seal import check_seal
+from retinanet.interop.detector_file import open_detector
 from retinanet.run.archive import damage_of_archive
 from retinanet.structures import Batch, Category, Detections
 
@@ -216,5 +217,7 @@ def open_package(path: Path) -> tuple[Run, str | None]:
 
 
 def load_any(path: Path, overrides: Sequence[str]) -> SavedDetector | LoadedExport:
-    """Read a checkpoint, or a file that retinanet export wrote."""
-    return load_exported(path, overrides) if is_exported(path) else load_detector(path, overrides)
+    """Read a checkpoint, another project's RetinaNet, or a file that retinanet export wrote."""
+    if is_exported(path):
+        return load_exported(path, overrides)
+    return ready_detector(open_detector(path, overrides), str(path), overrides)

@@ -5,6 +5,8 @@ A foreign file is converted as `retinanet convert` does, with the recipe of its 
 
 import difflib
 import json
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +23,7 @@ from retinanet.interop.backbone_file import fetch_published
 from retinanet.interop.classes import NOT_A_CLASS, TORCHVISION_COCO, coco_categories
 from retinanet.interop.convert import NO_OPTIONS, convert_foreign
 from retinanet.interop.formats import detect_format
+from retinanet.interop.shards import shard_files
 from retinanet.interop.weights_file import WeightsFile, not_finite, read_weights
 from retinanet.run.checkpoint import Checkpoint
 from retinanet.run.published import open_checkpoint
@@ -39,8 +42,12 @@ ARCHITECTURES = {
     "centerness": "an FCOS or ATSS",
     "transformer.": "a detector of the DETR family",
     "model.22.": "a YOLO of ultralytics",
+    "classification_head.module_list.": "an SSD",
 }
 """Part of a tensor's name -> architecture that it shows."""
+
+
+_log = logging.getLogger(__name__)
 
 
 class TrainedDetector(NamedTuple):
@@ -83,11 +90,8 @@ def read_detector(keys: ModelKeys) -> TrainedDetector:
     checkpoint, lines = convert_foreign(name, path, file, NO_OPTIONS._replace(overrides=words))
     notes = [line for line in lines if line.startswith(("names:", "weights:", "batch norms:"))]
     named = any("named by the weights file" in line for line in lines)
-    if (
-        not named
-        and len(checkpoint.categories) in (TORCHVISION_COCO, len(coco_categories()))
-        and source not in PUBLISHED
-    ):
+    by_count = not named and any(category in coco_categories() for category in checkpoint.categories)
+    if by_count and source not in PUBLISHED:
         notes.append(f"its {len(checkpoint.categories)} outputs are taken for COCO's classes, as that number suggests")
     return _detector(source, checkpoint, f"file in the format {name}", notes)
 
@@ -102,6 +106,39 @@ def fetch_detector(name: str) -> Checkpoint:
     form = detect_format(file.tensors)
     assert form is not None
     return convert_foreign(form, path, file, NO_OPTIONS._replace(coco_only=True))[0]
+
+
+def open_detector(path: Path, words: Sequence[str] = ()) -> Checkpoint:
+    """A detector to use as it is: a checkpoint of this project, or another project's RetinaNet, converted in memory.
+
+    words: key=value words; those of `model` describe the network of another project's file. Raises CheckpointError
+    for anything else.
+    """
+    try:
+        return open_checkpoint(path)
+    except CheckpointError:
+        if not path.is_file() and not shard_files(path):
+            raise
+        file = read_weights(path)
+        if file.is_ours:
+            raise
+    name = detect_format(file.tensors)
+    if name is None:
+        raise CheckpointError(
+            f"{path}: {_kind_of(file)}, not a checkpoint of this project, nor a RetinaNet of torchvision, detectron2 "
+            f"or mmdetection. {_shown(file)}. Give a run's checkpoints/best.pt."
+        )
+    options = NO_OPTIONS._replace(overrides=[word for word in words if word.startswith("model.")])
+    saved, _ = convert_foreign(name, path, file, options)
+    if name.startswith("torchvision") and len(saved.categories) == TORCHVISION_COCO:
+        saved, _ = convert_foreign(name, path, file, options._replace(coco_only=True))
+    unnamed = sum(_is_unnamed(category, saved) for category in saved.categories)
+    named = f"{unnamed} of its {len(saved.categories)} classes have no names in the file; " if unnamed else ""
+    _log.warning(
+        "%s: file in the format %s, converted in memory. %s`retinanet convert %s %s OUT.pt` writes a checkpoint%s",
+        path, name, named, name, path, ", and --classes FILE names its classes" if unnamed else "",
+    )  # fmt: skip
+    return saved
 
 
 def _locate(source: str) -> Path:
@@ -153,28 +190,41 @@ def _is_unnamed(category: Category, saved: Checkpoint) -> bool:
 
 
 def _describe_other(source: str, file: WeightsFile) -> str:
+    kind = _kind_of(file)
+    match kind:
+        case "a state dict of this project without its config and classes":
+            return f"{source}: {kind}; give the checkpoint that it was taken from, such as a run's checkpoints/best.pt."
+        case "a backbone alone":
+            return (
+                f"{source}: {kind}, not a detector. {_shown(file)}. Give it as model.backbone.weights={source} and "
+                "leave out model.weights."
+            )
+        case "a RetinaNet whose class output is missing":
+            return (
+                f"{source}: {kind}. {_shown(file)}. Give the file as it was saved: outputs of classes that the data "
+                "set does not have start anew anyhow."
+            )
+    return (
+        f"{source}: {kind}, not a RetinaNet of this project, torchvision, detectron2 or mmdetection. {_shown(file)}. "
+        f"Another architecture cannot be loaded; its backbone may be, with model.backbone.weights={source}."
+    )
+
+
+def _shown(file: WeightsFile) -> str:
     names = list(file.tensors)
-    shown = f"It holds {len(names)} tensors: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+    return f"It holds {len(names)} tensors: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+
+
+def _kind_of(file: WeightsFile) -> str:
+    """What a file of weights holds that is no whole RetinaNet, in words."""
+    names = list(file.tensors)
     if any(name.startswith(("backbone.stages.", "class_head.")) for name in names):
-        return (
-            f"{source}: a state dict of this project without its config and classes; give the checkpoint that it was "
-            "taken from, such as a run's checkpoints/best.pt."
-        )
+        return "a state dict of this project without its config and classes"
     if {"conv1.weight", "layer1.0.conv1.weight"} <= file.tensors.keys() or any(
         name.startswith(("features.0.", "0.0.", "conv1_w", "stem.")) for name in names
     ):
-        return (
-            f"{source}: a backbone alone, not a detector. {shown}. Give it as model.backbone.weights={source} and "
-            "leave out model.weights."
-        )
+        return "a backbone alone"
     kind = next((text for mark, text in ARCHITECTURES.items() if any(mark in name for name in names)), "")
     if not kind and any(mark in name for name in names for mark in ("classification_head", "cls_subnet", "retina_reg")):
-        return (
-            f"{source}: a RetinaNet whose class output is missing. {shown}. Give the file as it was saved: outputs of "
-            "classes that the data set does not have start anew anyhow."
-        )
-    return (
-        f"{source}: {kind or 'something else'}, not a RetinaNet of this project, torchvision, detectron2 or "
-        f"mmdetection. {shown}. Another architecture cannot be loaded; its backbone may be, with "
-        f"model.backbone.weights={source}."
-    )
+        return "a RetinaNet whose class output is missing"
+    return kind or "something else"
