@@ -36,11 +36,10 @@ Item = TypeVar("Item", bound=ImageLike)
 def load(path_or_name: str | Path, *, device: str = "auto", overrides: Overrides = ()) -> "ObjectDetector":
     """A detector that is ready to use.
 
-    path_or_name: a checkpoint of a training (.pt), a published one (.safetensors), a detector's file of torchvision,
-        detectron2 or mmdetection, a file from `retinanet export`
-        (.onnx or .pt2; a .pt2 file is a program, so load only those you trust), the folder of a run, whose best
-        checkpoint is taken, or the name of a detector that torchvision publishes, `torchvision_v1_coco` or
-        `torchvision_v2_coco`, which is downloaded once.
+    path_or_name: a checkpoint of a training (.pt), a published one (.safetensors), a file from `retinanet export`
+        (.onnx or .pt2; a .pt2 file is a program, so load only those you trust), a file of torchvision, detectron2 or
+        mmdetection with a RetinaNet, the folder of a run, whose best checkpoint is taken, or the name of a detector
+        that torchvision publishes, `torchvision_v1_coco` or `torchvision_v2_coco`, which is downloaded once.
     device: "auto", "cpu", "cuda" or "mps"; exported files run on the CPU.
     overrides: config keys to change, such as `{"eval.score_threshold": 0.3}`.
 
@@ -57,7 +56,7 @@ def open_any(path_or_name: str | Path, words: Sequence[str]) -> LoadedDetector:
     source = find_checkpoint(path_or_name)
     if is_exported(source):
         return load_exported(source, words)
-    saved = open_detector(source)
+    saved = open_detector(source, words)
     with torch.random.fork_rng(devices=[]):
         return prepare_detector(saved._replace(config=with_overrides(saved.config, words)), str(path_or_name))
 

@@ -16,7 +16,12 @@ Floats = NDArray[np.float64]
 
 _SLACK = 2.0  # pixels that a box may leave its image by
 _ENOUGH = 5  # boxes that together make a convention certain
+_FEW = 3  # boxes whose areas fit a convention
 _SHARE = 0.1  # of the boxes that must leave their image for another convention to be considered
+
+_FRACTIONS = "fractions of the image's size"
+_PARTS = {100: "per cent of the image's size", 1000: "thousandths of the image's size"}
+"""What other units of a box are, by the number that is the image's whole side."""
 
 _NAMES = {
     "sizes": "[x, y, width, height]",
@@ -46,7 +51,12 @@ def read_boxes(boxes_N4: Floats, areas_N: Floats, limits_N2: Floats) -> BoxReadi
     if not len(boxes_N4):
         return as_written
     if _are_fractions(boxes_N4, limits_N2):
-        return _read_fractions(boxes_N4, limits_N2)
+        return _read_fractions(boxes_N4, areas_N, limits_N2)
+    for parts, unit in _PARTS.items():
+        if _areas_show_parts(boxes_N4, areas_N, limits_N2, parts):
+            scaled_N4 = boxes_N4 * np.concatenate([limits_N2, limits_N2], axis=1) / parts
+            why = "every 'area' is that of such a box in pixels"
+            return _shown_as_given(_converted(scaled_N4, "sizes", why, unit), scaled_N4, boxes_N4)
     if _areas_show_corners(boxes_N4, areas_N):
         why = "every 'area' is that of a box between two corners"
         return _converted(boxes_N4, "corners", why, "pixels")
@@ -134,6 +144,18 @@ def _areas_show_corners(boxes_N4: Floats, areas_N: Floats) -> bool:
     return bool(between.mean() >= 0.95 and (between & ~product).mean() >= 0.5)
 
 
+def _areas_show_parts(boxes_N4: Floats, areas_N: Floats, limits_N2: Floats, parts: int) -> bool:
+    """Whether areas are those of boxes in parts of their image's sides, and not those of their two last numbers."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        product_N = boxes_N4[:, 2] * boxes_N4[:, 3]
+        pixels_N = product_N * limits_N2.prod(axis=1) / parts**2
+        fits_N = np.abs(pixels_N - areas_N) <= np.maximum(1.0, 0.005 * pixels_N)
+        as_is_N = np.abs(product_N - areas_N) <= np.maximum(1.0, 0.005 * product_N)
+    low, high = boxes_N4[:, :2], boxes_N4[:, :2] + boxes_N4[:, 2:]
+    inside = bool((low >= -0.01 * parts).all() and (high <= 1.01 * parts).all())
+    return inside and len(boxes_N4) >= _FEW and bool(fits_N.mean() >= 0.95 and as_is_N.mean() <= 0.5)
+
+
 def _ordered(boxes_N4: Floats) -> bool:
     """Whether every box can be one between two corners."""
     return bool((boxes_N4[:, 2:] >= boxes_N4[:, :2]).all() and (boxes_N4[:, 2:] > 0).any())
@@ -173,21 +195,35 @@ def _are_fractions(boxes_N4: Floats, limits_N2: Floats) -> bool:
     return bool(small and not whole and large)
 
 
-def _read_fractions(boxes_N4: Floats, limits_N2: Floats) -> BoxReading:
+def _read_fractions(boxes_N4: Floats, areas_N: Floats, limits_N2: Floats) -> BoxReading:
     ones = np.ones_like(boxes_N4[:, :2])
     fitting = [name for name in _NAMES if _explains(name, boxes_N4, ones, 1e-3)]
+    if len(fitting) > 1 and (by_area := [name for name in fitting if _has_area(name, boxes_N4, areas_N, limits_N2)]):
+        fitting = by_area
     known = np.isfinite(limits_N2).all()
     if len(fitting) == 1 and known and len(boxes_N4) >= 2:
         scaled_N4 = boxes_N4 * np.concatenate([limits_N2, limits_N2], axis=1)
         why = "no number is above 1, and no other order of them stays within the images"
-        reading = _converted(scaled_N4, fitting[0], why, "fractions of the image's size")
-        return reading._replace(notes=[reading.notes[0].replace(_shown(scaled_N4[0]), _shown(boxes_N4[0]), 1)])
+        return _shown_as_given(_converted(scaled_N4, fitting[0], why, _FRACTIONS), scaled_N4, boxes_N4)
     what = " or ".join(_NAMES[name] for name in fitting) or "boxes that leave their images"
     error = (
         f"all boxes are fractions of the image's size, not pixels ({_shown(boxes_N4[0])} is the first), and can be "
         f"{what}. Write every 'bbox' as [x, y, width, height] in pixels: multiply by the image's width and height"
     )
     return BoxReading(boxes_N4=None, notes=[], errors=[error])
+
+
+def _has_area(convention: str, boxes_N4: Floats, areas_N: Floats, limits_N2: Floats) -> bool:
+    """Whether areas, in pixels or in parts of the image, are those of fractions by a convention, nearly throughout."""
+    part_N = _low_and_size(convention, boxes_N4)[1].prod(axis=1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        in_pixels_N = np.abs(part_N * limits_N2.prod(axis=1) - areas_N) <= np.maximum(1.0, 0.01 * areas_N)
+        return bool(max(in_pixels_N.mean(), (np.abs(part_N - areas_N) <= 0.01 * part_N).mean()) >= 0.95)
+
+
+def _shown_as_given(reading: BoxReading, scaled_N4: Floats, given_N4: Floats) -> BoxReading:
+    """The reading of boxes that were scaled before, with the first one as it is written in the note."""
+    return reading._replace(notes=[reading.notes[0].replace(_shown(scaled_N4[0]), _shown(given_N4[0]), 1)])
 
 
 def _shown(box_4: Floats) -> str:

@@ -97,7 +97,7 @@ class FolderIndex:
             if found:
                 return _closest(found, given, kind or _difference(name, given, found))
         base = parts[-1]
-        rest = _UPLOAD_PREFIX.sub("", unquote(base), count=1)
+        rest = without_upload(base)
         for kind, found in (
             ("have the prefix of an upload that the files do not have", self._by_name.get(_folded(rest), [])),
             ("lack the prefix of an upload that the files have", self._by_rest.get(_folded(base), [])),
@@ -107,6 +107,11 @@ class FolderIndex:
             if found:
                 return _closest(found, parts, kind)
         return None
+
+
+def without_upload(name: str) -> str:
+    """A file's name without what an upload adds: Label Studio's prefix, and percent-encoding."""
+    return _UPLOAD_PREFIX.sub("", unquote(name), count=1)
 
 
 def path_in(folder: Path, name: str) -> Path:

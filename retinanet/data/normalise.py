@@ -7,6 +7,7 @@ Nothing is changed in place, and content in COCO's own form is returned as it is
 
 import re
 from collections.abc import Callable
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from retinanet.data.annotation_arrays import AnnotationArrays
@@ -65,6 +66,7 @@ def normalise_content(data: object) -> Normalised:
 
 
 def _annotations(rows: list[Row], notes: KindNotes) -> list[Row]:
+    rows = _without_text_ids(rows, notes)
     rows = _without_null(rows, ("id", "area", "iscrowd"))
     for key in ("id", "image_id", "category_id", "iscrowd"):
         rows = whole_numbers("annotations", rows, key, notes)
@@ -172,6 +174,15 @@ def _without_null(rows: list[Row], keys: tuple[str, ...]) -> list[Row]:
     return rows
 
 
+def _without_text_ids(rows: list[Row], notes: KindNotes) -> list[Row]:
+    """The rows without ids that are texts other than numbers: nothing refers to them, and missing ones are numbered."""
+    texts = [isinstance(one := row.get("id"), str) and not _NUMBER.fullmatch(one) for row in rows]
+    if not any(texts):
+        return rows
+    notes.add("annotation ids are texts, and are replaced by numbers", repr(rows[texts.index(True)]["id"]), sum(texts))
+    return replaced_values(rows, "id", [_LEFT_OUT if is_text else _AS_IS for is_text in texts])
+
+
 def _boxes(rows: list[Row], notes: KindNotes) -> list[Row]:
     """Boxes as lists of four numbers; from "segmentation", which is left out, where there is no box."""
     values: list[object] = [_AS_IS] * len(rows)
@@ -212,7 +223,8 @@ def _names_as_ids(sections: dict[str, list[Row]], notes: KindNotes) -> dict[str,
             continue
         by_text: dict[str, int] | None = None
         if all(type(row.get("id")) is int for row in owners):
-            by_text = _unique({str(row.get(name)): row["id"] for row in owners}, len(owners))
+            named = [str(row.get(name)) for row in owners]
+            by_text = _by_name(named, [row["id"] for row in owners], {row[key] for row in rows}, section == "images")
             kind = f"annotations have a {name!r} of {section} as {key!r}: its id is used"
         elif all(isinstance(row.get("id"), str) for row in owners):
             by_text = _unique({row["id"]: number for number, row in enumerate(owners, start=1)}, len(owners))
@@ -224,6 +236,18 @@ def _names_as_ids(sections: dict[str, list[Row]], notes: KindNotes) -> dict[str,
             sections = {**sections, section: [{**row, "id": by_text[row["id"]]} for row in owners]}
         sections = {**sections, "annotations": [{**row, key: by_text[row[key]]} for row in rows]}
     return sections
+
+
+def _by_name(names: list[str], ids: list[int], used: set[str], are_files: bool) -> dict[str, int] | None:
+    """Ids by name, where names are unique and have all that are used; files also by name or stem without folders."""
+    ways: list[Callable[[str], str]] = [str]
+    if are_files:
+        ways += [lambda name: PurePosixPath(name).name, lambda name: PurePosixPath(name).stem]
+    for way in ways:
+        found = _unique({way(name): number for name, number in zip(names, ids)}, len(names))
+        if found is not None and used <= found.keys():
+            return found
+    return None
 
 
 def _unique(by_text: dict[str, int], count: int) -> dict[str, int] | None:

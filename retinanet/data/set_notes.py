@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 from retinanet.data.annotation_arrays import AnnotationArrays
 from retinanet.data.notes import counted
 
-_MANY = 20  # boxes from which their common extent says something about their images
+_FEW = 3  # boxes of which most leave their images
+_SOME, _MANY = 10, 20  # boxes whose common extent looks like percentages, or like that of smaller images
+_UNITS = {
+    100: ", or like percentages of the image's size (multiply by width / 100 and height / 100)",
+    1000: ", or like thousandths of the image's size (multiply by width / 1000 and height / 1000)",
+}  # fmt: skip
+"""What boxes that leave their images may be in, by the largest number of such a unit."""
 _SAME_IMAGES = 4  # images, likewise
 _LEAST_SHARE, _MOST_SHARE = 0.02, 2.0  # usual parts that the area of a mask is of its box
 _PASSED_OVER = ("ignore", "difficult", "deleted", "is_crowd", "isCrowd", "isgroupof", "IsGroupOf", "ignore_flag")
@@ -122,16 +128,20 @@ def _area_notes(arrays: AnnotationArrays) -> list[str]:
 def _extent_notes(arrays: AnnotationArrays, limits_N2: NDArray[np.float64]) -> list[str]:
     """Boxes that all lie in one corner of their images, or mostly outside."""
     boxes_N4 = arrays.boxes_N4
-    if len(boxes_N4) < _MANY or len(np.unique(arrays.image_ids_N)) < _SAME_IMAGES or not np.isfinite(limits_N2).all():
+    if len(boxes_N4) < _FEW or not np.isfinite(limits_N2).all():
         return []
     with np.errstate(over="ignore", invalid="ignore"):
         far_N2 = (boxes_N4[:, :2] + boxes_N4[:, 2:]) / limits_N2
     outside = int((far_N2 > 1.05).any(axis=1).sum())
     if outside * 2 > len(boxes_N4):
+        highest = float((boxes_N4[:, :2] + boxes_N4[:, 2:]).max())
+        unit = next((name for most, name in _UNITS.items() if 0.5 * most < highest <= 1.005 * most), "")
         return [
             f"{outside:,} of {len(boxes_N4):,} boxes leave their image on the right or below: they look like boxes of "
-            "larger images; use the images that were annotated, or scale the boxes"
+            f"larger images{unit}; use the images that were annotated, or scale the boxes"
         ]
+    if len(boxes_N4) < _SOME or len(np.unique(arrays.image_ids_N)) < _SAME_IMAGES:
+        return []
     reach = far_N2.max(axis=0)
     largest = (boxes_N4[:, :2] + boxes_N4[:, 2:]).max()
     if (reach < 0.6).all() and 50 < largest <= 100.5:
@@ -139,7 +149,7 @@ def _extent_notes(arrays: AnnotationArrays, limits_N2: NDArray[np.float64]) -> l
             f"no box reaches beyond {largest:.4g} pixels, in images of up to {limits_N2.max():g}: they look like "
             "percentages of the image's size, as Label Studio has them; multiply by width / 100 and height / 100"
         ]
-    if (reach < 0.6).all():
+    if (reach < 0.6).all() and len(boxes_N4) >= _MANY:
         return [
             f"all boxes lie in the left {reach[0]:.0%} and upper {reach[1]:.0%} of their images: they look like boxes "
             "of smaller images; use the images that were annotated, or scale the boxes"

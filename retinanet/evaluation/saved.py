@@ -50,10 +50,14 @@ def load_detector(path: Path | str, overrides: Sequence[str] = ()) -> SavedDetec
 
     path: checkpoint of a run (.pt), or file written by retinanet convert (.pt or .safetensors).
     """
-    saved = open_checkpoint(Path(path))
+    return ready_detector(open_checkpoint(Path(path)), str(path), overrides)
+
+
+def ready_detector(saved: Checkpoint, source: str, overrides: Sequence[str]) -> SavedDetector:
+    """The detector of a checkpoint after `overrides`, torch prepared for its config. source: names it."""
     config = with_overrides(saved.config, overrides)
     prepare_torch(config)
-    return prepare_detector(saved._replace(config=config), str(path))
+    return prepare_detector(saved._replace(config=config), source)
 
 
 def prepare_detector(saved: Checkpoint, source: str) -> SavedDetector:

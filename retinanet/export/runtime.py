@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from retinanet.build.network import build_anchor_spec, prepare_torch
+from retinanet.build.network import build_anchor_spec
 from retinanet.build.rules import build_detect_rule
 from retinanet.config.load import with_overrides
 from retinanet.config.schema import Config
@@ -20,7 +20,7 @@ from retinanet.detection.anchors import AnchorSpec
 from retinanet.detection.postprocess import DetectRule, detect_decoded, original_scale
 from retinanet.distributed import choose_device, read_ranks
 from retinanet.errors import CheckpointError, ConfigError, DataError, ResourceError, list_errors
-from retinanet.evaluation.saved import SavedDetector, prepare_detector
+from retinanet.evaluation.saved import SavedDetector, ready_detector
 from retinanet.export.graph import LEAST_TRACED_SIDE, level_sizes
 from retinanet.export.info import INPUTS, KEY, ExportInfo, need, read_info
 from retinanet.export.seal import check_seal
@@ -226,7 +226,4 @@ def load_any(path: Path, overrides: Sequence[str]) -> SavedDetector | LoadedExpo
     """Read what `find_checkpoint` returns: a checkpoint, another project's file, or one that retinanet export wrote."""
     if is_exported(path):
         return load_exported(path, overrides)
-    saved = open_detector(path)
-    config = with_overrides(saved.config, overrides)
-    prepare_torch(config)
-    return prepare_detector(saved._replace(config=config), str(path))
+    return ready_detector(open_detector(path, overrides), str(path), overrides)

@@ -3,6 +3,7 @@
 import difflib
 import logging
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -10,8 +11,16 @@ from safetensors import SafetensorError, safe_open
 from retinanet.errors import CheckpointError
 from retinanet.interop.classes import TORCHVISION_COCO
 from retinanet.interop.convert import NO_OPTIONS, convert_foreign
-from retinanet.interop.detector_file import PUBLISHED, describe_other, fetch_detector
-from retinanet.interop.formats import FORMATS, detect_format
+from retinanet.interop.detector_file import (
+    PUBLISHED,
+    coco_by_count,
+    content_of,
+    fetch_detector,
+    first_tensors,
+    is_unnamed,
+)
+from retinanet.interop.formats import detect_format
+from retinanet.interop.shards import shard_files
 from retinanet.interop.weights_file import read_weights
 from retinanet.run.checkpoint import FORMAT, Checkpoint
 from retinanet.run.folder import RunFolder
@@ -30,6 +39,8 @@ def find_checkpoint(path_or_name: str | Path) -> Path:
     Raises CheckpointError where there is none, naming the nearest.
     """
     path = Path(path_or_name).expanduser()
+    if shard_files(path):
+        return path
     if path.is_dir():
         folder = RunFolder(path.parent if path.name == "checkpoints" else path)
         if not folder.best.is_file():
@@ -50,36 +61,43 @@ def find_checkpoint(path_or_name: str | Path) -> Path:
     raise CheckpointError(text)
 
 
-def open_detector(path: Path) -> Checkpoint:
+def open_detector(path: Path, words: Sequence[str] = ()) -> Checkpoint:
     """What `find_checkpoint` returns, but an exported file, as a checkpoint to detect with.
 
     A file of torchvision, detectron2 or mmdetection is converted as `retinanet convert` does, without torchvision's
-    outputs that are no classes. Raises CheckpointError.
+    outputs that are no classes. words: key=value words; those of `model` describe the network of such a file. Raises
+    CheckpointError.
     """
     if str(path) in PUBLISHED and not path.exists():
         return fetch_detector(str(path))
-    if not path.is_file() or _is_own(path):
+    if path.is_file() and _is_own(path):
         return open_checkpoint(path)
     file = read_weights(path)
     name = detect_format(file.tensors)
     if name is None:
-        raise CheckpointError(describe_other(str(path), file))
-    form = FORMATS[name]
-    bias = file.tensors.get(f"{form.naming.class_predict}.bias")
-    # Only torchvision's own models have as many outputs for nine anchors.
-    is_coco = form.rows_are_ids and bias is not None and len(bias) == 9 * TORCHVISION_COCO
-    saved, lines = convert_foreign(name, path, file, NO_OPTIONS._replace(coco_only=is_coco))
-    classes = len(saved.categories)
-    if any("assumed to be COCO's" in line for line in lines):
-        _log.warning("%s: its %d outputs are taken for COCO's classes, as that number suggests", path, classes)
-    elif all(category.name.startswith("class ") for category in saved.categories):
-        command = f"retinanet convert {name} {path} BEST.pt --classes NAMES.json"
-        _log.warning("%s: its %d classes have no names, which this gives them: %s", path, classes, command)
+        raise CheckpointError(
+            f"{path}: {content_of(file)}, not a checkpoint of this project, nor a RetinaNet of torchvision, "
+            f"detectron2 or mmdetection. {first_tensors(file)}. Give a run's checkpoints/best.pt."
+        )
+    options = NO_OPTIONS._replace(overrides=[word for word in words if word.startswith("model.")])
+    saved, lines = convert_foreign(name, path, file, options)
+    if name.startswith("torchvision") and len(saved.categories) == TORCHVISION_COCO:
+        saved, lines = convert_foreign(name, path, file, options._replace(coco_only=True))
+    _log.warning("%s: file in the format %s, converted in memory%s", path, name, _about_classes(saved, lines))
     return saved
 
 
+def _about_classes(saved: Checkpoint, lines: Sequence[str]) -> str:
+    if guess := coco_by_count(saved, lines):
+        return f"; {guess}"
+    unnamed = sum(is_unnamed(category, saved) for category in saved.categories)
+    if not unnamed:
+        return ""
+    return f"; {unnamed} of its {len(saved.categories)} classes have no names: `retinanet convert --classes` gives them"
+
+
 def _is_own(path: Path) -> bool:
-    """Whether a file is to be read as this project's: it says so, or it is damaged and its name fits."""
+    """Whether a file says that it is this project's, or is damaged and its name fits."""
     if path.suffix == ".safetensors":
         try:
             with safe_open(path, framework="pt") as file:

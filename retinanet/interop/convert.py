@@ -231,6 +231,8 @@ def _known_names(meta: Mapping[str, Any]) -> tuple[str, ...]:
 def _norm_eps(source: Path, options: ConversionOptions) -> float:
     if options.norm_eps is not None:
         return options.norm_eps
+    if source.is_dir():  # weights in several files
+        return NORM_EPS
     with source.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return 0.0 if digest.startswith(PUBLISHED_WITHOUT_EPS) else NORM_EPS

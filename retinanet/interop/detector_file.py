@@ -5,6 +5,8 @@ A foreign file is converted as `retinanet convert` does, with the recipe of its 
 
 import difflib
 import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +20,7 @@ from retinanet.config.model_keys import ModelKeys
 from retinanet.config.schema import Config
 from retinanet.errors import CheckpointError, list_errors
 from retinanet.interop.backbone_file import fetch_published
-from retinanet.interop.classes import NOT_A_CLASS, TORCHVISION_COCO, coco_categories
+from retinanet.interop.classes import NOT_A_CLASS, coco_categories
 from retinanet.interop.convert import NO_OPTIONS, convert_foreign
 from retinanet.interop.formats import detect_format
 from retinanet.interop.weights_file import WeightsFile, not_finite, read_weights
@@ -40,6 +42,7 @@ ARCHITECTURES = {
     "centerness": "an FCOS or ATSS",
     "transformer.": "a detector of the DETR family",
     "model.22.": "a YOLO of ultralytics",
+    "classification_head.module_list.": "an SSD",
 }
 """Part of a tensor's name -> architecture that it shows."""
 
@@ -75,7 +78,7 @@ def read_detector(keys: ModelKeys) -> TrainedDetector:
         return _own(source, open_checkpoint(path))
     name = detect_format(file.tensors)
     if name is None:
-        raise CheckpointError(describe_other(source, file))
+        raise CheckpointError(_describe_other(source, file))
     anchors = keys.anchors.model_dump(exclude_unset=True)
     if keys.fpn.finest == "p2" and "sizes" in anchors:
         anchors["sizes"] = anchors["sizes"][1:]  # other projects' files have P3 to P7
@@ -83,14 +86,18 @@ def read_detector(keys: ModelKeys) -> TrainedDetector:
     words = [f"{key}={json.dumps(value)}" for key, value in given.items()]
     checkpoint, lines = convert_foreign(name, path, file, NO_OPTIONS._replace(overrides=words))
     notes = [line for line in lines if line.startswith(("names:", "weights:", "batch norms:"))]
-    named = any("named by the weights file" in line for line in lines)
-    if (
-        not named
-        and len(checkpoint.categories) in (TORCHVISION_COCO, len(coco_categories()))
-        and source not in PUBLISHED
-    ):
-        notes.append(f"its {len(checkpoint.categories)} outputs are taken for COCO's classes, as that number suggests")
+    if source not in PUBLISHED and (guess := coco_by_count(checkpoint, lines)):
+        notes.append(guess)
     return _detector(source, checkpoint, f"file in the format {name}", notes)
+
+
+def coco_by_count(saved: Checkpoint, lines: Sequence[str]) -> str:
+    """A note where a conversion took the classes of a file without names for COCO's; else empty."""
+    if any("named by the weights file" in line for line in lines):
+        return ""
+    if not any(category in coco_categories() for category in saved.categories):
+        return ""
+    return f"its {len(saved.categories)} outputs are taken for COCO's classes, as that number suggests"
 
 
 def fetch_detector(name: str) -> Checkpoint:
@@ -137,7 +144,7 @@ def _detector(source: str, saved: Checkpoint, description: str, notes: list[str]
         description=description,
         model=saved.config.model,
         is_softmax=softmax_head(saved.config),
-        categories=tuple(None if _is_unnamed(category, saved) else category for category in saved.categories),
+        categories=tuple(None if is_unnamed(category, saved) else category for category in saved.categories),
         weights=saved.weights(),
         notes=tuple(notes),
     )
@@ -149,36 +156,49 @@ def softmax_head(config: Config) -> bool:
     return kind.startswith("softmax") and not is_own_kind(kind)
 
 
-def _is_unnamed(category: Category, saved: Checkpoint) -> bool:
+def is_unnamed(category: Category, saved: Checkpoint) -> bool:
     """Whether the conversion of a foreign file numbered this output, or it is none of a class."""
-    numbered = saved.progress.step == 0 and category.name == f"class {category.id}"
+    numbered = saved.progress.step == 0 and re.fullmatch(r"class \d+", category.name) is not None
     return numbered or category.name in NOT_A_CLASS
 
 
-def describe_other(source: str, file: WeightsFile) -> str:
-    """Why a file of weights is no detector that can be read, with the remedy."""
+def _describe_other(source: str, file: WeightsFile) -> str:
+    kind, shown = content_of(file), first_tensors(file)
+    match kind:
+        case "a state dict of this project without its config and classes":
+            return f"{source}: {kind}; give the checkpoint that it was taken from, such as a run's checkpoints/best.pt."
+        case "a backbone alone":
+            return (
+                f"{source}: {kind}, not a detector. {shown}. Give it as model.backbone.weights={source} and "
+                "leave out model.weights."
+            )
+        case "a RetinaNet whose class output is missing":
+            return (
+                f"{source}: {kind}. {shown}. Give the file as it was saved: outputs of classes that the data "
+                "set does not have start anew anyhow."
+            )
+    return (
+        f"{source}: {kind}, not a RetinaNet of this project, torchvision, detectron2 or mmdetection. {shown}. "
+        f"Another architecture cannot be loaded; its backbone may be, with model.backbone.weights={source}."
+    )
+
+
+def first_tensors(file: WeightsFile) -> str:
+    """How many tensors a file holds, and the first names."""
     names = list(file.tensors)
-    shown = f"It holds {len(names)} tensors: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+    return f"It holds {len(names)} tensors: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+
+
+def content_of(file: WeightsFile) -> str:
+    """What a file of weights holds that is no whole RetinaNet, in words."""
+    names = list(file.tensors)
     if any(name.startswith(("backbone.stages.", "class_head.")) for name in names):
-        return (
-            f"{source}: a state dict of this project without its config and classes; give the checkpoint that it was "
-            "taken from, such as a run's checkpoints/best.pt."
-        )
+        return "a state dict of this project without its config and classes"
     if {"conv1.weight", "layer1.0.conv1.weight"} <= file.tensors.keys() or any(
         name.startswith(("features.0.", "0.0.", "conv1_w", "stem.")) for name in names
     ):
-        return (
-            f"{source}: a backbone alone, not a detector. {shown}. Give it as model.backbone.weights={source} and "
-            "leave out model.weights."
-        )
+        return "a backbone alone"
     kind = next((text for mark, text in ARCHITECTURES.items() if any(mark in name for name in names)), "")
     if not kind and any(mark in name for name in names for mark in ("classification_head", "cls_subnet", "retina_reg")):
-        return (
-            f"{source}: a RetinaNet whose class output is missing. {shown}. Give the file as it was saved: outputs of "
-            "classes that the data set does not have start anew anyhow."
-        )
-    return (
-        f"{source}: {kind or 'something else'}, not a RetinaNet of this project, torchvision, detectron2 or "
-        f"mmdetection. {shown}. Another architecture cannot be loaded; its backbone may be, with "
-        f"model.backbone.weights={source}."
-    )
+        return "a RetinaNet whose class output is missing"
+    return kind or "something else"

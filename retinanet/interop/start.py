@@ -74,8 +74,14 @@ def resolve_model(config: Config) -> tuple[Config, TrainedDetector | None]:
         remedy = "Leave them out of the config, or give the detector's values:"
         raise ConfigError("\n".join([list_errors(title, errors), remedy, f"  {' '.join(words)}"]))
     # A memory order suits a machine, not the detector that was trained on it.
-    changed = {key: getattr(keys, key) for key in ("weights", "frozen", "new_classes", "channels_last")}
-    own = detector.model.model_copy(update=changed)
+    own = detector.model.model_copy(
+        update={
+            "weights": keys.weights,
+            "frozen": keys.frozen,
+            "new_classes": keys.new_classes,
+            "channels_last": keys.channels_last,
+        }
+    )
     return config.model_copy(update={"model": complete_model(keys, own)}), detector
 
 
@@ -174,7 +180,7 @@ def fit_detector(detector: TrainedDetector, config: Config, categories: tuple[Ca
             PartReport("detector", "", detector.description),
             *_loaded_parts(detector.weights),
             *[PartReport("level P2", "", "new, from random weights")] * new_level,
-            PartReport("class output", f"{len(loaded)} of {len(categories)} classes", _output_text(loaded, new, averaged)),
+            _output_row(loaded, new, averaged),
             *_anchor_rows(config.model, detector.model),
         ),
         notes=tuple(notes),
@@ -195,10 +201,10 @@ def _trained_outputs(categories: tuple[Category | None, ...]) -> tuple[int, ...]
     return named or tuple(range(len(categories)))
 
 
-def _output_text(loaded: list[str], new: list[str], averaged: tuple[int, ...]) -> str:
+def _output_row(loaded: list[str], new: list[str], averaged: tuple[int, ...]) -> PartReport:
     origin = f"the mean of {len(averaged)} outputs" if averaged else "the prior"
     parts = [f"loaded: {_listed(loaded)}"] * bool(loaded) + [f"new, from {origin}: {_listed(new)}"] * bool(new)
-    return "; ".join(parts)
+    return PartReport("class output", f"{len(loaded)} of {len(loaded) + len(new)} classes", "; ".join(parts))
 
 
 def _anchor_rows(config: ModelKeys, detector: ModelKeys) -> list[PartReport]:

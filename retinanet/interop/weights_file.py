@@ -1,5 +1,6 @@
 """The one reader of foreign weights: torch's own format, pickles of numpy arrays and safetensors, as state dicts."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +14,8 @@ from retinanet.files import replacing
 from retinanet.interop.damage import check_memory, check_named_hash, check_values
 from retinanet.interop.formats import FORMATS, detect_format
 from retinanet.interop.numpy_pickle import read_numpy_pickle
-from retinanet.interop.torch_file import read_torch
+from retinanet.interop.shards import describe_part, shard_files
+from retinanet.interop.torch_file import Opaque, read_torch
 from retinanet.run.checkpoint import FORMAT, check_download
 from retinanet.run.nearest import describe_missing_checkpoint
 from retinanet.run.published import read_safetensors
@@ -27,6 +29,9 @@ AVERAGES = ("model_ema", "state_dict_ema", "ema_state_dict", "ema_model", "ema")
 
 PREFIXES = ("module.", "_orig_mod.", "model.")
 """What DistributedDataParallel and AveragedModel, torch.compile, and Lightning put before every name."""
+
+_INNER_WRAPPERS = re.compile(r"(?<=\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+"""What torch.compile, FSDP and activation checkpointing of a part put within names."""
 
 _OUTPUTS = tuple({f"{form.naming.class_predict}.weight": None for form in FORMATS.values()})
 """Names of the last weights of the class head, by which a format is recognised."""
@@ -56,9 +61,19 @@ class WeightsFile(NamedTuple):
 def read_weights(path: Path) -> WeightsFile:
     """Read the state dict of a .pth, .pt, .pkl or .safetensors file.
 
-    A state dict under one of WRAPPERS is found there, and a moving average is preferred to it. Raises CheckpointError
-    for a file that is missing, damaged or more than plain data.
+    A state dict under one of WRAPPERS is found there, and a moving average is preferred to it. Weights in several files
+    are read from their folder or their index. Raises CheckpointError for a file that is missing, damaged or more than
+    plain data.
     """
+    shards = shard_files(path)
+    if not shards and path.is_file() and (what := describe_part(path)):
+        raise CheckpointError(f"{path}: {what}.")
+    parts = [_read_file(part) for part in shards or [path]]
+    tensors = {name: value for part in parts for name, value in part.tensors.items()}
+    return _without_prefix(parts[0] if len(parts) == 1 else WeightsFile(tensors, {}))
+
+
+def _read_file(path: Path) -> WeightsFile:
     check_weights_path(path)
     check_named_hash(path)
     if path.suffix == ".safetensors":
@@ -66,7 +81,7 @@ def read_weights(path: Path) -> WeightsFile:
         check_memory(tensors, path)
         plain = {name: _plain(value) for name, value in tensors.items()}
         check_values(plain, path)
-        return _without_prefix(WeightsFile(plain, header, is_ours=header.get("format") == FORMAT))
+        return WeightsFile(plain, header, is_ours=header.get("format") == FORMAT)
     content = read_numpy_pickle(path) if path.suffix == ".pkl" else read_torch(path)
     meta = content.get("meta") if isinstance(content, dict) else None
     chosen, averaged = _averaged(content)
@@ -75,13 +90,11 @@ def read_weights(path: Path) -> WeightsFile:
     if averaged:
         tensors = {name: value for name, value in tensors.items() if name not in COUNTERS}
     tensors, swapped = _without_swapped(tensors)
-    return _without_prefix(
-        WeightsFile(
-            tensors=tensors,
-            meta=meta if isinstance(meta, dict) else {},
-            averaged=averaged or swapped,
-            is_ours=isinstance(content, dict) and content.get("format") == FORMAT,
-        )
+    return WeightsFile(
+        tensors=tensors,
+        meta=meta if isinstance(meta, dict) else {},
+        averaged=averaged or swapped,
+        is_ours=isinstance(content, dict) and content.get("format") == FORMAT,
     )
 
 
@@ -131,7 +144,8 @@ def _without_prefix(file: WeightsFile) -> WeightsFile:
         if file.tensors and all(name.startswith(prefix) for name in file.tensors):
             tensors = {name.removeprefix(prefix): value for name, value in file.tensors.items()}
             return _without_prefix(file._replace(tensors=tensors, stripped=file.stripped + prefix))
-    return _inner_detector(file)
+    plain = {_INNER_WRAPPERS.sub("", name): value for name, value in file.tensors.items()}
+    return _inner_detector(file._replace(tensors=plain) if len(plain) == len(file.tensors) else file)
 
 
 def _inner_detector(file: WeightsFile) -> WeightsFile:
@@ -178,7 +192,12 @@ def _contents(content: object) -> str:
         several = [str(key) for key, value in content.items() if _is_state(value)]
         if several:
             return f"it holds {len(several)} state dicts ({', '.join(several[:8])}); save the one that is meant alone"
-        return f"it holds {', '.join(map(str, list(content)[:8])) or 'nothing'}"
+        shown = ", ".join(map(str, list(content)[:8])) or "nothing"
+        if content and all(isinstance(value, Opaque) for value in content.values()):
+            return (
+                f"its values are objects, such as NumPy arrays; save torch.as_tensor(value) of each. It holds {shown}"
+            )
+        return f"it holds {shown}"
     return f"it holds a {type(content).__name__}; save model.state_dict() alone"
 
 

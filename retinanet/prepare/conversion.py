@@ -69,6 +69,11 @@ class ConvertedSplit(NamedTuple):
     summary: str
 
 
+VOC_FOLDERS = ("Annotations", "annotation", "labels", "label", "xml", "xmls")
+"""Folders of Pascal VOC's XML files, VOC's own first."""
+LABEL_SUFFIXES = {".txt", ".xml", ".json", ".csv"}
+
+
 def find_format(folder: Path) -> LabelFormat:
     """The format of a folder's labels. Raises DataError where it has both or none, naming what was found instead."""
     if not folder.is_dir():
@@ -96,8 +101,9 @@ def find_format(folder: Path) -> LabelFormat:
 
 def formats_in(folder: Path) -> list[LabelFormat]:
     """The formats whose labels are directly in a folder."""
-    annotations = find_folder(folder, "Annotations", "annotation")
-    below = files_below(annotations) if annotations is not None else []
+    labels = find_folder(folder, "labels")
+    others = LABEL_SUFFIXES & {file.suffix.lower() for file in files_below(labels)} if labels is not None else set()
+    below = [file for name in VOC_FOLDERS if (found := find_folder(folder, name)) for file in files_below(found)]
     files = [*files_of(folder, ".xml"), *(file for file in below if file.suffix.lower() == ".xml")]
     has_xml = any(root_tag(file) != "annotations" for file in files)  # which CVAT's own format has
     # Some tools write classes.txt next to XML files; only with further .txt files are there YOLO labels, too.
@@ -105,7 +111,7 @@ def formats_in(folder: Path) -> list[LabelFormat]:
     has_yolo = (
         describing_yaml(folder) is not None
         or bool(files_of(folder, "obj.names"))
-        or find_folder(folder, "labels") is not None
+        or (labels is not None and (not others or ".txt" in others))
         or ("classes.txt" in texts and (len(texts) > 1 or not has_xml))
     )
     formats: tuple[tuple[LabelFormat, bool], ...] = (("voc", has_xml), ("yolo", has_yolo))

@@ -158,6 +158,8 @@ def read_labelme(folder: Path, files: Iterable[Path]) -> LabeledSet:
                 label = _label(shape["label"])
                 if not label:
                     raise DataError("its label is empty; give it a class")
+                if shape.get("difficult") is True:
+                    notes.add("objects are marked as difficult, which is not read: they count as objects", file.name)
                 boxes.append((label, corners))
             except (DataError, KeyError, TypeError, ValueError) as error:
                 errors.append(f"{file}: shape {number} cannot be read: {unreadable_cause(error)}")

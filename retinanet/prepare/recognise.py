@@ -98,8 +98,7 @@ def _read_folder(path: Path, root: Path) -> LabeledSet | CocoFiles | None:
     if coco:
         return CocoFiles(coco)
     home = path if has_images(path) else root
-    annotations = find_folder(path, "annotations")
-    places = [path] + ([annotations] if annotations is not None else [])
+    places = [path, *(place for name in ("annotations", "labels") if (place := find_folder(path, name)) is not None)]
     cvat = [file for place in places for file in files_of(place, ".xml") if root_tag(file) == "annotations"]
     if len(cvat) > 1:
         raise DataError(f"{path}: several files of CVAT: {', '.join(file.name for file in cvat)}; give one of them")

@@ -1,9 +1,9 @@
 """Tables of boxes (CSV), one box a line, from any country's spreadsheet.
 
 A heading has filename (or image), class (or label) and xmin, ymin, xmax, ymax, as Roboflow and TensorFlow's Object
-Detection API write it, or x, y, width and height of the box (makesense.ai); without a heading, lines are
-path,x1,y1,x2,y2,class, as keras-retinanet has them. Between the cells is a comma, a semicolon or a tab. Open Images'
-tables have codes as classes, which class-descriptions*.csv names. VIA's have JSON in their cells.
+Detection API write it, or x, y, width and height of the box (makesense.ai), also in one cell; without a heading, lines
+are path,x1,y1,x2,y2,class, as keras-retinanet has them. Between the cells is a comma, a semicolon or a tab. Tables of
+Open Images have codes as classes, which class-descriptions*.csv names. VIA's have JSON in their cells.
 """
 
 import csv
@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from retinanet.data.box_values import parsed_box
 from retinanet.data.file_names import split_of_name
 from retinanet.data.find_images import image_suffixes
 from retinanet.data.notes import KindNotes
@@ -45,7 +46,10 @@ _SIZES = _COMMON | {
     "w": ("bboxwidth", "boxwidth", "w", "width"),
     "h": ("bboxheight", "boxheight", "h", "height"),
 }
+_IN_ONE = _COMMON | {"bbox": ("bbox", "boundingbox")}
 """Headings of a table's columns, without signs between their letters; the first that is there is used."""
+_ASIDE = {"group": ("isgroupof",), "confidence": ("confidence", "conf", "score")}
+"""Headings of columns that a table may have and that change what a box means."""
 _BARE = {"filename": 0, "xmin": 1, "ymin": 2, "xmax": 3, "ymax": 4, "class": 5}
 """Columns of a table without a heading."""
 _VIA = {"filename", "regionshapeattributes", "regionattributes"}
@@ -94,12 +98,13 @@ def _read_table(file: Path, stated: _Stated, notes: KindNotes, errors: list[str]
                 notes.add("headings are repeated within the table", f"line {rows.line_num}")
             elif heading is not None:
                 columns = heading
+                columns |= {
+                    name: n for n, text in enumerate(row) for name, words in _ASIDE.items() if _plain(text) in words
+                }
                 if "w" in columns:
                     x, y, w, h = (row[columns[side]].strip() for side in _box_columns(columns))
                     place = "centre" if "cx" in columns else "upper left corner"
                     notes.say(f"{x}, {y} are read as the {place} of a box, {w}, {h} as its size")
-                if group := [n for n, text in enumerate(row) if _plain(text) == "isgroupof"]:
-                    columns = columns | {"group": group[0]}
             elif any(row):
                 try:
                     _add_row(row, columns, shapes, stated, notes)
@@ -127,19 +132,31 @@ def _add_row(row: list[str], columns: Mapping[str, int], shapes: _Split, stated:
     boxes = shapes.setdefault(cells["filename"], [])
     if "across" in cells:
         stated[cells["filename"]] = cells["across"], cells["down"]
-    given = [cells[side] for side in _box_columns(columns)]
+    given = [cells["bbox"]] if "bbox" in cells else [cells[side] for side in _box_columns(columns)]
     if not any(given):
         return
-    a, b, c, d = (read_number(number, notes) for number in given)
+    a, b, c, d = _box_in_one(given[0], notes) if "bbox" in cells else (read_number(number, notes) for number in given)
     if not cells["class"]:
         raise DataError("the box has no class")
     if cells.get("group") == "1":
         notes.add("boxes are around groups of objects (IsGroupOf): they count as one object", cells["filename"])
+    if cells.get("confidence", "1") not in ("", "1", "1.0"):
+        kind = "boxes have a confidence, which is left out: are these predictions?"
+        notes.add(kind, f"{cells['confidence']} in {cells['filename']}")
     if "cx" in cells:
         corners = a - c / 2, b - d / 2, a + c / 2, b + d / 2
     else:
-        corners = (a, b, a + c, b + d) if "w" in cells else (a, b, c, d)
+        corners = (a, b, a + c, b + d) if "w" in cells or "bbox" in cells else (a, b, c, d)
     boxes.append((cells["class"], corners))
+
+
+def _box_in_one(text: str, notes: KindNotes) -> list[float]:
+    """The numbers of a cell such as "[834.0, 222.0, 56.0, 36.0]". Raises DataError."""
+    parsed = parsed_box(text)
+    if parsed is None:
+        raise DataError(f"the box {text!r} is not [x, y, width, height]")
+    notes.say("boxes in one cell are read as [x, y, width, height]")
+    return parsed[0]
 
 
 def _with_described_classes(splits: dict[str, _Split], folder: Path, notes: KindNotes) -> dict[str, _Split]:
@@ -225,7 +242,7 @@ def _is_bare(cells: list[str]) -> bool:
 def table_columns(heading: list[str]) -> dict[str, int] | None:
     """Column of an image, a class and four sides, or a corner and a size; None if a row is no heading with them."""
     found = [_plain(text) for text in heading]
-    for wanted in (_CORNERS, _CENTRES, _SIZES):
+    for wanted in (_CORNERS, _CENTRES, _SIZES, _IN_ONE):
         columns = {
             name: next((found.index(word) for word in words if word in found), -1) for name, words in wanted.items()
         }
@@ -241,7 +258,8 @@ def describe_heading(lines: list[str]) -> str:
     """Which columns the heading of a table lacks."""
     first = lines[0] if lines else ""
     found = {_plain(text) for text in _cells(first, max(_SEPARATORS, key=first.count))}
-    missing = [name for name, words in _CORNERS.items() if not set(words) & found]
+    wanted = _IN_ONE if set(_IN_ONE["bbox"]) & found else _CORNERS
+    missing = [name for name, words in wanted.items() if not set(words) & found]
     return (
         f"a table whose first line, {first[:60]!r}, has no column {', '.join(missing)}" if first else "an empty table"
     )

@@ -17,6 +17,7 @@ from retinanet.data.find_images import image_suffixes
 from retinanet.data.notes import KindNotes
 from retinanet.errors import DataError
 from retinanet.prepare.conversion import (
+    VOC_FOLDERS,
     ConvertedSplit,
     LabeledImage,
     LabeledSet,
@@ -74,8 +75,8 @@ def read_voc(
     zero_based None: whether corners count from 0 is read from them (one at 0 cannot count from 1). Corners that are all
     fractions are those of the image's size.
     """
-    found = find_folder(folder, "Annotations", "annotation")
-    home = found if found is not None and _label_files(found) else folder
+    places = [place for name in VOC_FOLDERS if (place := find_folder(folder, name)) is not None]
+    home = next((place for place in places if _label_files(place)), folder)
     labels = _label_files(home)
     pictures = ImageFolder(images or _image_folder(folder, home))
     errors: list[str] = []

@@ -98,6 +98,9 @@ def read_voc_file(
             errors.append(f"{path}: {error}")
     boxes = []
     for number, element in enumerate(root.findall("object"), 1):
+        if (element.findtext("deleted") or "").strip() == "1":
+            notes.add("objects are marked as deleted, and are left out", (element.findtext("name") or "").strip())
+            continue
         try:
             boxes.append(_read_object(element, header.size, rule, notes))
         except DataError as error:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
+from retinanet.data.file_names import without_upload
 from retinanet.data.find_images import image_suffixes
 from retinanet.data.images import image_header
 from retinanet.data.notes import KindNotes
@@ -27,7 +28,14 @@ from retinanet.prepare.conversion import (
 )
 from retinanet.prepare.listing import exists, files_below, files_of, find_folder, find_inside, has_images, images_below
 from retinanet.prepare.yolo_layout import find_layout
-from retinanet.prepare.yolo_lines import LabelRule, convention_of, fields_of, looks_like_key_points, read_line
+from retinanet.prepare.yolo_lines import (
+    LabelRule,
+    convention_of,
+    fields_of,
+    have_tracks,
+    looks_like_key_points,
+    read_line,
+)
 
 
 def convert_yolo(
@@ -79,11 +87,18 @@ def read_yolo(
             errors.append(f"{name}: no image in {', '.join(map(str, sources))}" + (f", but {unread}" if unread else ""))
             continue
         base = sources[0] if len(sources) == 1 and sources[0].is_dir() else _common_folder(files)
-        found[name] = base, _label_files(files)
+        found[name] = base, _label_files(files, notes)
     undecided: list[str] = []
-    convention = convention_of(_lines_of([labels for _, labels in found.values()]), notes, undecided)
+    lines = _lines_of([labels for _, labels in found.values()])
+    convention = convention_of(lines, notes, undecided)
     refuse_errors(folder, "YOLO", undecided)
-    rule = LabelRule(classes=layout.classes, key_points=layout.key_points, convention=convention, clip=clip)
+    rule = LabelRule(
+        classes=layout.classes,
+        key_points=layout.key_points,
+        convention=convention,
+        tracked=have_tracks(lines),
+        clip=clip,
+    )
     for name, (base, labels) in found.items():
         images = [_read_image(file, label, base, rule, errors, notes, polygons) for file, label in labels.items()]
         unlabeled = [file for file, label in labels.items() if not label.is_file()]
@@ -180,12 +195,35 @@ def _common_folder(files: list[Path]) -> Path:
     return Path(os.path.commonpath([file.parent for file in files]))
 
 
-def _label_files(images: list[Path]) -> dict[Path, Path]:
+def _label_files(images: list[Path], notes: KindNotes) -> dict[Path, Path]:
     """Image -> its label file, which may be missing; in labels/, or where there is no such folder next to the image."""
     folders = {folder: _label_folder(folder) for folder in {image.parent for image in images}}
     names = {place: {file.name.casefold(): file for file in files_of(place, ".txt")} for place in set(folders.values())}
-    labels = {image: folders[image.parent] / f"{image.stem}.txt" for image in images}
-    return {image: names[label.parent].get(label.name.casefold(), label) for image, label in labels.items()}
+    uploads = {place: _by_upload(place_names.values()) for place, place_names in names.items()}
+    found: dict[Path, Path] = {}
+    for image in images:
+        label = folders[image.parent] / f"{image.stem}.txt"
+        here = names[label.parent]
+        # Some programs name the labels of photo.jpg photo.jpg.txt.
+        own = here.get(label.name.casefold()) or here.get(f"{image.name}.txt".casefold())
+        others = uploads[label.parent].get(_upload_key(label), []) if own is None else []
+        if len(others) == 1:
+            kind = "label files differ from the names of images in an upload's prefix or in percent-encoding"
+            notes.add(kind, f"{others[0].name} of {image.name}")
+        found[image] = own or (others[0] if len(others) == 1 else label)
+    return found
+
+
+def _upload_key(label: Path) -> str:
+    return without_upload(label.stem).casefold()
+
+
+def _by_upload(labels: Iterable[Path]) -> dict[str, list[Path]]:
+    """Label files by their names without what an upload adds."""
+    found: dict[str, list[Path]] = {}
+    for label in labels:
+        found.setdefault(_upload_key(label), []).append(label)
+    return found
 
 
 def _label_folder(folder: Path) -> Path:
@@ -233,7 +271,7 @@ def _read_image(
             continue
         if not fields:
             continue
-        if len(fields) > 6:
+        if len(fields) > 7 or (len(fields) == 7 and not rule.tracked):
             polygons.append(fields)
         try:
             boxes.append(read_line(fields, (height, width), rule, notes))

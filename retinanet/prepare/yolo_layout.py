@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import yaml
 
+from retinanet.data.file_names import SPLITS
 from retinanet.data.notes import KindNotes
 from retinanet.errors import DataError, list_errors
 from retinanet.files import read_json, read_text
@@ -237,7 +238,8 @@ def _yaml_sources(
         return {}
     sources: dict[str, list[Path]] = {}
     for split in ("train", "val", "test"):
-        value = content.get(split) or (content.get("valid") if split == "val" else None)
+        keys = [split, *(word for word, meant in SPLITS.items() if meant == split)]
+        value = next((content[key] for key in keys if content.get(key)), None)
         for entry in value if isinstance(value, list) else [value] if value else []:
             if not isinstance(entry, str):
                 errors.append(f"{path}: {split}: expected a path, found {_shown(entry)}")

@@ -6,6 +6,7 @@ A line is `class cx cy w h` in fractions of the image; with more numbers it is a
 image by at most one pixel, the rounding of the fractions, are cut.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, assert_never
 
@@ -26,6 +27,10 @@ _SHARE = 0.2  # of the boxes that must leave their image for another convention 
 _SLACK = 0.01  # of the image's side that a box may leave it by
 
 
+_CLASS = re.compile(r"\d{1,8}(\.\d*)?([eE][+-]?\d{1,2})?")
+"""The number of a class, also as NumPy writes it: 1.000000e+00."""
+
+
 class LabelRule(NamedTuple):
     """What lines mean."""
 
@@ -34,6 +39,8 @@ class LabelRule(NamedTuple):
     """Numbers of the key points of a line (`kpt_shape`: points times 2 or 3); 0 for a data set without."""
     convention: Convention
     """How the four numbers of a box are meant; see `convention_of`."""
+    tracked: bool
+    """Whether a box is followed by its confidence and the number of a track; see `have_tracks`."""
     clip: bool
     """Cut boxes whose centre is in the image but that cross the border, instead of refusing them."""
 
@@ -48,8 +55,17 @@ def read_line(fields: list[str], size: tuple[int, int], rule: LabelRule, notes: 
             " ".join(fields[:5]),
         )
         values = values[:4]
+    elif len(values) == 5 and not 0 <= values[4] <= 1:
+        raise DataError(
+            f"the sixth value, {values[4]:g}, is no confidence (0 to 1): an angle? Write an oriented box as its four "
+            "corners, class x1 y1 x2 y2 x3 y3 x4 y4"
+        )
     elif len(values) == 5:
         notes.add("lines have a confidence, which is left out: are these predictions?", " ".join(fields))
+        values = values[:4]
+    elif rule.tracked and len(values) == 6:
+        kind = "lines have a confidence and the number of a track, which are left out: are these predictions?"
+        notes.add(kind, " ".join(fields))
         values = values[:4]
     if len(values) == 4:
         if values[2] < 0 or values[3] < 0:
@@ -66,8 +82,10 @@ def read_line(fields: list[str], size: tuple[int, int], rule: LabelRule, notes: 
 
 
 def fields_of(line: str) -> list[str]:
-    """The values of a line, between spaces or, where it has none, between commas."""
+    """The values of a line, between spaces, commas with spaces, or, where it has no space, commas."""
     fields = line.split()
+    if len(fields) > 1 and all(field.endswith(",") for field in fields[:-1]):
+        return [field.rstrip(",") for field in fields]
     return line.strip().split(",") if len(fields) == 1 and line.count(",") >= 4 else fields
 
 
@@ -78,6 +96,16 @@ def looks_like_key_points(lines: list[list[str]]) -> bool:
     """
     long = [fields for fields in lines if len(fields) > 9 and len(fields) % 2]
     return len(long) >= FEWEST_POSES and len({len(fields) for fields in long}) == 1 and all(map(_is_pose, long))
+
+
+def have_tracks(lines: Sequence[list[str]]) -> bool:
+    """Whether lines of seven values are boxes with a confidence and the number of a track, not triangles.
+
+    The last value is a whole number in all of them and above 1, the end of an image, in some.
+    """
+    ends = [_plain_numbers(fields[-2:]) for fields in lines if len(fields) == 7]
+    whole = all(len(end) == 2 and 0 <= end[0] <= 1 and end[1].is_integer() for end in ends)
+    return whole and any(end[1] > 1 for end in ends)
 
 
 def _is_pose(fields: list[str]) -> bool:
@@ -94,7 +122,7 @@ def _class_name(text: str, classes: list[str], notes: KindNotes) -> str:
     if text in classes and not text.isdecimal():
         notes.add("lines have the names of classes, not their numbers", text)
         return text
-    number = float(text) if text.replace(".", "", 1).isdecimal() and len(text) <= 9 else -1.0
+    number = float(text) if _CLASS.fullmatch(text) else -1.0
     if not number.is_integer() or not 0 <= number < len(classes):
         hint = "; classes count from 0" if number == len(classes) else ""
         raise DataError(f"class {text!r} is not one of 0 to {len(classes) - 1}{hint}")

@@ -146,6 +146,40 @@ def test_percentages_are_noted() -> None:
     assert "no box reaches beyond 100 pixels, in images of up to 1000: they look like percentages" in note
 
 
+def test_a_dozen_percentages_and_a_few_boxes_of_larger_images_are_noted() -> None:
+    percent_N4 = boxes(12) * 100 / np.array([WIDTH, HEIGHT, WIDTH, HEIGHT])
+    assert "they look like percentages" in "; ".join(notes(percent_N4, scale=10))
+    few = np.array([[10.0, 10, 100, 85], [5, 20, 60, 75], [50, 9, 60, 60]])
+    (note,) = notes(few)
+    assert "3 of 3 boxes leave their image on the right or below: they look like boxes of larger images; use" in note
+    (note,) = notes(boxes(12) * 10)
+    assert "of larger images, or like thousandths of the image's size (multiply by width / 1000" in note
+    assert notes(few[:2]) == []
+
+
+@pytest.mark.parametrize(("parts", "unit"), [(100, "per cent"), (1000, "thousandths")])
+def test_areas_in_pixels_show_boxes_in_parts_of_the_image(parts: int, unit: str) -> None:
+    wanted = boxes(4) * np.array([6.4, 6.0, 6.4, 6.0])
+    sides = np.array([WIDTH * 6.4, HEIGHT * 6.0])
+    areas_N = wanted[:, 2] * wanted[:, 3]
+    given = wanted * parts / np.concatenate([sides, sides])
+    reading = read_boxes(given, areas_N, np.tile(sides, (4, 1)))
+    np.testing.assert_allclose(reading.boxes_N4, wanted)
+    assert f"in {unit} of the image's size, since every 'area' is that of such a box in pixels" in reading.notes[0]
+    for other in (given[:, 2] * given[:, 3], np.full(4, np.nan), areas_N * [1, 1, 2, 3]):
+        assert read_boxes(given, other, np.tile(sides, (4, 1))).boxes_N4 is None
+
+
+def test_areas_decide_what_fractions_are() -> None:
+    given = np.array([[0.1, 0.1, 0.4, 0.3], [0.2, 0.3, 0.5, 0.6]])
+    assert "can be " in read(given).errors[0]
+    across, down = (given[:, 2:] - given[:, :2]).T
+    for whole in (1, WIDTH * HEIGHT):
+        reading = read(given, across * down * whole)
+        assert "two corners [x1, y1, x2, y2] in fractions" in reading.notes[0]
+        np.testing.assert_allclose(reading.boxes_N4[0], [10, 8, 30, 16])
+
+
 def test_repeated_boxes_are_counted() -> None:
     given = boxes(40)
     given[[10, 30]] = given[[0, 0]]
@@ -239,6 +273,8 @@ def one(image_id: object, category_id: object = 1, box: object = (1, 2, 3, 4)) -
     [
         (content([{"id": 5, "file_name": "x.jpg"}], [one("x.jpg", "b")]), [(5, 2)]),
         (content([{"id": "k7"}, {"id": "a2"}], [one("a2"), one("k7", 2)]), [(2, 1), (1, 2)]),
+        (content([{"id": 5, "file_name": "images/x.jpg"}], [one("x"), one("x", 2)]), [(5, 1), (5, 2)]),
+        (content([{"id": 5, "file_name": "images/x.jpg"}], [one("x.jpg") | {"id": "f81d4fae"}]), [(5, 1)]),
         (content([{"id": 5, "annotations": [{"category_id": 2, "bbox": [1, 2, 3, 4]}]}], []), [(5, 2)]),
         ({**content([{"id": 5}], [one(5, 0), one(5, 1)]), "categories": ["a", "b"]}, [(5, 0), (5, 1)]),
         ({**content([{"id": 5}], [one(5, 2)]), "categories": {"1": "a", "2": "b"}}, [(5, 2)]),

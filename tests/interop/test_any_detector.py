@@ -95,7 +95,7 @@ def test_files_of_other_projects_detect_as_they_are(tmp_path: Path, caplog: pyte
         categories = load_any(tmp_path / "v1.pt", ["device=cpu"]).categories
     assert (len(categories), categories[0].name) == (80, "person"), "without torchvision's outputs that are no classes"
     assert "80 outputs are taken for COCO's classes" in caplog.text
-    assert "4 classes have no names, which this gives them: retinanet convert detectron2" in caplog.text
+    assert "; 4 of its 4 classes have no names: `retinanet convert --classes` gives them" in caplog.text
 
 
 def test_a_file_of_another_architecture_is_named(tmp_path: Path) -> None:

@@ -89,3 +89,16 @@ def test_malformed_files_of_labelme_are_explained(tmp_path: Path, content: objec
 def test_numbers_in_quotes_are_read(tmp_path: Path) -> None:
     found = read(tmp_path, labelme(points=[["8", "6"], ["38", "30.0"]]))
     assert found.splits["all"].images[0].boxes[0].bbox == (8, 6, 30, 24)
+
+
+def test_labelme_files_in_labels_are_read_and_difficult_objects_noted(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    Image.new("RGB", (64, 48)).save(tmp_path / "images/a.png")
+    shape = {"label": "dog", "points": [[8, 6], [38, 30]], "shape_type": "rectangle", "difficult": True}
+    content = {"shapes": [shape], "imagePath": "a.png", "imageData": None, "imageWidth": 64, "imageHeight": 48}
+    (tmp_path / "labels/a.json").write_text(json.dumps(content), encoding="utf-8")
+    found = read_any(tmp_path)
+    assert isinstance(found, LabeledSet)
+    assert found.splits["all"].images[0].boxes[0].bbox == (8, 6, 30, 24)
+    assert "1 object is marked as difficult, which is not read" in "; ".join(found.notes)

@@ -36,6 +36,16 @@ def read(folder: Path, text: str, encoding: str = "utf-8") -> LabeledSet:
         ("a.png,8,6,38,30,dog\n", "utf-8", ""),
         (HEADING + ROW + HEADING, "utf-8", "1 heading is repeated within the table"),
         ("file,class,x_center,y_center,width,height\na.png,dog,23,18,30,24\n", "utf-8", "the centre of a box, width"),
+        (
+            'image_id,width,bbox,class\na,64,"[8.0, 6, 30, 24]",dog\na,64,,\n',
+            "utf-8",
+            "in one cell are read",
+        ),
+        (
+            "filename,class,conf,x1,y1,x2,y2\na.png,dog,0.4,8,6,38,30\n",
+            "utf-8",
+            "1 box has a confidence",
+        ),
         (HEADING + "a.png,64,48,dog,38,30,8,6\n", "utf-8", "1 box is written from another corner"),
         (HEADING + "a.png,64,48,dog,0.125,0.125,0.59375,0.625", "utf-8", "are read as fractions of the image"),
     ],
@@ -77,3 +87,10 @@ def test_boxes_that_leave_their_image_are_noted(tmp_path: Path) -> None:
     found = read(tmp_path, HEADING + ROW + "a.png,64,48,dog,30,6,90,30\n")
     assert found.splits["all"].images[0].boxes[1].bbox == (30, 6, 34, 24)
     assert any("cut at the border" in note for note in found.notes)
+
+
+def test_a_box_in_one_cell_has_four_numbers_and_a_class(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"boxes.csv:2: the box '\[8, 6, 30\]' is not \[x, y, width, height\]"):
+        read(tmp_path, 'image,class,bbox\na.png,dog,"[8, 6, 30]"\n')
+    with pytest.raises(DataError, match=r"'image_id,width,height,bbox,source', has no column class\. "):
+        read(tmp_path, 'image_id,width,height,bbox,source\na,64,48,"[8, 6, 30, 24]",field\n')

@@ -12,7 +12,8 @@ from places import SHARED
 from retinanet.data.images import image_header
 from retinanet.errors import ConfigError, DataError
 from retinanet.files import read_json
-from retinanet.prepare.conversion import split_paths, train_command
+from retinanet.prepare.conversion import LabeledSet, split_paths, train_command
+from retinanet.prepare.recognise import read_any
 from retinanet.prepare.voc import convert_voc, read_voc
 
 BCCD = SHARED / "bccd"
@@ -326,3 +327,20 @@ def test_lists_may_name_images_and_xml_may_be_in_any_encoding(voc: Callable[...,
         "val": ["q.jpg"],
     }
     assert read.classes == ["狗"]
+
+
+@pytest.mark.parametrize("place", ["labels", "xml", "Annotations"])
+def test_labels_in_a_folder_of_another_name_are_voc(tmp_path: Path, place: str) -> None:
+    picture(tmp_path / "images/a.jpg")
+    (tmp_path / place).mkdir()
+    (tmp_path / place / "a.xml").write_text(xml([("cat", 1, 1, 20, 30)]), encoding="utf-8")
+    found = read_any(tmp_path)
+    assert isinstance(found, LabeledSet)
+    assert [[box.bbox for box in image.boxes] for image in found.splits["all"].images] == [[(0, 0, 20, 30)]]
+
+
+def test_objects_marked_as_deleted_are_left_out(voc: Callable[..., Path]) -> None:
+    kept, deleted = (xml([(n, 1, 1, 20, 30)], extra=f"<deleted>{k}</deleted>") for k, n in enumerate(("cat", "dog")))
+    read = read_voc(voc({"a": kept, "b": deleted}))
+    assert read.classes == ["cat"]
+    assert "1 object is marked as deleted, and is left out; for example dog" in "; ".join(read.notes)
