@@ -4,6 +4,8 @@ import functools
 import glob
 import os
 import re
+import struct
+import zlib
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -33,6 +35,12 @@ _FRAMES = (
     "images, folders, patterns, lists and data sets are. Save its frames, for example 2 a second, and give their "
     "folder: mkdir -p frames && ffmpeg {} -vf fps=2 frames/%06d.jpg"
 )
+PILLOW_ERRORS = (
+    OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, AttributeError, OverflowError,
+    RuntimeError, struct.error, zlib.error, Image.DecompressionBombError,
+)  # fmt: skip
+"""What Pillow's plugins raise on damaged files; found by feeding them damaged files."""
+
 MOST_FOLDERS = 1000
 """Looked at for the images of a folder that has none itself."""
 

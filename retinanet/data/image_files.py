@@ -9,7 +9,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from retinanet.data.file_names import path_in
-from retinanet.data.images import decode_image, depth_note, read_header
+from retinanet.data.frames import frames_note
+from retinanet.data.images import ImageHeader, decode_image, depth_note, read_header
 from retinanet.data.jpeg_damage import jpeg_warning
 from retinanet.data.locate import locate
 from retinanet.data.pixel_depth import DepthRange
@@ -95,14 +96,39 @@ def check_files(
     if check == "none":
         return CheckedFiles({}, [])
 
-    def look(entries: _Entries) -> list[tuple[FileError | None, bool]]:
+    def look(entries: _Entries) -> list[tuple[FileError | None, ImageHeader | None]]:
         return [_image_error(path_in(folder, entry["file_name"]), entry, check) for entry in entries]
 
     damaged = _damaged_scans([path_in(folder, rows[i]["file_name"]) for i in opened]) if check == "decode" else []
     seen = _in_threads(look, [rows[i] for i in opened], workers)
     errors = {i: error for i, (error, _) in zip(opened, seen) if error is not None}
-    deep = [path_in(folder, rows[i]["file_name"]) for i, (error, is_deep) in zip(opened, seen) if is_deep and not error]
-    return CheckedFiles(errors, [*damaged, *([] if depth_range else _depth_notes(deep))])
+    headers = {i: header for i, (error, header) in zip(opened, seen) if header is not None and error is None}
+    paths = {i: path_in(folder, rows[i]["file_name"]) for i in headers}
+    deep = [i for i, header in headers.items() if header.is_deep]
+    if check == "header":
+        # Of a TIFF, only the pixels show whether they lie in the range that is read.
+        errors |= _pixel_errors(
+            {i: paths[i] for i in _sampled([i for i in deep if headers[i].format == "TIFF"])}, depth_range
+        )
+    frames = frames_note({paths[i]: header.frames for i, header in headers.items()})
+    depth = "" if depth_range else _depth_note([paths[i] for i in deep if i not in errors])
+    return CheckedFiles(errors, [*damaged, *filter(None, [frames, depth])])
+
+
+def _pixel_errors(paths: dict[int, Path], depth_range: DepthRange | None) -> dict[int, FileError]:
+    """The errors of images whose header is right and whose pixels cannot be read."""
+    errors = {}
+    for i, path in paths.items():
+        try:
+            decode_image(path, depth_range, warn=False)
+        except DataError as error:
+            errors[i] = FileError("unreadable", str(error).removeprefix(f"{path}: "))
+    return errors
+
+
+def _sampled(items: list[_T]) -> list[_T]:
+    """At most _SAMPLED of them, spread evenly."""
+    return items[:: max(len(items) // _SAMPLED, 1)][:_SAMPLED]
 
 
 def _damaged_scans(paths: list[Path]) -> list[str]:
@@ -114,11 +140,10 @@ def _damaged_scans(paths: list[Path]) -> list[str]:
     return [f"{len(found):,} JPEGs are damaged, part of their pixels may be wrong: {', '.join(found[:_NAMED])}{more}"]
 
 
-def _depth_notes(deep: list[Path]) -> list[str]:
-    step = max(len(deep) // _SAMPLED, 1)
-    sample = deep[::step][:_SAMPLED]
+def _depth_note(deep: list[Path]) -> str:
+    sample = _sampled(deep)
     note = depth_note(sample)
-    return [f"{note} ({len(deep):,} images have more than 8 bits, {len(sample)} were read)"] if note else []
+    return f"{note} ({len(deep):,} images have more than 8 bits, {len(sample)} were read)" if note else ""
 
 
 def file_errors(rows: list[Any], errors: dict[int, FileError]) -> list[str]:
@@ -186,18 +211,18 @@ def _path_error(root: str, name: str, real_folders: dict[str, str]) -> FileError
     return None
 
 
-def _image_error(path: Path, entry: dict[str, Any], check: CheckImages) -> tuple[FileError | None, bool]:
-    """The error of a file that cannot be read or has another size than its entry; whether it has more than 8 bits."""
+def _image_error(path: Path, entry: dict[str, Any], check: CheckImages) -> tuple[FileError | None, ImageHeader | None]:
+    """The error of a file that cannot be read or has another size than its entry; its header, if it has one."""
     try:
         header = read_header(path)
         if check == "decode":
             decode_image(path, warn=False)
     except DataError as error:
-        return FileError("unreadable", str(error).removeprefix(f"{path}: ")), False
+        return FileError("unreadable", str(error).removeprefix(f"{path}: ")), None
     height, width = header.size
     stated = (entry.get("height"), entry.get("width"))
     if stated == (height, width) or any(type(side) is not int or side < 1 for side in stated):
-        return None, header.is_deep
+        return None, header
     text = f"the JSON says {stated[1]} x {stated[0]} (width x height), "
     if header.orientation >= 5 and stated == (width, height):
         text += (
@@ -207,7 +232,7 @@ def _image_error(path: Path, entry: dict[str, Any], check: CheckImages) -> tuple
         )
     else:
         text += f"the file has {width} x {height}; " + _size_remedy((height, width), stated)
-    return FileError("size", text), header.is_deep
+    return FileError("size", text), header
 
 
 def _size_remedy(size: tuple[int, int], stated: tuple[Any, Any]) -> str:

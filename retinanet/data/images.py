@@ -8,7 +8,6 @@ truncated file is noticed without decoding a pixel.
 import io
 import logging
 import struct
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, NoReturn
@@ -22,7 +21,8 @@ from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg, decode_png
 
-from retinanet.data.find_images import FORMATS
+from retinanet.data.find_images import FORMATS, PILLOW_ERRORS
+from retinanet.data.frames import SUFFIXES, count_frames
 from retinanet.data.pixel_depth import DepthRange, Levels, bytes_of_levels, describe_few_levels
 from retinanet.data.unread_formats import unread_remedy
 from retinanet.errors import DataError
@@ -40,12 +40,6 @@ _ORIENTATION_TAG = 0x0112
 _TIFF_WIDTH_TAG, _TIFF_HEIGHT_TAG = 256, 257
 _TAIL = 65_536  # bytes at the end of a JPEG that are searched for its end marker before the whole scan is
 
-PILLOW_ERRORS = (
-    OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, AttributeError, OverflowError,
-    RuntimeError, struct.error, zlib.error, Image.DecompressionBombError,
-)  # fmt: skip
-"""What Pillow's plugins raise on damaged files; found by feeding them damaged files."""
-
 
 class ImageHeader(NamedTuple):
     """What a file states about its image before any pixel is decoded."""
@@ -58,6 +52,8 @@ class ImageHeader(NamedTuple):
     """Pillow's name of the format; "plain JPEG" is one of 8 bits, grey or three channels (torchvision decodes it)."""
     is_deep: bool = False
     """Whether pixels have more than 8 bits a channel, as far as they are read so."""
+    frames: int = 1
+    """Pages or frames, see `count_frames`; 1 where they are not counted."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -79,7 +75,7 @@ def read_header(path: Path) -> ImageHeader:
     """
     try:
         with path.open("rb") as file:
-            return _parse_header(file, path)
+            return _parse_header(file, path, count=path.suffix.lower() in SUFFIXES)
     except OSError as error:
         _refuse_unreadable(path, error)
 
@@ -161,7 +157,8 @@ def _refuse_unreadable(path: Path, error: OSError) -> NoReturn:
     raise DataError(f"{path}: the image cannot be read ({error.strerror or error})") from error
 
 
-def _parse_header(file: BinaryIO, path: Path) -> ImageHeader:
+def _parse_header(file: BinaryIO, path: Path, *, count: bool = False) -> ImageHeader:
+    """count: find out the number of frames."""
     start = file.read(8)
     if not start:
         raise DataError(f"{path}: the image file is empty (0 bytes); copy or download it again")
@@ -172,6 +169,8 @@ def _parse_header(file: BinaryIO, path: Path) -> ImageHeader:
         header = _parse_png(file, path)
     else:
         header = _parse_other(file, path)
+    if count and header.format != "PNG":
+        header = header._replace(frames=count_frames(file, header.format))
     if header.stored_height * header.stored_width > MAX_PIXELS:
         raise DataError(
             f"{path}: {header.stored_width} x {header.stored_height} pixels are more than the {MAX_PIXELS:,} "
@@ -224,7 +223,7 @@ def _parse_png(file: BinaryIO, path: Path) -> ImageHeader:
     end = file.seek(0, io.SEEK_END)
     at, kind = 8, b""
     width = height = bits = 0
-    orientation = 1
+    orientation = frames = 1
     while kind != b"IEND":
         file.seek(at)
         head = file.read(8)
@@ -236,10 +235,17 @@ def _parse_png(file: BinaryIO, path: Path) -> ImageHeader:
             _refuse_truncated(path, f"the PNG ends {at - end:,} bytes before the end of a chunk")
         if kind == b"IHDR" and length >= 9:
             width, height, bits = struct.unpack(">IIB", file.read(9))
+        elif kind == b"acTL" and length >= 4:
+            frames = max(int.from_bytes(file.read(4), "big"), 1)
         elif kind == b"eXIf":
             orientation = _orientation_of(file.read(length))
     return ImageHeader(
-        stored_height=height, stored_width=width, orientation=orientation, format="PNG", is_deep=bits == 16
+        stored_height=height,
+        stored_width=width,
+        orientation=orientation,
+        format="PNG",
+        is_deep=bits == 16,
+        frames=frames,
     )
 
 

@@ -9,7 +9,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from retinanet.data.coco import ImageRecord
-from retinanet.data.images import PILLOW_ERRORS, decode_image, rgb_bytes
+from retinanet.data.find_images import PILLOW_ERRORS
+from retinanet.data.images import decode_image, rgb_bytes
 from retinanet.data.pixel_depth import DepthRange
 from retinanet.data.transforms import NO_AUGMENT, Augment, ResizeRule, collate, draw_changes, make_sample
 from retinanet.errors import DataError

@@ -1,7 +1,7 @@
 """A saved detector on any images: pictures with boxes, and its detections in several formats."""
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from retinanet.build.rules import build_depth_range, build_resize_rule, build_view_rule
-from retinanet.data.images import DEEP_SUFFIXES, depth_note
+from retinanet.data.frames import SUFFIXES, frames_note
+from retinanet.data.images import DEEP_SUFFIXES, depth_note, read_header
 from retinanet.data.loose_images import ImageLike, read_image
 from retinanet.data.pixel_depth import DepthRange
 from retinanet.data.prefetch import prefetched
@@ -47,6 +48,8 @@ class LoadedImage(NamedTuple):
     """Why it cannot be read."""
     note: str = ""
     """What is lost of its pixels."""
+    frames: int = 1
+    """Pages or frames in the file, of which the first is read."""
     results: list[dict[str, Any]] = []  # noqa: RUF012 - a NamedTuple's default, never changed
     """COCO results, after detection."""
 
@@ -88,23 +91,22 @@ def predict(
         return one._replace(image=None)
 
     rows: list[dict[str, Any]] = []
-    errors, deep = list[str](), list[str]()
+    done: list[LoadedImage] = []
     with ExitStack() as stack:
         report = stack.enter_context(image_progress("predicting", len(paths)))
         threads, read = config.data.workers, _reader(saved)
         loaded = stack.enter_context(closing(prefetched(read, enumerate(paths, start=1), threads, ahead=1)))
         found = detected(loaded, saved.detector, categories, config.eval.batch_size)
         for one in stack.enter_context(closing(prefetched(draw, found, threads, ahead=1))):
-            deep += [one.note] if one.note else []
-            if one.error:
-                errors.append(one.error)
-            else:
+            done.append(one._replace(results=[]))
+            if not one.error:
                 print_found(one.path, Counter(names[r["category_id"]] for r in one.results if is_shown(r)))
             for r in one.results:
                 more = {"file_name": str(one.path), "category_name": names[r["category_id"]], "shown": is_shown(r)}
                 rows.append(r | more)
             report(1)
-    print_notes(deep, passed_over)
+    print_notes(done, passed_over)
+    errors = [one.error for one in done if one.error]
     if len(errors) < len(paths):
         written = write_all_results(output.path(), rows, categories, options.formats)
         print_written((len(paths) - len(errors)) * options.pictures, written, output.path())
@@ -138,12 +140,14 @@ def print_hints(rows: list[dict[str, Any]], pictures: set[Path], output: Path) -
         print(one_line(f"note: {output}/ also holds {others:,} picture{'s' if others > 1 else ''} of other images"))
 
 
-def print_notes(deep: list[str], passed_over: str) -> None:
-    """Print what was lost. deep: a note for each image whose pixels lose levels; passed_over: see `predict`."""
+def print_notes(images: Sequence[LoadedImage], passed_over: str) -> None:
+    """Print what was lost of the images' pixels, their frames that were not read, and what was passed over."""
+    deep = [one.note for one in images if one.note]
     if deep:
         print(printable(f"note: {deep[0]}") + (f"; {len(deep) - 1:,} more images are like it" if len(deep) > 1 else ""))
-    if passed_over:
-        print(printable(f"note: {passed_over}"))
+    for note in (frames_note({one.path: one.frames for one in images}), passed_over):
+        if note:
+            print(printable(f"note: {note}"))
 
 
 def _reader(saved: LoadedDetector) -> Callable[[tuple[int, Path]], LoadedImage]:
@@ -165,9 +169,11 @@ def load_image(
     try:
         image = read_image(path, str(path), depth_range)
         note = depth_note([path]) if depth_range is None and path.suffix.lower() in DEEP_SUFFIXES else ""
+        frames = read_header(path).frames if path.suffix.lower() in SUFFIXES else 1
     except DataError as error:
         return LoadedImage(path=path, error=str(error))
-    return LoadedImage(path=path, image=image, views=views_to_see(image, image_id, resize_rule, rule), note=note)
+    views = views_to_see(image, image_id, resize_rule, rule)
+    return LoadedImage(path=path, image=image, views=views, note=note, frames=frames)
 
 
 def load_pixels(
