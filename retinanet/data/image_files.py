@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from retinanet.data.file_names import path_in
 from retinanet.data.images import decode_image, depth_note, read_header
 from retinanet.data.jpeg_damage import jpeg_warning
+from retinanet.data.left_out import left_out_notes
 from retinanet.data.locate import locate
 from retinanet.data.pixel_depth import DepthRange
 from retinanet.data.validate import short_repr
@@ -89,7 +90,7 @@ def check_files(
     """Errors of image files that cannot be read or have another size than their row; rows in `skipped` are not opened.
 
     check: "none" opens no file. depth_range: see `decode_image`; without one, images of 16 bits that use few of their
-    levels are noted.
+    levels are noted, as are frames and transparency, which are not read.
     """
     opened = [i for i, row in enumerate(rows) if i not in skipped and isinstance(row, dict) and _has_name(row)]
     if check == "none":
@@ -102,7 +103,9 @@ def check_files(
     seen = _in_threads(look, [rows[i] for i in opened], workers)
     errors = {i: error for i, (error, _) in zip(opened, seen) if error is not None}
     deep = [path_in(folder, rows[i]["file_name"]) for i, (error, is_deep) in zip(opened, seen) if is_deep and not error]
-    return CheckedFiles(errors, [*damaged, *([] if depth_range else _depth_notes(deep))])
+    readable = [path_in(folder, rows[i]["file_name"]) for i in opened if i not in errors]
+    notes = [*damaged, *([] if depth_range else _depth_notes(deep)), *left_out_notes(readable)]
+    return CheckedFiles(errors, notes)
 
 
 def _damaged_scans(paths: list[Path]) -> list[str]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from retinanet.build.rules import build_depth_range, build_resize_rule, build_view_rule
 from retinanet.data.images import DEEP_SUFFIXES, decode_image, depth_note
+from retinanet.data.left_out import left_out_notes
 from retinanet.data.loose_images import ImageLike, read_image
 from retinanet.data.pixel_depth import DepthRange
 from retinanet.data.prefetch import prefetched
@@ -104,7 +105,7 @@ def predict(
                 more = {"file_name": str(one.path), "category_name": names[r["category_id"]], "shown": is_shown(r)}
                 rows.append(r | more)
             report(1)
-    print_notes(deep, passed_over)
+    print_notes(deep, left_out_notes(paths), passed_over)
     if len(errors) < len(paths):
         written = write_all_results(output.path(), rows, categories, options.formats)
         print_written((len(paths) - len(errors)) * options.pictures, written, output.path())
@@ -138,12 +139,12 @@ def print_hints(rows: list[dict[str, Any]], pictures: set[Path], output: Path) -
         print(one_line(f"note: {output}/ also holds {others:,} picture{'s' if others > 1 else ''} of other images"))
 
 
-def print_notes(deep: list[str], passed_over: str) -> None:
+def print_notes(deep: list[str], left_out: list[str], passed_over: str) -> None:
     """Print what was lost. deep: a note for each image whose pixels lose levels; passed_over: see `predict`."""
     if deep:
         print(printable(f"note: {deep[0]}") + (f"; {len(deep) - 1:,} more images are like it" if len(deep) > 1 else ""))
-    if passed_over:
-        print(printable(f"note: {passed_over}"))
+    for note in (*left_out, *([passed_over] if passed_over else [])):
+        print(printable(f"note: {note}"))
 
 
 def _reader(saved: LoadedDetector) -> Callable[[tuple[int, Path]], LoadedImage]:
