@@ -1,5 +1,6 @@
 """`retinanet.load`: a saved detector that takes images of any origin."""
 
+import difflib
 import logging
 import re
 from collections.abc import Iterator, Sequence
@@ -67,19 +68,29 @@ def open_any(path_or_name: str | Path, words: Sequence[str]) -> LoadedDetector:
 
 def find_checkpoint(path_or_name: str | Path) -> Path:
     """The file of a detector: that of a path, or the best checkpoint of a run's folder. Raises CheckpointError."""
+    if not isinstance(path_or_name, str | Path):
+        kind = type(path_or_name).__name__
+        raise CheckpointError(f"a detector is loaded from a file, not from a {kind}; give the path of a checkpoint")
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", str(path_or_name)):
+        raise CheckpointError(f"{path_or_name}: is an address; download the file and give its path")
     path = Path(path_or_name).expanduser()
     if not path.is_dir():
         if not path.exists() and not path.suffix and str(path_or_name) not in PUBLISHED:
+            near = difflib.get_close_matches(str(path_or_name).lower(), PUBLISHED, n=1)
             raise CheckpointError(
-                f"{path}: no such file; give a checkpoint, an exported file, the folder of a run, or one of the names "
-                f"{', '.join(PUBLISHED)}."
+                f"{path}: no such file{f' (did you mean {near[0]}?)' if near else ''}; give a checkpoint, an exported "
+                f"file, the folder of a run, or one of the names {', '.join(PUBLISHED)}."
             )
         return path
     if shard_files(path):
         return path
     best = RunFolder(path).best
+    if not best.is_file() and (path / best.name).is_file():
+        return path / best.name
     if not best.is_file():
-        raise CheckpointError(f"{path}: this folder holds no run with a checkpoint (no file {best}).")
+        runs = sorted(child for child in path.iterdir() if RunFolder(child).best.is_file())
+        there = f"; there are runs below it, such as {runs[0]}" if runs else ""
+        raise CheckpointError(f"{path}: this folder holds no run with a checkpoint (no file {best}){there}.")
     return best
 
 

@@ -240,6 +240,20 @@ def test_what_cannot_be_loaded_is_refused_with_the_remedy(tmp_path: Path, traine
         retinanet.load(trained, device="gpu")
 
 
+def test_detectors_under_other_names_are_found_or_named(trained: Path, tmp_path: Path) -> None:
+    assert retinanet.load(trained / "checkpoints", overrides=None).names == retinanet.load(trained).names
+    shutil.copytree(trained / "checkpoints", tmp_path / "mine/checkpoints")
+    for source, message in (
+        (tmp_path, f"there are runs below it, such as {tmp_path / 'mine'}"),
+        ("Torchvision_V2_COCO", r"did you mean torchvision_v2_coco\?"),
+        ("https://example.org/best.pt", "is an address; download the file"),
+        ({"model": 1}, "loaded from a file, not from a dict"),
+        (None, "loaded from a file, not from a NoneType"),
+    ):
+        with pytest.raises(retinanet.CheckpointError, match=message):
+            retinanet.load(source)  # type: ignore[arg-type]
+
+
 def test_several_threads_detect_at_the_same_time(detector: retinanet.ObjectDetector, photos: Path) -> None:
     wanted = detector(photos / "b.png").to_coco()
     with ThreadPoolExecutor(4) as pool:
