@@ -24,6 +24,18 @@ def new_parser(prog: str | None, description: str, epilog: str) -> argparse.Argu
     )
 
 
+def detector_path(text: str) -> Path:
+    """The file of a detector; for the folder of a run, or of its checkpoints, the best one.
+
+    A folder without one is left as it is, for the error of whoever opens it.
+    """
+    path = Path(text)
+    if path.is_dir():
+        places = (path / "checkpoints" / "best.pt", path / "best.pt")
+        return next((place for place in places if place.is_file()), path)
+    return path
+
+
 def called(name: str, prog: str | None) -> str:
     """How the command `name` is typed where this one was started, as `retinanet NAME` or in another way.
 

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from retinanet.commands.arguments import add_overrides, add_views, max_detections, new_parser, view_words
+from retinanet.commands.arguments import add_overrides, add_views, detector_path, max_detections, new_parser, view_words
 
 
 def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -60,7 +60,7 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
     parser.add_argument(
         "checkpoint",
         nargs="?",
-        type=Path,
+        type=detector_path,
         help="such as runs/NAME/checkpoints/best.pt, or a file from `retinanet export`",
     )
     add_overrides(parser)

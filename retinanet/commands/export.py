@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from retinanet.commands.arguments import add_overrides, natural_int, new_parser, positive_int
+from retinanet.commands.arguments import add_overrides, detector_path, natural_int, new_parser, positive_int
 
 
 def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -18,7 +18,7 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
         "A .pt2 file is a program: load only those you trust.",
     )
     add = parser.add_argument
-    add("checkpoint", type=Path, help="such as runs/NAME/checkpoints/best.pt")
+    add("checkpoint", type=detector_path, help="such as runs/NAME/checkpoints/best.pt")
     add("output", type=Path, help="NAME.onnx, or NAME.pt2 for torch.export")
     add_overrides(parser)
     add("--format", choices=("onnx", "pt2", "aoti"), dest="kind", help="default: by suffix; aoti: this machine only")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from retinanet.commands.arguments import add_overrides, new_parser
+from retinanet.commands.arguments import add_overrides, detector_path, new_parser
 
 
 def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -19,7 +19,7 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
         "              --loss kind=focal,gamma=2,alpha=0.25 --loss '{kind: cross_entropy}'\n"
         "          retinanet loss-distribution --formulas runs/formulas",
     )
-    parser.add_argument("checkpoint", type=Path, nargs="?", help="such as runs/NAME/checkpoints/best.pt")
+    parser.add_argument("checkpoint", type=detector_path, nargs="?", help="such as runs/NAME/checkpoints/best.pt")
     add_overrides(parser)
     parser.add_argument("--split", choices=("val", "train"), default="val", help="images to use (default: val)")
     parser.add_argument("--images", type=int, metavar="N", help="use at most N images, drawn at random")

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from retinanet.commands.arguments import add_views, new_parser, split_overrides, view_words
+from retinanet.commands.arguments import add_views, detector_path, new_parser, split_overrides, view_words
 
 
 def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -50,7 +50,9 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
         "          retinanet predict BEST.pt aerial/ --tile 1024 --overlap 0.2 --format csv --format crops",
     )
     parser.add_argument(
-        "checkpoint", type=Path, help="such as runs/NAME/checkpoints/best.pt, NAME.safetensors, NAME.onnx or NAME.pt2"
+        "checkpoint",
+        type=detector_path,
+        help="such as runs/NAME/checkpoints/best.pt, NAME.safetensors, NAME.onnx or NAME.pt2",
     )
     parser.add_argument(
         "inputs", nargs="+", metavar="INPUT", help="image, folder or glob pattern; key=value changes a config key"
