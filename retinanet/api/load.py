@@ -2,11 +2,12 @@
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, overload
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from retinanet.build.rules import build_depth_range, build_resize_rule, build_vi
 from retinanet.config.load import with_overrides
 from retinanet.data.find_images import files_passed_over, find_images
 from retinanet.data.images import image_header
-from retinanet.data.loose_images import ImageLike
+from retinanet.data.loose_images import ImageLike, few_levels_note
 from retinanet.data.prefetch import prefetched
 from retinanet.errors import DataError, list_errors
 from retinanet.evaluation.predict import LoadedImage, detected, load_pixels
@@ -85,31 +86,41 @@ class ObjectDetector:
     def __call__(self, image: str | Path) -> FoundObjects | Any: ...
 
     @overload
-    def __call__(self, image: list[Item] | tuple[Item, ...]) -> list[FoundObjects]: ...
+    def __call__(self, image: list[Item] | tuple[Item, ...] | Iterator[Item]) -> list[FoundObjects]: ...
 
     @overload
     def __call__(self, image: Image.Image | NDArray[np.uint8] | Tensor) -> FoundObjects | Any: ...
 
-    def __call__(self, image: ImageLike | list[Item] | tuple[Item, ...]) -> FoundObjects | list[FoundObjects] | Any:
+    @overload
+    def __call__(self, image: bytes | bytearray | memoryview) -> FoundObjects | Any: ...
+
+    def __call__(self, image: Any) -> FoundObjects | list[FoundObjects] | Any:
         """Detect on an image, or on several.
 
-        image: a path (str or Path), a Pillow image, a uint8 array (height, width, 3) in RGB or a uint8 tensor
-            (3, height, width) gives a `FoundObjects`. A list or tuple of such images, a folder, a glob pattern, or an
-            array or tensor with a first dimension of images gives a list of them, in order; the images of a folder,
-            without its subfolders, are ordered by name. OpenCV's arrays are BGR: pass `array[..., ::-1]`.
+        image: a path (str or Path), the bytes of a file or a file open for reading, a Pillow image, a uint8 array
+            (height, width, 3) in RGB or a uint8 tensor (3, height, width) gives a `FoundObjects`. A list, tuple or
+            iterator of such images, a folder, a glob pattern, or an array or tensor with a first dimension of images
+            gives a list of them, in order; the images of a folder, without its subfolders, are ordered by name.
+            OpenCV's arrays are BGR: pass `array[..., ::-1]`.
 
         Boxes are those of `retinanet predict`. Up to config `eval.batch_size` images share a forward pass, and config
         `data.workers` threads read them. Raises DataError naming every image that cannot be read.
         """
         if isinstance(image, str | Path):
             return self._in_path(image)
+        if isinstance(image, Iterator) and not hasattr(image, "read"):
+            image = list(image)
         if isinstance(image, list | tuple) or (isinstance(image, np.ndarray | Tensor) and image.ndim == 4):
             return self._in_all(image)
         return self._in_all([image])[0]
 
     def _in_path(self, path: str | Path) -> FoundObjects | list[FoundObjects]:
-        if re.match(r"[a-z]+://", str(path)):
-            raise DataError(f"{path}: is an address; download the image and give its path or its pixels")
+        if str(path).startswith("file://"):
+            path = unquote(urlsplit(str(path)).path)
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://|data:[a-z]+/", str(path)):
+            raise DataError(f"{str(path)[:80]}: is an address; download the image and give its path or its bytes")
+        if not str(path):
+            raise DataError("the path of the image is empty; give a file, or '.' for the current folder")
         place = Path(path).expanduser()
         if place.is_file():
             return self._in_all([path])[0]
@@ -121,8 +132,11 @@ class ObjectDetector:
     def _in_all(self, images: Sequence[ImageLike] | NDArray[np.uint8] | Tensor) -> list[FoundObjects]:
         config, categories = self._saved.config, self._saved.categories
         if not isinstance(images, np.ndarray | Tensor):
+            images = [_content(image) for image in images]
             check_readable(images)
         depth_range = build_depth_range(config.data)
+        if depth_range is None and not isinstance(images, np.ndarray | Tensor) and (note := few_levels_note(images)):
+            _log.warning("%s", note)
         read = partial(
             load_pixels,
             resize_rule=build_resize_rule(config),
@@ -145,6 +159,18 @@ class ObjectDetector:
                     zip(images, detected(loaded, self._saved.detector, categories, config.eval.batch_size)), start=1
                 )
             ]
+
+
+def _content(image: Any) -> Any:
+    """The bytes of an uploaded or open file, so that its picture can be drawn later; anything else as it is."""
+    if isinstance(image, bytearray | memoryview):
+        return bytes(image)
+    if hasattr(image, "read") and not isinstance(image, Image.Image | Path):
+        content = image.read()
+        if not isinstance(content, bytes):
+            raise DataError("a file is open for reading text; open it with mode 'rb'")
+        return content
+    return image
 
 
 def size_of(one: LoadedImage) -> tuple[int, int]:

@@ -69,6 +69,8 @@ def write_data(train: DetectionData, val: DetectionData | None, held_out: float)
     val: None holds out a part `held_out` of the images. Raises DataError that lists what is wrong with the records,
     ResourceError if the cache cannot be written.
     """
+    for one in (train, val):
+        _check_object(one)
     home = cache_folder("data") / "python"
     contents = [_content(data, home / "pixels") for data in ((train,) if val is None else (train, val))]
     files = [row["file_name"] for content in contents for row in content["images"]]
@@ -84,6 +86,24 @@ def write_data(train: DetectionData, val: DetectionData | None, held_out: float)
         if not path.is_file():
             write_json(path, content)
     return WrittenData(root=root, train=paths[0], val=paths[1])
+
+
+def _check_object(data: object) -> None:
+    """Raise DataError, with the remedy, for an object that is no data set; None is the split that is held out."""
+    lacking = [name for name in ("categories", "__len__", "record") if not hasattr(data, name)]
+    if data is None or not lacking:
+        return
+    kind = type(data).__name__
+    if isinstance(data, str | Path):
+        remedy = f"give one path, of a folder with both splits, not {data} in a tuple"
+    elif hasattr(data, "__getitem__") and "categories" in lacking and not isinstance(data, dict):
+        remedy = (
+            "wrap it in an object whose categories are the names of its classes and whose record(i) returns "
+            '{"image": ..., "boxes": ..., "labels": ...}'
+        )
+    else:
+        remedy = "give a path, or an object with categories, __len__ and record(i)"
+    raise DataError(f"data: a {kind} has no {' and no '.join(lacking)}; {remedy}")
 
 
 def _content(data: DetectionData, pixels: Path) -> dict[str, Any]:
@@ -115,7 +135,11 @@ class _Classes:
     def __init__(self, categories: Sequence[str] | Mapping[int, str]) -> None:
         if isinstance(categories, str) or not categories:
             raise DataError(f"categories: give a list of names, or a mapping of ids to names, not {categories!r}")
-        given = categories if isinstance(categories, Mapping) else dict(enumerate(categories))
+        given: dict[Any, Any] = dict(categories if isinstance(categories, Mapping) else enumerate(categories))
+        if all(isinstance(key, str) and isinstance(value, int) for key, value in given.items()):
+            given = {number: name for name, number in given.items()}  # names with their ids
+        if not all(isinstance(number, int | np.integer) or str(number).isdecimal() for number in given):
+            raise DataError(f"categories: give a list of names, or a mapping of ids to names, not {categories!r}")
         self.first = 0 if isinstance(categories, Mapping) else 1
         self.names = {int(number) + self.first: str(name) for number, name in given.items()}
         self.by_name = {name: number for number, name in self.names.items()}
@@ -126,14 +150,16 @@ class _Classes:
             if label not in self.by_name:
                 raise DataError(f"{where}: there is no class {label!r}; {suggest_name(label, list(self.by_name))}")
             return self.by_name[label]
+        if isinstance(label, float) and label.is_integer():
+            label = int(label)
         if isinstance(label, bool) or not isinstance(label, int | np.integer):
             raise DataError(f"{where}: the label {label!r} is neither a whole number nor a name")
         number = int(label) + self.first
         if number not in self.names:
             known = ", ".join(str(one - self.first) for one in list(self.names)[:8])
-            raise DataError(
-                f"{where}: there is no class {label}; the labels are {known}{' ...' * (len(self.names) > 8)}"
-            )
+            counts = "; if yours count from 1, give categories as {1: name, 2: name, ...}" if number > 1 else ""
+            more = " ..." * (len(self.names) > 8)
+            raise DataError(f"{where}: there is no class {label}; the labels are {known}{more}{counts}")
         return number
 
 

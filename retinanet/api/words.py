@@ -8,7 +8,7 @@ from typing import Any
 from retinanet.config.flat import leaves
 from retinanet.errors import ConfigError
 
-Overrides = Mapping[str, Any] | Sequence[str]
+Overrides = Mapping[str, Any] | Sequence[str] | None
 """`{"schedule.epochs": 20}`, also nested, `{"schedule": {"epochs": 20}}`, or words, `["schedule.epochs=20"]`."""
 
 
@@ -22,7 +22,7 @@ def override_words(overrides: Overrides, data: str | Path | None = None) -> list
     first = [] if data is None else [_word("data.source", data)]
     if isinstance(overrides, Mapping):
         return first + [_word(key, value) for key, value in leaves(overrides)]
-    return first + [str(word) for word in overrides]
+    return first + [str(word) for word in overrides or ()]
 
 
 def _word(key: str, value: Any) -> str:

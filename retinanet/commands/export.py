@@ -39,5 +39,6 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
 
     check_overrides(paths[2])
     from retinanet.export.command import ExportOptions, export_checkpoint
+    from retinanet.interop.any_detector import find_checkpoint
 
-    export_checkpoint(*paths, ExportOptions(**given))
+    export_checkpoint(find_checkpoint(paths[0]), *paths[1:], ExportOptions(**given))

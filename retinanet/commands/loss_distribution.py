@@ -53,9 +53,10 @@ def main(words: Sequence[str] | None = None, prog: str | None = None) -> None:
     if arguments.checkpoint is None:
         return
     from retinanet.diagnostics.loss_distribution.draw import draw_loss_distribution
+    from retinanet.interop.any_detector import find_checkpoint
 
     draw_loss_distribution(
-        arguments.checkpoint,
+        find_checkpoint(arguments.checkpoint),
         arguments.overrides,
         losses=arguments.loss,
         split=arguments.split,

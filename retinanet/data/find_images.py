@@ -107,9 +107,14 @@ def _why_none(name: str) -> str:
     if ":/" in str(path):  # Path makes one slash of two
         return "an address, which is not read; download it, and give the file"
     if not path.is_dir():
-        return "no such file, folder or pattern"
+        near = next((one.name for one in _siblings(path) if one.name.casefold() == path.name.casefold()), None)
+        return "no such file, folder or pattern" + (f"; there is {near}" if near else "")
     others = files_passed_over([str(path)])
     return "no image in this folder" + (f", but {others}" if others else "")
+
+
+def _siblings(path: Path) -> list[Path]:
+    return sorted(path.parent.iterdir()) if path.parent.is_dir() else []
 
 
 def _remedy(path: Path) -> str:

@@ -14,6 +14,7 @@ from retinanet.data.images import ImageHeader, decode_image, depth_note, read_he
 from retinanet.data.jpeg_damage import jpeg_warning
 from retinanet.data.locate import locate
 from retinanet.data.pixel_depth import DepthRange
+from retinanet.data.transparency import transparency_note
 from retinanet.data.validate import short_repr
 from retinanet.errors import DataError
 
@@ -90,7 +91,7 @@ def check_files(
     """Errors of image files that cannot be read or have another size than their row; rows in `skipped` are not opened.
 
     check: "none" opens no file. depth_range: see `decode_image`; without one, images of 16 bits that use few of their
-    levels are noted.
+    levels are noted, as are frames and transparency, which are not read.
     """
     opened = [i for i, row in enumerate(rows) if i not in skipped and isinstance(row, dict) and _has_name(row)]
     if check == "none":
@@ -112,7 +113,7 @@ def check_files(
         )
     frames = frames_note({paths[i]: header.frames for i, header in headers.items()})
     depth = "" if depth_range else _depth_note([paths[i] for i in deep if i not in errors])
-    return CheckedFiles(errors, [*damaged, *filter(None, [frames, depth])])
+    return CheckedFiles(errors, [*damaged, *filter(None, [frames, depth, transparency_note(list(paths.values()))])])
 
 
 def _pixel_errors(paths: dict[int, Path], depth_range: DepthRange | None) -> dict[int, FileError]:

@@ -89,6 +89,16 @@ def decode_image(path: Path, depth_range: DepthRange | None = None, *, warn: boo
     Raises DataError naming the file: all that `read_header` refuses, and pixels that cannot be decoded.
     """
     data, header = _read(path)
+    return _decoded(data, header, path, depth_range, warn=warn)
+
+
+def decode_bytes(data: bytes, name: str, depth_range: DepthRange | None = None) -> Tensor:
+    """As `decode_image`, of the content of an image file that was uploaded or read. name: of the image, for errors."""
+    path = Path(name)
+    return _decoded(data, _parse_header(io.BytesIO(data), path), path, depth_range, warn=False)
+
+
+def _decoded(data: bytes, header: ImageHeader, path: Path, depth_range: DepthRange | None, *, warn: bool) -> Tensor:
     if header.is_deep and depth_range is not None:
         image = _repeat_grey(bytes_of_levels(_levels(data, path), depth_range, path))
     else:

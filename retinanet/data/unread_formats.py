@@ -23,6 +23,10 @@ _KINDS = {
     "svg": ("a drawing (SVG)", "draw it as PNG, for example with librsvg: rsvg-convert {} -o {stem}.png"),
     "psd": ("a Photoshop file", "export it as PNG or JPEG"),
     "pdf": ("a PDF document", "draw its pages as PNG, for example with poppler: pdftoppm -png {} page"),
+    "npy": ("a NumPy array", "write it as PNG: PIL.Image.fromarray(numpy.load('{}')).save('{stem}.png')"),
+    "nii": ("a volume (NIfTI)", "write its slices as 16-bit PNG, and see data.depth_range"),
+    "exr": ("an OpenEXR image", "convert it to 16-bit PNG, and see data.depth_range"),
+    "ico": ("an icon", "convert it to PNG, for example with ImageMagick: magick {} {stem}.png"),
     "dcm": ("a DICOM image", "export it as 16-bit PNG with a DICOM viewer, and see data.depth_range"),
 }
 """Suffix -> what it is, and the remedy; `{}` stands for the file."""
@@ -31,7 +35,7 @@ _STARTS = (
     (4, b"ftypheic", "heic"), (4, b"ftypheix", "heic"), (4, b"ftypmif1", "heif"), (4, b"ftypmsf1", "heif"),
     (4, b"ftypavif", "avif"), (4, b"ftyp", "mp4"), (4, b"moov", "mov"), (0, b"\x1aE\xdf\xa3", "mkv"),
     (8, b"AVI ", "avi"), (0, b"\x00\x00\x00\x0cJXL ", "jxl"), (0, b"\xff\x0a", "jxl"), (0, b"<svg", "svg"),
-    (0, b"8BPS", "psd"), (0, b"%PDF", "pdf"),
+    (0, b"8BPS", "psd"), (0, b"%PDF", "pdf"), (0, b"\x93NUMPY", "npy"), (0, b"\x00\x00\x01\x00", "ico"),
 )  # fmt: skip
 """Offset and bytes at the start of a file that give its kind, whatever its name."""
 

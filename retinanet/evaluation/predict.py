@@ -17,6 +17,7 @@ from retinanet.data.loose_images import ImageLike, read_image
 from retinanet.data.pixel_depth import DepthRange
 from retinanet.data.prefetch import prefetched
 from retinanet.data.transforms import ResizeRule, joined
+from retinanet.data.transparency import transparency_note
 from retinanet.data.views import WHOLE_IMAGES, InputView, ViewRule, image_views
 from retinanet.display.progress import image_progress
 from retinanet.errors import DataError, list_errors, one_line, printable
@@ -141,11 +142,15 @@ def print_hints(rows: list[dict[str, Any]], pictures: set[Path], output: Path) -
 
 
 def print_notes(images: Sequence[LoadedImage], passed_over: str) -> None:
-    """Print what was lost of the images' pixels, their frames that were not read, and what was passed over."""
+    """Print what of the images is not read: levels of their pixels, frames, transparency; and what was passed over."""
     deep = [one.note for one in images if one.note]
     if deep:
         print(printable(f"note: {deep[0]}") + (f"; {len(deep) - 1:,} more images are like it" if len(deep) > 1 else ""))
-    for note in (frames_note({one.path: one.frames for one in images}), passed_over):
+    for note in (
+        frames_note({one.path: one.frames for one in images}),
+        transparency_note([one.path for one in images]),
+        passed_over,
+    ):
         if note:
             print(printable(f"note: {note}"))
 

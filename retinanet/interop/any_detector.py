@@ -2,6 +2,7 @@
 
 import difflib
 import logging
+import re
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,11 +39,18 @@ def find_checkpoint(path_or_name: str | Path) -> Path:
 
     Raises CheckpointError where there is none, naming the nearest.
     """
+    if not isinstance(path_or_name, str | Path):
+        kind = type(path_or_name).__name__
+        raise CheckpointError(f"a detector is loaded from a file, not from a {kind}; give the path of a checkpoint")
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path_or_name)):  # Path makes one slash of two
+        raise CheckpointError(f"{path_or_name}: is an address; download the file and give its path")
     path = Path(path_or_name).expanduser()
     if shard_files(path):
         return path
     if path.is_dir():
-        folder = RunFolder(path.parent if path.name == "checkpoints" else path)
+        folder = RunFolder(path)
+        if not folder.best.is_file() and (path / folder.best.name).is_file():
+            return path / folder.best.name
         if not folder.best.is_file():
             near = nearest_checkpoints(path)
             more = f"; there is {near[0]}" if near else ""
@@ -50,7 +58,7 @@ def find_checkpoint(path_or_name: str | Path) -> Path:
         return folder.best
     if path.exists() or str(path_or_name) in PUBLISHED:
         return path
-    meant = difflib.get_close_matches(str(path_or_name), PUBLISHED, n=1)
+    meant = difflib.get_close_matches(str(path_or_name).lower(), PUBLISHED, n=1)
     if meant:
         raise CheckpointError(f"{path}: no such file or name; did you mean {meant[0]}?")
     text = describe_missing_checkpoint(path)

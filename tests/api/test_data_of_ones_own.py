@@ -117,3 +117,33 @@ def test_categories_and_images_are_needed() -> None:
         write_data(Mine([GOOD], "cat"), None, 0.5)
     with pytest.raises(retinanet.DataError, match="no images"):
         write_data(Mine([]), None, 0.5)
+
+
+def test_labels_and_ids_in_other_forms_are_read() -> None:
+    for categories, label, wanted in (
+        (["cat", "dog"], 1.0, 2),
+        ({"cat": 4, "dog": 7}, 7, 7),
+        ({4: "cat", 7: "dog"}, 4, 4),
+    ):
+        written = write_data(Mine([{**GOOD, "labels": [label]}] * 2, categories), None, 0.5)
+        content = json.loads(written.train.read_text(encoding="utf-8"))
+        assert {one["category_id"] for one in content["annotations"]} == {wanted}
+    with pytest.raises(retinanet.DataError, match=r"the labels are 0, 1; if yours count from 1"):
+        write_data(Mine([{**GOOD, "labels": [2]}]), None, 0.5)
+    with pytest.raises(retinanet.DataError, match="give a list of names, or a mapping of ids to names"):
+        write_data(Mine([GOOD], {"cat": "dog"}), None, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ([GOOD], r"data: a list has no categories and no record; wrap it in an object whose categories are the names"),
+        ({"train": "a"}, r"data: a dict has no categories and no record; give a path, or an object with categories"),
+        (("train", "val"), r"data: a str has no categories and no record; give one path, of a folder with both splits"),
+        (torch.utils.data.TensorDataset(torch.zeros(2)), r"a TensorDataset has no categories and no record; wrap it"),
+        (7, r"data: a int has no categories and no __len__ and no record; give a path"),
+    ],
+)
+def test_what_is_no_data_set_is_refused_with_the_remedy(tmp_path: Path, data: Any, message: str) -> None:
+    with pytest.raises(retinanet.DataError, match=message):
+        retinanet.train("quickstart", data=data, output=tmp_path / "run")

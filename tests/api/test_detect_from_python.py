@@ -127,6 +127,14 @@ def test_a_found_object_is_drawn_and_converted(
         (torch.zeros(3, 40, 50), "type float32, not uint8; multiply"),
         ({"image": 1}, "an object of type dict is not an image"),
         ("https://example.org/a.jpg", "is an address; download the image"),
+        ("s3://bucket/a.jpg", "s3://bucket/a.jpg: is an address; download the image"),
+        ("data:image/png;base64,iVBORw0", "is an address; download the image and give its path or its bytes"),
+        ("", "the path of the image is empty"),
+        (b"hello", "image 1: not an image"),
+        (io.StringIO("hello"), "open it with mode 'rb'"),
+        (np.full((4, 5, 3), 200.0), "type float64, not uint8; its values reach 200: round them"),
+        (np.full((4, 5, 3), -1.5), "from -1.5 to -1.5, as after a normalisation"),
+        (torch.full((3, 4, 5), 70), "type int64, not uint8; its values reach 70: round them"),
         ("none.jpg", "none.jpg: no such file, folder or pattern"),
         (["none.jpg", "none.png"], r"images that cannot be read \(2 errors\)"),
         ([Path()], "is a folder; pass it alone"),
@@ -137,6 +145,42 @@ def test_what_is_no_image_is_refused_with_the_remedy(
 ) -> None:
     with pytest.raises(retinanet.DataError, match=message):
         detector(image)  # type: ignore[call-overload]
+
+
+def test_contents_of_files_and_other_forms_give_the_same_boxes(
+    detector: retinanet.ObjectDetector, photos: Path, predicted: Callable[[str], list[dict]]
+) -> None:
+    wanted = predicted("c.jpg")
+    content = (photos / "c.jpg").read_bytes()
+    with (photos / "c.jpg").open("rb") as file:
+        for image in (content, bytearray(content), memoryview(content), io.BytesIO(content), file):
+            found = detector(image)
+            assert found.to_coco() == wanted
+            assert found.plot().size[0] >= 50, "the picture can be drawn after the file was read"
+    assert detector((photos / "c.jpg").absolute().as_uri()).to_coco() == wanted
+    found = detector(path for path in sorted(photos.iterdir()))
+    assert [row for one in found for row in one.to_coco()] == predicted("")
+    array = np.asarray(Image.open(photos / "a.jpg").convert("RGBA"))
+    rgba = torch.from_numpy(array.copy()).permute(2, 0, 1)
+    assert detector(rgba).to_coco() == predicted("a.jpg")
+    assert detector(rgba[0]).to_coco() == detector(array[..., 0]).to_coco()
+
+
+def test_pixels_of_another_range_are_noted(
+    detector: retinanet.ObjectDetector, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    detector(np.eye(40, dtype=np.uint8))
+    assert "image 1: no pixel is above 1 of 255" in caplog.text
+    thermal = Image.fromarray((np.arange(1600).reshape(40, 40) // 2 + 600).astype(np.uint16))
+    thermal.save(tmp_path / "thermal.png")
+    for image in (thermal, tmp_path / "thermal.png"):
+        caplog.clear()
+        detector(image)
+        assert "reach 1,399 of 65,535" in caplog.text
+        assert "data.depth_range=[600, 1399]" in caplog.text
+    caplog.clear()
+    detector(np.zeros((40, 40), np.uint8))
+    assert not caplog.text
 
 
 def test_pillow_images_of_every_mode_are_read(detector: retinanet.ObjectDetector, photos: Path, tmp_path: Path) -> None:
@@ -194,6 +238,20 @@ def test_what_cannot_be_loaded_is_refused_with_the_remedy(tmp_path: Path, traine
         retinanet.load(trained, overrides={"eval.score_threshhold": 0.3})
     with pytest.raises(retinanet.ConfigError, match="device"):
         retinanet.load(trained, device="gpu")
+
+
+def test_detectors_under_other_names_are_found_or_named(trained: Path, tmp_path: Path) -> None:
+    assert retinanet.load(trained / "checkpoints", overrides=None).names == retinanet.load(trained).names
+    shutil.copytree(trained / "checkpoints", tmp_path / "mine/checkpoints")
+    for source, message in (
+        (tmp_path, f"there is {tmp_path / 'mine/checkpoints/best.pt'}"),
+        ("Torchvision_V2_COCO", r"did you mean torchvision_v2_coco\?"),
+        ("https://example.org/best.pt", "is an address; download the file"),
+        ({"model": 1}, "loaded from a file, not from a dict"),
+        (None, "loaded from a file, not from a NoneType"),
+    ):
+        with pytest.raises(retinanet.CheckpointError, match=message):
+            retinanet.load(source)  # type: ignore[arg-type]
 
 
 def test_several_threads_detect_at_the_same_time(detector: retinanet.ObjectDetector, photos: Path) -> None:

@@ -55,6 +55,8 @@ def test_files_folders_and_patterns_are_each_found_once_in_order(
     assert [p.name for p in find_images([str(tmp_path / "**" / "*.jpg")])] == ["a.jpg", "d.jpg"]
     monkeypatch.chdir(tmp_path)
     assert find_images(["photos/a.jpg", "./photos/../photos/b.PNG"])[0] == Path("photos/a.jpg")
+    with pytest.raises(DataError, match=r"A\.JPG: no such file, folder or pattern; there is a\.jpg"):
+        find_images(["photos/A.JPG"])
     odd = make_images(tmp_path / "photos", "x[1].jpg")
     assert find_images([str(odd[0])]) == odd, "a file's name is no pattern"
 

@@ -41,6 +41,8 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_the_folder_of_a_run_is_its_best_checkpoint(runs: Path) -> None:
     best = Path("runs/own/checkpoints/best.pt")
     assert [find_checkpoint(word) for word in ("runs/own", "runs/own/checkpoints", best)] == [best] * 3
+    shutil.copytree("runs/own/checkpoints", "mine")
+    assert find_checkpoint("mine") == Path("mine/best.pt"), "checkpoints that were copied alone"
 
 
 @pytest.mark.parametrize(
