@@ -13,6 +13,7 @@ from retinanet.data.images import decode_image, depth_note, read_header
 from retinanet.data.jpeg_damage import jpeg_warning
 from retinanet.data.left_out import left_out_notes
 from retinanet.data.locate import locate
+from retinanet.data.notes import counted
 from retinanet.data.pixel_depth import DepthRange
 from retinanet.data.validate import short_repr
 from retinanet.errors import DataError
@@ -104,7 +105,9 @@ def check_files(
     errors = {i: error for i, (error, _) in zip(opened, seen) if error is not None}
     deep = [path_in(folder, rows[i]["file_name"]) for i, (error, is_deep) in zip(opened, seen) if is_deep and not error]
     readable = [path_in(folder, rows[i]["file_name"]) for i in opened if i not in errors]
+    names = [rows[i]["file_name"] for i in opened if i not in errors]
     notes = [*damaged, *([] if depth_range else _depth_notes(deep)), *left_out_notes(readable)]
+    notes += _same_file_notes(dict(zip(names, readable)))
     return CheckedFiles(errors, notes)
 
 
@@ -122,6 +125,26 @@ def _depth_notes(deep: list[Path]) -> list[str]:
     sample = deep[::step][:_SAMPLED]
     note = depth_note(sample)
     return [f"{note} ({len(deep):,} images have more than 8 bits, {len(sample)} were read)"] if note else []
+
+
+def _same_file_notes(paths: dict[str, Path]) -> list[str]:
+    """A note on files that several names lead to, such as a.jpg, ./a.jpg and a link to it."""
+    first: dict[tuple[int, int], str] = {}
+    again: list[tuple[str, str]] = []
+    for name, path in paths.items():
+        try:
+            status = path.stat()
+        except OSError:
+            continue
+        other = first.setdefault((status.st_dev, status.st_ino), name) if status.st_ino else name
+        again += [(other, name)] if other != name else []
+    if not again:
+        return []
+    kind = "images are the file of another one under a second name"
+    return [
+        f"{counted(len(again), kind)}, each with its own annotations only, so that objects of one count as background "
+        f"of the other; for example {again[0][0]} and {again[0][1]}"
+    ]
 
 
 def file_errors(rows: list[Any], errors: dict[int, FileError]) -> list[str]:
