@@ -7,11 +7,30 @@ from retinanet.data.notes import KindNotes
 
 Row = dict[str, Any]
 
-_NAME_KEYS = ("filename", "image_path", "path", "name", "coco_url")  # what other tools call "file_name"
+_NAME_KEYS = (
+    "filename",
+    "image_path",
+    "path",
+    "name",
+    "coco_url",
+    "file",
+    "image",
+    "img",
+)  # what other tools call "file_name"
 _OTHER_KEYS = {
     "image_id": ("imageId", "imageid", "image_name", "file_name", "image"),
     "category_id": ("categoryId", "categoryid", "class_id", "label_id", "category_name", "category", "class", "label"),
 }
+
+
+_OWN_KEYS: dict[str, dict[str, tuple[str, ...]]] = {
+    "images": {"id": ("image_id", "imageId", "imgid")},
+    "categories": {
+        "id": ("category_id", "categoryId", "class_id", "label_id"),
+        "name": ("label", "title", "category_name", "class_name", "category", "class"),
+    },
+}
+"""What other tools call the "id" of an image and the "id" and "name" of a category."""
 
 
 def layout_of_coco(data: dict[str, Any], notes: KindNotes) -> dict[str, Any]:
@@ -27,11 +46,29 @@ def layout_of_coco(data: dict[str, Any], notes: KindNotes) -> dict[str, Any]:
         if isinstance(rows, dict) and rows and all(isinstance(row, dict) for row in rows.values()):
             notes.add(f"entries of {section!r} have their ids as keys", repr(next(iter(rows))), len(rows))
             data = {**data, section: [{"id": key, **row} for key, row in rows.items()]}
+    data = _with_own_keys(data, notes)
     data = _flattened(data, notes)
     data = _with_file_names(data, notes)
     data = _with_usual_keys(data, notes)
     data = _with_category_rows(data, notes)
     return with_usual_boxes(_without_repeats(data, notes), notes)
+
+
+def _with_own_keys(data: dict[str, Any], notes: KindNotes) -> dict[str, Any]:
+    """Images and categories whose id or name is under the key that other programs use, in all of them."""
+    for section, keys in _OWN_KEYS.items():
+        rows = data.get(section)
+        if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
+            continue
+        for usual, others in keys.items():
+            if any(usual in row for row in rows):
+                continue
+            key = next((key for key in others if all(isinstance(row.get(key), int | str) for row in rows)), None)
+            if key is not None:
+                notes.add(f"{section} have no {usual!r}: {key!r} is used", repr(rows[0][key]), len(rows))
+                rows = [{**row, usual: row[key]} for row in rows]
+        data = data if rows is data[section] else {**data, section: rows}
+    return data
 
 
 def _flattened(data: dict[str, Any], notes: KindNotes) -> dict[str, Any]:
@@ -86,6 +123,10 @@ def _with_usual_keys(data: dict[str, Any], notes: KindNotes) -> dict[str, Any]:
 def _with_category_rows(data: dict[str, Any], notes: KindNotes) -> dict[str, Any]:
     """Categories as {"1": "dog"}, or as ["dog", "cat"] where the ids in use fit one way of counting only."""
     names = data.get("categories")
+    if isinstance(names, dict) and names and all(type(number) is int for number in names.values()):
+        rows = [{"id": number, "name": name} for name, number in names.items()]
+        notes.add("categories are written as name and id", f"{rows[0]['name']!r}: {rows[0]['id']!r}", len(rows))
+        return {**data, "categories": rows}
     if isinstance(names, dict) and names and all(isinstance(name, str) for name in names.values()):
         rows = [{"id": key, "name": name} for key, name in names.items()]
         notes.add("categories are written as id and name", f"{rows[0]['id']!r}: {rows[0]['name']!r}", len(rows))

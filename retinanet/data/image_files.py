@@ -13,6 +13,7 @@ from retinanet.data.frames import frames_note
 from retinanet.data.images import ImageHeader, decode_image, depth_note, read_header
 from retinanet.data.jpeg_damage import jpeg_warning
 from retinanet.data.locate import locate
+from retinanet.data.notes import counted
 from retinanet.data.pixel_depth import DepthRange
 from retinanet.data.transparency import transparency_note
 from retinanet.data.validate import short_repr
@@ -113,7 +114,9 @@ def check_files(
         )
     frames = frames_note({paths[i]: header.frames for i, header in headers.items()})
     depth = "" if depth_range else _depth_note([paths[i] for i in deep if i not in errors])
-    return CheckedFiles(errors, [*damaged, *filter(None, [frames, depth, transparency_note(list(paths.values()))])])
+    same = _same_file_note({rows[i]["file_name"]: path for i, path in paths.items()})
+    notes = [frames, depth, transparency_note(list(paths.values())), same]
+    return CheckedFiles(errors, [*damaged, *filter(None, notes)])
 
 
 def _pixel_errors(paths: dict[int, Path], depth_range: DepthRange | None) -> dict[int, FileError]:
@@ -145,6 +148,26 @@ def _depth_note(deep: list[Path]) -> str:
     sample = _sampled(deep)
     note = depth_note(sample)
     return f"{note} ({len(deep):,} images have more than 8 bits, {len(sample)} were read)" if note else ""
+
+
+def _same_file_note(paths: dict[str, Path]) -> str:
+    """A note on files that several names lead to, such as a.jpg, ./a.jpg and a link to it; empty without any."""
+    first: dict[tuple[int, int], str] = {}
+    again: list[tuple[str, str]] = []
+    for name, path in paths.items():
+        try:
+            status = path.stat()
+        except OSError:
+            continue
+        other = first.setdefault((status.st_dev, status.st_ino), name) if status.st_ino else name
+        again += [(other, name)] if other != name else []
+    if not again:
+        return ""
+    kind = "images are the file of another one under a second name"
+    return (
+        f"{counted(len(again), kind)}, each with its own annotations only, so that objects of one count as background "
+        f"of the other; for example {again[0][0]} and {again[0][1]}"
+    )
 
 
 def file_errors(rows: list[Any], errors: dict[int, FileError]) -> list[str]:

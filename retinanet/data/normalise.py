@@ -68,6 +68,8 @@ def normalise_content(data: object) -> Normalised:
 def _annotations(rows: list[Row], notes: KindNotes) -> list[Row]:
     rows = _without_text_ids(rows, notes)
     rows = _without_null(rows, ("id", "area", "iscrowd"))
+    for key in ("id", "image_id", "category_id", "iscrowd", "area"):
+        rows = _column("annotations", rows, key, _alone, notes)
     for key in ("id", "image_id", "category_id", "iscrowd"):
         rows = whole_numbers("annotations", rows, key, notes)
     rows = _column("annotations", rows, "iscrowd", _truth_value, notes)
@@ -142,7 +144,16 @@ def _decimal(value: object) -> _Change | None:
     return None
 
 
+def _alone(value: object) -> _Change | None:
+    """The value of a list of one, as tensors of one value are written."""
+    if isinstance(value, list) and len(value) == 1 and not isinstance(value[0], list | dict):
+        return _Change(value[0], "values in a list of one are read as the value")
+    return None
+
+
 def _truth_value(value: object) -> _Change | None:
+    if isinstance(value, str) and value.strip().lower() in ("true", "false"):
+        value = value.strip().lower() == "true"
     if isinstance(value, bool):
         return _Change(int(value), "values true and false of 'iscrowd' are read as 1 and 0")
     return None
@@ -188,13 +199,20 @@ def _boxes(rows: list[Row], notes: KindNotes) -> list[Row]:
     values: list[object] = [_AS_IS] * len(rows)
     for i, row in enumerate(rows):
         box = row.get("bbox")
-        if type(box) is list and len(box) == 4 and type(box[0]) is not str and "segmentation" not in row:
+        if type(box) is list and len(box) == 4 and type(box[0]) not in (str, list) and "segmentation" not in row:
             continue
         made: tuple[list[float], str] | None = None
         if isinstance(box, str | dict) or (isinstance(box, list) and any(isinstance(one, str) for one in box)):
             made = parsed_box(box)
         elif isinstance(box, list) and len(box) == 1 and isinstance(box[0], list) and len(box[0]) == 4:
             made = box[0], "boxes are in a list of one: they are read as [x, y, width, height]"
+        elif (
+            isinstance(box, list)
+            and len(box) == 4
+            and isinstance(box[0], list)
+            and (around := mask_box(box)) is not None
+        ):
+            made = around, "boxes have four points: the upright box around them is used"
         elif isinstance(box, list) and len(box) == 8 and (around := mask_box([box])) is not None:
             made = around, "boxes have eight numbers, four corners: the upright box around them is used"
         elif "bbox" not in row and "segmentation" not in row:

@@ -34,6 +34,7 @@ from retinanet.prepare.yolo_lines import (
     fields_of,
     have_tracks,
     looks_like_key_points,
+    may_be_two_key_points,
     read_line,
 )
 
@@ -114,13 +115,24 @@ def read_yolo(
         for orphan in _orphans(labels):
             notes.add("label files have no image, and are left out", str(orphan))
         converted[name] = LabeledSplit(base, images)
-    if not layout.key_points and looks_like_key_points(polygons):
+    if not layout.key_points:
+        _look_for_key_points(polygons, errors, notes)
+    refuse_errors(folder, "YOLO", errors)
+    return LabeledSet(form="YOLO labels", splits=converted, classes=layout.classes, notes=notes.texts())
+
+
+def _look_for_key_points(polygons: list[list[str]], errors: list[str], notes: KindNotes) -> None:
+    """Add an error for lines of polygons that are key points throughout, and a note where they may be."""
+    if looks_like_key_points(polygons):
         errors.append(
             f"every line has {len(polygons[0])} values, the first four a box around the others: key points, not "
             "polygons. Add kpt_shape: [POINTS, 2] (or 3, with visibility) to data.yaml"
         )
-    refuse_errors(folder, "YOLO", errors)
-    return LabeledSet(form="YOLO labels", splits=converted, classes=layout.classes, notes=notes.texts())
+    if may_be_two_key_points(polygons):
+        notes.say(
+            "lines of eight numbers are read as four corners, though all of them may be a box and two key points: if "
+            "they are, add kpt_shape: [2, 2] to data.yaml"
+        )
 
 
 def described_images(described: Path) -> tuple[str, list[Path]]:

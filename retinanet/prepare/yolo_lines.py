@@ -98,6 +98,19 @@ def looks_like_key_points(lines: list[list[str]]) -> bool:
     return len(long) >= FEWEST_POSES and len({len(fields) for fields in long}) == 1 and all(map(_is_pose, long))
 
 
+def may_be_two_key_points(lines: list[list[str]]) -> bool:
+    """Whether lines of eight numbers may be a box and two key points rather than four corners.
+
+    All are a box with points inside, and none has the corners of an oriented box, a parallelogram.
+    """
+    if len(lines) < FEWEST_POSES or any(len(fields) != 9 for fields in lines) or not all(map(_is_pose, lines)):
+        return False
+    return not any(
+        abs(x1 - x2 + x3 - x4) < _SLACK and abs(y1 - y2 + y3 - y4) < _SLACK
+        for x1, y1, x2, y2, x3, y3, x4, y4 in (_plain_numbers(fields[1:]) for fields in lines)
+    )
+
+
 def have_tracks(lines: Sequence[list[str]]) -> bool:
     """Whether lines of seven values are boxes with a confidence and the number of a track, not triangles.
 

@@ -279,6 +279,11 @@ def one(image_id: object, category_id: object = 1, box: object = (1, 2, 3, 4)) -
         ({**content([{"id": 5}], [one(5, 0), one(5, 1)]), "categories": ["a", "b"]}, [(5, 0), (5, 1)]),
         ({**content([{"id": 5}], [one(5, 2)]), "categories": {"1": "a", "2": "b"}}, [(5, 2)]),
         ({**content([], [one(5)]), "images": {"5": {"file_name": "x.jpg"}}}, [(5, 1)]),
+        ({**content([{"id": 5}], [one(5, 2)]), "categories": {"a": 1, "b": 2}}, [(5, 2)]),
+        (content([{"id": 5}], [one([5], [2]) | {"iscrowd": [0], "area": [12.0]}]), [(5, 2)]),
+        (content([{"image_id": 5}], [one(5, 2) | {"iscrowd": "false"}]), [(5, 2)]),
+        ({**content([{"id": 5}], [one(5, 2)]), "categories": [{"category_id": 2, "label": "b"}]}, [(5, 2)]),
+        (content([{"id": 5}], [one(5, 2, [[1, 2], [4, 2], [4, 6], [1, 6]])]), [(5, 2)]),
     ],
 )
 def test_ids_and_layouts_of_other_programs(tmp_path: Path, data: object, wanted: list[tuple[int, int]]) -> None:

@@ -1,4 +1,4 @@
-"""Notes on transparent pixels."""
+"""Notes on transparent pixels, and on one file under two names."""
 
 import json
 from pathlib import Path
@@ -57,6 +57,23 @@ def test_a_data_set_has_the_notes(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps(content), encoding="utf-8")
     assert "transparent" in "; ".join(load_coco(tmp_path / "a.json", tmp_path, "header").notes)
     assert "transparent" not in "; ".join(load_coco(tmp_path / "a.json", tmp_path).notes)
+
+
+@pytest.mark.parametrize("second", ["./a.png", "link.png", "b.png"])
+def test_one_file_under_two_names_is_noted(tmp_path: Path, second: str) -> None:
+    PIXELS.save(tmp_path / "a.png")
+    PIXELS.save(tmp_path / "b.png")
+    (tmp_path / "link.png").symlink_to("a.png")
+    size = {"width": 64, "height": 48}
+    content = {
+        "images": [{"id": n, "file_name": name, **size} for n, name in enumerate(("a.png", second), start=1)],
+        "annotations": [{"id": n, "image_id": n, "category_id": 1, "bbox": [n, 2, 30, 40]} for n in (1, 2)],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(content), encoding="utf-8")
+    notes = "; ".join(load_coco(tmp_path / "a.json", tmp_path, "header").notes)
+    same = "1 image is the file of another one under a second name"
+    assert (same in notes, f"for example a.png and {second}" in notes) == (second != "b.png",) * 2
 
 
 def test_arrays_and_icons_are_named(tmp_path: Path) -> None:

@@ -38,3 +38,12 @@ def test_a_split_under_another_word_is_the_split(tmp_path: Path) -> None:
     folder = small(tmp_path / "set", "0 0.5 0.5 0.4 0.4", "names: [ant]\nvalidation: images/train\n")
     convert_yolo(folder, tmp_path / "out")
     assert bboxes(tmp_path / "out/val.json") == [[60, 30, 80, 40]]
+
+
+def test_lines_that_may_be_two_key_points_are_noted(tmp_path: Path) -> None:
+    pose = [f"0 0.5 0.5 0.4 0.4 0.5 0.6 0.4 0.{n}" for n in (35, 40, 45)]
+    oriented = "0 0.3 0.3 0.7 0.3 0.7 0.7 0.3 0.7"
+    for lines, expected in ((pose, True), (pose[:2], False), ([*pose, oriented], False), ([oriented] * 3, False)):
+        folder = small(tmp_path / "set", "\n".join(lines))
+        written = convert_yolo(folder, tmp_path / "out", overwrite=True)
+        assert ("add kpt_shape: [2, 2]" in written[-1].summary) == expected
