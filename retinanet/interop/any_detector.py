@@ -33,7 +33,7 @@ def find_checkpoint(path_or_name: str | Path) -> Path:
     if path.is_dir():
         folder = RunFolder(path.parent if path.name == "checkpoints" else path)
         if not folder.best.is_file():
-            near = nearest_checkpoints(path)
+            near = [file for file in nearest_checkpoints(path) if Path(file).is_relative_to(path)]
             more = f"; there is {near[0]}" if near else ""
             raise CheckpointError(f"{path}: this folder holds no run with a checkpoint (no file {folder.best}){more}.")
         return folder.best
