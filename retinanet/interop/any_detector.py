@@ -39,6 +39,9 @@ def find_checkpoint(path_or_name: str | Path) -> Path:
         return folder.best
     if path.exists() or str(path_or_name) in PUBLISHED:
         return path
+    _, equals, value = str(path_or_name).partition("=")
+    if equals and (value in PUBLISHED or Path(value).exists()):
+        raise CheckpointError(f"{path}: give the detector alone, as the first word: {value}")
     meant = difflib.get_close_matches(str(path_or_name), PUBLISHED, n=1)
     if meant:
         raise CheckpointError(f"{path}: no such file or name; did you mean {meant[0]}?")

@@ -76,6 +76,12 @@ def test_a_run_without_a_best_checkpoint_names_the_other(runs: Path) -> None:
         find_checkpoint("runs/own")
 
 
+@pytest.mark.parametrize("value", ["runs/own", "torchvision_v1_coco"])
+def test_a_detector_given_as_an_option_is_to_be_given_alone(runs: Path, value: str) -> None:
+    with pytest.raises(CheckpointError, match=f"give the detector alone, as the first word: {value}"):
+        find_checkpoint(f"weights={value}")
+
+
 def test_a_run_without_its_config_names_where_it_is(runs: Path) -> None:
     (runs / "own" / "config.yaml").unlink()
     remedy = r"hold it: retinanet config show runs/own/checkpoints/best\.pt > runs/own/config\.yaml"
