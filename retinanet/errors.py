@@ -129,6 +129,22 @@ def printable(text: str) -> str:
     return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
+def check_name(path: object) -> None:
+    """Raise DataError for the path of a file whose name is not UTF-8 text, as those of very old archives are."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        text = f"{path}: this name is not UTF-8 text, which JSON and plots need; {name_remedy('it')}"
+        raise DataError(text) from error
+
+
+def name_remedy(what: str) -> str:
+    """What to do about a name that is not UTF-8 text. what: stands for the file."""
+    if sys.getfilesystemencoding().lower() in ("utf-8", "utf8"):
+        return f"rename {what}"
+    return "set PYTHONUTF8=1, because this terminal's language (LC_ALL, LANG) is not UTF-8"
+
+
 def one_line(text: str) -> str:
     """`printable` text of a single line, for names: their line breaks and tabs are escapes, too."""
     return printable(text).replace("\n", "\\n").replace("\t", "\\t")

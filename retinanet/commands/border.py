@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable
 from types import TracebackType
 
+from retinanet.commands.import_interrupts import interrupts_after_imports
 from retinanet.errors import judge
 from retinanet.files import silence_stdout
 
@@ -27,7 +28,7 @@ def run(main: Callable[[], None]) -> int:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     _prepare_streams()
     border = _Border()
-    with border:
+    with border, interrupts_after_imports():
         main()
         sys.stdout.flush()
     return border.exit_code

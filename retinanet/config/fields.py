@@ -1,8 +1,10 @@
-"""What every section of a config is made of. Only pydantic is imported."""
+"""What every section of a config is made of. No library but pydantic is imported."""
 
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from retinanet.errors import name_remedy
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -32,5 +34,7 @@ class Section(BaseModel):
         if isinstance(value, str) and "\0" in value:
             raise ValueError("holds a zero byte, which no path or name can have")
         if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
-            raise ValueError("is not UTF-8 text, which JSON, TensorBoard and plots need; rename what it names")
+            raise ValueError(
+                f"is not UTF-8 text, which JSON, TensorBoard and plots need; {name_remedy('what it names')}"
+            )
         return value

@@ -70,6 +70,10 @@ def describe_missing(path: Path) -> str:
         if near and folder == Path():
             return f"{what}; did you mean {' or '.join(near)}, which ships?"
     found = {str(file): file.stem for pattern in ("*.y*ml", "*/*.y*ml") for file in sorted(folder.glob(pattern))}
+    checkpoints = sorted(folder.glob("checkpoints/*.pt"))
+    if not found and checkpoints:
+        # Of a run that was copied in part.
+        return f"{what}; its checkpoints hold it: retinanet config show {checkpoints[0]} > {folder / 'config.yaml'}"
     if not found:
         return f"{what}, and no YAML file in {folder}"
     stems = difflib.get_close_matches(path.stem, sorted(set(found.values())), n=5, cutoff=0.4)

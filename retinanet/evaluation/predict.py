@@ -20,7 +20,7 @@ from retinanet.data.transforms import ResizeRule, joined
 from retinanet.data.transparency import transparency_note
 from retinanet.data.views import WHOLE_IMAGES, InputView, ViewRule, image_views
 from retinanet.display.progress import image_progress
-from retinanet.errors import DataError, list_errors, one_line, printable
+from retinanet.errors import DataError, check_name, list_errors, one_line, printable
 from retinanet.evaluation.detector import AnyDetector
 from retinanet.evaluation.evaluate import result_rows, to_results
 from retinanet.evaluation.merging import merged
@@ -172,6 +172,7 @@ def load_image(
     """Read an image, or the reason why it cannot be read. numbered: its image_id and its file."""
     image_id, path = numbered
     try:
+        check_name(path)
         image = read_image(path, str(path), depth_range)
         note = depth_note([path]) if depth_range is None and path.suffix.lower() in DEEP_SUFFIXES else ""
         frames = read_header(path).frames if path.suffix.lower() in SUFFIXES else 1

@@ -52,12 +52,15 @@ def find_checkpoint(path_or_name: str | Path) -> Path:
         if not folder.best.is_file() and (path / folder.best.name).is_file():
             return path / folder.best.name
         if not folder.best.is_file():
-            near = nearest_checkpoints(path)
+            near = [file for file in nearest_checkpoints(path) if Path(file).is_relative_to(path)]
             more = f"; there is {near[0]}" if near else ""
             raise CheckpointError(f"{path}: this folder holds no run with a checkpoint (no file {folder.best}){more}.")
         return folder.best
     if path.exists() or str(path_or_name) in PUBLISHED:
         return path
+    _, equals, value = str(path_or_name).partition("=")
+    if equals and (value in PUBLISHED or Path(value).exists()):
+        raise CheckpointError(f"{path}: give the detector alone, as the first word: {value}")
     meant = difflib.get_close_matches(str(path_or_name).lower(), PUBLISHED, n=1)
     if meant:
         raise CheckpointError(f"{path}: no such file or name; did you mean {meant[0]}?")

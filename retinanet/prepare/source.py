@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from retinanet.data.content import read_annotations
 from retinanet.data.content_with_files import FileOptions, content_with_files
-from retinanet.errors import DataError, ResourceError
+from retinanet.errors import DataError, ResourceError, check_name
 from retinanet.files import cache_folder, make_folder, read_json, write_json
 from retinanet.prepare.conversion import ConvertedSplit, LabeledSet, coco_document
 from retinanet.prepare.recognise import CocoFiles, Part, read_any
@@ -79,10 +79,7 @@ def unpacked_archive(path: Path, held_out: float) -> Path:
 @contextmanager
 def _cache_of(path: Path, held_out: float, seed: int) -> Iterator[Path]:
     """The folder in the cache of what is made from `path`, locked. Raises as `open_source`."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError as error:
-        raise DataError(f"{path}: this name is not UTF-8 text, which JSON and plots need; rename it") from error
+    check_name(path)
     home = cache_folder("data") / f"{_safe(path.stem)}-{_digest(path, held_out, seed)}"
     try:
         home.mkdir(parents=True, exist_ok=True)
@@ -90,7 +87,7 @@ def _cache_of(path: Path, held_out: float, seed: int) -> Iterator[Path]:
         lock.acquire()
     except OSError as error:
         raise ResourceError(
-            f"{home}: cannot be written ({error.strerror}); set RETINANET_CACHE to a folder with space"
+            f"{home}: cannot be written ({error.strerror}); set RETINANET_CACHE to another folder"
         ) from error
     with lock:
         yield home

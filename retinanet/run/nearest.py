@@ -20,7 +20,7 @@ def describe_missing_checkpoint(path: Path, what: str = "checkpoint") -> str:
 def nearest_checkpoints(path: Path) -> list[str]:
     """Up to three files in the nearest folder of `path` that exists, in the runs there and in runs/; the best first.
 
-    Those with the same name come alone, where there are any.
+    Those of the same folder come before others, and then those of the same name.
     """
     home = next((folder for folder in (path, *path.parents) if _is_folder(folder)), Path())
     found = {
@@ -30,9 +30,14 @@ def nearest_checkpoints(path: Path) -> list[str]:
         for ending in _ENDINGS
         for file in folder.glob(place + ending)
     }
-    same = {file for file in found if Path(file).name == path.name}
-    scores = {file: difflib.SequenceMatcher(None, str(path), file).ratio() for file in same or found}
-    return sorted(scores, key=lambda file: (-scores[file], file))[:_SHOWN]
+    scores = {file: _likeness(path, Path(file), home) for file in found}
+    close = [file for file in found if scores[file] > max(scores.values()) - 0.5]
+    return sorted(close, key=lambda file: (-scores[file], file))[:_SHOWN]
+
+
+def _likeness(path: Path, file: Path, home: Path) -> float:
+    is_inside = home != Path() and file.is_relative_to(home)
+    return difflib.SequenceMatcher(None, str(path), str(file)).ratio() + 0.5 * (file.name == path.name) + is_inside
 
 
 def _is_folder(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -220,3 +221,54 @@ def test_commands_are_named_as_this_one_was_called(
 
 def test_names_stay_on_one_line() -> None:
     assert one_line("a\n\tb\x1b[31m") == r"a\n\tb\x1b[31m"
+
+
+SWALLOWED = """
+import signal, sys
+from retinanet.commands.border import run
+
+def main():
+    import half_imported
+    print(half_imported.whole, flush=True)
+    signal.pause()
+
+raise SystemExit(run(main))
+"""
+MODULE = """
+import os, signal
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    sum(range(100_000))
+    whole = True
+except BaseException:
+    whole = False
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "pause"), reason="POSIX")
+def test_ctrl_c_during_an_import_waits_for_its_end(tmp_path: Path) -> None:
+    """As numpy's own C code does, the module passes over an exception."""
+    (tmp_path / "half_imported.py").write_text(MODULE)
+    program = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{SWALLOWED}"
+    done = python(program)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "True\n", "interrupted\n")
+
+
+def test_ctrl_c_is_pythons_own_again_after_a_command() -> None:
+    heard = []
+
+    def main() -> None:
+        heard.append(signal.getsignal(signal.SIGINT))
+        signal.raise_signal(signal.SIGINT)
+
+    assert run(main) == 130
+    assert heard[0] is not signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.skipif(not hasattr(signal, "pause"), reason="POSIX")
+def test_ctrl_c_during_a_long_import_ends_the_process(tmp_path: Path) -> None:
+    (tmp_path / "half_imported.py").write_text(f"{MODULE}\nimport time\nwhile True:\n    time.sleep(0.01)\n")
+    program = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{SWALLOWED}"
+    done = python(program)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")

@@ -2,8 +2,10 @@
 
 import csv
 import json
+import os
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 from PIL import Image
 
 from retinanet.data.find_images import files_passed_over, find_images
-from retinanet.errors import ConfigError, DataError
+from retinanet.errors import ConfigError, DataError, check_name
 from retinanet.evaluation.outputs import Format, PredictOptions, check_inputs_are_kept, folder_names, result_names
 from retinanet.evaluation.predict import predict as predict_with
 from retinanet.evaluation.predict import print_hints
@@ -358,3 +360,18 @@ def test_thresholds_of_another_file_are_refused(trained: Path, shapes: Path, tmp
     assert not (tmp_path / "out").exists()
     with pytest.raises(DataError, match=r"no such file"):
         predict(best, one, [], tmp_path / "out", tmp_path / "none.json")
+
+
+def test_an_image_whose_name_is_no_text_is_left_out_and_named(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = tmp_path / os.fsdecode(b"\xff.png")
+    for path in (odd, tmp_path / "a.png"):
+        Image.new("RGB", (64, 64)).save(path)
+    checkpoint = trained / "checkpoints" / "best.pt"
+    with pytest.raises(DataError, match=r"images left out \(1 error\):\n.*is not UTF-8 text, .*; rename it"):
+        predict(checkpoint, [str(odd), str(tmp_path / "a.png")], [], tmp_path / "out", formats=("coco", "csv"))
+    assert (tmp_path / "out" / "detections.json").is_file()
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "ascii")
+    with pytest.raises(DataError, match="set PYTHONUTF8=1"):
+        check_name(odd)

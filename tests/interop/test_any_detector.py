@@ -11,8 +11,10 @@ import torch
 from torchvision import models
 
 from retinanet.commands.predict import main as predict_main
+from retinanet.config.load import load_config
 from retinanet.config.model_keys import ModelKeys
-from retinanet.errors import CheckpointError
+from retinanet.diagnostics.doctor.gather import run_folder
+from retinanet.errors import CheckpointError, ConfigError
 from retinanet.export.runtime import load_any
 from retinanet.interop.any_detector import find_checkpoint, open_detector
 from retinanet.interop.detector_file import read_detector
@@ -74,6 +76,21 @@ def test_a_run_without_a_best_checkpoint_names_the_other(runs: Path) -> None:
     shutil.rmtree(runs / "own" / "checkpoints")
     with pytest.raises(CheckpointError, match=r"holds no run with a checkpoint"):
         find_checkpoint("runs/own")
+
+
+@pytest.mark.parametrize("value", ["runs/own", "torchvision_v1_coco"])
+def test_a_detector_given_as_an_option_is_to_be_given_alone(runs: Path, value: str) -> None:
+    with pytest.raises(CheckpointError, match=f"give the detector alone, as the first word: {value}"):
+        find_checkpoint(f"weights={value}")
+
+
+def test_a_run_without_its_config_names_where_it_is(runs: Path) -> None:
+    (runs / "own" / "config.yaml").unlink()
+    remedy = r"hold it: retinanet config show runs/own/checkpoints/best\.pt > runs/own/config\.yaml"
+    with pytest.raises(ConfigError, match=remedy):
+        load_config("runs/own/config.yaml", [])
+    with pytest.raises(ConfigError, match=remedy):
+        run_folder(Path("runs/own"))
 
 
 def test_a_published_name_asks_for_the_same_download(offline: Path, shapes: Path) -> None:

@@ -61,6 +61,10 @@ def run_folder(path: Path) -> RunFolder:
             return RunFolder(folder)
     if not path.exists():
         raise ConfigError(f"{path}: no such folder; give a run's folder, such as runs/NAME.")
+    checkpoints = sorted(path.glob("checkpoints/*.pt"))
+    if checkpoints:
+        remedy = f"its checkpoints hold it: retinanet config show {checkpoints[0]} > {path / 'config.yaml'}"
+        raise ConfigError(f"{path}: has no config.yaml; {remedy}")
     raise ConfigError(f"{path}: holds no run (no config.yaml); give a folder that `retinanet train` has written.")
 
 
