@@ -133,11 +133,6 @@ class ModelKeys(Section):
         (),
         description="Parts that do not train, nor do their batch norms' statistics; see also backbone.frozen_stages.",
     )
-    new_classes: Literal["prior", "mean"] = Field(
-        "prior",
-        description="What outputs of classes that the detector of `weights` does not have start from: random weights "
-        "and head.prior, or the `mean` of the detector's outputs, which detects objects of any of its classes.",
-    )
     backbone: BackboneKeys = Field(default_factory=BackboneKeys)
     fpn: FpnKeys = Field(default_factory=FpnKeys)
     head: HeadKeys = Field(default_factory=HeadKeys)

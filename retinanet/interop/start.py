@@ -50,10 +50,8 @@ class Start(NamedTuple):
     weights: dict[str, Tensor]
     """Of the detector, by this project's names."""
     outputs: tuple[int | None, ...]
-    """For each output of an anchor in the new class head, the detector's; None: it starts anew."""
+    """For each output of an anchor in the new class head, the detector's; None: it starts from the prior."""
     detector_outputs: int
-    averaged: tuple[int, ...]
-    """The detector's outputs whose mean the new ones start from; empty: they start from the prior."""
     report: tuple[PartReport, ...]
     notes: tuple[str, ...]
 
@@ -74,14 +72,8 @@ def resolve_model(config: Config) -> tuple[Config, TrainedDetector | None]:
         remedy = "Leave them out of the config, or give the detector's values:"
         raise ConfigError("\n".join([list_errors(title, errors), remedy, f"  {' '.join(words)}"]))
     # A memory order suits a machine, not the detector that was trained on it.
-    own = detector.model.model_copy(
-        update={
-            "weights": keys.weights,
-            "frozen": keys.frozen,
-            "new_classes": keys.new_classes,
-            "channels_last": keys.channels_last,
-        }
-    )
+    changed = {"weights": keys.weights, "frozen": keys.frozen, "channels_last": keys.channels_last}
+    own = detector.model.model_copy(update=changed)
     return config.model_copy(update={"model": complete_model(keys, own)}), detector
 
 
@@ -157,7 +149,6 @@ def fit_detector(detector: TrainedDetector, config: Config, categories: tuple[Ca
             "of model.frozen."
         )
     loaded = [category.name for category in categories if category.name not in new]
-    averaged = _trained_outputs(detector.categories) if same_kind and config.model.new_classes == "mean" else ()
     background = [len(detector.categories)] if same_kind else [None]
     notes = list(detector.notes)
     if by_name:
@@ -175,12 +166,11 @@ def fit_detector(detector: TrainedDetector, config: Config, categories: tuple[Ca
         weights=detector.weights,
         outputs=(*outputs, *background) if is_softmax else tuple(outputs),
         detector_outputs=len(detector.categories) + detector.is_softmax,
-        averaged=averaged,
         report=(
             PartReport("detector", "", detector.description),
             *_loaded_parts(detector.weights),
             *[PartReport("level P2", "", "new, from random weights")] * new_level,
-            _output_row(loaded, new, averaged),
+            PartReport("class output", f"{len(loaded)} of {len(categories)} classes", _output_text(loaded, new)),
             *_anchor_rows(config.model, detector.model),
         ),
         notes=tuple(notes),
@@ -195,16 +185,9 @@ def _loaded_parts(weights: dict[str, Tensor]) -> list[PartReport]:
     return rows
 
 
-def _trained_outputs(categories: tuple[Category | None, ...]) -> tuple[int, ...]:
-    """The outputs of named classes: torchvision's detectors of COCO have outputs that stand for none. Or else all."""
-    named = tuple(output for output, category in enumerate(categories) if category is not None)
-    return named or tuple(range(len(categories)))
-
-
-def _output_row(loaded: list[str], new: list[str], averaged: tuple[int, ...]) -> PartReport:
-    origin = f"the mean of {len(averaged)} outputs" if averaged else "the prior"
-    parts = [f"loaded: {_listed(loaded)}"] * bool(loaded) + [f"new, from {origin}: {_listed(new)}"] * bool(new)
-    return PartReport("class output", f"{len(loaded)} of {len(loaded) + len(new)} classes", "; ".join(parts))
+def _output_text(loaded: list[str], new: list[str]) -> str:
+    parts = [f"loaded: {_listed(loaded)}"] * bool(loaded) + [f"new, from the prior: {_listed(new)}"] * bool(new)
+    return "; ".join(parts)
 
 
 def _anchor_rows(config: ModelKeys, detector: ModelKeys) -> list[PartReport]:
@@ -247,8 +230,7 @@ def _key(name: str) -> str:
 def load_start(model: nn.Module, start: Start) -> None:
     """Copy the detector's weights into a new network of the resolved config, in place.
 
-    Outputs of classes that the detector does not have become the mean of `start.averaged`, or keep their initial
-    weights if there are none; P2 keeps its initial weights if the detector has none.
+    Outputs of classes that the detector does not have keep their initial weights, and so does P2.
     """
     own = model.state_dict()
     state = {name: value for name, value in start.weights.items() if name in own}
@@ -259,8 +241,6 @@ def load_start(model: nn.Module, start: Start) -> None:
         for index, output in enumerate(start.outputs):
             if output is not None:
                 new_CO[:, index] = old_CO[:, output]
-            elif start.averaged:
-                new_CO[:, index] = old_CO[:, start.averaged].mean(dim=1)
         state[name] = new_CO.flatten(0, 1)
     kept = {name: value for name, value in own.items() if name.endswith(COUNTER) or name.startswith(FINER_LEVEL)}
     load_weights(model, kept | state, start.source)

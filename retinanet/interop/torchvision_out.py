@@ -13,8 +13,9 @@ from retinanet.interop.naming import Shape
 TorchvisionName = Literal["torchvision_v1", "torchvision_v2"]
 
 FREE = (
-    *("weights", "frozen", "new_classes", "head.prior", "channels_last"),
-    *("backbone.weights", "backbone.norm", "backbone.frozen_stages", "backbone.fold", "backbone.zero_init_residual"),
+    *("weights", "frozen", "backbone.weights", "backbone.norm", "backbone.frozen_stages", "backbone.fold"),
+    "backbone.zero_init_residual",
+    *("head.prior", "channels_last"),
 )
 """Keys of config `model` that do not change what given weights compute (the norm must be a BatchNorm)."""
 

@@ -168,54 +168,11 @@ def test_what_is_loaded_and_what_starts_from_the_prior(make: Make, kind: str) ->
     assert rows["class output"].outcome == "loaded: dog, cat; new, from the prior: horse"
 
 
-@pytest.mark.parametrize("kind", ["focal", "softmax_focal"])
-def test_new_classes_may_start_from_the_mean_of_the_detectors_outputs(make: Make, kind: str) -> None:
-    path = make(f"loss.classification.kind={kind}")
-    words = (f"loss.classification.kind={kind}", "model.new_classes=mean")
-    config, detector = resolve_model(plain(path, *words))
-    assert detector is not None
-    start = fit_detector(detector, config, (DOG, Category(2, "horse")))
-    model = network(config, 2, seed=2)
-    load_start(model, start)
-    more = kind == "softmax_focal"
-    loaded, source = per_class(model.state_dict(), 2 + more), per_class(detector.weights, 3 + more)
-    for new, theirs in zip(loaded, source, strict=True):
-        assert torch.equal(new[:, 0], theirs[:, 1])
-        torch.testing.assert_close(new[:, 1].double(), theirs[:, :3].double().mean(1), rtol=0, atol=1e-7)
-        if more:
-            assert torch.equal(new[:, 2], theirs[:, 3]), "the background"
-    row = next(row for row in start.report if row.part == "class output")
-    assert row.outcome == "loaded: dog; new, from the mean of 3 outputs: horse"
-
-
-def test_the_mean_is_of_outputs_that_stand_for_a_class(make: Make) -> None:
-    config, detector = resolve_model(plain(make(), "model.new_classes=mean"))
-    assert detector is not None
-    horse = (Category(9, "horse"),)
-    for known, averaged in [((CAT, None, BUS), (0, 2)), ((None, None, None), (0, 1, 2))]:
-        start = fit_detector(detector._replace(categories=known), config, horse)
-        assert start.averaged == averaged
-        model = network(config, 1, seed=3)
-        load_start(model, start)
-        for new, theirs in zip(per_class(model.state_dict(), 1), per_class(detector.weights, 3), strict=True):
-            torch.testing.assert_close(new[:, 0], theirs[:, averaged].mean(1), rtol=0, atol=1e-7)
-
-
-def test_how_new_classes_started_is_not_inherited(tmp_path: Path) -> None:
-    config = detector_config(tmp_path, "model.new_classes=mean")
-    path = tmp_path / "last.pt"
-    save_checkpoint(path, Checkpoint(config, (CAT,), Progress(step=3), network(config, 1, seed=1).state_dict()))
-    resolved, _ = resolve_model(plain(path))
-    assert resolved.model.new_classes == "prior"
-
-
 def test_outputs_of_the_other_kind_start_anew(make: Make) -> None:
-    words = ("loss.classification.kind=softmax_focal", "model.new_classes=mean")
-    config, detector = resolve_model(plain(make(), *words))
+    config, detector = resolve_model(plain(make(), "loss.classification.kind=softmax_focal"))
     assert detector is not None
     start = fit_detector(detector, config, (CAT, DOG))
     assert start.outputs == (None, None, None)
-    assert start.averaged == (), "a probability's logit says nothing about a sigmoid's"
     assert any("sigmoids" in note for note in start.notes)
     load_start(network(config, 2, seed=3), start)
 
