@@ -41,6 +41,9 @@ PILLOW_ERRORS = (
 )  # fmt: skip
 """What Pillow's plugins raise on damaged files; found by feeding them damaged files."""
 
+ARRAY_SUFFIX = ".npy"
+"""Of a file with an array of pixels, which is read where it is named, and not found in folders."""
+
 MOST_FOLDERS = 1000
 """Looked at for the images of a folder that has none itself."""
 
@@ -61,7 +64,7 @@ def find_images(inputs: list[str]) -> list[Path]:
     Raises DataError listing every input that names none; and where all files are of kinds that are not read, such as
     films, listing those.
     """
-    suffixes = image_suffixes()
+    suffixes = {*image_suffixes(), ARRAY_SUFFIX}
     found: dict[Path, None] = {}
     errors = []
     for name in inputs:

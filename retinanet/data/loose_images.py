@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from retinanet.data.coco import ImageRecord
-from retinanet.data.find_images import PILLOW_ERRORS
+from retinanet.data.find_images import ARRAY_SUFFIX, PILLOW_ERRORS
 from retinanet.data.images import DEEP_SUFFIXES, decode_bytes, decode_image, depth_note, rgb_bytes
 from retinanet.data.pixel_depth import DepthRange, describe_few_levels
 from retinanet.data.transforms import NO_AUGMENT, Augment, ResizeRule, collate, draw_changes, make_sample
@@ -67,7 +67,7 @@ def read_image(image: ImageLike, name: str, depth_range: DepthRange | None = Non
     name: of the image, for errors. Raises DataError for anything else.
     """
     match image:
-        case str() | Path() if Path(image).suffix.lower() == ".npy":
+        case str() | Path() if Path(image).suffix.lower() == ARRAY_SUFFIX:
             return _of_array(_load_array(Path(image).expanduser()), name)
         case str() | Path():
             return decode_image(Path(image).expanduser(), depth_range, warn=False)
