@@ -196,7 +196,10 @@ def _has_name(row: dict[str, Any]) -> bool:
     return isinstance(name, str) and bool(name.strip())
 
 
-_LINK = "a symbolic link leads outside the image folder; put the file itself there"
+_LINK = (
+    "a symbolic link leads outside the image folder; put the file itself there (cp -rL copies a folder with the files "
+    "that its links lead to)"
+)
 
 
 def _path_errors_within(root: str) -> Callable[[_Entries], list[FileError | None]]:
