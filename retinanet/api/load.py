@@ -19,7 +19,7 @@ from retinanet.api.found import FoundObjects
 from retinanet.api.words import Overrides, override_words
 from retinanet.build.rules import build_depth_range, build_resize_rule, build_view_rule
 from retinanet.config.load import with_overrides
-from retinanet.data.find_images import files_passed_over, find_images
+from retinanet.data.find_images import ARRAY_SUFFIX, files_passed_over, find_images
 from retinanet.data.images import image_header
 from retinanet.data.loose_images import ImageLike, few_levels_note
 from retinanet.data.prefetch import prefetched
@@ -188,7 +188,7 @@ def check_readable(images: Sequence[ImageLike]) -> None:
             try:
                 if path.is_dir():
                     raise DataError(f"{path}: is a folder; pass it alone, not in a list")
-                if path.suffix.lower() != ".npy":
+                if path.suffix.lower() != ARRAY_SUFFIX:
                     image_header(path)
             except DataError as error:
                 errors.append(str(error))

@@ -31,6 +31,9 @@ from retinanet.run.published import open_checkpoint
 _MOST_PICKLE = 64 << 20
 """Bytes of a checkpoint's data.pkl: its config and the names of its tensors."""
 
+_OWN_WORDS = (FORMAT.encode(), b"categories", b"progress")
+"""Words of every checkpoint's data.pkl: another project's may hold the first alone, as the name of an experiment."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -108,19 +111,17 @@ def _about_classes(saved: Checkpoint, lines: Sequence[str]) -> str:
 
 
 def _is_own(path: Path) -> bool:
-    """Whether a file says that it is this project's, or is damaged and its name fits."""
+    """Whether a file says that it is this project's; not where it is damaged, which any reader will find."""
     if path.suffix == ".safetensors":
         try:
             with safe_open(path, framework="pt") as file:
                 return (file.metadata() or {}).get("format") == FORMAT
         except (SafetensorError, OSError):
-            return True
-    if path.suffix == ".pkl":
-        return False
+            return False
     try:
         with zipfile.ZipFile(path) as archive:
             records = [one for one in archive.infolist() if one.filename.endswith("data.pkl")]
             small = [one for one in records if one.file_size <= _MOST_PICKLE]
-            return any(FORMAT.encode() in archive.read(one) for one in small)
+            return any(all(word in content for word in _OWN_WORDS) for content in map(archive.read, small))
     except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, ValueError, EOFError):
-        return path.suffix == ".pt"
+        return False

@@ -105,9 +105,10 @@ def test_files_of_other_projects_detect_as_they_are(tmp_path: Path, caplog: pyte
     torch.manual_seed(0)
     classes = (("d2.pth", 80), ("d2_four.pth", 4))
     for name, count in classes:
-        torch.save({"model": foreign_weights.detectron2(classes=count).state}, tmp_path / name)
+        content = {"model": foreign_weights.detectron2(classes=count).state, "experiment": "retinanet-1"}
+        torch.save(content, tmp_path / name)
     network = models.detection.retinanet_resnet50_fpn(weights=None, weights_backbone=None)
-    torch.save(network.state_dict(), tmp_path / "v1.pt")
+    torch.save(network.state_dict(), tmp_path / "v1.pt", _use_new_zipfile_serialization=False)
     with caplog.at_level(logging.WARNING):
         assert open_detector(tmp_path / "d2.pth").categories[0].name == "person"
         assert open_detector(tmp_path / "d2_four.pth").categories[0].name == "class 0"
